@@ -1,0 +1,47 @@
+# Every target sets up .venv/ first; `make help` lists them.
+PYTHON   ?= python3.11
+VENV     := .venv
+BIN      := $(VENV)/bin
+STAMP    := $(VENV)/.ready
+
+MANIFEST ?= manifests/sample/objects.jsonl
+OUT      ?= out
+PROFILE  ?= cpu
+SHARD    ?=
+ARGS     ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fit-shard test lint format sample constraints clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make the environment in .venv/ (once)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[build,dev]'
+	@touch $@
+
+fit-shard: $(STAMP) ## fit a manifest's objects, build their atlases, publish shards: MANIFEST= OUT= PROFILE= SHARD=
+	$(BIN)/gaussianverse fit-shard --manifest $(MANIFEST) --out $(OUT) --profile $(PROFILE) $(if $(SHARD),--shard $(SHARD)) $(ARGS)
+
+test: $(STAMP) ## run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff (lint and format) and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff format and sort imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: $(STAMP) ## write the installed versions to constraints.txt
+	(head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' | sort -f) > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## remove the environment and caches; never touches OUT
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,108 @@
+"""`Gaussians`: the one form in which 3D Gaussians travel between rooms, and its npz file."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from atlas.errors import AtlasError
+
+FloatArray = npt.NDArray[np.float32]
+
+_TAILS = {"means": (3,), "scales": (3,), "quats": (4,), "opacities": (), "colors": (3,)}
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """M view-independent 3D Gaussians with activated values (paper section 3).
+
+    Attributes:
+        means: positions, [M, 3], float32.
+        scales: standard deviations along the Gaussian's own axes, linear, > 0, [M, 3].
+        quats: unit rotations, wxyz, w >= 0, [M, 4].
+        opacities: in (0, 1], [M].
+        colors: RGB albedo in [0, 1], [M, 3].
+
+    Raises:
+        AtlasError: a wrong shape, or NaN or infinity in a field (named with its row).
+    """
+
+    means: FloatArray
+    scales: FloatArray
+    quats: FloatArray
+    opacities: FloatArray
+    colors: FloatArray
+
+    def __post_init__(self) -> None:
+        count = len(self.means)
+        for name, tail in _TAILS.items():
+            value = np.ascontiguousarray(getattr(self, name), dtype=np.float32)
+            if value.shape != (count, *tail):
+                raise AtlasError(f"Gaussians.{name} has shape {value.shape}, expected {(count, *tail)}")
+            bad = ~np.isfinite(value)
+            if bad.any():
+                row = int(np.argwhere(bad)[0][0])
+                raise AtlasError(f"Gaussians.{name} row {row} is not finite: {value[row]}")
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def __getitem__(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_] | slice) -> Gaussians:
+        return Gaussians(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def to_bytes(self) -> bytes:
+        """The uncompressed npz file; the same Gaussians always give the same bytes."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **{f.name: getattr(self, f.name) for f in fields(self)})
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Gaussians:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            AtlasError: the bytes are no such npz file, or a field is missing.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                return cls(**{name: archive[name] for name in _TAILS})
+        except (ValueError, KeyError, OSError, EOFError) as fault:
+            raise AtlasError(f"not a Gaussians npz file: {fault}") from fault
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_bytes` to a file."""
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Gaussians:
+        """Read a file that `save` wrote; errors name the file."""
+        try:
+            return cls.from_bytes(Path(path).read_bytes())
+        except AtlasError as fault:
+            raise AtlasError(f"{path}: {fault}") from fault
+
+
+def canonical_quats(quats: npt.ArrayLike) -> FloatArray:
+    """Unit quaternions with w >= 0: one sign for each rotation, since q and -q are the same.
+
+    Where w is 0 the first non-zero component is made positive. A zero quaternion becomes the identity.
+
+    Args:
+        quats: wxyz, any length, [M, 4].
+
+    Returns:
+        float32 [M, 4], unit to float32 precision.
+    """
+    q = np.array(quats, dtype=np.float64)
+    norm = np.linalg.norm(q, axis=1)
+    q[norm == 0] = (1.0, 0.0, 0.0, 0.0)
+    q /= np.where(norm == 0, 1.0, norm)[:, None]
+    leading = np.take_along_axis(q, (q != 0).argmax(axis=1)[:, None], axis=1)
+    q *= np.where(leading < 0, -1.0, 1.0)
+    # -0.0 in w would print and hash as another value than 0.0
+    return (q + 0.0).astype(np.float32)
