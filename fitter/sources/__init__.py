@@ -1,0 +1,5 @@
+"""Readers of multi-view renders: each yields `View` records from one layout on disk."""
+
+from fitter.sources.view import View
+
+__all__ = ["View"]

@@ -1,0 +1,120 @@
+"""GObjaverse renders: `VVVVV/VVVVV.{json,png,_nd.exr}`, in a folder, a .tar or a .tar.gz.
+
+The per-view JSON holds `x`, `y`, `z`, `origin`, the columns of an OpenCV camera-to-world in a z-up world,
+and `x_fov`, `y_fov` in radians. What else it holds (bbox, scale, offset) is not needed here.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitter.errors import BadInput, MissingViews
+from fitter.exr import read_normal_depth
+from fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Folder, parse_json, read_tar
+from fitter.sources.image import decode_rgba
+from fitter.sources.view import View
+
+log = logging.getLogger(__name__)
+
+_MEMBER = re.compile(r"(?:(?P<level>.*)/)?(?P<view>\d+)/(?P=view)(?P<kind>\.json|\.png|_nd\.exr)")
+_LAYOUT = "VVVVV/VVVVV.json with VVVVV/VVVVV.png, perhaps below one campos_* level"
+
+_Read = Callable[[str, int], bytes]
+
+
+def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
+    """Views of one object in the order of their numbers; those without JSON or PNG are skipped.
+
+    With `with_depth`, a view whose `_nd.exr` is absent has depth None.
+
+    Raises:
+        MissingViews: nothing there looks like a view.
+        BadInput: JSON without a camera, an image without alpha, or several sets of views in one place.
+        DecodeError: a broken image, EXR or archive.
+    """
+    level, kinds, read = _list_folder(path) if path.is_dir() else _list_tar(path, with_depth)
+    for view in sorted(kinds):
+        lacking = [kind for kind in (".json", ".png") if kind not in kinds[view]]
+        if lacking:
+            log.warning("%s: view %s skipped: it has no %s", path, view, " and no ".join(lacking))
+            continue
+        where, stem = f"{path}: view {view}", f"{level}{view}/{view}"
+        camera = parse_json(read(f"{stem}.json", MAX_JSON_BYTES), where)
+        image = decode_rgba(read(f"{stem}.png", MAX_IMAGE_BYTES), where)
+        height, width = image.shape[:2]
+        depth = None
+        if with_depth and "_nd.exr" in kinds[view]:
+            depth = read_normal_depth(read(f"{stem}_nd.exr", MAX_IMAGE_BYTES), where)[1]
+            if depth.shape != (height, width):
+                raise BadInput(
+                    f"{where}: depth has {depth.shape[1]} x {depth.shape[0]} pixels, the image {width} x {height}"
+                )
+        yield View(
+            view, image, _camera_to_world(camera, where), _intrinsics(camera, width, height, where), depth
+        )
+
+
+def _list_folder(root: Path) -> tuple[str, dict[str, set[str]], _Read]:
+    """The level above the views ("" or "campos_512_v4/"), {view: kinds of file}, and how to read them."""
+    bases = [root, *sorted(d for d in root.glob("campos_*") if d.is_dir())]
+    names = [
+        f"{base.relative_to(root) / entry.name / entry.name}{kind}"
+        for base in bases
+        for entry in base.iterdir()
+        if entry.name.isascii() and entry.name.isdigit()
+        for kind in (".json", ".png", "_nd.exr")
+        if (entry / f"{entry.name}{kind}").is_file()
+    ]
+    return *_group(root, names), Folder(root).read
+
+
+def _list_tar(path: Path, with_depth: bool) -> tuple[str, dict[str, set[str]], _Read]:
+    wanted = _MEMBER if with_depth else re.compile(_MEMBER.pattern.replace(r"|_nd\.exr", ""))
+    members = read_tar(path, wanted)
+    return *_group(path, list(members)), lambda name, limit: members[name]
+
+
+def _group(path: Path, names: list[str]) -> tuple[str, dict[str, set[str]]]:
+    levels: dict[str, dict[str, set[str]]] = {}
+    for name in names:
+        match = _MEMBER.fullmatch(name)
+        assert match is not None, name
+        level = "" if match["level"] is None else match["level"] + "/"
+        levels.setdefault(level, {}).setdefault(match["view"], set()).add(match["kind"])
+    if not levels:
+        raise MissingViews(f"{path}: no views; expected {_LAYOUT}")
+    if len(levels) > 1:
+        raise BadInput(f"{path}: several sets of views ({', '.join(sorted(levels))}); point at one of them")
+    return levels.popitem()
+
+
+def _number(camera: dict[str, Any], key: str, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
+    if key not in camera:
+        raise BadInput(f"{where}: the JSON has no {key!r}; GObjaverse's has x, y, z, origin, x_fov, y_fov")
+    try:
+        value = np.asarray(camera[key], np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadInput(f"{where}: {key!r} is not numeric: {error}") from error
+    if value.shape != shape:
+        raise BadInput(f"{where}: {key!r} has shape {list(value.shape)}, expected {list(shape)}")
+    return value
+
+
+def _camera_to_world(camera: dict[str, Any], where: str) -> NDArray[np.float64]:
+    c2w = np.eye(4)
+    c2w[:3] = np.stack([_number(camera, key, (3,), where) for key in ("x", "y", "z", "origin")], axis=1)
+    return c2w
+
+
+def _intrinsics(camera: dict[str, Any], width: int, height: int, where: str) -> NDArray[np.float64]:
+    fov_x, fov_y = (float(_number(camera, key, (), where)) for key in ("x_fov", "y_fov"))
+    for key, fov in (("x_fov", fov_x), ("y_fov", fov_y)):
+        if not 0 < fov < np.pi:
+            raise BadInput(f"{where}: {key} is {fov}, expected radians in (0, pi)")
+    fx, fy = width / 2 / np.tan(fov_x / 2), height / 2 / np.tan(fov_y / 2)
+    return np.array([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]])

@@ -1,0 +1,41 @@
+"""Decoding of one RGBA image from bytes, within limits."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fitter.errors import BadInput, DecodeError
+
+MAX_SIDE = 8192  # pixels
+_FORMATS = ("PNG", "WEBP", "JPEG")  # JPEG only so that the error can say what it lacks: alpha
+
+
+def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
+    """uint8 [H, W, 4] with straight alpha; `where` names the view in errors.
+
+    Raises:
+        DecodeError: broken or truncated, or not an image.
+        BadInput: no alpha channel, or a side longer than `MAX_SIDE`.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if max(image.size) > MAX_SIDE:
+                raise BadInput(
+                    f"{where}: {image.width} x {image.height} pixels; the longest side may be {MAX_SIDE}"
+                )
+            if not image.has_transparency_data:
+                raise BadInput(
+                    f"{where}: the image has no alpha channel (mode {image.mode}), and alpha separates the "
+                    "object from its background: render RGBA, or add a mask as alpha"
+                )
+            return np.array(image.convert("RGBA"), np.uint8)
+    except Image.DecompressionBombError as error:
+        raise BadInput(f"{where}: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise DecodeError(
+            f"{where}: the image cannot be decoded ({error}); render or fetch it again"
+        ) from error

@@ -1,0 +1,236 @@
+"""`Views`: the posed images of one object, the only thing that a fit takes in."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitter.errors import BadInput, MissingViews
+from fitter.resample import shrink_depth, shrink_rgba
+from fitter.sources.gobjaverse import read_gobjaverse
+from fitter.sources.transforms import find_transforms, read_transforms
+from fitter.sources.view import View
+
+FORMATS = ("auto", "gobjaverse", "transforms")
+
+_ROTATION_TOLERANCE = 1e-3
+_SAME_POSE = 1e-6
+
+
+@dataclass(frozen=True)
+class Views:
+    """Posed images of one object.
+
+    Attributes:
+        images: uint8 [V, H, W, 4], RGBA with straight alpha.
+        c2w: float64 [V, 4, 4], OpenCV camera-to-world (x right, y down, z forward).
+        Ks: float64 [V, 3, 3], in pixels; the centre of the top-left pixel is at (0.5, 0.5).
+        names: V names, for errors and reports.
+        depths: float32 [V, H, W] along the optical axis, NaN or 0 where empty or unknown; or None.
+
+    Raises:
+        BadInput: an array has another shape or type; or a pose is not finite or not a rotation with a
+            translation (tolerance 1e-3, right-handed), or a focal length is not positive: names the view.
+    """
+
+    images: NDArray[np.uint8]
+    c2w: NDArray[np.float64]
+    Ks: NDArray[np.float64]
+    names: tuple[str, ...]
+    depths: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        V = len(self.names)
+        if self.images.ndim != 4 or self.images.shape[0] != V or self.images.shape[3] != 4:
+            raise BadInput(f"images have shape {self.images.shape}, expected [{V}, H, W, 4]")
+        H, W = self.images.shape[1:3]
+        expected = {
+            "images": (np.uint8, (V, H, W, 4)),
+            "c2w": (np.float64, (V, 4, 4)),
+            "Ks": (np.float64, (V, 3, 3)),
+        }
+        if self.depths is not None:
+            expected["depths"] = (np.float32, (V, H, W))
+        for field, (dtype, shape) in expected.items():
+            array = getattr(self, field)
+            if array.dtype != dtype or array.shape != shape:
+                raise BadInput(f"{field}: {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+        if V and not (H and W):
+            raise BadInput(f"images of {W} x {H} pixels")
+        for name, c2w, K in zip(self.names, self.c2w, self.Ks, strict=True):
+            _check_camera(name, c2w, K)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def height(self) -> int:
+        """Image height in pixels."""
+        return int(self.images.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Image width in pixels."""
+        return int(self.images.shape[2])
+
+    @property
+    def viewmats(self) -> NDArray[np.float64]:
+        """float64 [V, 4, 4], world-to-camera."""
+        return np.linalg.inv(self.c2w).astype(np.float64, copy=False)
+
+    def __getitem__(self, index: NDArray[np.intp]) -> "Views":
+        """The views at the integer positions `index` [n], in that order."""
+        return Views(
+            self.images[index],
+            self.c2w[index],
+            self.Ks[index],
+            tuple(self.names[i] for i in index),
+            None if self.depths is None else self.depths[index],
+        )
+
+
+def _check_camera(name: str, c2w: NDArray[np.float64], K: NDArray[np.float64]) -> None:
+    if not (np.isfinite(c2w).all() and np.isfinite(K).all()):
+        raise BadInput(
+            f"view {name}: its pose or intrinsics hold NaN or infinity; render it again or remove it"
+        )
+    R = c2w[:3, :3]
+    error = float(np.abs(R.T @ R - np.eye(3)).max())
+    if error > _ROTATION_TOLERANCE or np.linalg.det(R) < 0 or (c2w[3] != (0, 0, 0, 1)).any():
+        raise BadInput(
+            f"view {name}: its pose is not a right-handed rotation with a translation "
+            f"(det {np.linalg.det(R):+.4f}, R^T R - I up to {error:.1e}, last row {c2w[3].tolist()}); "
+            "remove scale and mirroring from the camera matrix"
+        )
+    if K[0, 0] <= 0 or K[1, 1] <= 0 or (K[2] != (0, 0, 1)).any():
+        raise BadInput(f"view {name}: intrinsics {K.tolist()}; focal lengths must be > 0, last row 0 0 1")
+
+
+def drop_duplicate_poses(views: Views) -> Views:
+    """The views whose poses differ by more than 1e-6 in some entry; of equal ones the first stays.
+
+    GObjaverse's rings close on themselves (of 40 views 38 are distinct); a duplicate that is held out
+    would be seen in training.
+    """
+    kept: list[int] = []
+    for i, pose in enumerate(views.c2w):
+        if not kept or (np.abs(views.c2w[kept] - pose).max(axis=(1, 2)) > _SAME_POSE).all():
+            kept.append(i)
+    return views[np.array(kept, np.intp)]
+
+
+def split_heldout(views: Views, every: int) -> tuple[Views, Views]:
+    """Training and held-out views: of the distinct views each `every`-th is held out; 0 holds out none.
+
+    The first view is always trained on, so training is never empty where `views` isn't.
+
+    Raises:
+        ValueError: `every` is 1 or negative.
+    """
+    if every < 0 or every == 1:
+        raise ValueError(f"every = {every}: 0 holds out no view, k >= 2 each k-th")
+    distinct = drop_duplicate_poses(views)
+    index = np.arange(len(distinct))
+    heldout = (index + 1) % every == 0 if every else np.zeros(len(distinct), bool)
+    return distinct[index[~heldout]], distinct[index[heldout]]
+
+
+def resize(views: Views, size: int) -> Views:
+    """Views shrunk so that their longer side has `size` pixels; smaller ones stay as they are.
+
+    Colour is averaged by area, premultiplied; depth is sampled; Ks scale with the pixels.
+    """
+    shrunk = [_shrink(view, size) for view in _each(views)]
+    return _stack(shrunk) if shrunk else views
+
+
+def load_views(
+    path: str | os.PathLike[str],
+    format: str = "auto",
+    *,
+    size: int | None = None,
+    min_views: int = 1,
+    with_depth: bool = False,
+) -> Views:
+    """Views of one object from disk.
+
+    Args:
+        path: "gobjaverse": a folder with or without its campos_* level, a .tar or a .tar.gz;
+            "transforms": a folder with transforms.json or transforms_train.json, or such a file.
+        format: "gobjaverse", "transforms", or "auto" to tell by what is there.
+        size: shrink to this longer side, in pixels, while reading; None keeps the size.
+        min_views: fewer complete views than this are an error; incomplete ones are skipped.
+        with_depth: read GObjaverse's `_nd.exr` as well. `depths` is None if no view has one;
+            a single view without one gets NaN.
+
+    Raises:
+        MissingViews: nothing there, or fewer than `min_views` complete views.
+        BadInput: cameras or sizes are wrong, an image has no alpha, something exceeds the limits.
+        DecodeError: an image, EXR or archive is broken.
+    """
+    if format not in FORMATS:
+        raise BadInput(f"{path}: unknown format {format!r}; one of {', '.join(FORMATS)}")
+    root = Path(path)
+    if not root.exists():
+        raise MissingViews(f"{root}: no such file or folder")
+    if format == "auto":
+        format = "transforms" if root.suffix == ".json" or find_transforms(root) else "gobjaverse"
+    found: Iterator[View]
+    if format == "transforms":
+        found = read_transforms(root)
+    else:
+        found = read_gobjaverse(root, with_depth=with_depth)
+    views = [view if size is None else _shrink(view, size) for view in found]
+    if len(views) < max(min_views, 1):
+        raise MissingViews(
+            f"{root}: {len(views)} complete views, at least {max(min_views, 1)} are needed; "
+            "render or fetch the missing ones"
+        )
+    try:
+        return _stack(views)
+    except BadInput as error:
+        raise BadInput(f"{root}: {error}") from error
+
+
+def _each(views: Views) -> Iterator[View]:
+    for i, name in enumerate(views.names):
+        depth = None if views.depths is None else views.depths[i]
+        yield View(name, views.images[i], views.c2w[i], views.Ks[i], depth)
+
+
+def _shrink(view: View, size: int) -> View:
+    if size < 1:
+        raise ValueError(f"size = {size}: expected pixels > 0")
+    H, W = view.image.shape[:2]
+    if max(H, W) <= size:
+        return view
+    h, w = max(1, round(H * size / max(H, W))), max(1, round(W * size / max(H, W)))
+    K = np.diag([w / W, h / H, 1.0]) @ view.K
+    depth = None if view.depth is None else shrink_depth(view.depth, h, w)
+    return view._replace(image=shrink_rgba(view.image, h, w), K=K, depth=depth)
+
+
+def _stack(views: list[View]) -> Views:
+    """`Views` of records of one size."""
+    H, W = views[0].image.shape[:2]
+    for view in views:
+        if view.image.shape[:2] != (H, W):
+            h, w = view.image.shape[:2]
+            raise BadInput(
+                f"view {view.name} has {w} x {h} pixels, view {views[0].name} {W} x {H}; "
+                "all views of an object must have one size"
+            )
+    depths = None
+    if any(view.depth is not None for view in views):
+        unknown = np.full((H, W), np.nan, np.float32)
+        depths = np.stack([unknown if view.depth is None else view.depth for view in views])
+    return Views(
+        np.stack([view.image for view in views]),
+        np.stack([view.c2w for view in views]),
+        np.stack([view.K for view in views]),
+        tuple(view.name for view in views),
+        depths,
+    )
