@@ -1,0 +1,190 @@
+"""One rasteriser signature, three backends: `gsplat` (CUDA), `cpu` (Numba), `reference` (float64 oracle)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("gsplat", "cpu", "reference")
+RENDER_MODES = ("RGB", "RGB+D", "RGB+ED")
+
+
+class BackendUnavailable(RuntimeError):
+    """The chosen backend cannot run here; the message says why and what to do."""
+
+
+class Backend(Protocol):
+    """What each backend module's `rasterize` looks like; see `rasterization` for shapes and units."""
+
+    def __call__(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        width: int,
+        height: int,
+        *,
+        backgrounds: Tensor,
+        eps2d: float,
+        near_plane: float,
+        far_plane: float,
+        max_alpha: float,
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Render RGB over the backgrounds, and alpha."""
+
+
+def default_backend(device: torch.device) -> str:
+    """The one rule: tensors on a CUDA device are drawn by gsplat, all others by the CPU kernels."""
+    return "gsplat" if device.type == "cuda" else "cpu"
+
+
+def _load(backend: str, device: torch.device) -> Backend:
+    if backend == "gsplat":
+        if not torch.cuda.is_available():
+            raise BackendUnavailable(
+                "backend 'gsplat' needs a CUDA device and torch sees none; use backend 'cpu', or install the "
+                "CUDA build of torch on a machine with an NVIDIA GPU"
+            )
+        if device.type != "cuda":
+            raise BackendUnavailable(f"backend 'gsplat' needs CUDA tensors, these are on {device}; move them")
+        try:
+            from fitter.rasterize import gsplat_cuda
+        except ImportError as fault:
+            raise BackendUnavailable(
+                f"backend 'gsplat' does not import: {fault}; pip install 'gaussianverse[build]'"
+            ) from fault
+        return gsplat_cuda.rasterize
+    if device.type != "cpu":
+        raise BackendUnavailable(
+            f"backend {backend!r} needs tensors on the CPU, these are on {device}; move them"
+        )
+    if backend == "cpu":
+        from fitter.rasterize import cpu
+
+        return cpu.rasterize
+    from fitter.rasterize import reference
+
+    return reference.rasterize
+
+
+def _check_shapes(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+) -> None:
+    n, c = means.shape[0], viewmats.shape[0]
+    expected: dict[str, tuple[Tensor, tuple[tuple[int, ...], ...]]] = {
+        "means": (means, ((n, 3),)),
+        "quats": (quats, ((n, 4),)),
+        "scales": (scales, ((n, 3),)),
+        "opacities": (opacities, ((n,),)),
+        "colors": (colors, ((n, 3), (c, n, 3))),
+        "viewmats": (viewmats, ((c, 4, 4),)),
+        "Ks": (Ks, ((c, 3, 3),)),
+    }
+    for name, (tensor, shapes) in expected.items():
+        if tuple(tensor.shape) not in shapes:
+            wanted = " or ".join(map(str, shapes))
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {wanted}")
+
+
+def rasterization(
+    means: Tensor,  # [N, 3]
+    quats: Tensor,  # [N, 4]
+    scales: Tensor,  # [N, 3]
+    opacities: Tensor,  # [N]
+    colors: Tensor,  # [N, 3] or [C, N, 3]
+    viewmats: Tensor,  # [C, 4, 4]
+    Ks: Tensor,  # [C, 3, 3]
+    width: int,
+    height: int,
+    *,
+    backgrounds: Tensor | None = None,  # [C, 3]
+    backend: str | None = None,
+    render_mode: str = "RGB",
+    eps2d: float = 0.3,
+    near_plane: float = 0.01,
+    far_plane: float = 1e10,
+    max_alpha: float = 0.999,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Render Gaussians from C cameras; names, shapes and conventions are gsplat's.
+
+    Pixel centres are at +0.5; a Gaussian is skipped in a pixel where its alpha is under 1/255; a pixel stops
+    before its transmittance would fall to 1e-4 (Kerbl et al. 2023).
+
+    Args:
+        means: world positions, [N, 3].
+        quats: rotations, wxyz, normalised here, [N, 4].
+        scales: standard deviations, linear, > 0, [N, 3].
+        opacities: in [0, 1], [N].
+        colors: RGB, [N, 3] for all cameras or [C, N, 3].
+        viewmats: world-to-camera, OpenCV (x right, y down, z forward), [C, 4, 4].
+        Ks: pinhole intrinsics in pixels, [C, 3, 3].
+        width: image width in pixels.
+        height: image height in pixels.
+        backgrounds: RGB behind each image, [C, 3]; black if None.
+        backend: one of `BACKENDS`, or None for `default_backend`.
+        render_mode: "RGB"; "RGB+D" appends accumulated z-depth; "RGB+ED" that depth over alpha.
+        eps2d: variance in square pixels added to each footprint.
+        near_plane: Gaussians nearer than this along the optical axis are not drawn.
+        far_plane: nor those beyond this.
+        max_alpha: alpha is clamped here; 0.999 in gsplat 1.5, 0.99 in its later versions.
+
+    Returns:
+        colors [C, H, W, 3 or 4], alphas [C, H, W, 1], and meta: `means2d` [C, N, 2] (pixels; after backward its
+        `.grad` is the screen gradient), `radii` int32 [C, N, 2] (0 where culled), `depths` [C, N].
+
+    Raises:
+        BackendUnavailable: the backend cannot run here.
+        ValueError: a wrong shape, backend or render mode, named.
+
+    Example:
+        >>> import torch
+        >>> view, K = torch.eye(4)[None], torch.tensor([[[32.0, 0, 16], [0, 32, 16], [0, 0, 1]]])
+        >>> image, alpha, meta = rasterization(
+        ...     torch.tensor([[0.0, 0, 2]]), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3), 0.1),
+        ...     torch.tensor([0.9]), torch.tensor([[1.0, 0, 0]]), view, K, 32, 32, backend="cpu")
+        >>> image.shape, round(float(alpha.max()), 2)
+        (torch.Size([1, 32, 32, 3]), 0.86)
+    """
+    backend = backend or default_backend(means.device)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, expected one of {BACKENDS}")
+    if render_mode not in RENDER_MODES:
+        raise ValueError(f"render_mode is {render_mode!r}, expected one of {RENDER_MODES}")
+    _check_shapes(means, quats, scales, opacities, colors, viewmats, Ks)
+    if backgrounds is None:
+        backgrounds = torch.zeros((len(viewmats), 3), device=means.device, dtype=means.dtype)
+    elif tuple(backgrounds.shape) != (len(viewmats), 3):
+        raise ValueError(f"backgrounds has shape {tuple(backgrounds.shape)}, expected {(len(viewmats), 3)}")
+    rasterize = _load(backend, means.device)
+    options = {"eps2d": eps2d, "near_plane": near_plane, "far_plane": far_plane, "max_alpha": max_alpha}
+    geometry = means, quats, scales, opacities
+    cameras = viewmats, Ks, width, height
+    image, alpha, meta = rasterize(*geometry, colors, *cameras, backgrounds=backgrounds, **options)
+    if render_mode != "RGB":
+        # z is linear in the mean, so depth is a colour whose gradient torch knows; a second pass costs time
+        # only to those who ask for depth
+        z = torch.einsum("ck,nk->cn", viewmats[:, 2, :3], means) + viewmats[:, 2, 3:]
+        depth, _, _ = rasterize(
+            *geometry,
+            z[..., None].expand(-1, -1, 3),
+            *cameras,
+            backgrounds=torch.zeros_like(backgrounds),
+            **options,
+        )
+        depth = depth[..., :1]
+        if render_mode == "RGB+ED":
+            depth = depth / alpha.clamp(min=1e-10)
+        image = torch.cat([image, depth], -1)
+    return image, alpha, meta

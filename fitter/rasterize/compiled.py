@@ -1,0 +1,70 @@
+"""How the CPU kernels are compiled, and the few float tricks that they share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+f4 = np.float32
+i4 = np.int32
+
+# NaN and infinity keep their meaning: a poisoned input must come out as NaN, not as anything at all.
+OPTIONS: dict[str, Any] = {
+    "fastmath": {"nsz", "contract", "arcp", "reassoc", "afn"},
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+}
+
+TILE = 8
+TILE_PIXELS = TILE * TILE
+LOG2E = f4(1.4426950408889634)
+ALPHA_MIN = f4(1.0 / 255.0)
+LOG2_ALPHA_MIN = f4(math.log2(1.0 / 255.0))
+TRANSMITTANCE_MIN = f4(1e-4)
+# sqrt(2 ln 255): beyond it even an opacity of 1 is under 1/255 (gsplat rounds it to 3.33)
+EXTENT_MAX = f4(3.33)
+
+
+@intrinsic
+def float_of_bits(_context: Any, bits: Any) -> Any:
+    """Reinterpret an int32 as the float32 of the same bits."""
+
+    def generate(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def bits_of_float(_context: Any, value: Any) -> Any:
+    """Reinterpret a float32 as the int32 of the same bits."""
+
+    def generate(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@njit(inline="always", **OPTIONS)
+def exp2(x: Any) -> Any:
+    """2**x for x in [-126, 126], relative error under 3e-7.
+
+    numba has no vector exponential on PyPI, so a call of `math.exp` would keep the pixel loop scalar. The
+    polynomial is the minimax fit of 2**f on [-0.5, 0.5]; the integer part goes into the exponent bits.
+    """
+    n = f4(math.floor(x + f4(0.5)))
+    f = x - n
+    p = f4(1.535336188319500e-4)
+    p = p * f + f4(1.339887440266574e-3)
+    p = p * f + f4(9.618437357674640e-3)
+    p = p * f + f4(5.550332471162809e-2)
+    p = p * f + f4(2.402264791363012e-1)
+    p = p * f + f4(6.931472028550421e-1)
+    p = p * f + f4(1.0)
+    return float_of_bits(i4(bits_of_float(p) + (i4(n) << i4(23))))

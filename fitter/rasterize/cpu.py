@@ -1,0 +1,116 @@
+"""The CPU rasteriser: Numba kernels behind one `torch.autograd.Function`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fitter.rasterize.binning import bin_pairs, depth_order
+from fitter.rasterize.blending import blend, blend_backward
+from fitter.rasterize.compiled import TILE, f4
+from fitter.rasterize.projection import DEPTH, GRADIENT, RECORD, X, Y, project, project_backward
+
+
+class _Rasterize(torch.autograd.Function):
+    """One pass of all cameras; `means2d` goes in empty, comes out filled, and receives the screen gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        means2d: Tensor,
+        camera: dict[str, Any],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = [t.detach().contiguous().numpy() for t in (means, quats, scales, opacities, colors)]
+        views, Ks, backgrounds = camera["viewmats"], camera["Ks"], camera["backgrounds"]
+        width, height, max_alpha = camera["width"], camera["height"], f4(camera["max_alpha"])
+        count, n = len(views), len(inputs[0])
+        tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
+        image = np.empty((count, 4, height, width), np.float32)
+        radii = np.empty((count, n, 2), np.int32)
+        depths = np.empty((count, n), np.float32)
+        kept = []
+        for c in range(count):
+            record, tiles = np.empty((n, RECORD), np.float32), np.empty((n, 4), np.int32)
+            color = inputs[4] if inputs[4].ndim == 2 else inputs[4][c]
+            project(
+                *inputs[:4], color, views[c], Ks[c], width, height,
+                f4(camera["eps2d"]), f4(camera["near"]), f4(camera["far"]), record, tiles, radii[c],
+            )  # fmt: skip
+            slots = np.empty((n, 2), np.int32)
+            offsets, ends = np.empty(tiles_x * tiles_y + 1, np.int64), np.empty(tiles_x * tiles_y, np.int64)
+            pairs = bin_pairs(record, tiles, depth_order(record, tiles), tiles_x, tiles_y, offsets, slots)
+            blend(
+                record, pairs, offsets, ends, width, height, tiles_x, tiles_y,
+                backgrounds[c], max_alpha, image[c],
+            )  # fmt: skip
+            means2d.detach().numpy()[c] = record[:, [X, Y]]
+            depths[c] = record[:, DEPTH]
+            kept.append((record, tiles, slots, pairs, offsets, ends))
+        ctx.kept, ctx.inputs, ctx.camera, ctx.image = kept, inputs, camera, image
+        result = torch.from_numpy(image), torch.from_numpy(radii), torch.from_numpy(depths)
+        ctx.mark_non_differentiable(result[1], result[2])
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        camera, inputs, image = ctx.camera, ctx.inputs, ctx.image
+        width, height = camera["width"], camera["height"]
+        tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
+        g_image = gradients[0].contiguous().numpy()
+        totals = [np.zeros_like(x) for x in inputs]
+        g_means2d = np.empty((len(image), len(inputs[0]), 2), np.float32)
+        for c, (record, tiles, slots, pairs, offsets, ends) in enumerate(ctx.kept):
+            pair_gradients = np.empty((len(pairs), GRADIENT), np.float32)
+            blend_backward(
+                record, pairs, offsets, ends, width, height, tiles_x, tiles_y,
+                f4(camera["max_alpha"]), image[c], g_image[c], pair_gradients,
+            )  # fmt: skip
+            project_backward(
+                record, tiles, slots, pair_gradients, *inputs[:3], camera["viewmats"][c], camera["Ks"][c],
+                width, height, *totals[:4], totals[4] if totals[4].ndim == 2 else totals[4][c], g_means2d[c],
+            )  # fmt: skip
+        return (*(torch.from_numpy(x) for x in totals), torch.from_numpy(g_means2d), None)
+
+
+def rasterize(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    *,
+    backgrounds: Tensor,
+    eps2d: float,
+    near_plane: float,
+    far_plane: float,
+    max_alpha: float,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """`fitter.rasterize.rasterization` on the CPU, float32; arguments are already checked."""
+    means2d = torch.zeros((len(viewmats), len(means), 2), requires_grad=True)
+    camera = {
+        "viewmats": viewmats.detach().contiguous().numpy(),
+        "Ks": Ks.detach().contiguous().numpy(),
+        "backgrounds": backgrounds.detach().contiguous().numpy(),
+        "width": width,
+        "height": height,
+        "eps2d": eps2d,
+        "near": near_plane,
+        "far": far_plane,
+        "max_alpha": max_alpha,
+    }
+    image, radii, depths = _Rasterize.apply(means, quats, scales, opacities, colors, means2d, camera)  # type: ignore[no-untyped-call]
+    # the kernels hold images as planes; gsplat's channels-last shape is a view of them
+    image = image.permute(0, 2, 3, 1)
+    return image[..., :3], image[..., 3:], {"means2d": means2d, "radii": radii, "depths": depths}

@@ -1,0 +1,46 @@
+"""The production rasteriser: gsplat on CUDA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def rasterize(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    *,
+    backgrounds: Tensor,
+    eps2d: float,
+    near_plane: float,
+    far_plane: float,
+    max_alpha: float,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """`fitter.rasterize.rasterization` by gsplat; `meta` keeps only what growth needs, or fits leak memory.
+
+    Raises:
+        ValueError: `max_alpha` is not the 0.999 that gsplat 1.5 has compiled in.
+    """
+    from gsplat import rasterization
+
+    if max_alpha != 0.999:
+        raise ValueError(
+            f"gsplat 1.5 clamps alpha at 0.999, not {max_alpha}; use backend 'cpu' or 'reference'"
+        )
+    images, alphas, info = rasterization(
+        means, quats, scales, opacities, colors, viewmats, Ks, width, height,
+        near_plane=near_plane, far_plane=far_plane, eps2d=eps2d, backgrounds=backgrounds, packed=False,
+    )  # fmt: skip
+    means2d = info["means2d"]
+    if means2d.requires_grad and torch.is_grad_enabled():
+        means2d.retain_grad()
+    return images, alphas, {"means2d": means2d, "radii": info["radii"], "depths": info["depths"]}
