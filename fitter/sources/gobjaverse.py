@@ -21,7 +21,9 @@ from fitter.sources.view import View
 
 log = logging.getLogger(__name__)
 
-_MEMBER = re.compile(r"(?:(?P<level>.*)/)?(?P<view>\d+)/(?P=view)(?P<kind>\.json|\.png|_nd\.exr)")
+_REQUIRED, _DEPTH = (".json", ".png"), "_nd.exr"
+_MEMBER = re.compile(r"(?:(?P<level>.*)/)?(?P<view>[0-9]{1,9})/(?P=view)(?P<kind>\.json|\.png|_nd\.exr)")
+_MEMBER_NO_DEPTH = re.compile(r".*[0-9]\.(json|png)")  # leaves the large depth maps in the archive
 _LAYOUT = "VVVVV/VVVVV.json with VVVVV/VVVVV.png, perhaps below one campos_* level"
 
 _Read = Callable[[str, int], bytes]
@@ -38,8 +40,8 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
         DecodeError: a broken image, EXR or archive.
     """
     level, kinds, read = _list_folder(path) if path.is_dir() else _list_tar(path, with_depth)
-    for view in sorted(kinds):
-        lacking = [kind for kind in (".json", ".png") if kind not in kinds[view]]
+    for view in sorted(kinds, key=int):
+        lacking = [kind for kind in _REQUIRED if kind not in kinds[view]]
         if lacking:
             log.warning("%s: view %s skipped: it has no %s", path, view, " and no ".join(lacking))
             continue
@@ -48,11 +50,11 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
         image = decode_rgba(read(f"{stem}.png", MAX_IMAGE_BYTES), where)
         height, width = image.shape[:2]
         depth = None
-        if with_depth and "_nd.exr" in kinds[view]:
+        if with_depth and _DEPTH in kinds[view]:
             depth = read_normal_depth(read(f"{stem}_nd.exr", MAX_IMAGE_BYTES), where)[1]
             if depth.shape != (height, width):
                 raise BadInput(
-                    f"{where}: depth has {depth.shape[1]} x {depth.shape[0]} pixels, the image {width} x {height}"
+                    f"{where}: the image has {width} x {height} pixels, its depth {depth.shape[::-1]}"
                 )
         yield View(
             view, image, _camera_to_world(camera, where), _intrinsics(camera, width, height, where), depth
@@ -67,16 +69,22 @@ def _list_folder(root: Path) -> tuple[str, dict[str, set[str]], _Read]:
         for base in bases
         for entry in base.iterdir()
         if entry.name.isascii() and entry.name.isdigit()
-        for kind in (".json", ".png", "_nd.exr")
+        for kind in (*_REQUIRED, _DEPTH)
         if (entry / f"{entry.name}{kind}").is_file()
     ]
     return *_group(root, names), Folder(root).read
 
 
 def _list_tar(path: Path, with_depth: bool) -> tuple[str, dict[str, set[str]], _Read]:
-    wanted = _MEMBER if with_depth else re.compile(_MEMBER.pattern.replace(r"|_nd\.exr", ""))
-    members = read_tar(path, wanted)
-    return *_group(path, list(members)), lambda name, limit: members[name]
+    wanted = _MEMBER if with_depth else _MEMBER_NO_DEPTH
+    members = {name: data for name, data in read_tar(path, wanted).items() if _MEMBER.fullmatch(name)}
+
+    def read(name: str, limit: int) -> bytes:
+        if len(members[name]) > limit:
+            raise BadInput(f"{path}: member {name} is larger than the limit of {limit} bytes")
+        return members[name]
+
+    return *_group(path, list(members)), read
 
 
 def _group(path: Path, names: list[str]) -> tuple[str, dict[str, set[str]]]:

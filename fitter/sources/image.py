@@ -32,6 +32,8 @@ def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
                     f"{where}: the image has no alpha channel (mode {image.mode}), and alpha separates the "
                     "object from its background: render RGBA, or add a mask as alpha"
                 )
+            image.verify()  # checksums and the end mark of a PNG, which decoding alone tolerates
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return np.array(image.convert("RGBA"), np.uint8)
     except Image.DecompressionBombError as error:
         raise BadInput(f"{where}: {error}") from error

@@ -1,0 +1,324 @@
+"""GObjaverse reader: layouts, archives, missing and hostile members, and its camera convention."""
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import OpenEXR
+import pytest
+from PIL import Image
+
+from fitter.errors import BadInput, DecodeError, MissingViews
+from fitter.sources import files, image
+from fitter.views import Views, drop_duplicate_poses, load_views
+
+FOV = 0.6911503
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def png(
+    color: tuple[int, ...] = (10, 20, 30, 255), size: tuple[int, int] = (8, 8), mode: str = "RGBA"
+) -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, size, color[: len(mode)]).save(out, "PNG")
+    return out.getvalue()
+
+
+def camera(i: int, **changes: object) -> bytes:
+    """A camera on the +x side that looks along -x; y is down, so x (right) is +y of the world."""
+    entries = {
+        "x": [0, 1, 0],
+        "y": [0, 0, -1],
+        "z": [-1, 0, 0],
+        "origin": [1.5 + i / 10, 0, 0],
+        "x_fov": FOV,
+        "y_fov": FOV,
+        "bbox": [[-1, -1, -1], [1, 1, 1]],
+    } | changes
+    return json.dumps({k: v for k, v in entries.items() if v is not None}).encode()
+
+
+def members(n: int = 4, level: str = "") -> dict[str, bytes]:
+    found = {}
+    for i in range(n):
+        found[f"{level}{i:05d}/{i:05d}.json"] = camera(i)
+        found[f"{level}{i:05d}/{i:05d}.png"] = png((i, 0, 0, 255))
+        found[f"{level}{i:05d}/{i:05d}_albedo.png"] = b"not read"
+    return found
+
+
+def write_folder(root: Path, found: dict[str, bytes]) -> Path:
+    for name, data in found.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def write_tar(path: Path, found: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, data in found.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+LAYOUTS: dict[str, Callable[[Path], Path]] = {
+    "folder": lambda d: write_folder(d / "o", members()),
+    "folder with campos_512_v4": lambda d: write_folder(d / "o", members(level="campos_512_v4/")),
+    "tar from <inst>/": lambda d: write_tar(d / "o.tar", members(level="10010/")),
+    "tar from ./<inst>/campos_512_v4/": lambda d: write_tar(
+        d / "o.tar", members(level="./10010/campos_512_v4/")
+    ),
+    "tar.gz from campos_512_v1/": lambda d: write_tar(d / "o.tar.gz", members(level="campos_512_v1/")),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_views(layout: str, tmp_path: Path) -> None:
+    views = load_views(LAYOUTS[layout](tmp_path))
+    assert views.names == ("00000", "00001", "00002", "00003")
+    np.testing.assert_array_equal(views.images[:, 0, 0], [[i, 0, 0, 255] for i in range(4)])
+    np.testing.assert_allclose(views.c2w[2, :3, 3], [1.7, 0, 0])
+    np.testing.assert_allclose(views.Ks[0], [[11.1105, 0, 4], [0, 11.1105, 4], [0, 0, 1]], rtol=1e-4)
+    assert views.depths is None
+
+
+def test_axes_are_right_down_forward_in_a_z_up_world(tmp_path: Path) -> None:
+    views = load_views(write_folder(tmp_path, members(1)))
+    K, viewmat = views.Ks[0], views.viewmats[0]
+
+    def project(*point: float) -> np.ndarray:
+        u, v, w = K @ (viewmat @ [*point, 1])[:3]
+        return np.array([u / w, v / w])
+
+    np.testing.assert_allclose(project(0, 0, 0), [4, 4])
+    assert project(0, 0.3, 0)[0] > 4  # world +y is to the right of a camera on +x
+    assert project(0, 0, 0.3)[1] < 4  # world up is up in the picture
+
+
+def test_a_view_without_its_pair_is_skipped_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = members(4)
+    del found["00001/00001.png"], found["00002/00002.json"]
+    write_folder(tmp_path, found)
+    assert load_views(tmp_path, min_views=2).names == ("00000", "00003")
+    assert "view 00001 skipped: it has no .png" in caplog.text
+    with pytest.raises(MissingViews, match="2 complete views, at least 3"):
+        load_views(tmp_path, min_views=3)
+
+
+@pytest.mark.parametrize("path", ["absent", "absent.tar"])
+def test_absent_path(path: str, tmp_path: Path) -> None:
+    with pytest.raises(MissingViews, match="no such file or folder"):
+        load_views(tmp_path / path)
+
+
+def test_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(MissingViews, match="expected VVVVV/"):
+        load_views(tmp_path)
+
+
+def test_two_sets_of_views_are_ambiguous(tmp_path: Path) -> None:
+    write_folder(tmp_path, members(level="campos_512_v1/") | members(level="campos_512_v4/"))
+    with pytest.raises(BadInput, match=r"several.*campos_512_v1.*campos_512_v4"):
+        load_views(tmp_path)
+    assert len(load_views(tmp_path / "campos_512_v4")) == 4
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (camera(1, origin=None), "no 'origin'"),
+        (camera(1, x=[0, 1]), "'x' has shape"),
+        (camera(1, y=["down", 0, 0]), "'y' is not numeric"),
+        (camera(1, x_fov=0), "x_fov is 0"),
+        (camera(1, y_fov=float("nan")), "y_fov is nan"),
+        (camera(1, origin=[float("nan"), 0, 0]), "NaN"),
+        (camera(1, z=[1, 0, 0]), "right-handed"),
+        (b"{", "invalid JSON"),
+        (b"[" * 100_000, "invalid JSON"),
+        (b"[]", "expected a JSON object"),
+        (b"\xff\xfe\x00", "invalid JSON"),
+    ],
+)
+def test_wrong_camera_names_the_view_and_the_fault(data: bytes, message: str, tmp_path: Path) -> None:
+    write_folder(tmp_path, members() | {"00001/00001.json": data})
+    with pytest.raises(BadInput, match=f"(?s)view 00001.*{message}"):
+        load_views(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not a png", png()[:60], png()[:-20], png()[:-12], png().replace(b"IDAT", b"IDAX")],
+    ids=[
+        "empty",
+        "text",
+        "cut in the pixels",
+        "cut before their checksum",
+        "cut before the end",
+        "bad chunk",
+    ],
+)
+def test_broken_png_is_a_decode_error(data: bytes, tmp_path: Path) -> None:
+    write_folder(tmp_path, members() | {"00002/00002.png": data})
+    with pytest.raises(DecodeError, match=r"view 00002.*cannot be decoded"):
+        load_views(tmp_path)
+
+
+def test_image_without_alpha_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, members() | {"00002/00002.png": png(mode="RGB")})
+    with pytest.raises(BadInput, match=r"view 00002.*no alpha"):
+        load_views(tmp_path)
+
+
+def test_sizes_must_agree(tmp_path: Path) -> None:
+    write_folder(tmp_path, members() | {"00003/00003.png": png(size=(8, 9))})
+    with pytest.raises(BadInput, match="view 00003 has 8 x 9 pixels, view 00000 8 x 8"):
+        load_views(tmp_path)
+
+
+def test_huge_image_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "MAX_SIDE", 7)
+    with pytest.raises(BadInput, match="8 x 8 pixels; the longest side may be 7"):
+        load_views(write_folder(tmp_path, members()))
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "o", members())
+    (tmp_path / "secret.png").write_bytes(png())
+    (tmp_path / "o/00001/00001.png").unlink()
+    (tmp_path / "o/00001/00001.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(BadInput, match="leads outside the folder"):
+        load_views(tmp_path / "o")
+
+
+def test_link_to_the_whole_folder_is_fine(tmp_path: Path) -> None:
+    write_folder(tmp_path / "o", members())
+    (tmp_path / "link").symlink_to(tmp_path / "o")
+    assert len(load_views(tmp_path / "link")) == 4
+
+
+@pytest.mark.parametrize("name", ["../00001/00001.png", "/00001/00001.png"])
+def test_members_that_leave_the_archive_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="leaves the archive"):
+        load_views(write_tar(tmp_path / "o.tar", members() | {name: png()}))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_links_in_an_archive_are_refused(kind: bytes, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "o.tar", "w") as archive:
+        info = tarfile.TarInfo("00000/00000.png")
+        info.type, info.linkname = kind, "/etc/hostname"
+        archive.addfile(info)
+    with pytest.raises(BadInput, match="not a regular file"):
+        load_views(tmp_path / "o.tar")
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_truncated_archive(suffix: str, tmp_path: Path) -> None:
+    path = write_tar(tmp_path / f"o{suffix}", members(level="1/"))
+    path.write_bytes(path.read_bytes()[: 700 if suffix == ".tar" else 300])
+    with pytest.raises(DecodeError, match="truncated or not a tar"):
+        load_views(path)
+
+
+def test_file_that_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "o.tar").write_bytes(b"hello" * 1000)
+    with pytest.raises(DecodeError, match="not a tar archive"):
+        load_views(tmp_path / "o.tar")
+
+
+def test_decompression_bomb_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tar(tmp_path / "o.tar.gz", members() | {"bomb": bytes(4 << 20)})
+    assert path.stat().st_size < 1 << 20
+    monkeypatch.setattr(files.read_tar, "__defaults__", (1 << 20,))
+    with pytest.raises(BadInput, match="more than the limit of 1048576 bytes"):
+        load_views(path)
+
+
+def test_bomb_in_a_header_stops_as_well(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "o.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("x")
+        info.pax_headers = {"comment": "a" * (4 << 20)}
+        archive.addfile(info)
+    with pytest.raises(BadInput, match="more than the limit"):
+        files.read_tar(tmp_path / "o.tar.gz", re.compile("x"), limit=1 << 20)
+
+
+def nd_exr(R: float, G: float, B: float, A: np.ndarray) -> bytes:
+    shape = A.shape
+    channels = {c: np.full(shape, v, np.float32) for c, v in zip("RGB", (R, G, B), strict=True)}
+    out = io.BytesIO()
+    OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION}, channels | {"A": A.astype(np.float32)}).write(out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("pack", [write_folder, lambda d, m: write_tar(d / "o.tar", m)])
+def test_depth_is_alpha_of_nd_exr_and_nan_where_empty(pack: Callable[..., Path], tmp_path: Path) -> None:
+    depth = np.full((8, 8), 1.25)
+    depth[0], depth[1], depth[2] = np.nan, np.inf, 0
+    found = members(3)
+    found |= {f"{i:05d}/{i:05d}_nd.exr": nd_exr(-1, 0, 0, depth) for i in (0, 2)}
+    path = pack(tmp_path, found)
+    assert load_views(path).depths is None
+    views = load_views(path, with_depth=True)
+    assert views.depths is not None
+    assert np.isnan(views.depths[0, :3]).all()
+    assert (views.depths[0, 3:] == 1.25).all()
+    assert np.isnan(views.depths[1]).all()  # a view without its EXR
+    assert load_views(path, with_depth=True, size=4).depths.shape == (3, 4, 4)  # type: ignore[union-attr]
+
+
+def test_normals_are_minus_r_minus_b_g() -> None:
+    from fitter.exr import read_normal_depth
+
+    normals, _ = read_normal_depth(nd_exr(0.6, 0.8, 0.0, np.ones((2, 3))), "x")
+    np.testing.assert_allclose(normals, np.broadcast_to([-0.6, 0, 0.8], (2, 3, 3)), atol=1e-7)
+    normals, _ = read_normal_depth(nd_exr(0.0, 0.0, 2.0, np.ones((2, 3))), "x")
+    np.testing.assert_allclose(normals, np.broadcast_to([0, -1, 0], (2, 3, 3)), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"not an exr", nd_exr(1, 0, 0, np.ones((8, 8)))[:200]], ids=["empty", "text", "cut"]
+)
+def test_broken_exr_is_a_decode_error(data: bytes, tmp_path: Path) -> None:
+    write_folder(tmp_path, members(2) | {"00001/00001_nd.exr": data})
+    with pytest.raises(DecodeError, match=r"view 00001.*EXR cannot be decoded"):
+        load_views(tmp_path, with_depth=True)
+
+
+def test_depth_of_another_size_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, members(2) | {"00001/00001_nd.exr": nd_exr(1, 0, 0, np.ones((8, 9)))})
+    with pytest.raises(BadInput, match=r"view 00001.*8 x 8 pixels, its depth"):
+        load_views(tmp_path, with_depth=True)
+
+
+def test_unknown_format(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="unknown format 'colmap'"):
+        load_views(tmp_path, "colmap")
+
+
+@pytest.mark.skipif(not (DATA / "gobjaverse_cameras").is_dir(), reason="shared sample data is absent")
+@pytest.mark.parametrize("inst", ["9350303", "9351401", "9351417"])
+def test_real_rigs_look_at_the_object_from_around(inst: str, tmp_path: Path) -> None:
+    found = {
+        str(file.relative_to(DATA / "gobjaverse_cameras" / inst)): file.read_bytes()
+        for file in (DATA / "gobjaverse_cameras" / inst).glob("*/*/*.json")
+    }
+    found |= {name.replace(".json", ".png"): png() for name in found}
+    views: Views = load_views(write_tar(tmp_path / "o.tar.gz", found), "gobjaverse")
+    assert len(views) == 51
+    assert len(drop_duplicate_poses(views)) == 50  # 36 repeats 0
+    centre = views.viewmats @ [0, 0, 0, 1]
+    np.testing.assert_allclose(centre[:, :2], 0, atol=1e-5)
+    assert ((centre[:, 2] > 1.5) & (centre[:, 2] < 2.0)).all()
+    up = views.c2w[:37, 2, :3]  # the world's z in the camera's axes, first ring
+    np.testing.assert_allclose(up[:, 0], 0, atol=1e-6)
+    assert (up[:, 1] < 0).all()  # up is against y (down)
+    assert (up[:, 2] < 0).all()  # seen from above

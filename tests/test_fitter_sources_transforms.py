@@ -1,0 +1,141 @@
+"""transforms.json reader: dialects, faults, and agreement with the GObjaverse reader."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_fitter_sources_gobjaverse import FOV, camera, png, write_folder
+
+from fitter.errors import BadInput, DecodeError, MissingViews
+from fitter.views import load_views
+
+MIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "nerf_synthetic_mic_800"
+
+# A camera on the +x side, seen as OpenGL: right = +y, up = +z, backward = +x.
+POSE = [[0, 0, 1, 1.5], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+
+
+def write(root: Path, frames: list[dict[str, Any]], name: str = "transforms.json", **shared: Any) -> Path:
+    for frame in frames:
+        if "file_path" in frame and ".." not in frame["file_path"]:
+            path = root / frame["file_path"]
+            path = path if path.suffix else path.with_suffix(".png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png())
+    (root / name).write_text(json.dumps({**shared, "frames": frames}))
+    return root
+
+
+def frame(name: str = "images/0", **more: Any) -> dict[str, Any]:
+    return {"file_path": name, "transform_matrix": POSE, **more}
+
+
+def test_both_readers_see_the_same_camera(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    gl = load_views(write(tmp_path / "a", [frame("./r_0")], camera_angle_x=FOV))
+    cv = load_views(write_folder(tmp_path / "b", {"00000/00000.json": camera(0), "00000/00000.png": png()}))
+    np.testing.assert_array_equal(gl.c2w, cv.c2w)
+    np.testing.assert_allclose(gl.Ks, cv.Ks, rtol=1e-12)
+    np.testing.assert_array_equal(gl.images, cv.images)
+
+
+@pytest.mark.parametrize(
+    ("shared", "own"),
+    [
+        ({"camera_angle_x": FOV}, {}),
+        ({}, {"camera_angle_x": FOV}),
+        ({"camera_angle_x": 1.0}, {"camera_angle_x": FOV}),
+        ({"fl_x": 22.221, "fl_y": 22.221, "cx": 8, "cy": 8, "w": 16, "h": 16}, {}),
+        ({"fl_x": 11.1105, "camera_angle_x": 1.0}, {}),
+    ],
+)
+def test_dialects_of_the_focal_length(shared: dict[str, Any], own: dict[str, Any], tmp_path: Path) -> None:
+    views = load_views(write(tmp_path, [frame(**own)], **shared))
+    np.testing.assert_allclose(views.Ks[0], [[11.1105, 0, 4], [0, 11.1105, 4], [0, 0, 1]], rtol=1e-4)
+
+
+def test_extension_may_be_there_or_not_and_names_keep_their_folder(tmp_path: Path) -> None:
+    views = load_views(write(tmp_path, [frame("./train/r_0"), frame("test/r_0.png")], camera_angle_x=1.0))
+    assert views.names == ("train/r_0", "test/r_0")
+
+
+def test_splits_are_read_together_and_a_file_alone(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path, [frame(f"{split}/r_0")], f"transforms_{split}.json", camera_angle_x=1.0)
+    assert load_views(tmp_path).names == ("train/r_0", "test/r_0")
+    assert load_views(tmp_path / "transforms_test.json").names == ("test/r_0",)
+
+
+def test_frame_without_its_image_is_skipped_under_the_minimum_it_fails(tmp_path: Path) -> None:
+    write(tmp_path, [frame("a"), frame("b")], camera_angle_x=1.0)
+    (tmp_path / "b.png").unlink()
+    assert load_views(tmp_path).names == ("a",)
+    with pytest.raises(MissingViews, match="1 complete views, at least 2"):
+        load_views(tmp_path, min_views=2)
+
+
+@pytest.mark.parametrize(
+    ("frames", "shared", "message"),
+    [
+        ([frame()], {}, "no focal length"),
+        ([{"file_path": "a"}], {"camera_angle_x": 1.0}, "no 'transform_matrix'"),
+        ([{"transform_matrix": POSE}], {"camera_angle_x": 1.0}, "no 'file_path'"),
+        ([frame(transform_matrix=[[1]])], {"camera_angle_x": 1.0}, "has shape"),
+        ([frame(transform_matrix="x")], {"camera_angle_x": 1.0}, "not numeric"),
+        ([frame(transform_matrix=np.diag([1.0, 1, np.nan, 1]).tolist())], {"camera_angle_x": 1.0}, "NaN"),
+        ([frame()], {"camera_angle_x": 4.0}, "radians"),
+        ([frame()], {"camera_angle_x": "wide"}, "finite number"),
+        ([frame()], {"fl_x": -3}, "focal lengths must be > 0"),
+        ([frame()], {"fl_x": 3, "w": 0}, "pixels > 0"),
+        ([frame()], {"fl_x": 3, "k1": 0.1}, "undistort"),
+        ([frame("../outside")], {"camera_angle_x": 1.0}, "leads outside the folder"),
+        ([frame("/etc/hostname")], {"camera_angle_x": 1.0}, "leads outside the folder"),
+        ([frame("a\0b")], {"camera_angle_x": 1.0}, "not a usable file name"),
+    ],
+)
+def test_faults_are_named(
+    frames: list[dict[str, Any]], shared: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    try:
+        write(tmp_path, frames, **shared)
+    except (ValueError, PermissionError):  # the test's own image cannot be written under such a name
+        (tmp_path / "transforms.json").write_text(json.dumps({**shared, "frames": frames}))
+    with pytest.raises(BadInput, match=message):
+        load_views(tmp_path)
+
+
+def test_frames_must_be_a_list(tmp_path: Path) -> None:
+    (tmp_path / "transforms.json").write_text('{"frames": {}}')
+    with pytest.raises(BadInput, match="no list 'frames'"):
+        load_views(tmp_path)
+
+
+def test_broken_image(tmp_path: Path) -> None:
+    write(tmp_path, [frame("a")], camera_angle_x=1.0)
+    (tmp_path / "a.png").write_bytes(png()[:50])
+    with pytest.raises(DecodeError, match=r"frame 0 .*cannot be decoded"):
+        load_views(tmp_path)
+
+
+@pytest.mark.skipif(not MIC.is_dir(), reason="shared sample data is absent")
+def test_real_scene_carved_by_its_masks_fills_its_masks() -> None:
+    """A wrong axis, sign or inverse carves everything away: no point would lie in every silhouette."""
+    views = load_views(MIC / "transforms_test.json", size=100)
+    assert len(views) == 25
+    np.testing.assert_allclose(np.linalg.norm(views.c2w[:, :3, 3], axis=1), 4.031, atol=0.01)
+    axis = np.linspace(-1.3, 1.3, 80)
+    grid = np.stack(np.meshgrid(axis, axis, axis, [1.0], indexing="ij"), -1).reshape(-1, 4)
+    masks = views.images[..., 3] > 0
+
+    def pixels(view: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        uvw = views.Ks[view] @ (points @ views.viewmats[view].T)[:, :3].T
+        return tuple((uvw[[1, 0]] / uvw[2]).astype(int).clip(0, 99))  # type: ignore[return-value]
+
+    for view in range(25):
+        grid = grid[masks[view][pixels(view, grid)]]
+    for view in range(25):
+        filled = np.zeros_like(masks[view])
+        filled[pixels(view, grid)] = True
+        assert filled[masks[view]].mean() > 0.75, views.names[view]

@@ -1,0 +1,186 @@
+"""Views: validation, duplicates, hold-out, shrinking."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fitter.errors import BadInput
+from fitter.resample import area_weights, shrink_depth, shrink_rgba
+from fitter.views import Views, drop_duplicate_poses, resize, split_heldout
+
+
+def look_at_origin(azimuth: float, elevation: float, radius: float) -> np.ndarray:
+    """OpenCV camera-to-world, written from the definition: z towards the origin, y down."""
+    eye = radius * np.array(
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+        ]
+    )
+    z = -eye / radius
+    x = np.cross(z, [0, 0, 1])
+    x /= np.linalg.norm(x)
+    c2w = np.eye(4)
+    c2w[:3] = np.stack([x, np.cross(z, x), z, eye], axis=1)
+    return c2w
+
+
+def ring(n: int, H: int = 6, W: int = 8) -> Views:
+    rng = np.random.default_rng(0)
+    K = np.array([[9.0, 0, W / 2], [0, 9.0, H / 2], [0, 0, 1]])
+    return Views(
+        images=rng.integers(0, 256, (n, H, W, 4), np.uint8),
+        c2w=np.stack([look_at_origin(2 * np.pi * i / n, 0.3, 2) for i in range(n)]),
+        Ks=np.tile(K, (n, 1, 1)),
+        names=tuple(f"v{i}" for i in range(n)),
+    )
+
+
+def test_viewmats_take_the_camera_to_its_origin_and_the_centre_before_it() -> None:
+    views = ring(5)
+    eyes = np.einsum("vij,vj->vi", views.viewmats, views.c2w[:, :, 3])
+    np.testing.assert_allclose(eyes, [[0, 0, 0, 1]] * 5, atol=1e-12)
+    centre = views.viewmats @ [0, 0, 0, 1]
+    np.testing.assert_allclose(centre, [[0, 0, 2, 1]] * 5, atol=1e-12)
+    assert (len(views), views.height, views.width) == (5, 6, 8)
+
+
+def with_pose(entry: tuple[int, ...], value: float) -> Views:
+    views = ring(3)
+    c2w = views.c2w.copy()
+    c2w[(1, *entry)] = value
+    return dataclasses.replace(views, c2w=c2w)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pose_that_is_not_finite_names_its_view(value: float) -> None:
+    with pytest.raises(BadInput, match=r"view v1: .*NaN"):
+        with_pose((0, 3), value)
+
+
+def test_scaled_mirrored_and_projective_poses_are_refused() -> None:
+    views = ring(3)
+    for change in (np.diag([1.01, 1.01, 1.01, 1]), np.diag([1.0, 1, -1, 1])):
+        c2w = views.c2w.copy()
+        c2w[1] = c2w[1] @ change
+        with pytest.raises(BadInput, match=r"view v1: .*right-handed"):
+            dataclasses.replace(views, c2w=c2w)
+    with pytest.raises(BadInput, match=r"view v1: .*last row"):
+        with_pose((3, 0), 0.5)
+
+
+def test_rotation_within_tolerance_is_accepted() -> None:
+    views = ring(3)
+    assert len(dataclasses.replace(views, c2w=views.c2w + 1e-5 * (np.arange(4) < 3)[:, None])) == 3
+
+
+def test_focal_length_must_be_positive() -> None:
+    views = ring(3)
+    Ks = views.Ks.copy()
+    Ks[2, 0, 0] = 0
+    with pytest.raises(BadInput, match=r"view v2: .*focal"):
+        dataclasses.replace(views, Ks=Ks)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": np.zeros((3, 6, 8, 3), np.uint8)},
+        {"images": np.zeros((3, 6, 8, 4), np.float32)},
+        {"c2w": np.zeros((3, 3, 4))},
+        {"Ks": np.ones((2, 3, 3))},
+        {"depths": np.zeros((3, 6, 7), np.float32)},
+        {"names": ("a", "b")},
+    ],
+)
+def test_shapes_and_types_are_checked(change: dict[str, object]) -> None:
+    with pytest.raises(BadInput, match="expected"):
+        dataclasses.replace(ring(3), **change)
+
+
+def test_duplicates_keep_the_first_and_near_poses_stay() -> None:
+    views = ring(4)[np.array([0, 1, 2, 0, 3, 1])]
+    nudged = views.c2w.copy()
+    nudged[3, 0, 3] += 5e-7  # the same pose, re-serialised
+    nudged[5, 0, 3] += 5e-6  # another pose
+    distinct = drop_duplicate_poses(dataclasses.replace(views, c2w=nudged, names=tuple("abcdef")))
+    assert distinct.names == ("a", "b", "c", "e", "f")
+
+
+@given(n=st.integers(1, 30), every=st.integers(2, 12), repeats=st.integers(0, 5))
+def test_split_never_leaks_nor_leaves_training_empty(n: int, every: int, repeats: int) -> None:
+    index = np.concatenate([np.arange(n), np.arange(repeats) % n])
+    train, heldout = split_heldout(ring(n)[index], every)
+    assert len(train) >= 1
+    assert len(heldout) == n // every
+    assert len(train) + len(heldout) == n
+    assert not set(train.names) & set(heldout.names)
+
+
+def test_split_zero_holds_out_nothing_and_one_is_refused() -> None:
+    train, heldout = split_heldout(ring(5), 0)
+    assert (len(train), len(heldout)) == (5, 0)
+    for every in (1, -2):
+        with pytest.raises(ValueError, match="every"):
+            split_heldout(ring(5), every)
+
+
+@given(n=st.integers(1, 40), m=st.integers(1, 40))
+def test_area_weights_average_each_cell_exactly_once(n: int, m: int) -> None:
+    n, m = max(n, m), min(n, m)
+    weights = area_weights(n, m)
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(weights.sum(0), m / n, rtol=1e-5)
+
+
+def test_halving_is_the_mean_of_blocks_and_hidden_colour_does_not_bleed() -> None:
+    image = np.zeros((2, 2, 4), np.uint8)
+    image[0, 0] = (200, 100, 40, 255)
+    image[0, 1] = (100, 100, 40, 53)
+    image[1] = (255, 0, 255, 0)  # a loud colour, hidden
+    np.testing.assert_array_equal(shrink_rgba(image, 1, 1)[0, 0], [183, 100, 40, 77])
+    # red: (200 * 255 + 100 * 53) / 308; alpha: 308 / 4
+
+
+def test_shrinking_keeps_a_constant_at_any_ratio() -> None:
+    image = np.full((13, 17, 4), (10, 90, 250, 128), np.uint8)
+    assert (shrink_rgba(image, 5, 7) == (10, 90, 250, 128)).all()
+
+
+def test_depth_is_sampled_and_not_averaged() -> None:
+    depth = np.where(np.arange(6) < 3, np.float32(1), np.float32(5))[None].repeat(6, 0)
+    assert set(np.unique(shrink_depth(depth, 4, 4))) == {1, 5}
+
+
+def test_resize_scales_K_so_that_a_point_stays_at_its_place_in_the_picture() -> None:
+    views = ring(3, H=96, W=128)
+    small = resize(views, 32)
+    assert small.images.shape == (3, 24, 32, 4)
+    point = np.array([0.2, -0.1, 0.3, 1])
+
+    def project(v: Views) -> np.ndarray:
+        uvw = np.einsum("vij,vj->vi", v.Ks, (v.viewmats @ point)[:, :3])
+        return uvw[:, :2] / uvw[:, 2:] / (v.width, v.height)
+
+    np.testing.assert_allclose(project(small), project(views), rtol=1e-12)
+
+
+def test_resize_moves_a_drawn_dot_to_where_K_projects_it() -> None:
+    views = ring(1, H=120, W=120)
+    images = np.zeros_like(views.images)
+    images[0, 30:36, 60:66] = 255  # its centre is (63, 33) in pixels
+    small = resize(dataclasses.replace(views, images=images), 40)
+    alpha = small.images[0, ..., 3].astype(float)
+    rows, cols = np.indices(alpha.shape) + 0.5
+    scale = small.Ks[0, 0, 2] / views.Ks[0, 0, 2]
+    assert (alpha * cols).sum() / alpha.sum() == pytest.approx(63 * scale)
+    assert (alpha * rows).sum() / alpha.sum() == pytest.approx(33 * scale)
+
+
+def test_resize_leaves_smaller_views_alone() -> None:
+    views = ring(2)
+    assert resize(views, 100).images.shape == views.images.shape
