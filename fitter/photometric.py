@@ -131,7 +131,11 @@ def _planes(image: Any, target: Any, g_l1: Any, g_ssim: Any) -> Any:
         slopes = np.empty((channels, 3, y1 - y0 - _REACH, x1 - x0 - _REACH), np.float32)
         for c in prange(channels):
             l1, ssim = _plane(
-                image[c, y0:y1, x0:x1], target[c, y0:y1, x0:x1], slopes[c], g_l1[c, y0:y1, x0:x1], g_ssim[c, y0:y1, x0:x1]
+                image[c, y0:y1, x0:x1],
+                target[c, y0:y1, x0:x1],
+                slopes[c],
+                g_l1[c, y0:y1, x0:x1],
+                g_ssim[c, y0:y1, x0:x1],
             )
             totals[c, 0], totals[c, 1] = l1, ssim
     l1, ssim = 0.0, 0.0

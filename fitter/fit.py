@@ -1,0 +1,369 @@
+"""One object: views in, at most tau Gaussians out (paper section 3 and A.1)."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atlas.gaussians import Gaussians, canonical_quats
+from fitter.anchors import Anchors, Decoded, make_anchors
+from fitter.config import FitConfig
+from fitter.errors import FitTimeout, LowPsnr, MissingViews, NanLoss, TooFewGaussians
+from fitter.growth import Statistics, bounded, grow, observe, screen_gradient, survivors
+from fitter.initial import INITIAL, camera_extent, neighbour_distance
+from fitter.lpips import load_lpips
+from fitter.metrics import BACKGROUND, measure
+from fitter.optimizer import RowAdam
+from fitter.photometric import l1_ssim
+from fitter.plain import Plain, bake, halves, split_parents
+from fitter.rasterize import default_backend, rasterization
+from fitter.rasterize.compiled import ALPHA_MIN
+from fitter.scene import Scene, make_scene
+from fitter.views import Views, split_heldout
+
+Progress = Callable[[int, int, float], None]
+
+_PLAIN_SHARE = 0.1  # plain Gaussians grow by at most a tenth at a time
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit: `gaussians`, and `stats`, a flat dict of numbers and words that is never None or NaN."""
+
+    gaussians: Gaussians
+    stats: dict[str, float | int | str]
+
+
+class _Training:
+    """What every step needs: the scene at the step's resolution, the order of views, the loss, the clock."""
+
+    def __init__(
+        self, views: Views, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None
+    ) -> None:
+        self.config, self.deadline, self.progress = config, deadline, progress
+        self.device = torch.device("cuda" if config.backend == "gsplat" else "cpu")
+        if config.backend == "auto" and torch.cuda.is_available():
+            self.device = torch.device("cuda")
+        self.backend = default_backend(self.device) if config.backend == "auto" else config.backend
+        self.generator = torch.Generator().manual_seed(seed)
+        self.lpips: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.lpips_sha256 = ""
+        if config.loss.lpips_net != "none":
+            self.lpips, self.lpips_sha256 = load_lpips(
+                config.loss.lpips_net, config.loss.lpips_weights, self.device
+            )
+        self.full = make_scene(views, self.device)
+        self.small = make_scene(views, self.device, config.start_size) if config.start_size else self.full
+        self._order: list[int] = []
+        self.loss = math.nan
+        self.gaussians_now = 0
+
+    def scene(self, step: int) -> Scene:
+        """The views at this step's resolution."""
+        return self.small if step < self.config.start_until * self.config.steps else self.full
+
+    def steps(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """(step, view) from `first` to before `last`; every view once before any comes again."""
+        for step in range(first, last):
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise FitTimeout(f"the deadline passed at step {step} of {self.config.steps}")
+            if not self._order:
+                self._order = torch.randperm(len(self.full), generator=self.generator).tolist()
+            yield step, self._order.pop()
+
+    def background(self) -> Tensor:
+        """RGB [3], drawn anew each step if the configuration says random."""
+        if self.config.background == "random":
+            return torch.rand(3, generator=self.generator).to(self.device)
+        return torch.full((3,), float(self.config.background == "white"), device=self.device)
+
+    def backward(self, step: int, view: int, decoded: Decoded) -> dict[str, Tensor]:
+        """Render, compare, differentiate (paper eq. 2); returns the rasteriser's `meta`."""
+        scene, weights, background = self.scene(step), self.config.loss, self.background()
+        index = torch.tensor([view])
+        image, _, meta = rasterization(
+            decoded.means,
+            decoded.quats,
+            decoded.scales,
+            decoded.opacities,
+            decoded.colors,
+            scene.viewmats[index],
+            scene.Ks[index],
+            scene.width,
+            scene.height,
+            backgrounds=background[None],
+            backend=self.backend,
+            max_alpha=self.config.max_alpha,
+        )
+        image = image.float()
+        reference = scene.composited(index, background)
+        l1, ssim = l1_ssim(image, reference)
+        loss = weights.l1 * l1 + weights.ssim * (1 - ssim)
+        if weights.volume > 0 and len(decoded.scales):
+            loss = loss + weights.volume * decoded.scales.prod(1).mean()
+        if self.lpips is not None and weights.lpips > 0:
+            loss = loss + weights.lpips * self.lpips(image, reference)
+        self.loss, self.gaussians_now = float(loss.detach()), len(decoded.means)
+        if not math.isfinite(self.loss):
+            raise NanLoss(f"the loss is {self.loss} at step {step}, view {scene.names[view]}")
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        if self.progress is not None:
+            self.progress(step + 1, self.gaussians_now, self.loss)
+        return meta
+
+
+def _fit_anchors(training: _Training, anchors: Anchors, extent: float, last: int) -> Anchors:
+    config, growth, rates = training.config, training.config.growth, training.config.rates
+    scaled = {name: getattr(rates, name) for name in ("features", "scalings")}
+    scaled["offsets"] = (rates.offsets[0] * extent, rates.offsets[1] * extent)
+    for name in anchors.heads:
+        scaled[name] = getattr(rates, f"{name.rsplit('_', 1)[0]}_head")
+    adam = RowAdam(anchors.parameters(), scaled)
+    anchors = _with_leaves(anchors, adam)
+    statistics = Statistics.empty(anchors)
+    anchors = bounded(anchors, statistics, config.tau, config.ranking, training.generator)
+    statistics_from = int(growth.statistics_from * config.steps)
+    adjust_from, adjust_until = (
+        int(growth.adjust_from * config.steps),
+        int(growth.adjust_until * config.steps),
+    )
+    for step, view in training.steps(0, last):
+        decoded = anchors.decode()
+        meta = training.backward(step, view, decoded)
+        if statistics_from <= step < adjust_until:
+            scene, index = training.scene(step), torch.tensor([view])
+            with torch.no_grad():
+                opacities = anchors.opacities()
+            observe(
+                statistics, anchors, decoded, opacities, meta,
+                scene.viewmats[index], scene.Ks[index], scene.width, scene.height,
+            )  # fmt: skip
+        del meta, decoded
+        adam.step(step / config.steps)
+        if adjust_from <= step < adjust_until and (step + 1) % growth.adjust_every == 0:
+            anchors = _adjust(anchors, statistics, adam, training)
+            statistics = Statistics.empty(anchors)
+    return bounded(anchors, statistics, config.tau, config.ranking, training.generator)
+
+
+def _with_leaves(anchors: Anchors, adam: RowAdam) -> Anchors:
+    """The same anchors, their tensors the optimiser's own."""
+    per_anchor = {name: adam.tensors[name] for name in Anchors.PER_ANCHOR}
+    return replace(anchors, **per_anchor, heads={name: adam.tensors[name] for name in anchors.heads})
+
+
+def _adjust(anchors: Anchors, statistics: Statistics, adam: RowAdam, training: _Training) -> Anchors:
+    """Grow, prune, and hold the bound: one adjust step."""
+    config, growth, generator = training.config, training.config.growth, training.generator
+    fresh = grow(anchors, statistics, growth, growth.adjust_every, generator)
+    keep = survivors(anchors, statistics, growth, growth.adjust_every)
+    for name in Anchors.PER_ANCHOR:
+        adam.rows(name, keep, fresh[name])
+    anchors = replace(
+        anchors,
+        positions=torch.cat([anchors.positions[keep], fresh["positions"]]),
+        alive=torch.cat([anchors.alive[keep], fresh["alive"]]),
+    )
+    anchors = _with_leaves(anchors, adam)
+    old, kept = Statistics.empty(anchors), int(keep.sum())
+    for name in ("seen", "visibility", "gradient", "drawn"):
+        getattr(old, name)[:kept] = getattr(statistics, name)[keep]
+    anchors = bounded(anchors, old, config.tau, config.ranking, generator)
+    whole = anchors.alive.any(1)
+    if not whole.all():
+        for name in Anchors.PER_ANCHOR:
+            adam.rows(name, whole)
+        anchors = replace(anchors, positions=anchors.positions[whole], alive=anchors.alive[whole])
+        anchors = _with_leaves(anchors, adam)
+    return anchors
+
+
+def _fit_plain(training: _Training, plain: Plain, extent: float, first: int, last: int) -> Plain:
+    config, rates = training.config, training.config.rates
+    scaled = {name: getattr(rates, name) for name in Plain.NAMES}
+    scaled["means"] = (rates.means[0] * extent, rates.means[1] * extent)
+    adam = RowAdam(plain.parameters(), scaled)
+    plain = Plain(**adam.tensors)
+    gradient, drawn = (torch.zeros(len(plain), device=training.device) for _ in range(2))
+    relocate_until = first + int(0.8 * (last - first))
+    for step, view in training.steps(first, last):
+        meta = training.backward(step, view, plain.decode())
+        if config.relocate_every and step < relocate_until:
+            visible = (meta["radii"] > 0).all(-1)
+            norms = screen_gradient(meta["means2d"], training.scene(step).width, training.scene(step).height)
+            gradient += torch.where(visible, norms, 0.0).sum(0)
+            drawn += visible.sum(0)
+        del meta
+        adam.step(step / config.steps)
+        due = config.relocate_every and (step - first + 1) % config.relocate_every == 0
+        if due and step < relocate_until:
+            plain = _relocate(plain, adam, gradient / drawn.clamp(min=1), config)
+            gradient, drawn = (torch.zeros(len(plain), device=training.device) for _ in range(2))
+    return plain
+
+
+def _relocate(plain: Plain, adam: RowAdam, gradient: Tensor, config: FitConfig) -> Plain:
+    """Split the Gaussians that ask most for detail; the dead make room, and the bound holds."""
+    opacities = torch.sigmoid(plain.logits.detach())
+    dead, parents = split_parents(opacities, gradient, config.growth.min_opacity, config.tau, _PLAIN_SHARE)
+    first, second = halves(plain, parents)
+    keep = torch.ones(len(plain), dtype=torch.bool, device=opacities.device)
+    keep[dead] = False
+    place = torch.cumsum(keep, 0) - 1
+    for name in Plain.NAMES:
+        adam.rows(name, keep, second[name])
+        with torch.no_grad():
+            adam.tensors[name][place[parents]] = first[name]
+        adam.forget(name, place[parents])
+    return Plain(**adam.tensors)
+
+
+def _finished(decoded: Decoded, tau: int) -> Gaussians:
+    """Detached and canonical, without what no pixel can show; at most tau, the most opaque."""
+    opacities = decoded.opacities.detach()
+    scales = decoded.scales.detach()
+    shown = (opacities >= float(ALPHA_MIN)) & (scales > 0).all(1)
+    rows = shown.nonzero()[:, 0]
+    if len(rows) > tau:
+        order = torch.argsort(opacities[rows], descending=True, stable=True)[:tau]
+        rows = rows[order.sort().values]
+    index = rows.cpu().numpy()
+    fields = [
+        t.detach().cpu().numpy()[index]
+        for t in (decoded.means, scales, decoded.quats, opacities, decoded.colors)
+    ]
+    fields[2] = canonical_quats(fields[2])
+    return Gaussians(*fields)
+
+
+def fit_object(
+    views: Views,
+    config: FitConfig,
+    *,
+    seed: int = 0,
+    deadline: float | None = None,
+    progress: Progress | None = None,
+) -> Fit:
+    """Fit one object.
+
+    On the CPU the same views, configuration and seed give the same bytes, for any number of threads.
+
+    Args:
+        views: at least `config.min_views` after duplicate poses are dropped; shrunk to `config.size` by the
+            caller or by `load_views`.
+        config: see `FitConfig`.
+        seed: of everything random.
+        deadline: `time.monotonic()` after which `FitTimeout` is raised, checked at every step.
+        progress: called after every step with (steps done, Gaussians now, loss).
+
+    Returns:
+        The Gaussians and a flat dict: n_views, n_heldout, n_anchors, n_gaussians, n_pruned, steps, loss, psnr,
+        psnr_min, ssim, ssim_min, lpips, lpips_max (-1 without a backbone), metrics_on ("heldout" or "train"),
+        background, bbox_min/max_x/y/z, backend, device, lpips_sha256, seconds_init/fit/metrics, peak_mb.
+
+    Raises:
+        FitError: one of the subclasses in `fitter.errors`, each with its `reason`.
+        BackendUnavailable, LpipsUnavailable: the machine lacks what the configuration asks for.
+    """
+    started = time.perf_counter()
+    train, heldout = split_heldout(views, config.heldout_every)
+    if len(train) < config.min_views:
+        raise MissingViews(f"{len(train)} distinct views to train on, at least {config.min_views} are needed")
+    if not (train.images[..., 3] > 0).any():
+        raise TooFewGaussians("every view is fully transparent: there is nothing to fit; look at the renders")
+    training = _Training(train, config, seed, deadline, progress)
+    extent = camera_extent(train)
+    count = min(config.initial_anchors, config.tau if config.model == "plain" else -(-config.tau // config.k))
+    points = INITIAL[config.init](train, count, np.random.default_rng(seed))
+    spacing = neighbour_distance(points)
+    positions = torch.from_numpy(points).float().to(training.device)
+    anchors = make_anchors(
+        positions,
+        torch.from_numpy(spacing).float().to(training.device),
+        config.k,
+        config.feature_dim,
+        training.generator,
+    )
+    initialised = time.perf_counter()
+    steps = config.steps
+    baked_at = 0 if config.model == "plain" else round(config.bake_at * steps)
+    n_anchors = 0
+    if config.model == "plain":
+        plain = _plain_from_points(positions, torch.from_numpy(spacing).float().to(training.device))
+    else:
+        anchors = _fit_anchors(training, anchors, extent, baked_at)
+        n_anchors = len(anchors)
+        with torch.no_grad():
+            decoded = anchors.decode()
+    if baked_at < steps:
+        plain = plain if config.model == "plain" else bake(decoded)
+        if not len(plain):
+            raise TooFewGaussians(f"no Gaussian has positive opacity after {baked_at} steps")
+        plain = _fit_plain(training, plain, extent, baked_at, steps)
+        with torch.no_grad():
+            decoded = plain.decode()
+    before = len(decoded.means)
+    gaussians = _finished(decoded, config.tau)
+    if len(gaussians) < config.min_gaussians:
+        raise TooFewGaussians(
+            f"{len(gaussians)} Gaussians are left after {steps} steps, at least {config.min_gaussians} are asked for"
+        )
+    fitted = time.perf_counter()
+    scene = make_scene(heldout, training.device) if len(heldout) else training.full
+    metrics = measure(gaussians, scene, training.backend, training.lpips)
+    mean_psnr = float(np.mean(metrics.psnr))
+    if mean_psnr < config.min_psnr:
+        raise LowPsnr(
+            f"mean PSNR on white is {mean_psnr:.2f} dB, the configuration asks for {config.min_psnr:.2f}"
+        )
+    low, high = gaussians.means.min(0), gaussians.means.max(0)
+    has_lpips = training.lpips is not None
+    stats: dict[str, float | int | str] = {
+        "n_views": len(train),
+        "n_heldout": len(heldout),
+        "n_anchors": n_anchors,
+        "n_gaussians": len(gaussians),
+        "n_pruned": before - len(gaussians),
+        "steps": steps,
+        "loss": training.loss,
+        "psnr": mean_psnr,
+        "psnr_min": float(np.min(metrics.psnr)),
+        "ssim": float(np.mean(metrics.ssim)),
+        "ssim_min": float(np.min(metrics.ssim)),
+        "lpips": float(np.mean(metrics.lpips)) if has_lpips else -1.0,
+        "lpips_max": float(np.max(metrics.lpips)) if has_lpips else -1.0,
+        "metrics_on": "heldout" if len(heldout) else "train",
+        "background": BACKGROUND,
+        **{f"bbox_min_{a}": float(v) for a, v in zip("xyz", low, strict=True)},
+        **{f"bbox_max_{a}": float(v) for a, v in zip("xyz", high, strict=True)},
+        "backend": training.backend,
+        "device": torch.cuda.get_device_name() if training.device.type == "cuda" else "cpu",
+        "lpips_sha256": training.lpips_sha256,
+        "seconds_init": initialised - started,
+        "seconds_fit": fitted - initialised,
+        "seconds_metrics": time.perf_counter() - fitted,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    return Fit(gaussians, stats)
+
+
+def _plain_from_points(positions: Tensor, spacing: Tensor) -> Plain:
+    count = len(positions)
+    quats = torch.zeros((count, 4), device=positions.device)
+    quats[:, 0] = 1
+    logits = torch.full((count,), 0.0, device=positions.device)
+    return Plain(
+        positions,
+        torch.log(0.6 * spacing)[:, None].repeat(1, 3),
+        quats,
+        logits,
+        torch.full_like(positions, 0.5),
+    )

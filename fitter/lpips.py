@@ -1,0 +1,114 @@
+"""LPIPS (Zhang et al. 2018) through the `lpips` package, with backbone weights from a named local file.
+
+Nothing is ever downloaded. This module owns the import of torchvision, which lpips needs for its backbones'
+layers only: beside a CPU build of torch, torchvision's own operators are missing and its import fails on `nms`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fitter.config import LPIPS_NETS
+
+PUBLISHED = {
+    "vgg": "torchvision's vgg16-397923af.pth",
+    "alex": "torchvision's alexnet-owt-7be5be79.pth",
+    "squeeze": "torchvision's squeezenet1_1-b8a52dc0.pth",
+}
+
+
+class LpipsUnavailable(RuntimeError):
+    """LPIPS was asked for and cannot be had; the message says which file is missing and where it is published."""
+
+
+# kept for the life of the process: dropping the library would undo the definitions
+_operators: list[Any] = []
+
+
+def _import_lpips() -> Any:
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as fault:
+        if "torchvision::nms does not exist" not in str(fault):
+            raise
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _operators.append(library)
+    import lpips
+
+    return lpips
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            state = {name: torch.from_numpy(archive[name]) for name in archive.files}
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    prefix = "features."
+    if any(name.startswith(prefix) for name in state):
+        state = {name[len(prefix) :]: t for name, t in state.items() if name.startswith(prefix)}
+    return state
+
+
+def load_lpips(
+    net: str, weights: str | Path, device: torch.device
+) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
+    """LPIPS as a function of two images [B, H, W, 3] in [0, 1] to their mean distance, and the weights' sha256.
+
+    Args:
+        net: "vgg", "alex" or "squeeze".
+        weights: torchvision's state dict (.pth, whole model or its `features`), or an .npz of the same names.
+        device: where it runs.
+
+    Raises:
+        LpipsUnavailable: no such file, or it does not hold this backbone's weights.
+    """
+    if net not in LPIPS_NETS or net == "none":
+        raise LpipsUnavailable(f"no LPIPS backbone {net!r}; expected vgg, alex or squeeze")
+    path = Path(weights)
+    if not str(weights) or not path.is_file():
+        raise LpipsUnavailable(
+            f"LPIPS with {net} needs its backbone's weights and there is no file {str(weights)!r}: set "
+            f"loss.lpips_weights to a copy of {PUBLISHED[net]} (published at download.pytorch.org/models), or set "
+            "loss.lpips_net = 'none'"
+        )
+    try:
+        state = _read_weights(path)
+    except Exception as fault:
+        raise LpipsUnavailable(f"{path}: cannot be read as weights: {fault}") from fault
+    model = _import_lpips().LPIPS(net=net, pnet_rand=True, verbose=False)
+    # lpips cuts the backbone into slices but keeps the layers' numbers as names
+    own = dict(model.net.named_parameters())
+    by_number = {name.split(".", 1)[1]: name for name in own}
+    if set(by_number) != set(state):
+        missing, surplus = sorted(set(by_number) - set(state)), sorted(set(state) - set(by_number))
+        raise LpipsUnavailable(
+            f"{path}: not the weights of {net}: missing {missing[:4]}, unknown {surplus[:4]}"
+        )
+    with torch.no_grad():
+        for number, name in by_number.items():
+            if own[name].shape != state[number].shape:
+                raise LpipsUnavailable(
+                    f"{path}: {number} has shape {tuple(state[number].shape)}, {net} needs {tuple(own[name].shape)}"
+                )
+            own[name].copy_(state[number])
+    model = model.to(device).eval().requires_grad_(False)
+
+    def distance(image: Tensor, reference: Tensor) -> Tensor:
+        planes, targets = image.permute(0, 3, 1, 2), reference.permute(0, 3, 1, 2)
+        result: Tensor = model(planes, targets, normalize=True).mean()
+        return result
+
+    return distance, hashlib.sha256(path.read_bytes()).hexdigest()

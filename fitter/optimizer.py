@@ -1,0 +1,54 @@
+"""Adam over named tensors whose rows come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class RowAdam:
+    """Adam (eps 1e-15) with one learning rate a tensor, decaying exponentially from start to end.
+
+    Args:
+        tensors: what is trained, by name; made leaves that require a gradient.
+        rates: (start, end) by the same names.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], rates: Mapping[str, tuple[float, float]]) -> None:
+        self._rates = dict(rates)
+        self.tensors = {name: t.detach().clone().requires_grad_() for name, t in tensors.items()}
+        groups = [{"params": [t], "name": name, "lr": rates[name][0]} for name, t in self.tensors.items()]
+        self._adam = torch.optim.Adam(groups, eps=1e-15, fused=True)
+
+    def step(self, progress: float) -> None:
+        """One update with the rates at `progress` in [0, 1]; clears the gradients."""
+        for group in self._adam.param_groups:
+            start, end = self._rates[group["name"]]
+            group["lr"] = start * (end / start) ** progress if start > 0 and end > 0 else start
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+
+    def rows(self, name: str, keep: Tensor, added: Tensor | None = None) -> Tensor:
+        """Keep some rows of a tensor (index or mask), append others with no history, return the new leaf."""
+        old = self.tensors[name]
+        tail = old.new_empty((0, *old.shape[1:])) if added is None else added
+        new = torch.cat([old.detach()[keep], tail]).requires_grad_()
+        state = self._adam.state.pop(old, None)
+        if state:
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state[moment] = torch.cat([state[moment][keep], torch.zeros_like(tail)])
+            self._adam.state[new] = state
+        for group in self._adam.param_groups:
+            if group["name"] == name:
+                group["params"] = [new]
+        self.tensors[name] = new
+        return new
+
+    def forget(self, name: str, rows: Tensor) -> None:
+        """Clear the history of some rows of a tensor: their values were set from outside."""
+        state = self._adam.state.get(self.tensors[name])
+        if state:
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state[moment][rows] = 0

@@ -1,0 +1,62 @@
+"""A view set as training reads it: premultiplied float images on the device, at one resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fitter.views import Views, resize
+
+
+@dataclass(frozen=True)
+class Scene:
+    """V views ready to be rendered against.
+
+    Attributes:
+        premultiplied: RGB times alpha in [0, 1], float32 [V, H, W, 3].
+        alpha: float32 [V, H, W, 1].
+        viewmats: world-to-camera, float32 [V, 4, 4].
+        Ks: pixels, float32 [V, 3, 3].
+        names: of the views.
+    """
+
+    premultiplied: Tensor
+    alpha: Tensor
+    viewmats: Tensor
+    Ks: Tensor
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.viewmats)
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.alpha.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return int(self.alpha.shape[2])
+
+    def composited(self, index: Tensor, background: Tensor) -> Tensor:
+        """The references [B, H, W, 3] of views `index` [B] over `background` [3]."""
+        return self.premultiplied[index] + (1 - self.alpha[index]) * background
+
+
+def make_scene(views: Views, device: torch.device, size: int | None = None) -> Scene:
+    """`views` on `device`, shrunk to `size` (longer side, pixels) if that is smaller."""
+    if size:
+        views = resize(views, size)
+    # planes in memory, channels last in shape: what the CPU kernels read and what gsplat expects
+    rgba = torch.from_numpy(views.images).to(device).permute(0, 3, 1, 2).float().div_(255)
+    premultiplied = (rgba[:, :3] * rgba[:, 3:]).permute(0, 2, 3, 1)
+    return Scene(
+        premultiplied,
+        rgba[:, 3:].permute(0, 2, 3, 1),
+        torch.from_numpy(views.viewmats).float().to(device),
+        torch.from_numpy(views.Ks).float().to(device),
+        views.names,
+    )
