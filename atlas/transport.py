@@ -1,0 +1,227 @@
+"""Exact optimal transport between points: who goes where, and the proof that nothing is cheaper.
+
+The cost is the sum of squared Euclidean distances and every point is used once, so only `sum x . s - |s|^2 / 2`
+is to be maximised: an assignment whose value matrix has rank four, which is never formed. An epsilon-scaling
+auction comes near, shortest augmenting paths finish, and a last pass over all points prices the duals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from atlas.auction import auction
+from atlas.augment import DUMMY, FREE, augment
+from atlas.blocks import LEAF, Blocks, Floats, Ints, build_blocks, price_out, settle
+from atlas.errors import TransportFailed
+
+MAX_REL_GAP = 1e-12
+
+# Epsilon falls from a quarter of the spread, fivefold per phase. Below the last one the augmenting paths are
+# faster than bids; with no empty places they are faster sooner.
+_FIRST_EPSILON = 0.25
+_FALL = 5.0
+_LAST_EPSILON = 1e-6
+_LAST_EPSILON_SQUARE = 3e-5
+# Slack up to this, in units where coordinates are at most 1, is rounding and not worth a path.
+_TIGHT = 4e-15
+_FILLING = -3
+# Paths are first sought within this many epsilon.
+_REACH = 20.0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """An optimal one-to-one assignment and its certificate.
+
+    Attributes:
+        indices: site of each point, [M] int64, no two alike.
+        primal: sum of squared distances of the assignment.
+        dual: lower bound on that sum over all assignments, from dual prices checked against every pair.
+        rel_gap: (primal - dual) / max(primal, E), E the squared spread of the points and of the sites they
+            take; without E an assignment of cost 0 would have no relative gap.
+    """
+
+    indices: Ints
+    primal: float
+    dual: float
+    rel_gap: float
+
+
+def _checked(name: str, values: npt.ArrayLike) -> Floats:
+    array = np.ascontiguousarray(values, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise TransportFailed(f"{name} must be [n, 3], got shape {array.shape}")
+    if len(array) == 0:
+        raise TransportFailed(f"{name} is empty: there is nothing to assign")
+    bad = ~(np.abs(array) < 1e100).all(axis=1)
+    if bad.any():
+        row = int(bad.argmax())
+        raise TransportFailed(f"{name} row {row} is not finite, or beyond 1e100: {array[row]}")
+    return array
+
+
+def _unit(points: Floats) -> tuple[Floats, Floats, float]:
+    """Points about their mean and scaled into [-1, 1]; the mean; the scale."""
+    center = points.mean(axis=0)
+    centered = points - center
+    scale = float(np.abs(centered).max()) or 1.0
+    return centered / scale, center, scale
+
+
+def assign(points: npt.ArrayLike, sites: npt.ArrayLike) -> Assignment:
+    """Assign each point to a site of its own so that the sum of squared distances is least.
+
+    Exact for any input, deterministic, one thread, float64 throughout. With M < N sites it is the rectangular
+    problem: the best M sites are part of the answer, and the position of the points relative to the sites
+    matters. Points that coincide, or sites that do, are interchangeable: any optimal choice may come back.
+
+    Args:
+        points: [M, 3], finite.
+        sites: [N, 3], finite, N >= M; need not lie on a sphere.
+
+    Returns:
+        The assignment with a relative duality gap of at most `MAX_REL_GAP`.
+
+    Raises:
+        TransportFailed: a bad shape, NaN or infinity (with the row), M = 0, M > N, or a certificate that does
+            not hold.
+    """
+    x = _checked("points", points)
+    s = _checked("sites", sites)
+    if len(x) > len(s):
+        raise TransportFailed(
+            f"{len(x)} points do not fit on {len(s)} sites one-to-one; drop points or add sites"
+        )
+    # Moving the points by a changes `x . s` by the constant-per-site `a . s`; moving the sites, nothing.
+    unit_x, center_x, scale_x = _unit(x)
+    unit_s, center_s, scale_s = _unit(s)
+    reserves = 0.5 * (scale_s / scale_x) * (unit_s**2).sum(axis=1)
+    reserves -= unit_s @ ((center_x - center_s) / scale_x)
+    reserves -= reserves.min()
+
+    indices, slack = _solve(unit_x, unit_s, reserves)
+    taken = unit_s[indices]
+    gap = 2.0 * scale_x * scale_s * slack
+    primal = float(((x - s[indices]) ** 2).sum())
+    energy = float((unit_x**2).sum() * scale_x**2 + (taken**2).sum() * scale_s**2)
+    rel_gap = gap / max(primal, energy) if gap > 0.0 else 0.0
+    if not rel_gap <= MAX_REL_GAP or len(np.unique(indices)) != len(x):
+        raise TransportFailed(
+            f"the certificate of {len(x)} points on {len(s)} sites does not hold: relative gap {rel_gap:.3g}, "
+            f"allowed {MAX_REL_GAP:g}"
+        )
+    return Assignment(indices, primal, primal - gap, rel_gap)
+
+
+@dataclass
+class _Side:
+    """The points of one side of the assignment as blocks, and what the solver knows of each place."""
+
+    blocks: Blocks
+    order: Ints
+    points: Floats
+    real: npt.NDArray[np.bool_]
+    partner: Ints
+    hints: Ints
+
+    @classmethod
+    def of(cls, points: Floats) -> _Side:
+        blocks, order = build_blocks(points)
+        placed = np.stack([blocks.x.ravel(), blocks.y.ravel(), blocks.z.ravel()], axis=1)
+        total = len(order)
+        return cls(
+            blocks=blocks,
+            order=order,
+            points=placed,
+            real=order < len(points),
+            partner=np.full(total, FREE),
+            hints=np.zeros(total, np.int64),
+        )
+
+    @property
+    def prices(self) -> Floats:
+        return self.blocks.prices.reshape(-1)
+
+
+def _solve(x: Floats, s: Floats, reserves: Floats) -> tuple[Ints, float]:
+    """Maximise sum x . s - reserve; coordinates within [-1, 1], reserves >= 0.
+
+    Returns:
+        The site of each point, and the certificate's slack: how far the duals are above the primal.
+    """
+    rows, sites = _Side.of(x), _Side.of(s)
+    empty = len(s) - len(x)
+    reserve = np.zeros(len(sites.order))
+    reserve[sites.real] = reserves[sites.order[sites.real]]
+    # Were all points one, the nearest M sites would win and cost the same: the prices to start from.
+    level = np.partition(reserves, len(x) - 1)[len(x) - 1]
+    sites.prices[sites.real] = np.maximum(reserve[sites.real], level)
+
+    epsilons = _epsilons(x, s, _LAST_EPSILON if empty else _LAST_EPSILON_SQUARE)
+    no_reserve = np.full(len(rows.order), -np.inf)
+    for epsilon in epsilons:
+        settle(sites.blocks, rows.points, sites.partner)
+        sites.partner[:] = FREE
+        rows.partner[:] = FREE
+        rows.prices[rows.real] = 0.0
+        auction(
+            sites.blocks, rows.points, rows.prices, no_reserve, np.flatnonzero(rows.real),
+            rows.partner, sites.partner, rows.hints, epsilon,
+        )  # fmt: skip
+        if empty:
+            settle(rows.blocks, sites.points, rows.partner)
+            unheld = np.flatnonzero((sites.partner == FREE) & sites.real)
+            auction(
+                rows.blocks, sites.points, sites.prices, reserve, unheld,
+                sites.partner, rows.partner, sites.hints, epsilon,
+            )  # fmt: skip
+    return _finish(rows, sites, reserve, epsilons[-1])
+
+
+def _epsilons(x: Floats, s: Floats, last: float) -> list[float]:
+    """The epsilon of each phase, relative to the root mean square value of a point at a site."""
+    spread = float(np.sqrt((x**2).sum(axis=1).mean() * (s**2).sum(axis=1).mean())) or 1.0
+    epsilons = [_FIRST_EPSILON * spread]
+    while epsilons[-1] > last * spread:
+        epsilons.append(max(epsilons[-1] / _FALL, last * spread))
+    return epsilons
+
+
+def _finish(rows: _Side, sites: _Side, reserve: Floats, epsilon: float) -> tuple[Ints, float]:
+    """Make an epsilon-optimal assignment optimal, and measure by how much it may still not be."""
+    real = np.flatnonzero(rows.real)
+    held = rows.partner
+    profits = np.zeros(len(rows.order))
+    settle(sites.blocks, rows.points, sites.partner)
+    price_out(sites.blocks, rows.points, rows.hints, profits)
+    slack = profits[real] - _values(rows, sites, real)
+    released = real[slack > _TIGHT]
+
+    owner = np.where(sites.real, DUMMY, _FILLING)
+    owner[held[real]] = real
+    owner[held[released]] = FREE
+    level = augment(
+        sites.blocks, rows.points, profits, released, reserve, held, owner, _REACH * epsilon
+    )
+
+    # Any prices not below the reserve give a bound; these are the ones that the solver ended with.
+    taken = held[real]
+    prices = np.maximum(sites.prices[taken] - level, reserve[taken])
+    sites.prices[sites.real] = reserve[sites.real]
+    sites.prices[taken] = prices
+    sites.partner[:] = FREE
+    sites.partner[taken] = real
+    settle(sites.blocks, rows.points, sites.partner)
+    price_out(sites.blocks, rows.points, held // LEAF, profits)
+    indices = np.empty(len(real), np.int64)
+    indices[rows.order[real]] = sites.order[taken]
+    return indices, float((profits[real] - _values(rows, sites, real)).sum())
+
+
+def _values(rows: _Side, sites: _Side, real: Ints) -> Floats:
+    """What each row gets from the place that it holds, at its price."""
+    taken = rows.partner[real]
+    return (rows.points[real] * sites.points[taken]).sum(axis=1) - sites.prices[taken]
