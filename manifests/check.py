@@ -1,0 +1,40 @@
+"""Every fault of a manifest, each with its line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from manifests.jsonl import Fault, describe, parse, resolve_views
+from manifests.schema import Row
+
+Probe = Callable[[Row], object]
+
+
+def check(path: Path, *, probe: Probe | None = None, count: int = 0) -> list[str]:
+    """All faults of a manifest in authoring form; empty when there is none.
+
+    Named are: unreadable JSON, unknown and missing keys, values that aren't text, bad uids, duplicate uids,
+    unknown categories and formats, missing captions, an empty manifest, and, by `probe`, unreadable views.
+
+    Args:
+        path: the manifest.
+        probe: called with rows whose `views` are resolved; any exception it raises is a fault of the row.
+        count: how many rows to probe, evenly spread over the manifest.
+
+    Raises:
+        ManifestError: the file cannot be read.
+    """
+    lines, faults = parse(path)
+    faults += [
+        Fault(line.number, f"{line.row.uid!r} has no caption; text conditioning needs one")
+        for line in lines
+        if not line.row.caption.strip()
+    ]
+    if probe is not None:
+        count = min(count, len(lines))
+        chosen = [lines[i * len(lines) // count] for i in range(count)]
+        for line, row in zip(chosen, resolve_views([line.row for line in chosen], path.parent), strict=True):
+            try:
+                probe(row)
+            except Exception as error:  # whatever keeps a reader from the views is the finding
+                faults.append(Fault(line.number, f"{row.uid!r}: {type(error).__name__}: {error}"))
+    return describe(path, faults)

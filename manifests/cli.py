@@ -1,0 +1,142 @@
+"""`manifest build | check | shard`, to be mounted on a command line."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from manifests import folders, gobjaverse, jsonl, runform
+from manifests.check import Probe, check
+from manifests.errors import ManifestError
+from manifests.schema import CATEGORIES, DEFAULT_CATEGORIES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verbs of `run`, on a parser or a sub-parser."""
+    verbs = parser.add_subparsers(dest="manifest_verb", required=True, metavar="VERB")
+    _add_build(verbs.add_parser("build", help="make a manifest from GObjaverse's index or from folders"))
+
+    verify = verbs.add_parser("check", help="name every fault of a manifest with its line")
+    verify.add_argument("manifest", type=Path, metavar="JSONL")
+    verify.add_argument("--probe", type=int, default=0, metavar="K", help="also read the views of K objects")
+    verify.add_argument("--json", action="store_true", help="print one JSON object")
+
+    shard = verbs.add_parser("shard", help="make objects.parquet, whose row group k is shard k")
+    shard.add_argument("manifest", type=Path, metavar="JSONL")
+    shard.add_argument("out", type=Path, metavar="PARQUET")
+    shard.add_argument("--shard-size", type=int, default=runform.SHARD_SIZE, metavar="N", help="default: 256")
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="JSONL", help="the manifest to write")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--index", type=Path, nargs="+", metavar="JSON", help="gobjaverse_280k*.json")
+    source.add_argument("--folder", type=Path, metavar="DIR", help="one folder or .tar of views per object")
+    parser.add_argument(
+        "--views",
+        metavar="TEMPLATE",
+        help="with --index: where renders lie, e.g. /data/{index} or s3://bucket/{dict}/{inst}.tar",
+    )
+    parser.add_argument("--objaverse-map", type=Path, metavar="JSON", help="..._index_to_objaverse.json")
+    parser.add_argument("--category-file", type=Path, metavar="JSON", help="category_annotation.json")
+    parser.add_argument(
+        "--captions",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="JSON {key: caption} or Cap3D CSV",
+    )
+    parser.add_argument("--caption-source", default="", help="with --folder: who wrote the captions")
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument(
+        "--categories",
+        nargs="+",
+        choices=CATEGORIES,
+        metavar="CATEGORY",
+        help=f"with --index: which to take (default: all of {', '.join(CATEGORIES)} but the last)",
+    )
+    wanted.add_argument("--all-categories", action="store_true", help="with --index: also those unknown")
+    wanted.add_argument("--category", default="", help="with --folder: of all objects")
+    parser.add_argument("--license", default="", help="of all objects")
+    parser.add_argument("--drop-uncaptioned", action="store_true", help="with --index: leave those out")
+
+
+def run(args: argparse.Namespace, probe: Probe | None = None) -> int:
+    """Does what the command line says.
+
+    Args:
+        args: as parsed after `add_arguments`.
+        probe: reads the views of a row, and raises where it can't; for `check --probe`.
+
+    Returns:
+        The exit code: 0 done, 1 faults or errors (named on stderr), 2 wrong usage.
+    """
+    verb = {"build": _build, "check": _check, "shard": _shard}[args.manifest_verb]
+    try:
+        return verb(args, probe)
+    except ManifestError as error:
+        for fault in error.faults:
+            print(f"error: {fault}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def _build(args: argparse.Namespace, _: Probe | None) -> int:
+    if args.index:
+        if not args.views:
+            print("error: --index needs --views, where the renders lie", file=sys.stderr)
+            return 2
+        built = gobjaverse.build(
+            args.index,
+            args.views,
+            objaverse_map=args.objaverse_map,
+            category_file=args.category_file,
+            caption_files=args.captions,
+            categories=None if args.all_categories else args.categories or DEFAULT_CATEGORIES,
+            license=args.license,
+            drop_uncaptioned=args.drop_uncaptioned,
+        )
+        rows = built.rows
+        for reason, count in sorted(built.left_out.items()):
+            print(f"left out: {count} ({reason})")
+    else:
+        captions: dict[str, str] = {}
+        for file in args.captions:
+            captions = gobjaverse.read_captions(file) | captions
+        rows = folders.build(
+            args.folder,
+            args.out.parent,
+            captions=captions,
+            caption_source=args.caption_source,
+            category=args.category,
+            license=args.license,
+        )
+    jsonl.write(args.out, rows)
+    print(f"{len(rows)} objects in {args.out}")
+    return 0
+
+
+def _check(args: argparse.Namespace, probe: Probe | None) -> int:
+    if args.probe and probe is None:
+        print("error: --probe: nothing here can read views; call it through gaussianverse", file=sys.stderr)
+        return 2
+    faults = check(args.manifest, probe=probe, count=args.probe)
+    if args.json:
+        print(json.dumps({"manifest": str(args.manifest), "faults": faults}))
+    else:
+        for fault in faults:
+            print(fault)
+        print(f"{len(faults)} faults" if faults else "no faults")
+    return 1 if faults else 0
+
+
+def _shard(args: argparse.Namespace, _: Probe | None) -> int:
+    if args.shard_size < 1:
+        print(f"error: --shard-size {args.shard_size}: at least 1", file=sys.stderr)
+        return 2
+    rows = jsonl.resolve_views(jsonl.read(args.manifest), args.manifest.parent)
+    shards = runform.write(args.out, rows, shard_size=args.shard_size)
+    print(f"{len(rows)} objects in {shards} shards in {args.out}")
+    return 0

@@ -1,0 +1,104 @@
+"""The run form: one Parquet file, sorted by uid, whose row group k is shard k.
+
+A job reads its shard's rows with the footer and one range read. The same rows give the same bytes.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.errors import ManifestError
+from manifests.files import write_whole
+from manifests.schema import ARROW_SCHEMA, IndexedRow, Row, faults_of
+
+SHARD_SIZE = 256
+
+Source = str | Path | IO[bytes]
+
+
+def encode(rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> bytes:
+    """The bytes of objects.parquet for `rows`, in any order.
+
+    Raises:
+        ManifestError: no rows, faulty rows, or a uid twice.
+        ValueError: `shard_size` < 1.
+    """
+    if shard_size < 1:
+        raise ValueError(f"shard_size = {shard_size}: expected at least 1")
+    if not rows:
+        raise ManifestError("the manifest is empty; there is nothing to build")
+    ordered = sorted(rows, key=lambda row: row.uid)
+    faults = [f"{row.uid}: {fault}" for row in ordered for fault in faults_of(row)]
+    faults += [f"duplicate uid {a.uid!r}" for a, b in pairwise(ordered) if a.uid == b.uid]
+    if faults:
+        raise ManifestError(faults)
+    records = [asdict(row) | {"index": index} for index, row in enumerate(ordered)]
+    out = io.BytesIO()
+    with pq.ParquetWriter(
+        out,
+        ARROW_SCHEMA,
+        version="2.6",
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=["format", "category", "license", "caption_source"],
+        write_statistics=["index", "uid"],  # the footer is read by every job
+    ) as writer:
+        for start in range(0, len(records), shard_size):
+            group = pa.Table.from_pylist(records[start : start + shard_size], schema=ARROW_SCHEMA)
+            writer.write_table(group, row_group_size=shard_size)
+    return out.getvalue()
+
+
+def write(path: Path, rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> int:
+    """Writes objects.parquet whole or not at all; returns the number of shards.
+
+    Raises:
+        ManifestError: what `encode` raises.
+        OSError: the place cannot be written.
+    """
+    write_whole(path, encode(rows, shard_size=shard_size))
+    return -(-len(rows) // shard_size)
+
+
+def count_shards(source: Source) -> int:
+    """The number of shards, from the footer."""
+    with _open(source) as file:
+        return int(file.num_row_groups)
+
+
+def read_shard(source: Source, shard: int) -> list[IndexedRow]:
+    """The rows of one shard, in uid order.
+
+    Args:
+        source: a path or an open, seekable file.
+        shard: from 0.
+
+    Raises:
+        ManifestError: not a manifest in run form, or no such shard.
+    """
+    with _open(source) as file:
+        if not 0 <= shard < file.num_row_groups:
+            raise ManifestError(f"{_name(source)}: no shard {shard}; it has 0 to {file.num_row_groups - 1}")
+        records = file.read_row_group(shard).to_pylist()
+    return [IndexedRow(**record) for record in records]
+
+
+def _open(source: Source) -> Any:
+    try:
+        file = pq.ParquetFile(source, pre_buffer=True)
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(f"{_name(source)}: cannot be read as Parquet: {error}") from error
+    if not file.schema_arrow.equals(ARROW_SCHEMA, check_metadata=True):
+        file.close()
+        raise ManifestError(f"{_name(source)}: not a manifest in run form; make it with 'manifest shard'")
+    return file
+
+
+def _name(source: Source) -> str:
+    return str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "manifest"))

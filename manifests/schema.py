@@ -1,0 +1,118 @@
+"""The manifest's row: one object to build."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import pyarrow as pa
+
+from manifests.errors import ManifestError
+
+# GObjaverse's ten, spelled as in its files. The dataset's paper takes all but the last.
+CATEGORIES = (
+    "Human-Shape",
+    "Animals",
+    "Daily-Used",
+    "Furnitures",
+    "Buildings&&Outdoor",
+    "Transportations",
+    "Plants",
+    "Food",
+    "Electronics",
+    "Poor-quality",
+)
+DEFAULT_CATEGORIES = CATEGORIES[:-1]
+FORMATS = ("auto", "gobjaverse", "transforms")
+MAX_UID = 128  # characters: a uid becomes part of file names
+
+_UID = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object. All fields are text and never None; unknown is "".
+
+    Attributes:
+        uid: unique name, of A-Z a-z 0-9 _ - only, since it becomes a file name and a WebDataset key.
+        views: where its renders lie: a path, in the authoring form relative to the manifest's folder, or
+            an s3:// URL.
+        format: "gobjaverse", "transforms", or "auto" to tell by what is there.
+        category: one of `CATEGORIES`, or "" for objects that GObjaverse doesn't know.
+        license: of the object, SPDX where there is a name, e.g. "CC-BY-4.0".
+        caption: what the object is, in words.
+        caption_source: who says so, e.g. "Cap3D".
+        source_id: where the object comes from, e.g. "objaverse/<uid>".
+    """
+
+    uid: str
+    views: str
+    format: str = "auto"
+    category: str = ""
+    license: str = ""
+    caption: str = ""
+    caption_source: str = ""
+    source_id: str = ""
+
+
+@dataclass(frozen=True)
+class IndexedRow(Row):
+    """A row of the run form.
+
+    Attributes:
+        index: its place among all rows sorted by uid, from 0.
+    """
+
+    index: int = field(kw_only=True)
+
+
+FIELDS = tuple(f.name for f in fields(Row))
+
+ARROW_SCHEMA = pa.schema(
+    [pa.field("index", pa.int64(), nullable=False)]
+    + [pa.field(name, pa.string(), nullable=False) for name in FIELDS],
+    metadata={"gaussianverse.manifest": "1"},
+)
+
+
+def row_from(entries: Mapping[str, Any]) -> Row:
+    """A row from parsed JSON.
+
+    Raises:
+        ManifestError: unknown or missing keys, or values that are not text; one fault each.
+    """
+    faults = [
+        f"unknown key {key!r}; the keys are {', '.join(FIELDS)}" for key in entries if key not in FIELDS
+    ]
+    faults += [f"no {key!r}" for key in ("uid", "views") if key not in entries]
+    for key, value in entries.items():
+        if key in FIELDS and not isinstance(value, str):
+            faults.append(f'{key!r} is {value!r}, expected text; write "" for unknown')
+    if faults:
+        raise ManifestError(faults)
+    return Row(**entries)
+
+
+def faults_of(row: Row) -> list[str]:
+    """What is wrong with one row by itself; a missing caption is not counted."""
+    faults = []
+    if not _UID.fullmatch(row.uid):
+        faults.append(f"uid {row.uid!r}: only A-Z a-z 0-9 _ - are allowed, at least one")
+    if len(row.uid) > MAX_UID:
+        faults.append(f"uid {row.uid[:20]!r}..: {len(row.uid)} characters, at most {MAX_UID}")
+    if not row.views:
+        faults.append("'views' is empty; give the path or URL of the object's renders")
+    if row.format not in FORMATS:
+        faults.append(f"unknown format {row.format!r}; one of {', '.join(FORMATS)}")
+    if row.category not in (*CATEGORIES, ""):
+        faults.append(f'unknown category {row.category!r}; one of {", ".join(CATEGORIES)}, or "" for none')
+    for name in FIELDS:
+        value = getattr(row, name)
+        if not value.isprintable() and (name != "caption" or _unprintable(value)):
+            faults.append(f"{name!r} holds characters that are not text: {value[:80]!r}")
+    return faults
+
+
+def _unprintable(caption: str) -> bool:
+    """Whether a caption holds lone surrogates or control characters other than white space."""
+    return any(0xD800 <= ord(c) <= 0xDFFF or (ord(c) < 32 and c not in "\t\n\r") for c in caption)
