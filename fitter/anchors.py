@@ -130,4 +130,4 @@ def make_anchors(
 ) -> Anchors:
     """Anchors at `positions` [A, 3] with fresh heads, on that device; deterministic in the CPU `generator`."""
     heads = {name: t.to(positions.device) for name, t in make_heads(k, feature_dim, generator).items()}
-    return Anchors(**new_anchors(positions, spacing, k, feature_dim, generator), heads=heads)  # type: ignore[arg-type]
+    return Anchors(**new_anchors(positions, spacing, k, feature_dim, generator), heads=heads)

@@ -169,7 +169,8 @@ class FitConfig:
         Raises:
             ConfigError: an unknown field, a value of the wrong type, or an impossible one.
         """
-        return _from_dict(cls, values, "fit")
+        config: FitConfig = _from_dict(cls, values, "fit")
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, as `from_dict` takes them and as JSON or TOML can hold them."""

@@ -265,7 +265,7 @@ def fit_object(
         progress: called after every step with (steps done, Gaussians now, loss).
 
     Returns:
-        The Gaussians and a flat dict: n_views, n_heldout, n_anchors, n_gaussians, n_pruned, steps, loss, psnr,
+        The Gaussians and a flat dict: n_views, n_heldout, n_blank, n_anchors, n_gaussians, n_pruned, steps, loss, psnr,
         psnr_min, ssim, ssim_min, lpips, lpips_max (-1 without a backbone), metrics_on ("heldout" or "train"),
         background, bbox_min/max_x/y/z, backend, device, lpips_sha256, seconds_init/fit/metrics, peak_mb.
 
@@ -274,11 +274,15 @@ def fit_object(
         BackendUnavailable, LpipsUnavailable: the machine lacks what the configuration asks for.
     """
     started = time.perf_counter()
-    train, heldout = split_heldout(views, config.heldout_every)
-    if len(train) < config.min_views:
-        raise MissingViews(f"{len(train)} distinct views to train on, at least {config.min_views} are needed")
-    if not (train.images[..., 3] > 0).any():
+    # a blank view says nothing about the object, and would carve its hull to nothing
+    shown = np.flatnonzero(views.images[..., 3].any(axis=(1, 2)))
+    if not len(shown):
         raise TooFewGaussians("every view is fully transparent: there is nothing to fit; look at the renders")
+    train, heldout = split_heldout(views[shown], config.heldout_every)
+    if len(train) < config.min_views:
+        raise MissingViews(
+            f"{len(train)} distinct views that show something are left to train on, at least {config.min_views} are needed"
+        )
     training = _Training(train, config, seed, deadline, progress)
     extent = camera_extent(train)
     count = min(config.initial_anchors, config.tau if config.model == "plain" else -(-config.tau // config.k))
@@ -329,6 +333,7 @@ def fit_object(
     stats: dict[str, float | int | str] = {
         "n_views": len(train),
         "n_heldout": len(heldout),
+        "n_blank": len(views) - len(shown),
         "n_anchors": n_anchors,
         "n_gaussians": len(gaussians),
         "n_pruned": before - len(gaussians),

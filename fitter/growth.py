@@ -42,7 +42,8 @@ def screen_gradient(means2d: Tensor, width: int, height: int) -> Tensor:
     """Norm [C, G] of `means2d.grad` in half-image units and independent of the number of cameras."""
     assert means2d.grad is not None
     scale = means2d.grad.new_tensor([width / 2, height / 2]) * len(means2d)
-    return (means2d.grad * scale).norm(dim=-1)
+    norms: Tensor = torch.linalg.vector_norm(means2d.grad * scale, dim=-1)
+    return norms
 
 
 def observe(

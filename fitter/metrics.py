@@ -34,11 +34,14 @@ def psnr(image: Tensor, reference: Tensor) -> float:
 
 def render(gaussians: Gaussians, scene: Scene, index: int, backend: str | None, background: Tensor) -> Tensor:
     """View `index` of the scene, [H, W, 3], clamped to [0, 1], without gradients."""
-    device = scene.viewmats.device
-    fields = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors)
+    device, g = scene.viewmats.device, gaussians
     with torch.no_grad():
         image, _, _ = rasterization(
-            *(torch.from_numpy(f).to(device) for f in fields),
+            torch.from_numpy(g.means).to(device),
+            torch.from_numpy(g.quats).to(device),
+            torch.from_numpy(g.scales).to(device),
+            torch.from_numpy(g.opacities).to(device),
+            torch.from_numpy(g.colors).to(device),
             scene.viewmats[index : index + 1],
             scene.Ks[index : index + 1],
             scene.width,

@@ -181,5 +181,7 @@ def l1_ssim(render: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return l1, ssim
     from pytorch_msssim import ssim as reference_ssim
 
-    planes, targets = render.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2)
+    # pytorch-msssim drops axes of one pixel; the same row twice has the same mean
+    twice = [1, *(2 if n == 1 else 1 for n in render.shape[1:3]), 1]
+    planes, targets = render.repeat(twice).permute(0, 3, 1, 2), target.repeat(twice).permute(0, 3, 1, 2)
     return (render - target).abs().mean(), reference_ssim(planes, targets, data_range=1.0, win_size=WINDOW)

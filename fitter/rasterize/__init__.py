@@ -168,23 +168,20 @@ def rasterization(
     elif tuple(backgrounds.shape) != (len(viewmats), 3):
         raise ValueError(f"backgrounds has shape {tuple(backgrounds.shape)}, expected {(len(viewmats), 3)}")
     rasterize = _load(backend, means.device)
-    options = {"eps2d": eps2d, "near_plane": near_plane, "far_plane": far_plane, "max_alpha": max_alpha}
-    geometry = means, quats, scales, opacities
-    cameras = viewmats, Ks, width, height
-    image, alpha, meta = rasterize(*geometry, colors, *cameras, backgrounds=backgrounds, **options)
+
+    def draw(colors: Tensor, backgrounds: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        return rasterize(
+            means, quats, scales, opacities, colors, viewmats, Ks, width, height,
+            backgrounds=backgrounds, eps2d=eps2d, near_plane=near_plane, far_plane=far_plane, max_alpha=max_alpha,
+        )  # fmt: skip
+
+    image, alpha, meta = draw(colors, backgrounds)
     if render_mode != "RGB":
         # z is linear in the mean, so depth is a colour whose gradient torch knows; a second pass costs time
         # only to those who ask for depth
         z = torch.einsum("ck,nk->cn", viewmats[:, 2, :3], means) + viewmats[:, 2, 3:]
-        depth, _, _ = rasterize(
-            *geometry,
-            z[..., None].expand(-1, -1, 3),
-            *cameras,
-            backgrounds=torch.zeros_like(backgrounds),
-            **options,
-        )
-        depth = depth[..., :1]
+        depth = draw(z[..., None].expand(-1, -1, 3), torch.zeros_like(backgrounds))[0][..., :1]
         if render_mode == "RGB+ED":
             depth = depth / alpha.clamp(min=1e-10)
-        image = torch.cat([image, depth], -1)
+        image = torch.cat([image, depth.to(image.dtype)], -1)
     return image, alpha, meta

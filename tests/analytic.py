@@ -1,0 +1,61 @@
+"""A textured ball in front of any camera, ray-cast in numpy: views with a known answer, made in milliseconds."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitter.views import Views
+
+RADIUS = 0.4
+
+
+def look_at(eye: NDArray[np.float64]) -> NDArray[np.float64]:
+    """OpenCV camera-to-world at `eye` looking at the origin, z up."""
+    forward = -eye / np.linalg.norm(eye)
+    up = np.array([0.0, 0, 1]) if abs(forward[2]) < 0.99 else np.array([0.0, 1, 0])
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], 1)
+    pose[:3, 3] = eye
+    return pose
+
+
+def ball_color(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Smooth stripes, [P, 3] in (0, 1)."""
+    return 0.5 + 0.4 * np.sin(7 * points + np.array([0.0, 1.0, 2.0]))
+
+
+def ball_views(count: int = 12, size: int = 48, distance: float = 1.6) -> Views:
+    """`count` views of the ball, on a spiral around it; alpha is supersampled 3 x 3."""
+    fine = 3 * size
+    focal = 0.5 * size / np.tan(0.5 * 0.6911503)
+    K = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+    images, poses = [], []
+    for i in range(count):
+        z = -0.6 + 1.3 * (i + 0.5) / count
+        angle, r = 2.399963 * i, np.sqrt(1 - z * z)
+        pose = look_at(distance * np.array([r * np.cos(angle), r * np.sin(angle), z]))
+        u = (np.arange(fine) + 0.5) / 3
+        x, y = np.meshgrid(u, u)
+        rays = np.stack([(x - K[0, 2]) / focal, (y - K[1, 2]) / focal, np.ones_like(x)], -1)
+        rays = rays / np.linalg.norm(rays, axis=-1, keepdims=True) @ pose[:3, :3].T
+        eye = pose[:3, 3]
+        b = rays @ eye
+        discriminant = b * b - (eye @ eye - RADIUS**2)
+        hit = discriminant > 0
+        depth = -b - np.sqrt(np.maximum(discriminant, 0))
+        rgba = np.zeros((fine, fine, 4))
+        rgba[hit, :3] = ball_color((eye + depth[..., None] * rays)[hit])
+        rgba[hit, 3] = 1
+        rgba = rgba.reshape(size, 3, size, 3, 4).mean((1, 3))
+        rgba[..., :3] /= np.maximum(rgba[..., 3:], 1e-9)
+        images.append(np.round(255 * rgba).astype(np.uint8))
+        poses.append(pose)
+    return Views(
+        np.stack(images),
+        np.stack(poses),
+        np.repeat(K[None], count, 0),
+        tuple(f"{i:05d}" for i in range(count)),
+    )

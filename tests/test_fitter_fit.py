@@ -1,0 +1,128 @@
+"""Whole fits, small: they learn, they repeat bit for bit, they stay in bounds, and bad views have names."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from analytic import RADIUS, ball_views
+
+from fitter.config import FitConfig, load_profile
+from fitter.errors import BadInput, FitTimeout, LowPsnr, MissingViews, TooFewGaussians
+from fitter.fit import fit_object
+
+
+def config(**changes: Any) -> FitConfig:
+    tables = load_profile("test")["fit"]
+    return FitConfig.from_dict({**tables, "size": 48, "start_size": 0, "heldout_every": 6, **changes})
+
+
+def test_the_ball_is_learnt() -> None:
+    fit = fit_object(ball_views(24), config(steps=300), seed=1)
+    s, g = fit.stats, fit.gaussians
+    assert s["psnr"] > 26
+    assert (s["n_heldout"], s["n_views"], s["metrics_on"], s["background"]) == (4, 20, "heldout", "white")
+    assert s["n_gaussians"] == len(g) <= 1200
+    assert np.median(np.linalg.norm(g.means, axis=1)) == pytest.approx(RADIUS, abs=0.06)
+    assert (g.quats[:, 0] >= 0).all()
+    np.testing.assert_allclose(np.linalg.norm(g.quats, axis=1), 1, atol=1e-5)
+    assert ((g.opacities > 0) & (g.opacities <= 1)).all()
+    assert ((g.colors >= 0) & (g.colors <= 1)).all()
+    assert (g.scales > 0).all()
+    assert all(isinstance(v, float | int | str) for v in s.values())
+    assert not any(isinstance(v, float) and not np.isfinite(v) for v in s.values())
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
+    views = ball_views(8)
+    a, b, c = (fit_object(views, config(steps=60), seed=s).gaussians.to_bytes() for s in (3, 3, 4))
+    assert a == b
+    assert a != c
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "plain"},
+        {"bake_at": 1.0},
+        {"init": "random"},
+        {"ranking": "gaussian", "tau": 200},
+        {"ranking": "opacity", "tau": 200},
+        {"ranking": "random", "tau": 200},
+        {"tau": 50, "initial_anchors": 200},
+        {"loss": {"lpips_net": "none", "volume": 0.0, "ssim": 0.0}},
+        {"k": 1},
+        {"background": "white"},
+    ],
+)
+def test_every_switch_fits_within_the_bound(changes: dict[str, Any]) -> None:
+    c = config(steps=80, **changes)
+    fit = fit_object(ball_views(10), c, seed=0)
+    assert 16 <= len(fit.gaussians) <= c.tau
+    assert fit.stats["psnr"] > 12
+
+
+def test_the_bound_holds_after_every_adjust_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fitter import fit as module
+
+    counts, original = [], module._adjust
+
+    def counted(*arguments: Any) -> Any:
+        anchors = original(*arguments)
+        counts.append(len(anchors.decode().means))
+        return anchors
+
+    monkeypatch.setattr(module, "_adjust", counted)
+    growth = {"adjust_every": 5, "gradient_threshold": 1e-6, "voxel": 0.004}
+    fit_object(ball_views(8), config(steps=100, tau=300, bake_at=1.0, growth=growth), seed=0)
+    assert len(counts) > 5
+    assert max(counts) == 300  # the threshold is so low that growth always asks for more
+
+
+def test_few_views_duplicates_and_inside_cameras() -> None:
+    views = ball_views(8)
+    with pytest.raises(MissingViews, match="1 distinct view"):
+        fit_object(views[np.zeros(6, np.intp)], config(heldout_every=0))
+    one = fit_object(views[np.zeros(6, np.intp)], config(steps=60, heldout_every=0, min_views=1))
+    assert one.stats["metrics_on"] == "train"
+    three = fit_object(views[np.arange(3)], config(steps=60, heldout_every=0))
+    assert three.stats["n_views"] == 3
+    inside = views.c2w.copy()
+    inside[:, :3, 3] *= 0.05
+    opaque = views.images.copy()
+    opaque[..., 3] = 255
+    fit = fit_object(dataclasses.replace(views, c2w=inside, images=opaque), config(steps=40, init="random"))
+    assert len(fit.gaussians) >= 16
+
+
+def test_one_pixel_is_a_fit() -> None:
+    views = ball_views(5, 1)
+    opaque = views.images.copy()
+    opaque[..., 3] = 255
+    fit = fit_object(dataclasses.replace(views, images=opaque), config(steps=20, heldout_every=0))
+    assert fit.stats["n_views"] == 5
+
+
+def test_transparent_views_are_left_out_and_counted() -> None:
+    views = ball_views(6)
+    images = views.images.copy()
+    images[..., 3] = 0
+    with pytest.raises(TooFewGaussians, match="fully transparent"):
+        fit_object(dataclasses.replace(views, images=images), config())
+    images = views.images.copy()
+    images[2, ..., 3] = 0
+    fit = fit_object(dataclasses.replace(views, images=images), config(steps=40, heldout_every=0))
+    assert (fit.stats["n_views"], fit.stats["n_blank"]) == (5, 1)
+
+
+def test_a_deadline_a_quality_floor_and_missing_depth() -> None:
+    views = ball_views(6)
+    with pytest.raises(FitTimeout, match="step 0"):
+        fit_object(views, config(), deadline=time.monotonic() - 1)
+    with pytest.raises(LowPsnr, match="asks for 80.00"):
+        fit_object(views, config(steps=20, min_psnr=80.0))
+    with pytest.raises(BadInput, match="needs depth maps"):
+        fit_object(views, config(init="depth"))

@@ -1,0 +1,53 @@
+"""LPIPS with real weights where they are at hand, and errors that say which file is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fitter.lpips import LpipsUnavailable, load_lpips
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "weights"
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"no LPIPS weights at {WEIGHTS}")
+@pytest.mark.parametrize(
+    ("net", "file", "expected"),
+    [
+        ("alex", "alexnet_features.npz", (0.7219, 0.1376)),
+        ("squeeze", "squeezenet1_1_features.pth", (0.7110, 0.1479)),
+    ],
+)
+def test_distances_are_the_known_ones(net: str, file: str, expected: tuple[float, float]) -> None:
+    distance, sha256 = load_lpips(net, WEIGHTS / file, CPU)
+    assert len(sha256) == 64
+    folder = WEIGHTS / "lpips_ref"
+    images = {
+        p.stem.split("_")[-1]: torch.from_numpy(np.array(Image.open(p).convert("RGB"))).float()[None] / 255
+        for p in folder.glob("*.png")
+    }
+    for name, value in zip(("p0", "p1"), expected, strict=True):
+        assert float(distance(images["ref"], images[name])) == pytest.approx(value, abs=2e-4)
+
+
+def test_a_missing_file_says_which_and_where(tmp_path: Path) -> None:
+    with pytest.raises(
+        LpipsUnavailable, match=r"'.*nowhere\.pth'.*vgg16-397923af\.pth.*download\.pytorch\.org"
+    ):
+        load_lpips("vgg", tmp_path / "nowhere.pth", CPU)
+    with pytest.raises(LpipsUnavailable, match="no file ''"):
+        load_lpips("alex", "", CPU)
+
+
+def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", **{"0.weight": np.zeros((3, 3), np.float32)})
+    with pytest.raises(LpipsUnavailable, match="not the weights of squeeze: missing"):
+        load_lpips("squeeze", tmp_path / "other.npz", CPU)
+    (tmp_path / "noise.pth").write_bytes(b"noise")
+    with pytest.raises(LpipsUnavailable, match="cannot be read as weights"):
+        load_lpips("squeeze", tmp_path / "noise.pth", CPU)
