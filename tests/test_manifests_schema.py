@@ -1,0 +1,93 @@
+"""Rows: keys, types, and each bad value."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests.errors import ManifestError
+from manifests.schema import (
+    ARROW_SCHEMA,
+    CATEGORIES,
+    DEFAULT_CATEGORIES,
+    FIELDS,
+    IndexedRow,
+    Row,
+    faults_of,
+    row_from,
+)
+
+GOOD = Row(uid="148_753974", views="148/753974", category="Food", caption="A pear.\nRipe.")
+
+
+def test_good_row_has_no_faults_and_only_uid_and_views_are_required() -> None:
+    assert faults_of(GOOD) == []
+    assert faults_of(row_from({"uid": "a", "views": "b"})) == []
+
+
+def test_ten_categories_nine_by_default() -> None:
+    assert len(CATEGORIES) == 10
+    assert set(CATEGORIES) - set(DEFAULT_CATEGORIES) == {"Poor-quality"}
+    assert all(faults_of(dataclasses.replace(GOOD, category=c)) == [] for c in (*CATEGORIES, ""))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"uid": "a/b"}, "uid 'a/b'"),
+        ({"uid": "a.b"}, "uid 'a.b'"),
+        ({"uid": ".."}, "uid '..'"),
+        ({"uid": ""}, "uid ''"),
+        ({"uid": "a\n"}, "uid"),
+        ({"uid": "é"}, "uid"),
+        ({"uid": "a" * 129}, "129 characters"),
+        ({"views": ""}, "'views' is empty"),
+        ({"views": "a\0b"}, "not text"),
+        ({"format": "colmap"}, "unknown format 'colmap'"),
+        ({"category": "Vehicles"}, "unknown category 'Vehicles'"),
+        ({"category": "food"}, "unknown category 'food'"),
+        ({"caption": "\ud800"}, "not text"),
+        ({"caption": "bell \a"}, "not text"),
+        ({"license": "CC\n"}, "not text"),
+    ],
+)
+def test_bad_values_are_named(change: dict[str, str], message: str) -> None:
+    faults = faults_of(dataclasses.replace(GOOD, **change))
+    assert any(message in fault for fault in faults), faults
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"uid": "a"}, "no 'views'"),
+        ({"views": "a"}, "no 'uid'"),
+        ({"uid": "a", "views": "b", "captoin": "c"}, "unknown key 'captoin'"),
+        ({"uid": 7, "views": "b"}, "'uid' is 7"),
+        ({"uid": "a", "views": "b", "caption": None}, "'caption' is None"),
+        ({"uid": "a", "views": "b", "index": 3}, "unknown key 'index'"),
+    ],
+)
+def test_keys_and_types_are_checked(entries: dict[str, Any], message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        row_from(entries)
+
+
+def test_all_faults_of_a_row_are_reported_at_once() -> None:
+    with pytest.raises(ManifestError) as caught:
+        row_from({"caption": None, "x": 1})
+    assert len(caught.value.faults) == 4
+
+
+def test_arrow_schema_names_the_fields_and_allows_no_null() -> None:
+    assert ARROW_SCHEMA.names == ["index", *FIELDS]
+    assert not any(field.nullable for field in ARROW_SCHEMA)
+    assert {f.name for f in dataclasses.fields(IndexedRow)} == set(ARROW_SCHEMA.names)
+
+
+@given(st.text())
+def test_no_accepted_uid_can_leave_its_folder_or_split_a_key(uid: str) -> None:
+    if not faults_of(dataclasses.replace(GOOD, uid=uid)):
+        assert uid
+        assert not set(uid) & set("/\\.: \n")
