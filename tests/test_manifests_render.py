@@ -1,0 +1,245 @@
+"""Renders against known 3D points, through the same reader that fits use."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from glb import Glb, box
+
+from fitter.exr import read_normal_depth
+from fitter.views import Views, drop_duplicate_poses, load_views
+from manifests import drawing, jsonl, meshes, render, rig
+from manifests.errors import RenderError
+
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def _egl() -> None:
+    pytest.importorskip("trimesh", reason="needs the extra 'render'")
+    pytest.importorskip("moderngl", reason="needs the extra 'render'")
+    try:
+        drawing._open_context()[1].release()
+    except RenderError as error:
+        pytest.skip(f"nothing here draws OpenGL: {error}")
+
+
+pytestmark = pytest.mark.usefixtures("_egl")
+
+
+def drawn(tmp_path: Path, glb: Glb, **options: Any) -> tuple[Views, dict[str, Any]]:
+    (tmp_path / "m.glb").write_bytes(bytes(glb))
+    assert render.render_mesh(tmp_path / "m.glb", tmp_path / "o", **({"size": SIZE} | options)) == 40
+    views = load_views(tmp_path / "o", "gobjaverse", min_views=40, with_depth=True)
+    return views, json.loads((tmp_path / "o" / "00000" / "00000.json").read_text())
+
+
+def project(views: Views, point: Any) -> np.ndarray:
+    """[V, 3]: u, v in pixels, z."""
+    uvw = np.einsum("vij,vj->vi", views.Ks, (views.viewmats @ [*point, 1])[:, :3])
+    return np.c_[uvw[:, :2] / uvw[:, 2:], uvw[:, 2]]
+
+
+AXES = {"+x": ((1, 0, 0), (1, 0, 0)), "up": ((0, 1, 0), (0, 1, 0)), "front": ((0, 0, 1), (0, 0, 1))}
+
+
+def test_known_points_have_their_colours_where_the_reader_projects_them(tmp_path: Path) -> None:
+    """Red, green, blue cubes on glTF's +x, +y (up), +z (front): at +x, +z, -y of the world."""
+    glb = Glb()
+    for place, color in AXES.values():
+        glb.add(*box(place, (0.3, 0.3, 0.3)), factor=(*color, 1))
+    views, camera = drawn(tmp_path, glb, shading="albedo")
+    z_up = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    centers = [camera["scale"] * z_up @ place + camera["offset"] for place, _ in AXES.values()]
+    seen = np.stack([project(views, center) for center in centers])  # [3, V, 3]
+    checked = 0
+    for cube, (_, color) in enumerate(AXES.values()):
+        for view in range(40):
+            gap = np.abs(seen[:, view, :2] - seen[cube, view, :2]).max(1)
+            behind_another = ((gap < 12) & (seen[:, view, 2] < seen[cube, view, 2])).any()
+            if not behind_another:
+                u, v = seen[cube, view, :2].astype(int)
+                np.testing.assert_array_equal(views.images[view, v, u], [*np.multiply(255, color), 255])
+                checked += 1
+    assert checked > 80
+
+
+def test_texture_is_not_flipped(tmp_path: Path) -> None:
+    """A front-facing square; glTF's uv (0, 0) is the top-left texel, here red."""
+    quad = [(-1, 1, 0), (1, 1, 0), (1, -1, 0), (-1, -1, 0)]  # seen from +z: top left, then clockwise
+    uv = [(0, 0), (1, 0), (1, 1), (0, 1)]
+    texture = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]])
+    glb = Glb().add(quad, [0, 2, 1, 0, 3, 2], uv=uv, texture=np.kron(texture, np.ones((8, 8, 1))))
+    views, _ = drawn(tmp_path, glb, shading="albedo")
+    front = int(np.argmin(rig.directions()[:24, 1]))  # glTF's front looks to -y
+    image, middle = views.images[front], SIZE // 2
+    for dv, du, color in (
+        (-6, -6, (255, 0, 0)),
+        (-6, 6, (0, 255, 0)),
+        (6, -6, (0, 0, 255)),
+        (6, 6, (255, 255, 0)),
+    ):
+        np.testing.assert_array_equal(image[middle + dv, middle + du], [*color, 255])
+
+
+def test_depth_and_normals_are_those_of_a_box(tmp_path: Path) -> None:
+    views, _ = drawn(tmp_path, Glb().add(*box()))
+    assert views.depths is not None
+    rows, cols = np.indices((SIZE, SIZE)) + 0.5
+    pixels = np.stack([cols, rows, np.ones_like(rows)], -1)
+    for view in range(40):
+        depth = views.depths[view]
+        points = (pixels @ np.linalg.inv(views.Ks[view]).T) * depth[..., None]
+        world = points @ views.c2w[view, :3, :3].T + views.c2w[view, :3, 3]
+        hit = np.isfinite(depth)
+        np.testing.assert_allclose(np.abs(world[hit]).max(1), 0.45, atol=2e-3)  # on a face of the box
+        path = tmp_path / "o" / f"{view:05d}" / f"{view:05d}_nd.exr"
+        normals = read_normal_depth(path.read_bytes(), str(path))[0][hit]
+        inner = np.sort(np.abs(world[hit]), axis=1)[:, 1] < 0.44  # away from the edges
+        face = np.eye(3)[np.abs(world[hit]).argmax(1)] * np.sign(world[hit])
+        np.testing.assert_allclose(normals[inner], face[inner], atol=1e-3)
+        # alpha is the covered share of a pixel: full wherever a pixel and its neighbours are hit
+        alpha = views.images[view, ..., 3]
+        assert (alpha[hit] > 0).all()
+        assert alpha[~hit].max() < 255
+
+
+def test_forty_views_38_distinct_whole_object_in_frame(tmp_path: Path) -> None:
+    views, camera = drawn(tmp_path, Glb().add(*box()))
+    assert len(drop_duplicate_poses(views)) == 38
+    for first, second in ((0, 24), (27, 39)):
+        np.testing.assert_array_equal(views.images[first], views.images[second])
+    edge = np.concatenate([views.images[:, [0, -1], :, 3].ravel(), views.images[:, :, [0, -1], 3].ravel()])
+    assert edge.max() == 0
+    assert camera["x_fov"] == camera["y_fov"] == 0.6911503
+    np.testing.assert_allclose(camera["bbox"], [[-0.45] * 3, [0.45] * 3], atol=1e-6)
+
+
+def test_edges_are_covered_by_share_with_unmixed_colour(tmp_path: Path) -> None:
+    views, _ = drawn(tmp_path, Glb().add(*box(), factor=(1, 0, 0, 1)), shading="albedo")
+    alpha = views.images[..., 3]
+    partial = (alpha > 0) & (alpha < 255)
+    assert partial.sum() > 1000
+    assert len(np.unique(alpha)) > 10  # 4 x 4 samples
+    np.testing.assert_array_equal(views.images[partial][:, :3], [[255, 0, 0]] * int(partial.sum()))
+    assert (views.images[alpha == 0] == 0).all()
+
+
+def test_shading_depends_on_the_surface_and_not_on_the_view(tmp_path: Path) -> None:
+    views, _ = drawn(tmp_path, Glb().add(*box(), factor=(1, 1, 1, 1)))
+    for axis in range(3):
+        for sign in (-1, 1):
+            point = sign * 0.45 * np.eye(3)[axis]
+            facing = [(views.c2w[v, :3, 3] @ np.eye(3)[axis]) * sign > 0.6 for v in range(40)]
+            uv = project(views, point)[:, :2].astype(int)
+            colors = np.array([views.images[v, uv[v, 1], uv[v, 0]] for v in range(40) if facing[v]])
+            assert len(colors)
+            assert np.ptp(colors.astype(int), axis=0).max() <= 1
+    gray = views.images[views.images[..., 3] == 255][:, 0]
+    assert gray.max() - gray.min() > 40  # the light has a direction
+
+
+def test_both_sides_of_a_sheet_are_drawn(tmp_path: Path) -> None:
+    quad = [(-1, 1, 0), (1, 1, 0), (1, -1, 0), (-1, -1, 0)]
+    views, _ = drawn(tmp_path, Glb().add(quad, [0, 2, 1, 0, 3, 2]))
+    middle = SIZE // 2
+    alpha = views.images[:24, middle, middle, 3]
+    across = np.abs(rig.directions()[:24, 1]) > 0.2
+    assert (alpha[across] == 255).all()
+
+
+def test_translucency_becomes_coverage_and_cutouts_are_cut(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    quad, faces = [(-1, 1, 0), (1, 1, 0), (1, -1, 0), (-1, -1, 0)], [0, 2, 1, 0, 3, 2]
+    front, middle = int(np.argmin(rig.directions()[:24, 1])), SIZE // 2
+    blended, _ = drawn(tmp_path / "a", Glb().add(quad, faces, factor=(1, 1, 1, 0.5), alphaMode="BLEND"))
+    assert blended.images[front, middle, middle, 3] == 128
+    texture = np.full((16, 16, 4), 255)
+    texture[:, :8, 3] = 0
+    uv = [(0, 0), (1, 0), (1, 1), (0, 1)]
+    cut, _ = drawn(tmp_path / "b", Glb().add(quad, faces, uv=uv, texture=texture, alphaMode="MASK"))
+    assert cut.images[front, middle, middle - 6, 3] == 0
+    assert cut.images[front, middle, middle + 6, 3] == 255
+
+
+def test_colours_are_encoded_srgb_and_textures_come_out_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    factor, _ = drawn(tmp_path / "a", Glb().add(*box(), factor=(0.2140, 0.0, 1, 1)), shading="albedo")
+    covered = factor.images[factor.images[..., 3] == 255]
+    np.testing.assert_allclose(covered, [[127, 0, 255, 255]] * len(covered), atol=1)  # 0.5 encoded
+    (tmp_path / "b").mkdir()
+    texture = np.full((4, 4, 3), (90, 150, 37))
+    plain, _ = drawn(
+        tmp_path / "b", Glb().add(*box(), uv=np.zeros((24, 2)), texture=texture), shading="albedo"
+    )
+    covered = plain.images[plain.images[..., 3] == 255]
+    np.testing.assert_allclose(covered, [[90, 150, 37, 255]] * len(covered), atol=1)
+
+
+def test_two_renders_have_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "m.glb").write_bytes(bytes(Glb().add(*box())))
+    for name in ("a", "b"):
+        render.render_mesh(tmp_path / "m.glb", tmp_path / name, size=16)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
+    assert len(files) == 120
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_an_occupied_folder_is_left_alone_and_a_failed_render_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.glb").write_bytes(bytes(Glb().add(*box())))
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "mine").touch()
+    with pytest.raises(RenderError, match="not empty"):
+        render.render_mesh(tmp_path / "m.glb", tmp_path / "o", size=16)
+
+    def fail(path: Path, image: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(render, "_write_png", fail)
+    with pytest.raises(OSError, match="disk full"):
+        render.render_mesh(tmp_path / "m.glb", tmp_path / "p", size=16)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.glb", "o"]
+
+
+def test_size_out_of_range(tmp_path: Path) -> None:
+    (tmp_path / "m.glb").write_bytes(bytes(Glb().add(*box())))
+    for size in (0, 100_000):
+        with pytest.raises(RenderError, match=f"size {size}"):
+            render.render_mesh(tmp_path / "m.glb", tmp_path / "o", size=size)
+
+
+def test_missing_driver_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import moderngl
+
+    def fail(**_: object) -> None:
+        raise Exception("(detect) eglGetDisplay: failed")
+
+    monkeypatch.setattr(moderngl, "create_context", fail)
+    with pytest.raises(RenderError, match="apt-get install libegl1 libgl1-mesa-dri"):
+        drawing._open_context()
+    monkeypatch.setitem(__import__("sys").modules, "moderngl", None)
+    with pytest.raises(RenderError, match=r"pip install 'gaussianverse\[render\]'"):
+        drawing._open_context()
+    monkeypatch.setitem(__import__("sys").modules, "trimesh", None)
+    with pytest.raises(RenderError, match=r"pip install 'gaussianverse\[render\]'"):
+        meshes.load_mesh(tmp_path)
+
+
+def test_command_line_renders_and_adds_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.glb").write_bytes(bytes(Glb().add(*box())))
+    manifest = tmp_path / "set" / "objects.jsonl"
+    argv = [str(tmp_path / "m.glb"), str(tmp_path / "views" / "box"), "--size", "16", "--no-geometry"]
+    row = ["--manifest", str(manifest), "--caption", "a white box", "--category", "Daily-Used"]
+    assert render.main(argv + row) == 0
+    assert "40 views in" in capsys.readouterr().out
+    (written,) = jsonl.read(manifest)
+    assert (written.uid, written.views, written.caption) == ("box", "../views/box", "a white box")
+    (resolved,) = jsonl.resolve_views([written], manifest.parent)
+    assert load_views(resolved.views, with_depth=True).depths is None
+    assert render.main(argv) == 1
+    assert "not empty" in capsys.readouterr().err
