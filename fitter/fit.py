@@ -265,8 +265,8 @@ def fit_object(
         progress: called after every step with (steps done, Gaussians now, loss).
 
     Returns:
-        The Gaussians and a flat dict: n_views, n_heldout, n_blank, n_anchors, n_gaussians, n_pruned, steps, loss, psnr,
-        psnr_min, ssim, ssim_min, lpips, lpips_max (-1 without a backbone), metrics_on ("heldout" or "train"),
+        The Gaussians and a flat dict: n_views, n_heldout, n_blank, n_anchors, n_gaussians, n_pruned, steps, loss,
+        psnr, psnr_min, ssim, ssim_min, lpips, lpips_max (-1 without a backbone), metrics_on ("heldout" or "train"),
         background, bbox_min/max_x/y/z, backend, device, lpips_sha256, seconds_init/fit/metrics, peak_mb.
 
     Raises:
@@ -281,7 +281,8 @@ def fit_object(
     train, heldout = split_heldout(views[shown], config.heldout_every)
     if len(train) < config.min_views:
         raise MissingViews(
-            f"{len(train)} distinct views that show something are left to train on, at least {config.min_views} are needed"
+            f"{len(train)} distinct views that show something are left to train on, "
+            f"at least {config.min_views} are needed"
         )
     training = _Training(train, config, seed, deadline, progress)
     extent = camera_extent(train)

@@ -51,11 +51,11 @@ def _grid(low: Points, high: Points, n: int) -> Points:
 def inside_hull(points: Points, views: Views) -> NDArray[np.bool_]:
     """Which of the points [P, 3] lie inside the visual hull.
 
-    A point outside a view's image, or behind its camera, is not judged by that view; one that no view sees
-    is outside.
+    A point outside a view's image, or behind its camera, is not judged by that view; one that fewer than two
+    views judge (of two or more) is outside.
     """
     height, width = views.height, views.width
-    seen = np.zeros(len(points), bool)
+    judges = np.zeros(len(points), np.intp)
     inside = np.ones(len(points), bool)
     for alpha, viewmat, K in zip(views.images[..., 3], views.viewmats, views.Ks, strict=True):
         rows = np.flatnonzero(inside)
@@ -66,9 +66,9 @@ def inside_hull(points: Points, views: Views) -> NDArray[np.bool_]:
         y = K[1, 1] * camera[:, 1] / z + K[1, 2]
         judged = ahead & (x >= 0) & (x < width) & (y >= 0) & (y < height)
         rows, x, y = rows[judged], x[judged].astype(np.intp), y[judged].astype(np.intp)
-        seen[rows] = True
+        judges[rows] += 1
         inside[rows[alpha[y, x] < 255 * _OPAQUE]] = False
-    return inside & seen
+    return inside & (judges >= min(2, len(views)))
 
 
 def hull_points(views: Views, count: int, rng: np.random.Generator) -> Points:

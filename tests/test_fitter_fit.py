@@ -122,7 +122,7 @@ def test_a_deadline_a_quality_floor_and_missing_depth() -> None:
     views = ball_views(6)
     with pytest.raises(FitTimeout, match="step 0"):
         fit_object(views, config(), deadline=time.monotonic() - 1)
-    with pytest.raises(LowPsnr, match="asks for 80.00"):
+    with pytest.raises(LowPsnr, match=r"asks for 80\.00"):
         fit_object(views, config(steps=20, min_psnr=80.0))
     with pytest.raises(BadInput, match="needs depth maps"):
         fit_object(views, config(init="depth"))
