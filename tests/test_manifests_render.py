@@ -141,13 +141,18 @@ def test_shading_depends_on_the_surface_and_not_on_the_view(tmp_path: Path) -> N
     assert gray.max() - gray.min() > 40  # the light has a direction
 
 
-def test_both_sides_of_a_sheet_are_drawn(tmp_path: Path) -> None:
+def test_both_sides_of_a_sheet_are_drawn_and_face_their_viewer(tmp_path: Path) -> None:
     quad = [(-1, 1, 0), (1, 1, 0), (1, -1, 0), (-1, -1, 0)]
     views, _ = drawn(tmp_path, Glb().add(quad, [0, 2, 1, 0, 3, 2]))
     middle = SIZE // 2
     alpha = views.images[:24, middle, middle, 3]
     across = np.abs(rig.directions()[:24, 1]) > 0.2
     assert (alpha[across] == 255).all()
+    for view in np.flatnonzero(across):
+        path = tmp_path / "o" / f"{view:05d}" / f"{view:05d}_nd.exr"
+        normals = read_normal_depth(path.read_bytes(), str(path))[0]
+        toward = [0, np.sign(views.c2w[view, 1, 3]), 0]  # each side has the normal that its viewer sees
+        np.testing.assert_allclose(normals[middle, middle], toward, atol=1e-6)
 
 
 def test_translucency_becomes_coverage_and_cutouts_are_cut(tmp_path: Path) -> None:
