@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench-<name>` measures, prints one JSON object and keeps it under bench/results/."""
