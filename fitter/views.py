@@ -18,6 +18,7 @@ FORMATS = ("auto", "gobjaverse", "transforms")
 
 _ROTATION_TOLERANCE = 1e-3
 _SAME_POSE = 1e-6
+_MAX_BYTES = 4 << 30  # of one object's decoded images
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,11 @@ def load_views(
         found = read_transforms(root)
     else:
         found = read_gobjaverse(root, with_depth=with_depth)
-    views = [view if size is None else _shrink(view, size) for view in found]
+    views: list[View] = []
+    for view in found:
+        views.append(view if size is None else _shrink(view, size))
+        if len(views) * views[0].image.nbytes > _MAX_BYTES:
+            raise BadInput(f"{root}: its images take more than {_MAX_BYTES >> 30} GiB; give a smaller size")
     if len(views) < max(min_views, 1):
         raise MissingViews(
             f"{root}: {len(views)} complete views, at least {max(min_views, 1)} are needed; "

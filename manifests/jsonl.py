@@ -124,7 +124,12 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 
 
 def append(path: Path, row: Row) -> None:
-    """Adds a row to a manifest, which need not exist yet.
+    """Adds a row to a manifest, which need not exist yet; raises what `extended` raises."""
+    write(path, extended(path, row))
+
+
+def extended(path: Path, row: Row) -> list[Row]:
+    """The rows of a manifest, which need not exist yet, and one more.
 
     Raises:
         ManifestError: the row or the manifest has faults, or the uid is there already.
@@ -135,4 +140,4 @@ def append(path: Path, row: Row) -> None:
         faults.append(f"duplicate uid {row.uid!r}")
     if faults:
         raise ManifestError(f"{path}: {fault}" for fault in faults)
-    write(path, [*rows, row])
+    return [*rows, row]

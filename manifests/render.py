@@ -114,6 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Renders one mesh as the command line says; returns the exit code."""
     try:
+        if args.manifest:
+            jsonl.extended(args.manifest, _row(args))  # a row that can't be added is told before the work
         views = render_mesh(
             args.mesh, args.out, size=args.size, shading=args.shading, geometry=not args.no_geometry
         )

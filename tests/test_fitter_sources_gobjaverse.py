@@ -12,6 +12,7 @@ import OpenEXR
 import pytest
 from PIL import Image
 
+from fitter import views as views_module
 from fitter.errors import BadInput, DecodeError, MissingViews
 from fitter.sources import files, image
 from fitter.views import Views, drop_duplicate_poses, load_views
@@ -187,6 +188,16 @@ def test_huge_image_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(image, "MAX_SIDE", 7)
     with pytest.raises(BadInput, match="8 x 8 pixels; the longest side may be 7"):
         load_views(write_folder(tmp_path, members()))
+
+
+def test_images_that_would_fill_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, members(4))
+    monkeypatch.setattr(views_module, "_MAX_BYTES", 4 * 8 * 8 * 4 - 1)
+    with pytest.raises(BadInput, match="smaller size"):
+        load_views(tmp_path)
+    assert len(load_views(tmp_path, size=4)) == 4
 
 
 def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:

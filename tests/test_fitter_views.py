@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fitter.errors import BadInput
-from fitter.resample import area_weights, shrink_depth, shrink_rgba
+from fitter.resample import area_mean, shrink_depth, shrink_rgba
 from fitter.views import Views, drop_duplicate_poses, resize, split_heldout
 
 
@@ -129,12 +129,15 @@ def test_split_zero_holds_out_nothing_and_one_is_refused() -> None:
             split_heldout(ring(5), every)
 
 
-@given(n=st.integers(1, 40), m=st.integers(1, 40))
-def test_area_weights_average_each_cell_exactly_once(n: int, m: int) -> None:
+@given(n=st.integers(1, 40), m=st.integers(1, 40), axis=st.integers(0, 1), seed=st.integers(0, 9))
+def test_area_mean_weighs_each_cell_by_its_overlap(n: int, m: int, axis: int, seed: int) -> None:
     n, m = max(n, m), min(n, m)
-    weights = area_weights(n, m)
-    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
-    np.testing.assert_allclose(weights.sum(0), m / n, rtol=1e-5)
+    cells = np.random.default_rng(seed).uniform(size=(n, 3) if axis == 0 else (3, n))
+    i, k = np.arange(n), np.arange(m)[:, None]
+    overlap = np.minimum((k + 1) * n / m, i + 1) - np.maximum(k * n / m, i)
+    weights = overlap.clip(min=0) * m / n
+    expected = weights @ cells if axis == 0 else cells @ weights.T
+    np.testing.assert_allclose(area_mean(cells, m, axis), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_halving_is_the_mean_of_blocks_and_hidden_colour_does_not_bleed() -> None:

@@ -248,3 +248,7 @@ def test_command_line_renders_and_adds_a_row(tmp_path: Path, capsys: pytest.Capt
     assert load_views(resolved.views, with_depth=True).depths is None
     assert render.main(argv) == 1
     assert "not empty" in capsys.readouterr().err
+    argv[1] = str(tmp_path / "views" / "other")
+    assert render.main([*argv, *row, "--uid", "box"]) == 1
+    assert "duplicate uid 'box'" in capsys.readouterr().err
+    assert not (tmp_path / "views" / "other").exists()
