@@ -1,0 +1,158 @@
+"""`RunConfig`: everything a run is told, from one TOML profile and `--set section.key=value` overrides.
+
+`fit`, `atlas` and `run` decide the bytes: they are the run's identity, hashed into run.json, and cannot change
+under an output. `ray`, `policy` and `store` decide how the work is carried and may differ between two calls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from atlas.config import AtlasConfig
+from fitter.config import ConfigError, FitConfig, load_profile
+from pipeline.policy import PolicyConfig
+from pipeline.storage import StoreConfig
+
+Table = TypeVar("Table")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What is to be made, besides how objects are fitted."""
+
+    shard_size: int = 256
+    """Objects per shard; a manifest in run form brings its own."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1:
+            raise ConfigError(f"run.shard_size is {self.shard_size}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class RayConfig:
+    """Where it is made."""
+
+    workers: int = 0
+    """Cores to use on this machine; 0 = all. Not used with `address`."""
+    address: str = ""
+    """A cluster to join; "" starts Ray on this machine, on 127.0.0.1."""
+    gpus_per_fit: float = -1.0
+    """A whole number, or a measured fraction; -1 = one for the gsplat backend and none otherwise."""
+    max_calls: int = 32
+    """Fits after which a GPU worker process is renewed."""
+    object_store_mb: int = 150
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.max_calls < 1 or self.object_store_mb < 80:
+            raise ConfigError("ray: workers must be >= 0, max_calls >= 1, object_store_mb >= 80")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All tables of a profile."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    atlas: AtlasConfig = field(default_factory=AtlasConfig)
+    run: RunSettings = field(default_factory=RunSettings)
+    ray: RayConfig = field(default_factory=RayConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any]) -> RunConfig:
+        """From a profile's tables.
+
+        Raises:
+            ConfigError: an unknown table or field, or a value that cannot be.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        for name, table in tables.items():
+            if name not in known or not isinstance(table, Mapping):
+                raise ConfigError(f"no table [{name}]; a profile has {', '.join(sorted(known))}")
+        return cls(
+            fit=FitConfig.from_dict(tables.get("fit", {})),
+            atlas=from_table(AtlasConfig, tables.get("atlas", {}), "atlas"),
+            run=from_table(RunSettings, tables.get("run", {}), "run"),
+            ray=from_table(RayConfig, tables.get("ray", {}), "ray"),
+            policy=from_table(PolicyConfig, tables.get("policy", {}), "policy"),
+            store=from_table(StoreConfig, tables.get("store", {}), "store"),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """The tables that decide the bytes, as JSON holds them."""
+        tables = {
+            "fit": self.fit.to_dict(),
+            "atlas": dataclasses.asdict(self.atlas),
+            "run": dataclasses.asdict(self.run),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(tables))
+        return plain
+
+    @property
+    def gpus_per_fit(self) -> float:
+        """GPUs that one fit asks Ray for."""
+        if self.ray.gpus_per_fit >= 0:
+            return self.ray.gpus_per_fit
+        return 1.0 if self.fit.backend == "gsplat" else 0.0
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """Hex sha256 of the tables that decide the bytes."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def from_table(cls: type[Table], values: Mapping[str, Any], where: str) -> Table:
+    """A flat dataclass from a table.
+
+    Raises:
+        ConfigError: an unknown field, or a value of another type than the default's.
+    """
+    defaults = cls()
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"[{where}] has no field {name!r}; it has {', '.join(sorted(known))}")
+        default = getattr(defaults, name)
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(default):
+            raise ConfigError(f"[{where}] {name} is {value!r}, expected {type(default).__name__}")
+        arguments[name] = value
+    return cls(**arguments)
+
+
+def load(profile: str, overrides: Iterable[str] = ()) -> RunConfig:
+    """The configuration of a profile (a shipped name or a path) with overrides such as `fit.steps=500`.
+
+    Raises:
+        ConfigError: no such profile, a malformed override, or a value that cannot be.
+    """
+    tables = load_profile(profile)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        *sections, name = path.strip().split(".")
+        if not equals or not sections or not name:
+            raise ConfigError(f"--set {override!r}: expected section.key=value, such as fit.steps=500")
+        table = tables
+        for section in sections:
+            table = table.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"--set {override!r}: {section} is a value, not a table")
+        table[name] = _value(text.strip())
+    return RunConfig.from_tables(tables)
+
+
+def _value(text: str) -> Any:
+    """A TOML value; a bare word is a string, so that quotes need not survive the shell."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

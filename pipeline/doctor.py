@@ -1,0 +1,66 @@
+"""doctor: whether this machine, and the store it is to write to, can do the work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pipeline import identity, tasks
+from pipeline.config import RunConfig
+from pipeline.errors import PipelineError
+from pipeline.publish import prove_conditional_puts
+from pipeline.schemas import message
+from pipeline.storage import open_storage
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
+    """Look at everything that a run needs, one finding after the other.
+
+    Args:
+        config: of the run.
+        out: also prove that this store honours conditional writes.
+    """
+    yield Finding(
+        "python", True, f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores"
+    )
+    versions = {**identity.versions(), "ray": importlib.metadata.version("ray")}
+    yield Finding(
+        "versions", True, ", ".join(f"{n} {v or 'not installed'}" for n, v in sorted(versions.items()))
+    )
+    if torch.cuda.is_available():
+        yield Finding(
+            "gpu", True, ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        )
+    else:
+        yield Finding("gpu", True, "none that torch can see; profiles `cpu` and `test` need none")
+    yield _tried(
+        "fitting", lambda: tasks.check_machine(config.fit), f"backend {config.fit.backend} can run here"
+    )
+    yield _tried("kernels", lambda: tasks.warm_up(config.fit, config.atlas), "compiled and cached")
+    if out:
+        storage = open_storage(out, config.store)
+        yield _tried(
+            "store", lambda: prove_conditional_puts(storage), f"{storage.url}: conditional puts hold"
+        )
+
+
+def _tried(name: str, check: Callable[[], object], text: str) -> Finding:
+    try:
+        check()
+    except PipelineError as fault:
+        return Finding(name, False, message(fault))
+    return Finding(name, True, text)

@@ -1,0 +1,47 @@
+"""Errors of the pipeline, each with the exit code that it ends a command with."""
+
+
+class PipelineError(Exception):
+    """Something is wrong with a run; the message says what, where, and what mends it."""
+
+    exit_code = 1
+
+
+class BreakerOpen(PipelineError):
+    """Too much went wrong at once to be the objects' fault: the run stops before it condemns them."""
+
+    exit_code = 3
+
+
+class Stalled(PipelineError):
+    """Nothing has finished for longer than any task may take."""
+
+    exit_code = 4
+
+
+class RunConflict(PipelineError):
+    """The output holds a run of another manifest or configuration."""
+
+    exit_code = 5
+
+
+class ShardConflict(PipelineError):
+    """A key that must hold these bytes holds others. Nothing is overwritten."""
+
+    exit_code = 5
+
+
+class FragmentError(PipelineError):
+    """Bytes that should be a fragment are none."""
+
+
+class StorageError(PipelineError):
+    """The store did not answer, or not as it should; trying again may help."""
+
+
+class StoreRefused(StorageError):
+    """The store said no (permissions, no such bucket, no conditional writes): trying again won't help."""
+
+
+class NotFound(PipelineError):
+    """There is nothing under this key."""

@@ -1,0 +1,157 @@
+"""Where tasks run: `Executor`, and the one that uses Ray. Its results never raise: a fault is a dict too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pipeline import tasks
+from pipeline.config import RunConfig
+from pipeline.errors import PipelineError
+from pipeline.policy import INFRASTRUCTURE, History
+from pipeline.schemas import Facts, message
+
+FIT, ATLAS, PACK = "fit", "atlas", "pack"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of work and how often it has failed so far."""
+
+    kind: str
+    stage: str
+    shard: int
+    row: Facts = field(default_factory=dict)
+    history: History = field(default_factory=History)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return (
+            f"{self.kind} of {self.row['uid']}" if self.row else f"{self.kind} of {self.stage} {self.shard}"
+        )
+
+
+class Executor(Protocol):
+    """Runs tasks somewhere."""
+
+    def slots(self) -> int:
+        """How many tasks can run at once, now."""
+
+    def submit(self, task: Task) -> Hashable:
+        """Start it as soon as there is a slot."""
+
+    def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
+        """Those that have ended, as soon as one has or the time is over."""
+
+    def result(self, handle: Hashable) -> Facts:
+        """What an ended task returned, or what befell it in the same form."""
+
+    def cancel(self, handle: Hashable) -> None:
+        """End it by force; it then counts as ended."""
+
+
+class RayExecutor:
+    """Tasks as Ray tasks of one CPU, fits with a share of a GPU where the configuration says so."""
+
+    def __init__(self, ray: Any, config: RunConfig, job: tasks.Job) -> None:
+        self._ray, self._job, self._gpus = ray, job, config.gpus_per_fit
+        # Ray retries nothing: the driver knows which faults deserve it
+        plain = {"num_cpus": 1, "max_retries": 0}
+        fit = {**plain, "num_gpus": self._gpus, "max_calls": config.ray.max_calls} if self._gpus else plain
+        self._fit = ray.remote(**fit)(tasks.fit_object)
+        self._atlas = ray.remote(**plain)(tasks.atlas_object)
+        self._pack = ray.remote(**plain)(tasks.pack_shard)
+
+    def slots(self) -> int:
+        """See `Executor`: as many as CPUs, or as fit on the GPUs."""
+        resources = self._ray.cluster_resources()
+        cpus = int(resources.get("CPU", 0))
+        return max(1, min(cpus, int(resources.get("GPU", 0) / self._gpus)) if self._gpus else cpus)
+
+    def submit(self, task: Task) -> Hashable:
+        """See `Executor`."""
+        if task.kind == PACK:
+            handle = self._pack.remote(self._job, task.stage, task.shard)
+        elif task.kind == FIT:
+            handle = self._fit.remote(
+                self._job, task.row, task.history.attempts + 1, task.history.count("nan_loss")
+            )
+        else:
+            handle = self._atlas.remote(self._job, task.row, task.history.attempts + 1)
+        return handle  # type: ignore[no-any-return]
+
+    def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
+        """See `Executor`."""
+        ready, _ = self._ray.wait(list(handles), num_returns=1, timeout=timeout_s)
+        if ready:  # and whatever else has ended meanwhile
+            ready, _ = self._ray.wait(list(handles), num_returns=len(handles), timeout=0)
+        return list(ready)
+
+    def result(self, handle: Hashable) -> Facts:
+        """See `Executor`."""
+        exceptions = self._ray.exceptions
+        try:
+            return dict(self._ray.get(handle))
+        except exceptions.TaskCancelledError as fault:
+            return tasks.failed("timeout", fault)
+        except exceptions.OutOfMemoryError as fault:
+            return tasks.failed("out_of_memory", fault)
+        except exceptions.NodeDiedError as fault:
+            return tasks.failed(INFRASTRUCTURE, fault)
+        except exceptions.WorkerCrashedError as fault:
+            return tasks.failed("worker_killed", fault)
+        except exceptions.RayTaskError as fault:
+            return tasks.failed("unknown", fault.cause if isinstance(fault.cause, Exception) else fault)
+        except exceptions.RayError as fault:
+            return tasks.failed(INFRASTRUCTURE, fault)
+
+    def cancel(self, handle: Hashable) -> None:
+        """See `Executor`."""
+        self._ray.cancel(handle, force=True)
+
+
+# one thread per worker: the pipeline's parallelism is over objects
+_WORKER_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+
+
+@contextmanager
+def ray_executor(config: RunConfig, job: tasks.Job) -> Iterator[Executor]:
+    """Ray for as long as the context lasts: started on 127.0.0.1, or the cluster at `config.ray.address`.
+
+    Raises:
+        PipelineError: it does not start, or cannot be reached.
+    """
+    # Ray reads its own switches from the environment, and only at import
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not config.ray.address:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    common: dict[str, Any] = {
+        "log_to_driver": False,
+        "configure_logging": False,
+        "runtime_env": {"env_vars": _WORKER_THREADS},
+    }
+    start: Callable[..., Any] = ray.init
+    try:
+        if config.ray.address:
+            start(address=config.ray.address, **common)
+        else:
+            start(
+                address="local",
+                num_cpus=config.ray.workers or os.cpu_count(),
+                object_store_memory=config.ray.object_store_mb << 20,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                **common,
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as fault:
+        raise PipelineError(f"Ray did not start: {message(fault)}") from fault
+    try:
+        yield RayExecutor(ray, config, job)
+    finally:
+        ray.shutdown()

@@ -1,0 +1,175 @@
+"""From committed shards to a dataset: statistics, tables, index, card, sums, and `_SUCCESS` last of all."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pipeline import card, layout
+from pipeline.errors import PipelineError
+from pipeline.identity import Run
+from pipeline.pack import read_commit
+from pipeline.publish import publish_exact
+from pipeline.schemas import (
+    METADATA,
+    OK,
+    QUARANTINE,
+    SCHEMA_VERSION,
+    STATS,
+    Facts,
+    from_parquet,
+    row,
+    to_parquet,
+)
+from pipeline.storage import Head, Storage, sha256_of
+
+Merge = Callable[[Iterable[bytes]], tuple[bytes, bytes]]
+"""The moments of all shards, in their order, to the bytes of mean and standard deviation."""
+
+_ADDRESS = ("sample", "offset", "nbytes", "sha256")
+
+
+def is_finalized(storage: Storage) -> bool:
+    """Whether the dataset is complete."""
+    return storage.head(layout.SUCCESS) is not None
+
+
+def finalize(storage: Storage, run: Run, merge: Merge) -> None:
+    """Write the files of `layout.FINAL`, in their order. Doing it again changes nothing.
+
+    Raises:
+        PipelineError: a shard is missing, or not a single object came through.
+        ShardConflict: something else wrote one of the files.
+    """
+    commits = {
+        (stage, k): read_commit(storage, stage, k) for stage in layout.STAGES for k in _shards(storage, run)
+    }
+    samples = sum(commits[layout.ATLAS, k]["samples"] for k in range(run.n_shards))
+    if samples == 0:
+        reasons = sum(
+            (Counter(c["quarantined"]) for (s, _), c in commits.items() if s == layout.ATLAS), Counter()
+        )
+        listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+        raise PipelineError(
+            f"{storage.url}: no dataset, since no object came through ({listed}); `gaussianverse inspect UID` "
+            "tells why for each; mend the views and start again with a new output"
+        )
+    written: dict[str, Head] = {}
+
+    def put(key: str, data: bytes) -> None:
+        written[key] = publish_exact(storage, key, data)
+
+    mean, std = merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
+    put(layout.MEAN, mean)
+    put(layout.STD, std)
+    rows = [r for k in range(run.n_shards) for r in shard_metadata(storage, k)]
+    put(layout.METADATA, to_parquet(METADATA, rows))
+    put(
+        layout.QUARANTINE,
+        to_parquet(QUARANTINE, (r for k in range(run.n_shards) for r in given_up(storage, k))),
+    )
+    index = index_of(run, commits, rows, written)
+    put(layout.INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    put(layout.CARD, card.card_of(run, rows, index).encode())
+    sums = sha256sums(storage, run, commits, written)
+    publish_exact(storage, layout.SUMS, sums)
+    publish_exact(storage, layout.SUCCESS, f"{sha256_of(sums)}  {layout.SUMS}\n".encode())
+
+
+def _shards(storage: Storage, run: Run) -> range:
+    there = {layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS)}
+    for stage in layout.STAGES:
+        missing = [k for k in range(run.n_shards) if (stage, k) not in there]
+        if missing:
+            raise PipelineError(
+                f"{storage.url}: {len(missing)} of {run.n_shards} {stage} shards are not committed "
+                f"(first: {missing[0]}); run fit-shard for them first"
+            )
+    return range(run.n_shards)
+
+
+def stats_table(storage: Storage, stage: str, shard: int) -> list[Facts]:
+    """A committed shard's rows of one stage."""
+    rows: list[Facts] = from_parquet(STATS[stage], storage.get(layout.stats(stage, shard))).to_pylist()
+    return rows
+
+
+def shard_metadata(storage: Storage, shard: int) -> Iterator[Facts]:
+    """Rows of metadata.parquet for one shard: what both stages say of each object."""
+    splats, atlases = (stats_table(storage, stage, shard) for stage in layout.STAGES)
+    for first, second in zip(splats, atlases, strict=True):
+        addresses = {
+            f"{stage}_{name}": facts[name]
+            for stage, facts in zip(layout.STAGES, (first, second), strict=True)
+            for name in _ADDRESS
+        }
+        state = {name: second[name] for name in ("status", "reason", "error_class", "error_message")}
+        both = {**second, **first, **state, **addresses}
+        yield row(METADATA, {name: both[name] for name in METADATA.names})
+
+
+def given_up(storage: Storage, shard: int) -> Iterator[Facts]:
+    """Rows of quarantine.parquet for one shard: each object once, with the stage that gave it up."""
+    splats, atlases = (stats_table(storage, stage, shard) for stage in layout.STAGES)
+    for first, second in zip(splats, atlases, strict=True):
+        if second["status"] != OK:
+            stage, facts = (layout.ATLAS, second) if first["status"] == OK else (layout.SPLATS, first)
+            yield row(QUARANTINE, {**{n: facts[n] for n in QUARANTINE.names if n != "stage"}, "stage": stage})
+
+
+def index_of(
+    run: Run, commits: dict[tuple[str, int], dict[str, Any]], rows: list[Facts], written: dict[str, Head]
+) -> dict[str, Any]:
+    """The content of index.json: every shard with its files, sizes and hashes, and the totals."""
+    uids = [str(r["uid"]) for r in rows if r["status"] == OK]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "config_digest": run.digest,
+        "manifest_sha256": run.identity["manifest_sha256"],
+        "objects": len(rows),
+        "samples": len(uids),
+        "uids_sha256": sha256_of("\n".join(uids).encode()),
+        "size": run.atlas.size,
+        **run.identity["representation"],
+        "statistics": {key: {"sha256": written[key].sha256} for key in (layout.MEAN, layout.STD)},
+        "shards": [
+            {
+                "shard": k,
+                "objects": commits[layout.ATLAS, k]["objects"],
+                **{
+                    stage: {
+                        "key": layout.shard_tar(stage, k),
+                        "samples": commits[stage, k]["samples"],
+                        **commits[stage, k]["files"][layout.shard_tar(stage, k)],
+                    }
+                    for stage in layout.STAGES
+                },
+            }
+            for k in range(run.n_shards)
+        ],
+    }
+
+
+def sha256sums(
+    storage: Storage, run: Run, commits: dict[tuple[str, int], dict[str, Any]], written: dict[str, Head]
+) -> bytes:
+    """SHA256SUMS, as `sha256sum -c` reads it: every file of the dataset but itself and `_SUCCESS`.
+
+    The journal is left out, so two runs of the same work on CPUs give the same sums.
+    """
+    sums = {key: head.sha256 for key, head in written.items()}
+    for (stage, shard), record in commits.items():
+        sums |= {key: file["sha256"] for key, file in record["files"].items()}
+        sums[layout.commit(stage, shard)] = _sha256(storage, layout.commit(stage, shard))
+    for key in (layout.RUN, layout.MANIFEST):
+        sums[key] = _sha256(storage, key)
+    return "".join(f"{digest}  {key}\n" for key, digest in sorted(sums.items())).encode()
+
+
+def _sha256(storage: Storage, key: str) -> str:
+    head = storage.head(key)
+    if head is None:
+        raise PipelineError(f"{storage.url}/{key}: gone; it was there when the shards were committed")
+    return head.sha256

@@ -1,0 +1,182 @@
+"""run.json: what this output is, frozen by the first call and compared by every later one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from atlas.config import AtlasConfig
+from fitter.config import FitConfig
+from manifests import runform
+from pipeline import layout
+from pipeline.config import RunConfig, RunSettings, digest_of, from_table
+from pipeline.errors import NotFound, PipelineError, RunConflict
+from pipeline.publish import Published, publish, publish_exact
+from pipeline.schemas import SCHEMA_VERSION
+from pipeline.storage import Storage, StoreConfig, open_storage, sha256_of
+
+# those whose version can change a byte of the result
+_PACKAGES = ("gaussianverse", "gsplat", "numba", "numpy", "pyarrow", "scipy", "torch")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A planned run, as run.json tells it."""
+
+    identity: dict[str, Any]
+
+    @property
+    def n_objects(self) -> int:
+        """Rows of the manifest."""
+        return int(self.identity["n_objects"])
+
+    @property
+    def n_shards(self) -> int:
+        """Row groups of the manifest."""
+        return int(self.identity["n_shards"])
+
+    @property
+    def digest(self) -> str:
+        """Hash of the configuration."""
+        return str(self.identity["config_digest"])
+
+    @property
+    def fit(self) -> FitConfig:
+        """How objects are fitted."""
+        return FitConfig.from_dict(self.identity["config"]["fit"])
+
+    @property
+    def atlas(self) -> AtlasConfig:
+        """How atlases are made."""
+        return from_table(AtlasConfig, self.identity["config"]["atlas"], "atlas")
+
+    @property
+    def settings(self) -> RunSettings:
+        """Seed and shard size."""
+        return from_table(RunSettings, self.identity["config"]["run"], "run")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that can change the result; "" for one that is not installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def identity_of(manifest: bytes, config: RunConfig, representation: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of run.json.
+
+    Args:
+        manifest: objects.parquet.
+        config: of the run.
+        representation: channel order, dtype, and the hashes of sphere and plane.
+    """
+    tables = config.identity()
+    n_shards = runform.count_shards(io.BytesIO(manifest))
+    first, last = (runform.read_shard(io.BytesIO(manifest), k) for k in (0, n_shards - 1))
+    tables["run"]["shard_size"] = len(first) if n_shards > 1 else config.run.shard_size
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "manifest_sha256": sha256_of(manifest),
+        "n_objects": last[-1].index + 1,
+        "n_shards": n_shards,
+        "config_digest": digest_of(tables),
+        "config": tables,
+        "representation": dict(representation),
+        "versions": versions(),
+    }
+
+
+def establish(storage: Storage, manifest: bytes, identity: dict[str, Any]) -> Run:
+    """Freeze this identity under the output, or confirm that it is the one frozen there.
+
+    Raises:
+        RunConflict: the output holds another run; the message names every difference.
+    """
+    data = (json.dumps(identity, indent=1, sort_keys=True) + "\n").encode()
+    if publish(storage, layout.RUN, data) is Published.ADOPTED:
+        there = load(storage).identity
+        differences = "; ".join(_differences(there, identity)) or "its bytes"
+        raise RunConflict(
+            f"{storage.url} holds a run of another manifest or configuration: {differences}. "
+            "Nothing was changed: choose another output, or repeat the first call's manifest and settings"
+        )
+    publish_exact(storage, layout.MANIFEST, manifest)
+    return Run(identity)
+
+
+def load(storage: Storage) -> Run:
+    """The run that an output holds.
+
+    Raises:
+        NotFound: none.
+        PipelineError: run.json is damaged, or of another schema version.
+    """
+    try:
+        identity = json.loads(storage.get(layout.RUN))
+    except NotFound as fault:
+        raise NotFound(f"{storage.url}: no run here (no {layout.RUN}); start one with fit-shard") from fault
+    except ValueError as fault:
+        raise PipelineError(f"{storage.url}/{layout.RUN}: not JSON; it was damaged after the run") from fault
+    if not isinstance(identity, dict) or identity.get("schema_version") != SCHEMA_VERSION:
+        raise PipelineError(f"{storage.url}/{layout.RUN}: not of schema version {SCHEMA_VERSION}")
+    return Run(identity)
+
+
+@lru_cache(maxsize=4)
+def load_cached(url: str, store: StoreConfig) -> Run:
+    """`load`, once per process: run.json never changes."""
+    return load(open_storage(url, store))
+
+
+def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
+    """The manifest's rows of one shard, as flat dicts."""
+    source = io.BufferedReader(_Object(storage, layout.MANIFEST), buffer_size=1 << 18)
+    return [asdict(row) for row in runform.read_shard(source, shard)]
+
+
+def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+    """Every leaf that differs, as "config.fit.steps is 160 there, 200 here"."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            yield from _differences(there.get(name), here.get(name), f"{path}.{name}" if path else name)
+    elif there != here:
+        yield f"{path} is {json.dumps(there)} there, {json.dumps(here)} here"
+
+
+class _Object(io.RawIOBase):
+    """A stored object as a seekable file, so that Parquet reads its footer and one row group only."""
+
+    def __init__(self, storage: Storage, key: str) -> None:
+        head = storage.size(key)
+        self._storage, self._key, self._size, self._at = storage, key, head, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        if count:
+            buffer[:count] = self._storage.get_range(self._key, self._at, count)
+            self._at += count
+        return count

@@ -1,0 +1,109 @@
+"""The job itself: manifest and configuration in, finished shards out, and the table that says how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import identity, layout, report, tasks
+from pipeline.config import RunConfig
+from pipeline.driver import Driver, Summary, committed_shards
+from pipeline.executor import Executor, ray_executor
+from pipeline.finalize import finalize, is_finalized
+from pipeline.identity import Run
+from pipeline.manifest import read_manifest
+from pipeline.policy import ordered_shards
+from pipeline.progress import ProgressBar
+from pipeline.publish import prove_conditional_puts
+from pipeline.storage import Storage, open_storage
+
+Launch = Callable[[RunConfig, tasks.Job], AbstractContextManager[Executor]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended."""
+
+    storage: Storage
+    summary: Summary
+    finalized: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """`report.result_rows` of the shards that were asked for."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was there already."""
+        return self.summary.shards == 0
+
+
+def plan(out: str, manifest: str, config: RunConfig) -> tuple[Storage, Run, str]:
+    """Check everything that can be checked before work begins, and freeze the run's identity.
+
+    Args:
+        out: path or s3 address of the output.
+        manifest: path or s3 address, in either form.
+        config: of the run.
+
+    Returns:
+        The store, the run, and the folder or prefix that relative `views` are relative to.
+
+    Raises:
+        ManifestError: the manifest's faults.
+        PipelineError: the machine cannot do it, the store cannot be used, or it holds another run.
+    """
+    given = read_manifest(manifest, config.run.shard_size, config.store)
+    if not config.ray.address:
+        tasks.check_machine(config.fit)
+    storage = open_storage(out, config.store)
+    prove_conditional_puts(storage)
+    frozen = identity.identity_of(given.data, config, tasks.representation(config.atlas))
+    return storage, identity.establish(storage, given.data, frozen), given.base
+
+
+def build(
+    storage: Storage,
+    run: Run,
+    config: RunConfig,
+    base: str,
+    *,
+    shards: str = "",
+    stages: tuple[str, ...] = layout.STAGES,
+    launch: Launch = ray_executor,
+) -> Outcome:
+    """Bring shards to their commit, and finalize once all are there. What is done already is not done again.
+
+    Args:
+        storage: of the run.
+        run: planned.
+        config: how to carry the work.
+        base: see `plan`.
+        shards: such as "0-9,12"; "" = all.
+        stages: both, or one.
+        launch: opens what tasks run on.
+
+    Raises:
+        ValueError: no such shards.
+        PipelineError: see `Driver.run` and `finalize`.
+    """
+    chosen = ordered_shards(shards, run.n_shards) if shards else list(range(run.n_shards))
+    committed = committed_shards(storage)
+    summary = Summary()
+    if any((stage, k) not in committed for stage in stages for k in chosen):
+        job = tasks.Job(storage.url, base, config.policy.fit_deadline_s, config.store)
+        with ProgressBar(_objects(run, chosen)) as bar, launch(config, job) as executor:
+            driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=bar)
+            summary = driver.run()
+        committed = committed_shards(storage)
+    finalized = is_finalized(storage)
+    if not finalized and len(committed) == len(layout.STAGES) * run.n_shards:
+        finalize(storage, run, lambda moments: tasks.merged_statistics(moments, run))
+        finalized = True
+    complete = [k for k in chosen if all((stage, k) in committed for stage in layout.STAGES)]
+    return Outcome(storage, summary, finalized, report.result_rows(storage, complete[: report.MAX_LINES]))
+
+
+def _objects(run: Run, shards: list[int]) -> int:
+    size = run.settings.shard_size
+    return sum(min(size, run.n_objects - k * size) for k in shards)

@@ -1,0 +1,124 @@
+"""Every key under a run's output, in one place. Keys are '/'-separated and relative to the output.
+
+    run.json                                  frozen identity, written before anything else
+    manifest/objects.parquet                  row group k is shard k
+    _work/<stage>/000123/<uid>.tar            fragments: one per object and stage, whatever became of it
+    _work/runs/<stage>/000123/<uid>.<..>.json what making that very fragment took (times, host)
+    <stage>/<stage>-000123.tar                shards
+    stats/<stage>-000123.parquet              one row per object of the manifest, the quarantined included
+    moments/moments-000123.npz
+    _commits/<stage>/000123.json              a shard exists if and only if this exists
+    runs/<stage>-000123.parquet               the journal: times, hosts, attempts; no part of the dataset
+    atlas_mean.npy ... _SUCCESS               written by finalize, in the order of `FINAL`
+
+`_work/` may be deleted once `_SUCCESS` exists.
+"""
+
+from __future__ import annotations
+
+import re
+
+SPLATS = "splats"
+ATLAS = "atlas"
+STAGES = (SPLATS, ATLAS)
+
+MAIN_SUFFIX = {SPLATS: "splat.npz", ATLAS: "atlas.npy"}
+"""Extension of the member that holds the arrays; the others are `json` and `txt` (the caption)."""
+
+RUN = "run.json"
+MANIFEST = "manifest/objects.parquet"
+WORK = "_work/"
+COMMITS = "_commits/"
+PROBES = "_probe/"
+JOURNAL = "runs/"
+
+MEAN = "atlas_mean.npy"
+STD = "atlas_std.npy"
+METADATA = "metadata.parquet"
+QUARANTINE = "quarantine.parquet"
+INDEX = "index.json"
+CARD = "README.md"
+SUMS = "SHA256SUMS"
+SUCCESS = "_SUCCESS"
+FINAL = (MEAN, STD, METADATA, QUARANTINE, INDEX, CARD, SUMS, SUCCESS)
+
+_UID = re.compile(r"[A-Za-z0-9_-]+")
+_STAGE = "|".join(STAGES)
+_COMMIT = re.compile(rf"_commits/({_STAGE})/(\d+)\.json")
+_FRAGMENT = re.compile(rf"_work/({_STAGE})/(\d+)/([A-Za-z0-9_-]+)\.tar")
+
+
+def _number(shard: int) -> str:
+    if shard < 0:
+        raise ValueError(f"shard {shard} is negative")
+    return f"{shard:06d}"
+
+
+def _checked(stage: str, uid: str | None = None) -> str:
+    if stage not in STAGES:
+        raise ValueError(f"stage {stage!r} is none of {', '.join(STAGES)}")
+    if uid is not None and not _UID.fullmatch(uid):
+        raise ValueError(f"uid {uid!r} cannot be part of a key: only A-Z a-z 0-9 _ - are allowed")
+    return stage
+
+
+def fragments(stage: str, shard: int) -> str:
+    """Prefix of a shard's fragments of one stage."""
+    return f"_work/{_checked(stage)}/{_number(shard)}/"
+
+
+def fragment(stage: str, shard: int, uid: str) -> str:
+    """An object's fragment: one key for both outcomes, so an object cannot be both done and quarantined."""
+    return f"{fragments(_checked(stage, uid), shard)}{uid}.tar"
+
+
+def run_record(stage: str, shard: int, uid: str, sha256: str) -> str:
+    """What it took to make the fragment with this sha256."""
+    return f"_work/runs/{_checked(stage, uid)}/{_number(shard)}/{uid}.{sha256[:16]}.json"
+
+
+def shard_tar(stage: str, shard: int) -> str:
+    """A shard's samples."""
+    return f"{_checked(stage)}/{stage}-{_number(shard)}.tar"
+
+
+def stats(stage: str, shard: int) -> str:
+    """A shard's table, one row per object of the manifest."""
+    return f"stats/{_checked(stage)}-{_number(shard)}.parquet"
+
+
+def journal(stage: str, shard: int) -> str:
+    """A shard's table of times, hosts and attempts."""
+    return f"{JOURNAL}{_checked(stage)}-{_number(shard)}.parquet"
+
+
+def moments(shard: int) -> str:
+    """Count, mean and M2 of a shard's atlases."""
+    return f"moments/moments-{_number(shard)}.npz"
+
+
+def commit(stage: str, shard: int) -> str:
+    """The record that makes a shard exist."""
+    return f"{COMMITS}{_checked(stage)}/{_number(shard)}.json"
+
+
+def parse_commit(key: str) -> tuple[str, int] | None:
+    """(stage, shard) of a commit key; None for any other key."""
+    match = _COMMIT.fullmatch(key)
+    return (match[1], int(match[2])) if match else None
+
+
+def parse_fragment(key: str) -> tuple[str, int, str] | None:
+    """(stage, shard, uid) of a fragment key; None for any other key."""
+    match = _FRAGMENT.fullmatch(key)
+    return (match[1], int(match[2]), match[3]) if match else None
+
+
+def main_member(stage: str, uid: str) -> str:
+    """Name of the member that holds an object's arrays."""
+    return f"{uid}.{MAIN_SUFFIX[_checked(stage, uid)]}"
+
+
+def in_dataset(key: str) -> bool:
+    """Whether SHA256SUMS covers this key: not scratch, not the journal, not SHA256SUMS and what follows it."""
+    return not key.startswith((WORK, JOURNAL, PROBES)) and key not in (SUMS, SUCCESS)

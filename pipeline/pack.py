@@ -1,0 +1,161 @@
+"""A shard from its fragments: concatenation in the manifest's order, then the tables, then the commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import fragments, layout, records
+from pipeline.errors import FragmentError, NotFound, PipelineError
+from pipeline.identity import Run, shard_rows
+from pipeline.publish import publish, publish_exact
+from pipeline.schemas import JOURNAL, SCHEMA_VERSION, STATS, Facts, row, to_parquet
+from pipeline.storage import Head, Storage, sha256_of
+
+Summarise = Callable[[Iterable[bytes]], bytes]
+"""Main members of a shard, in order, to the bytes of its moments."""
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A shard in memory: the tar, its table, and where each main member lies in the tar."""
+
+    tar: bytes
+    rows: list[Facts]
+
+    def mains(self) -> Iterable[bytes]:
+        """The main members, in the tar's order."""
+        for facts in self.rows:
+            if facts["sample"] != -1:
+                yield self.tar[int(facts["offset"]) : int(facts["offset"]) + int(facts["nbytes"])]
+
+
+def assemble(stage: str, shard: int, uids: Sequence[str], found: Iterable[tuple[str, bytes]]) -> Assembled:
+    """Join fragments in the order of `uids`, whatever order they come in; leave out the quarantined.
+
+    Args:
+        stage: of the fragments.
+        shard: its number.
+        uids: the shard's objects in the manifest's order.
+        found: (uid, fragment); one may come twice, if it is the same.
+
+    Raises:
+        FragmentError: one is missing, damaged, somebody else's, or comes twice with other bytes.
+    """
+    by_uid: dict[str, bytes] = {}
+    for uid, data in found:
+        if by_uid.setdefault(uid, data) != data:
+            raise FragmentError(f"{layout.fragment(stage, shard, uid)}: two fragments with different bytes")
+    missing = [uid for uid in uids if uid not in by_uid]
+    if missing:
+        raise FragmentError(
+            f"shard {shard}, {stage}: no fragment of {', '.join(missing[:5])} ({len(missing)})"
+        )
+    tar, rows, sample = bytearray(), [], 0
+    for uid in uids:
+        data = by_uid[uid]
+        record = records.parse(stage, shard, uid, data)
+        address: dict[str, Any] = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
+        if record.ok:
+            name = layout.main_member(stage, uid)
+            member = next(m for m in fragments.index(data) if m.name == name)
+            address = {
+                "sample": sample,
+                "offset": len(tar) + member.offset,
+                "nbytes": member.nbytes,
+                "sha256": sha256_of(record.members[name]),
+            }
+            tar += data
+            sample += 1
+        rows.append(row(STATS[stage], {**record.facts, **address}))
+    tar += fragments.END
+    return Assembled(bytes(tar), rows)
+
+
+def pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summarise | None) -> dict[str, Any]:
+    """Publish a shard of one stage; the commit record comes last. Returns that record.
+
+    Doing it twice, or in two places at once, gives the same bytes under the same keys.
+
+    Args:
+        storage: of the run.
+        run: the run.
+        stage: "splats" or "atlas".
+        shard: its number; every object of it has its fragment.
+        summarise: makes the shard's moments, for the atlas stage.
+
+    Raises:
+        FragmentError: a fragment is missing or damaged.
+        ShardConflict: a key holds other bytes.
+    """
+    uids = [str(r["uid"]) for r in shard_rows(storage, shard)]
+    found: dict[str, bytes] = {}
+    for uid in uids:
+        try:
+            found[uid] = storage.get(layout.fragment(stage, shard, uid))
+        except NotFound:
+            continue  # `assemble` names all that are missing
+    assembled = assemble(stage, shard, uids, found.items())
+    entries = []
+    for uid in uids:
+        record = records.parse(stage, shard, uid, found[uid])
+        entries.append(records.read_entry(storage, stage, record, sha256_of(found.pop(uid))))
+    files: dict[str, Head] = {}
+
+    def put(key: str, data: bytes) -> None:
+        files[key] = publish_exact(storage, key, data)
+
+    put(layout.shard_tar(stage, shard), assembled.tar)
+    put(layout.stats(stage, shard), to_parquet(STATS[stage], assembled.rows))
+    if summarise is not None:
+        put(layout.moments(shard), summarise(assembled.mains()))
+    publish(storage, layout.journal(stage, shard), to_parquet(JOURNAL[stage], entries, checksums=True))
+    record = commit_record(run, stage, shard, assembled.rows, files)
+    publish_exact(storage, layout.commit(stage, shard), (json.dumps(record, indent=1) + "\n").encode())
+    return record
+
+
+def commit_record(
+    run: Run, stage: str, shard: int, rows: Sequence[Facts], files: Mapping[str, Head]
+) -> dict[str, Any]:
+    """What `_commits/` holds: the shard's files with their hashes, and how many objects came through."""
+    ok = sum(facts["sample"] != -1 for facts in rows)
+    reasons: dict[str, int] = {}
+    for facts in rows:
+        if facts["sample"] == -1:
+            reasons[str(facts["reason"])] = reasons.get(str(facts["reason"]), 0) + 1
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "config_digest": run.digest,
+        "stage": stage,
+        "shard": shard,
+        "objects": len(rows),
+        "samples": ok,
+        "quarantined": dict(sorted(reasons.items())),
+        "files": {k: {"nbytes": h.nbytes, "sha256": h.sha256} for k, h in sorted(files.items())},
+    }
+
+
+def read_commit(storage: Storage, stage: str, shard: int) -> dict[str, Any]:
+    """A shard's commit record.
+
+    Raises:
+        NotFound: the shard does not exist.
+        PipelineError: the record is damaged.
+    """
+    key = layout.commit(stage, shard)
+    try:
+        record = json.loads(storage.get(key))
+        faulty = record["schema_version"] != SCHEMA_VERSION or (record["stage"], record["shard"]) != (
+            stage,
+            shard,
+        )
+        _ = [int(f["nbytes"]) + len(f["sha256"]) for f in record["files"].values()]
+        _ = int(record["objects"]) + int(record["samples"]) + sum(record["quarantined"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise PipelineError(f"{storage.url}/{key}: not a commit record ({type(fault).__name__})") from fault
+    if faulty:
+        raise PipelineError(f"{storage.url}/{key}: the commit record of something else")
+    return dict(record)

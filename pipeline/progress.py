@@ -1,0 +1,65 @@
+"""The progress bar: objects done, objects per hour, quarantined, time left."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.executor import Task
+
+log = logging.getLogger(__name__)
+
+
+class ProgressBar:
+    """A `pipeline.driver.Watch` on stderr."""
+
+    def __init__(self, total: int) -> None:
+        self._bar: Any = tqdm(
+            total=total,
+            unit="object",
+            dynamic_ncols=True,
+            bar_format="{desc}{percentage:3.0f}%|{bar}| {postfix}",
+        )
+        self._started, self._fresh, self._quarantined = time.monotonic(), 0, 0
+        self._show()
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def opened(self, done: int) -> None:
+        """See `Watch`."""
+        self._bar.update(done)
+        self._show()
+
+    def finished(self, uid: str, quarantined: bool) -> None:
+        """See `Watch`."""
+        self._fresh += 1
+        self._quarantined += quarantined
+        self._bar.update(1)
+        self._show()
+
+    def retried(self, task: Task, reason: str, text: str) -> None:
+        """See `Watch`."""
+        log.warning(
+            "%s failed (%s: %s), attempt %d follows", task.name, reason, text, task.history.attempts + 1
+        )
+
+    def _show(self) -> None:
+        hours = (time.monotonic() - self._started) / 3600
+        rate = self._fresh / hours if self._fresh else 0.0
+        left = self._bar.total - self._bar.n
+        remaining = (
+            f"{tqdm.format_interval(int(3600 * left / rate))} left" if rate else "time left not known yet"
+        )
+        self._bar.set_postfix_str(
+            f"{self._bar.n}/{self._bar.total} objects, {rate:.0f}/h, {self._quarantined} quarantined, {remaining}"
+        )

@@ -1,0 +1,94 @@
+"""publish: the one way in which anything durable is written.
+
+Put-if-absent, and when the answer is "taken" or no answer at all, read back and compare. So a write whose
+answer was lost, a write repeated by a second worker, and a write after a restart all end the same way.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from enum import StrEnum
+
+from pipeline import layout
+from pipeline.errors import ShardConflict, StorageError, StoreRefused
+from pipeline.storage import Head, Storage, sha256_of
+
+ATTEMPTS = 6
+_PAUSE_S = 0.25
+
+
+class Published(StrEnum):
+    """How a write ended."""
+
+    WRITTEN = "written"
+    """Our bytes are there now."""
+    OURS = "ours"
+    """The same bytes were there already (or our write's answer was lost)."""
+    ADOPTED = "adopted"
+    """Somebody else's bytes were there first, and stand."""
+
+
+def publish(storage: Storage, key: str, data: bytes, *, pause_s: float = _PAUSE_S) -> Published:
+    """Write `data` under `key` unless something is there; the first writer wins.
+
+    Raises:
+        StorageError: the store failed `ATTEMPTS` times running.
+        StoreRefused: the store will not have it.
+    """
+    sha256 = sha256_of(data)
+    last: StorageError | None = None
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(pause_s * 2 ** (attempt - 1))
+        try:
+            if storage.put_if_absent(key, data):
+                return Published.WRITTEN
+        except StoreRefused:
+            raise
+        except StorageError as fault:  # was it written? look
+            last = fault
+        try:
+            there = storage.head(key)
+        except StoreRefused:
+            raise
+        except StorageError as fault:
+            last = fault
+            continue
+        if there is not None:
+            return Published.OURS if there.sha256 == sha256 else Published.ADOPTED
+    raise StorageError(f"{storage.url}/{key}: not written after {ATTEMPTS} attempts; last: {last}") from last
+
+
+def publish_exact(storage: Storage, key: str, data: bytes) -> Head:
+    """Write what is a pure function of its inputs: whatever is there already must be the same.
+
+    Raises:
+        ShardConflict: other bytes are there. They are left as they are.
+    """
+    if publish(storage, key, data) is Published.ADOPTED:
+        raise ShardConflict(
+            f"{storage.url}/{key}: holds other bytes than its fragments give; something else wrote there. "
+            "Nothing was overwritten: use a new output, or find out who did"
+        )
+    return Head(len(data), sha256_of(data))
+
+
+def prove_conditional_puts(storage: Storage) -> None:
+    """Write a probe twice; the second must be turned away, or two workers could overwrite each other.
+
+    Raises:
+        StoreRefused: the store overwrote the probe, or cannot be written to at all.
+        StorageError: it does not answer.
+    """
+    key = f"{layout.PROBES}{uuid.uuid4().hex}"
+    first, second = b"first", b"second"
+    try:
+        publish(storage, key, first)
+        if storage.put_if_absent(key, second) or storage.get(key) != first:
+            raise StoreRefused(
+                f"{storage.url}: the store ignores conditions on puts (a second write of one key went "
+                "through), so two workers could overwrite each other; use one that honours If-None-Match"
+            )
+    finally:
+        storage.delete(key)

@@ -1,0 +1,178 @@
+"""What a stage leaves behind for an object: its facts, its fragment, and the journal entry beside it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import fragments, layout
+from pipeline.errors import FragmentError, NotFound, PipelineError
+from pipeline.identity import Run
+from pipeline.publish import Published, publish
+from pipeline.schemas import (
+    FACTS,
+    JOURNAL,
+    OK,
+    QUARANTINED,
+    REASONS,
+    SCHEMA_VERSION,
+    Facts,
+    from_json,
+    message,
+    row,
+    to_json,
+)
+from pipeline.storage import Storage, sha256_of
+
+_FROM_MANIFEST = ("index", "uid", "source_id", "shard", "category", "license", "caption", "caption_source")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A parsed fragment."""
+
+    facts: Facts
+    members: dict[str, bytes]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a sample; if not, `facts` say why."""
+        return self.facts["status"] == OK
+
+    def main(self, stage: str) -> bytes:
+        """The member that holds the arrays."""
+        return self.members[layout.main_member(stage, str(self.facts["uid"]))]
+
+
+class Stopwatch:
+    """When work on a fragment began, and where; makes its journal entry."""
+
+    def __init__(self, attempts: int) -> None:
+        self.attempts, self.started, self.clock = attempts, time.time(), time.perf_counter()
+
+    def entry(self, stage: str, facts: Mapping[str, Any], measured: Mapping[str, Any]) -> Facts:
+        """The journal's row but for the fragment's hash."""
+        return row(
+            JOURNAL[stage],
+            {
+                **measured,
+                "index": facts["index"],
+                "uid": facts["uid"],
+                "stage": stage,
+                "status": facts["status"],
+                "attempts": self.attempts,
+                "started": round(self.started, 3),
+                "seconds": time.perf_counter() - self.clock,
+                "host": f"{socket.gethostname()}/{os.getpid()}",
+            },
+        )
+
+
+def facts_of(stage: str, manifest_row: Mapping[str, Any], run: Run, **values: Any) -> Facts:
+    """The facts of one object: its row of the manifest, then what the stage found."""
+    return row(
+        FACTS[stage],
+        {
+            **{name: manifest_row[name] for name in _FROM_MANIFEST},
+            "config_digest": run.digest,
+            "schema_version": SCHEMA_VERSION,
+            **values,
+        },
+    )
+
+
+def publish_sample(
+    storage: Storage, stage: str, facts: Facts, data: bytes, watch: Stopwatch, measured: Mapping[str, Any]
+) -> Published:
+    """Publish a finished object: arrays, facts, caption."""
+    uid = str(facts["uid"])
+    members = {
+        layout.main_member(stage, uid): data,
+        f"{uid}.json": to_json(facts),
+        f"{uid}.txt": str(facts["caption"]).encode(),
+    }
+    return _publish(storage, stage, facts, members, watch.entry(stage, facts, measured))
+
+
+def publish_quarantine(
+    storage: Storage,
+    stage: str,
+    manifest_row: Mapping[str, Any],
+    run: Run,
+    why: Mapping[str, Any],
+    watch: Stopwatch,
+) -> Published:
+    """Publish that an object is given up, under the same key that its success would have had.
+
+    Args:
+        storage: of the run.
+        stage: that could not be done.
+        manifest_row: of the object, with its shard.
+        run: the run.
+        why: `reason`, one of the closed list, `error_class` and `error_message`.
+        watch: started when the work was.
+    """
+    reason = why["reason"] if why["reason"] in REASONS else "unknown"
+    facts = facts_of(
+        stage,
+        manifest_row,
+        run,
+        status=QUARANTINED,
+        reason=reason,
+        error_class=why["error_class"],
+        error_message=message(why["error_message"]),
+    )
+    members = {f"{facts['uid']}.json": to_json(facts)}
+    return _publish(storage, stage, facts, members, watch.entry(stage, facts, {}))
+
+
+def _publish(
+    storage: Storage, stage: str, facts: Facts, members: Mapping[str, bytes], entry: Facts
+) -> Published:
+    """The journal entry first, under the fragment's own hash: whichever fragment wins, its entry exists."""
+    shard, uid = int(facts["shard"]), str(facts["uid"])
+    data = fragments.build(members)
+    sha256 = sha256_of(data)
+    entry = {**entry, "fragment_sha256": sha256}
+    publish(storage, layout.run_record(stage, shard, uid, sha256), to_json(entry))
+    return publish(storage, layout.fragment(stage, shard, uid), data)
+
+
+def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
+    """Read a fragment and check that it is this object's.
+
+    Raises:
+        FragmentError: it is damaged, or another object's.
+    """
+    where = layout.fragment(stage, shard, uid)
+    try:
+        members = fragments.parse(data)
+        facts = from_json(FACTS[stage], members.get(f"{uid}.json", b""))
+    except PipelineError as fault:
+        raise FragmentError(f"{where}: {fault}; delete it to have it made again") from fault
+    sample = {layout.main_member(stage, uid), f"{uid}.json", f"{uid}.txt"}
+    expected = sample if facts["status"] == OK else {f"{uid}.json"}
+    if set(members) != expected or (facts["uid"], facts["shard"]) != (uid, shard):
+        raise FragmentError(
+            f"{where}: holds {', '.join(sorted(members))}, expected {', '.join(sorted(expected))}"
+        )
+    return Record(facts, members)
+
+
+def read(storage: Storage, stage: str, shard: int, uid: str) -> Record:
+    """Fetch and parse a fragment. Raises NotFound and what `parse` raises."""
+    return parse(stage, shard, uid, storage.get(layout.fragment(stage, shard, uid)))
+
+
+def read_entry(storage: Storage, stage: str, record: Record, sha256: str) -> Facts:
+    """The journal entry of the fragment with this hash; defaults where it is lost."""
+    shard, uid = int(record.facts["shard"]), str(record.facts["uid"])
+    try:
+        return from_json(JOURNAL[stage], storage.get(layout.run_record(stage, shard, uid, sha256)))
+    except NotFound:
+        known = {name: record.facts[name] for name in ("index", "uid", "status")}
+        return row(JOURNAL[stage], {**known, "stage": stage, "fragment_sha256": sha256})

@@ -1,0 +1,208 @@
+"""Every table and every JSON member, column by column. Nothing is ever null: a missing number is -1 (or 0
+where it counts), a missing word is "".
+
+An object's **facts** are what its fragment's JSON member holds and what its row repeats: on a CPU they are a
+function of the manifest, the configuration and the views alone. What differs between two runs of the same
+work (seconds, hosts, attempts, memory) is the **journal**, kept apart, so that a dataset's bytes can be
+compared.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import layout
+from pipeline.errors import PipelineError
+
+SCHEMA_VERSION = 1
+
+OK = "ok"
+QUARANTINED = "quarantined"
+REASONS = (
+    "bad_input", "missing_views", "decode_error", "too_few_gaussians", "nan_loss", "low_psnr", "cuda_error",
+    "out_of_memory", "timeout", "worker_killed", "transport_failed", "rough_atlas", "unknown",
+)  # fmt: skip
+
+MESSAGE_LIMIT = 500
+
+Value = str | int | float
+Facts = dict[str, Value]
+
+_S, _I, _F = pa.string(), pa.int64(), pa.float64()
+
+
+def _columns(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, kind) for name in names]
+
+
+_IDENTITY = [("index", _I), ("uid", _S), ("source_id", _S), ("shard", _I)]
+_STATE = _columns(_S, "status", "reason", "error_class", "error_message")
+_SOURCE = _columns(_S, "category", "license", "caption", "caption_source")
+_RUN = [("config_digest", _S), ("schema_version", _I)]
+_BBOX = _columns(_F, *(f"bbox_{end}_{axis}" for end in ("min", "max") for axis in "xyz"))
+_FIT = [
+    ("seed", _I),
+    *_columns(_I, "n_views", "n_heldout", "n_anchors", "n_gaussians", "n_pruned", "steps"),
+    *_columns(_F, "loss", "psnr", "psnr_min", "ssim", "ssim_min", "lpips", "lpips_max"),
+    *_columns(_S, "metrics_on", "background", "lpips_sha256"),
+    *_BBOX,
+]
+_ADDRESS = [("sample", _I), ("offset", _I), ("nbytes", _I), ("sha256", _S)]
+_HEAD = [*_IDENTITY, *_STATE, *_SOURCE]
+
+
+def _atlas_columns() -> list[tuple[str, pa.DataType]]:
+    return [
+        *_columns(_I, "n_gaussians", "n_padded", "n_dropped"),
+        *_columns(_F, "transport_cost", "transport_gap", "smoothness", "smoothness_appearance"),
+        *_columns(_F, "roundtrip_error"),
+    ]
+
+
+FACTS: dict[str, pa.Schema] = {
+    layout.SPLATS: pa.schema([*_HEAD, *_FIT, *_RUN]),
+    layout.ATLAS: pa.schema([*_HEAD, *_atlas_columns(), *_RUN]),
+}
+"""The JSON member of a fragment, whatever became of the object."""
+
+STATS: dict[str, pa.Schema] = {
+    stage: pa.schema([*facts, *(pa.field(n, t) for n, t in _ADDRESS)]) for stage, facts in FACTS.items()
+}
+"""A shard's table: the facts and where the main member lies in the tar (sample -1 if quarantined)."""
+
+_SECONDS = {
+    layout.SPLATS: ("seconds_load", "seconds_init", "seconds_fit", "seconds_metrics"),
+    layout.ATLAS: ("seconds_transport", "seconds_pack"),
+}
+JOURNAL: dict[str, pa.Schema] = {
+    stage: pa.schema(
+        [
+            ("index", _I), ("uid", _S), ("stage", _S), ("status", _S), ("attempts", _I),
+            ("started", _F), ("seconds", _F), *_columns(_F, *names), ("peak_mb", _F),
+            ("host", _S), ("device", _S), ("backend", _S), ("fragment_sha256", _S),
+        ]
+    )
+    for stage, names in _SECONDS.items()
+}  # fmt: skip
+"""What making each fragment took. `started` is in seconds since 1970, UTC."""
+
+_SHARED = {name for name, _ in [*_HEAD, *_RUN]} | {"n_gaussians"}
+METADATA: pa.Schema = pa.schema(
+    [
+        *FACTS[layout.SPLATS],
+        *(f for f in FACTS[layout.ATLAS] if f.name not in _SHARED),
+        *(pa.field(f"{stage}_{n}", t) for stage in layout.STAGES for n, t in _ADDRESS),
+    ]
+)
+"""metadata.parquet: both stages' rows in one, every object that has a splat, an atlas or neither."""
+
+QUARANTINE: pa.Schema = pa.schema([*_IDENTITY, ("stage", _S), *_STATE, *_SOURCE])
+
+
+def default_of(kind: pa.DataType) -> Value:
+    """What stands for "not known" in a column of this type."""
+    if kind == _S:
+        return ""
+    return -1.0 if kind == _F else -1
+
+
+def row(schema: pa.Schema, values: Mapping[str, Any]) -> Facts:
+    """A row of `schema`: its columns in order, of their types, defaults where `values` has none.
+
+    Raises:
+        PipelineError: `values` has a column that the schema lacks, or a value of another kind.
+    """
+    unknown = sorted(set(values) - set(schema.names))
+    if unknown:
+        raise PipelineError(f"no column for {', '.join(unknown)}; pipeline/schemas.py names every column")
+    return {f.name: _typed(f, values[f.name]) if f.name in values else default_of(f.type) for f in schema}
+
+
+def known(schema: pa.Schema, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of `values` that `schema` has columns for."""
+    return {name: value for name, value in values.items() if name in schema.names}
+
+
+def _typed(field: pa.Field, value: Any) -> Value:
+    if field.type == _S:
+        if isinstance(value, str):
+            return value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        if field.type == _F:
+            return float(value) if math.isfinite(value) else -1.0
+        if int(value) == value:
+            return int(value)
+    raise PipelineError(f"column {field.name}: {value!r} is no {field.type}")
+
+
+def message(fault: BaseException | str) -> str:
+    """One line of at most `MESSAGE_LIMIT` characters about what went wrong."""
+    text = " ".join(str(fault).split()) or type(fault).__name__
+    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 3] + "..."
+
+
+def to_json(values: Mapping[str, Any]) -> bytes:
+    """Canonical JSON: one line, keys as given, no NaN."""
+    return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def from_json(schema: pa.Schema, data: bytes) -> Facts:
+    """Read what `to_json(row(schema, ..))` wrote, strictly.
+
+    Raises:
+        PipelineError: not JSON, other keys than the schema's, or a value of another type.
+    """
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as fault:
+        raise PipelineError(f"not JSON: {fault}") from fault
+    if not isinstance(values, dict) or list(values) != schema.names:
+        raise PipelineError("expected a JSON object with exactly the schema's keys, in its order")
+    for field in schema:
+        kind: type[Any] = str if field.type == _S else float if field.type == _F else int
+        if type(values[field.name]) is not kind:
+            raise PipelineError(f"{field.name} is {values[field.name]!r}, expected {field.type}")
+    return values
+
+
+def to_parquet(schema: pa.Schema, rows: Iterable[Mapping[str, Any]], *, checksums: bool = False) -> bytes:
+    """Rows as a Parquet file; the same rows always give the same bytes.
+
+    Args:
+        schema: of the table.
+        rows: complete rows, as `row` gives them.
+        checksums: with a checksum per page, for files that SHA256SUMS does not cover.
+    """
+    fields = [pa.field(f.name, f.type, nullable=False) for f in schema]
+    table = pa.Table.from_pylist(list(rows), schema=pa.schema(fields))
+    return table_to_parquet(table, checksums=checksums)
+
+
+def table_to_parquet(table: pa.Table, *, checksums: bool = False) -> bytes:
+    """A table as a Parquet file; the same table always gives the same bytes."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=checksums)
+    return sink.getvalue()
+
+
+def from_parquet(schema: pa.Schema, data: bytes) -> pa.Table:
+    """Read what `to_parquet` wrote; page checksums are verified where there are any.
+
+    Raises:
+        PipelineError: not a Parquet file, damaged, or of another schema.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as fault:
+        raise PipelineError(f"not a readable Parquet file: {message(fault)}") from fault
+    names = [(f.name, f.type) for f in table.schema]
+    if names != [(f.name, f.type) for f in schema]:
+        raise PipelineError(f"columns {table.schema.names} are not those of schema version {SCHEMA_VERSION}")
+    return table

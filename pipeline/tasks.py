@@ -1,0 +1,236 @@
+"""The bodies of the tasks: a row of the manifest in, bytes into the store and a flat dict out.
+
+The only file of this room that knows fitter and atlas. Plain functions: `pipeline.executor` makes Ray tasks of
+them. They raise nothing: a fault comes back as a dict with its reason, and the driver decides what follows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+import atlas
+from atlas.errors import AtlasError
+from atlas.gaussians import Gaussians
+from atlas.moments import Moments
+from fitter import fit_object as fit_views
+from fitter import load_views
+from fitter.config import FitConfig
+from fitter.errors import FitError
+from fitter.lpips import LpipsUnavailable, load_lpips
+from fitter.rasterize import BackendUnavailable
+from pipeline import inputs, layout, pack, records
+from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflict, StorageError
+from pipeline.identity import Run, load_cached
+from pipeline.policy import INFRASTRUCTURE, seed_of
+from pipeline.schemas import FACTS, JOURNAL, OK, QUARANTINED, Facts, known, message
+from pipeline.storage import Storage, StoreConfig, open_storage
+
+CONFLICT = "conflict"
+"""The reason of a task that met other bytes than it must under a key."""
+
+CHANNELS = (
+    "offset_x", "offset_y", "offset_z", "opacity", "red", "green", "blue", "opacity",
+    "scale_x", "scale_y", "scale_z", "opacity", "quat_w", "quat_x", "quat_y", "quat_z",
+)  # fmt: skip
+STD_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of a run needs; small, since it travels with each of them."""
+
+    url: str
+    """Of the output."""
+    base: str = ""
+    """Folder or s3 prefix that relative `views` are relative to."""
+    fit_deadline_s: float = 3600.0
+    store: StoreConfig = field(default_factory=StoreConfig)
+
+
+def failed(reason: str, fault: BaseException | str) -> Facts:
+    """The result of a task that did not do its work."""
+    kind = type(fault).__name__ if isinstance(fault, BaseException) else ""
+    return {"status": "failed", "reason": reason, "error_class": kind, "error_message": message(fault)}
+
+
+def fit_object(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
+    """Stage 1: the object's views to the fragment of its Gaussians.
+
+    Args:
+        job: of the run.
+        row: of the manifest, with its shard.
+        attempt: which attempt this is, from 1.
+        nan_losses: how many earlier attempts ended with a loss that was not finite; changes the seed.
+    """
+    return _guarded(lambda: _fit(job, row, attempt, nan_losses))
+
+
+def atlas_object(job: Job, row: Facts, attempt: int) -> Facts:
+    """Stage 2: the object's fragment of Gaussians to the fragment of its atlas."""
+    return _guarded(lambda: _atlas(job, row, attempt))
+
+
+def pack_shard(job: Job, stage: str, shard: int) -> Facts:
+    """A shard whose fragments are all there to its tar, tables and commit record."""
+
+    def body() -> Facts:
+        storage, run = _open(job)
+        summarise = None if stage == layout.SPLATS else lambda mains: moments_of(mains, run)
+        record = pack.pack(storage, run, stage, shard, summarise)
+        return {"status": OK, "samples": record["samples"]}
+
+    return _guarded(body)
+
+
+def _open(job: Job) -> tuple[Storage, Run]:
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    return open_storage(job.url, job.store), load_cached(job.url, job.store)
+
+
+def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
+    storage, run = _open(job)
+    watch, config = records.Stopwatch(attempt), run.fit
+    address = inputs.resolve(str(row["views"]), job.base)
+    with inputs.local(address, job.store) as path:
+        try:
+            views = load_views(
+                path,
+                str(row["format"]),
+                size=config.size,
+                min_views=config.min_views,
+                with_depth=config.init == "depth",
+            )
+        except FitError as fault:  # the message must not depend on where a download happened to land
+            raise type(fault)(str(fault).replace(str(path), str(row["views"]))) from fault
+    seconds_load = time.perf_counter() - watch.clock
+    seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
+    fit = fit_views(views, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
+    stage = layout.SPLATS
+    facts = records.facts_of(stage, row, run, status=OK, seed=seed, **known(FACTS[stage], fit.stats))
+    measured = {**known(JOURNAL[stage], fit.stats), "seconds_load": seconds_load}
+    records.publish_sample(storage, stage, facts, fit.gaussians.to_bytes(), watch, measured)
+    return {"status": OK, "uid": row["uid"]}
+
+
+def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
+    storage, run = _open(job)
+    watch, stage = records.Stopwatch(attempt), layout.ATLAS
+    fit = records.read(storage, layout.SPLATS, int(row["shard"]), str(row["uid"]))
+    if not fit.ok:
+        records.publish_quarantine(storage, stage, row, run, fit.facts, watch)
+        return {"status": QUARANTINED, "uid": row["uid"]}
+    made = atlas.pack(Gaussians.from_bytes(fit.main(layout.SPLATS)), run.atlas)
+    facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], made.stats))
+    measured = {**known(JOURNAL[stage], made.stats), "device": "cpu"}
+    records.publish_sample(storage, stage, facts, npy(made.array), watch, measured)
+    return {"status": OK, "uid": row["uid"]}
+
+
+def _guarded(body: Callable[[], Facts]) -> Facts:
+    """The result of `body`, or the fault that kept it from one."""
+    try:
+        return body()
+    except (FitError, AtlasError) as fault:
+        return failed(fault.reason, fault)
+    except inputs.InputTooLarge as fault:
+        return failed("bad_input", fault)
+    except inputs.NoViews as fault:
+        return failed("missing_views", fault)
+    except ShardConflict as fault:
+        return failed(CONFLICT, fault)
+    except (StorageError, NotFound, FragmentError, BackendUnavailable, LpipsUnavailable) as fault:
+        return failed(INFRASTRUCTURE, fault)
+    except (MemoryError, torch.OutOfMemoryError) as fault:
+        return failed("out_of_memory", fault)
+    except Exception as fault:  # whatever it is, it is this object's until the driver has judged it
+        return failed("cuda_error" if "CUDA" in str(fault) else "unknown", fault)
+
+
+def npy(array: Any) -> bytes:
+    """The .npy file of an array."""
+    sink = io.BytesIO()
+    np.save(sink, array, allow_pickle=False)
+    return sink.getvalue()
+
+
+def atlas_array(data: bytes, size: int) -> Any:
+    """An atlas from its .npy file: float32 [size, size, 16], finite, quaternions of norm 1.
+
+    Raises:
+        AtlasError: it is not.
+    """
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as fault:
+        raise AtlasError(f"not a .npy file: {fault}") from fault
+    if array.shape != (size, size, 16) or array.dtype != np.float32:
+        raise AtlasError(f"{array.dtype} {array.shape}, expected float32 {(size, size, 16)}")
+    if not np.isfinite(array).all():
+        raise AtlasError(f"{int((~np.isfinite(array)).sum())} values are not finite")
+    return array
+
+
+def check_splats(data: bytes) -> int:
+    """Number of Gaussians in a .splat.npz. Raises AtlasError where it is none."""
+    return len(Gaussians.from_bytes(data))
+
+
+def check_atlas(data: bytes, size: int) -> int:
+    """Number of live Gaussians in an .atlas.npy. Raises AtlasError where it is none, or does not unpack."""
+    return len(atlas.unpack(atlas_array(data, size)))
+
+
+def moments_of(mains: Iterable[bytes], run: Run) -> bytes:
+    """Count, mean and M2 of a shard's atlases."""
+    size = run.atlas.size
+    moments = Moments(size)
+    for data in mains:
+        moments.add(atlas_array(data, size))
+    return moments.to_bytes()
+
+
+def merged_statistics(shards: Iterable[bytes], run: Run) -> tuple[bytes, bytes]:
+    """(atlas_mean.npy, atlas_std.npy) of the moments of all shards, in their order."""
+    total = Moments(run.atlas.size)
+    for data in shards:
+        total.merge(Moments.from_bytes(data))
+    return npy(np.asarray(total.mean(), np.float32)), npy(np.asarray(total.std(STD_FLOOR), np.float32))
+
+
+def representation(config: Any) -> dict[str, Any]:
+    """What a reader must know of the arrays, for run.json."""
+    sphere, plane = atlas.lattice(config)
+    return {
+        "channels": list(CHANNELS),
+        "dtype": "float32",
+        "sphere_sha256": hashlib.sha256(np.ascontiguousarray(sphere, "<f8").tobytes()).hexdigest(),
+        "plane_sha256": hashlib.sha256(np.ascontiguousarray(plane, "<i8").tobytes()).hexdigest(),
+    }
+
+
+def check_machine(config: FitConfig) -> None:
+    """Whether this machine can fit as the configuration says; asked before anything runs.
+
+    Raises:
+        PipelineError: no GPU for the gsplat backend, or the LPIPS weights are not there.
+    """
+    if config.backend == "gsplat" and not torch.cuda.is_available():
+        raise PipelineError(
+            "fit.backend is gsplat and torch sees no CUDA device here; use --profile cpu, join a cluster that "
+            "has GPUs with --ray-address, or install the CUDA build of torch"
+        )
+    if config.loss.lpips_net != "none":
+        try:
+            load_lpips(config.loss.lpips_net, config.loss.lpips_weights, torch.device("cpu"))
+        except LpipsUnavailable as fault:
+            raise PipelineError(message(fault)) from fault

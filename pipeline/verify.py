@@ -1,0 +1,176 @@
+"""verify: read everything back and name every fault. It trusts nothing that it can compute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import fragments, layout
+from pipeline.errors import NotFound, PipelineError
+from pipeline.finalize import shard_metadata, stats_table
+from pipeline.identity import Run, shard_rows
+from pipeline.pack import commit_record, read_commit
+from pipeline.schemas import FACTS, JOURNAL, METADATA, Facts, from_json, from_parquet, known
+from pipeline.storage import Head, Storage, sha256_of
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What only the other rooms can judge. Each raises an exception where the bytes are wrong."""
+
+    main: dict[str, Callable[[bytes], object]]
+    """Of one main member, by stage."""
+    moments: Callable[[list[bytes]], bytes]
+    """The moments of a shard's atlases, to compare with those stored."""
+
+
+def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | None = None) -> Iterator[str]:
+    """Every fault of a dataset, as lines of text; none if it is whole.
+
+    Args:
+        storage: of the dataset.
+        run: as run.json tells it.
+        checks: of the arrays.
+        shards: only these, and not the files that finalize writes; None = everything.
+    """
+    for shard in range(run.n_shards) if shards is None else shards:
+        atlases: list[bytes] = []
+        for stage in layout.STAGES:
+            yield from _shard(storage, run, stage, shard, checks, atlases)
+        if (data := _get(storage, layout.moments(shard))) and data != checks.moments(atlases):
+            yield f"{layout.moments(shard)}: not the moments of the shard's atlases"
+    if shards is None:
+        yield from _sums(storage, run)
+        yield from _index(storage, run)
+
+
+def _get(storage: Storage, key: str) -> bytes | None:
+    try:
+        return storage.get(key)
+    except NotFound:
+        return None
+
+
+def _shard(
+    storage: Storage, run: Run, stage: str, shard: int, checks: Checks, atlases: list[bytes]
+) -> Iterator[str]:
+    try:
+        commit = read_commit(storage, stage, shard)
+    except NotFound:
+        yield f"{layout.commit(stage, shard)}: missing, so the shard does not exist"
+        return
+    except PipelineError as fault:
+        yield str(fault)
+        return
+    heads: dict[str, Head] = {}
+    for key, stored in commit["files"].items():
+        data = _get(storage, key)
+        if data is None:
+            yield f"{key}: missing"
+        elif (len(data), sha256_of(data)) != (stored["nbytes"], stored["sha256"]):
+            yield f"{key}: {len(data)} bytes whose sha256 is not that of the commit record"
+        else:
+            heads[key] = Head(len(data), stored["sha256"])
+    if {layout.shard_tar(stage, shard), layout.stats(stage, shard)} - set(heads):
+        return
+    rows = stats_table(storage, stage, shard)
+    if commit != commit_record(run, stage, shard, rows, heads):
+        yield f"{layout.commit(stage, shard)}: does not say what the shard holds"
+    yield from _rows(storage, stage, shard, rows)
+    tar = storage.get(layout.shard_tar(stage, shard))
+    yield from _samples(stage, layout.shard_tar(stage, shard), tar, rows, checks, atlases)
+
+
+def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterator[str]:
+    manifest = [(r["index"], r["uid"]) for r in shard_rows(storage, shard)]
+    if [(r["index"], r["uid"]) for r in rows] != manifest:
+        yield f"{layout.stats(stage, shard)}: its rows are not the manifest's"
+    key = layout.journal(stage, shard)
+    try:
+        entries = from_parquet(JOURNAL[stage], storage.get(key)).to_pylist()
+    except PipelineError as fault:
+        yield f"{key}: {fault}"
+        return
+    if [(r["index"], r["uid"]) for r in entries] != manifest:
+        yield f"{key}: its rows are not the manifest's"
+
+
+def _samples(
+    stage: str, key: str, tar: bytes, rows: list[Facts], checks: Checks, atlases: list[bytes]
+) -> Iterator[str]:
+    try:
+        members = {m.name: m for m in fragments.index(tar)}
+    except PipelineError as fault:
+        yield f"{key}: {fault}"
+        return
+    samples = [facts for facts in rows if facts["sample"] != -1]
+    expected = [n for f in samples for n in sorted(_members(stage, str(f["uid"])))]
+    if list(members) != expected or not tar.endswith(fragments.END):
+        yield f"{key}: its members are not those of its table, in the manifest's order"
+        return
+    for facts in samples:
+        uid = str(facts["uid"])
+        data = {n: tar[m.offset : m.offset + m.nbytes] for n in _members(stage, uid) for m in [members[n]]}
+        main = members[layout.main_member(stage, uid)]
+        content = data[main.name]
+        if (main.offset, main.nbytes, sha256_of(content)) != (
+            facts["offset"],
+            facts["nbytes"],
+            facts["sha256"],
+        ):
+            yield f"{key}: {uid}: offset, size or sha256 is not what the table says"
+        try:
+            if from_json(FACTS[stage], data[f"{uid}.json"]) != known(FACTS[stage], facts):
+                yield f"{key}: {uid}.json is not its row of the table"
+            checks.main[stage](content)
+        except Exception as fault:  # every way in which a sample can't be read is the finding
+            yield f"{key}: {uid}: {type(fault).__name__}: {fault}"
+            continue
+        if data[f"{uid}.txt"] != str(facts["caption"]).encode():
+            yield f"{key}: {uid}.txt is not the object's caption"
+        if stage == layout.ATLAS:
+            atlases.append(content)
+
+
+def _members(stage: str, uid: str) -> tuple[str, ...]:
+    return (layout.main_member(stage, uid), f"{uid}.json", f"{uid}.txt")
+
+
+def _sums(storage: Storage, run: Run) -> Iterator[str]:
+    """SHA256SUMS names every file of the dataset, and each is what it says."""
+    data, success = _get(storage, layout.SUMS), _get(storage, layout.SUCCESS)
+    if data is None or success is None:
+        yield f"{layout.SUMS if data is None else layout.SUCCESS}: missing; the dataset is not finalized"
+        return
+    if success != f"{sha256_of(data)}  {layout.SUMS}\n".encode():
+        yield f"{layout.SUCCESS}: does not hold the sha256 of {layout.SUMS}"
+    lines = data.decode(errors="replace").splitlines()
+    sums = {key: digest for digest, _, key in (line.partition("  ") for line in lines)}
+    there = {entry.key for entry in storage.list("") if layout.in_dataset(entry.key)}
+    yield from (f"{key}: in {layout.SUMS} and missing" for key in sorted(set(sums) - there))
+    yield from (f"{key}: not in {layout.SUMS}" for key in sorted(there - set(sums)))
+    for key in sorted(there & set(sums)):
+        if sha256_of(storage.get(key)) != sums[key]:
+            yield f"{key}: its sha256 is not that of {layout.SUMS}"
+    if sums.get(layout.MANIFEST) != run.identity["manifest_sha256"]:
+        yield f"{layout.MANIFEST}: not the manifest of {layout.RUN}"
+
+
+def _index(storage: Storage, run: Run) -> Iterator[str]:
+    """index.json and metadata.parquet say what the shards say."""
+    try:
+        index: dict[str, Any] = json.loads(storage.get(layout.INDEX))
+        for entry in index["shards"]:
+            for stage in layout.STAGES:
+                files = read_commit(storage, stage, entry["shard"])["files"]
+                if {n: entry[stage][n] for n in ("nbytes", "sha256")} != files[entry[stage]["key"]]:
+                    yield f"{layout.INDEX}: {entry[stage]['key']} is not what its commit record says"
+        rows = [r for k in range(run.n_shards) for r in shard_metadata(storage, k)]
+        if from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist() != rows:
+            yield f"{layout.METADATA}: not the rows of the shards"
+        if [entry["shard"] for entry in index["shards"]] != list(range(run.n_shards)):
+            yield f"{layout.INDEX}: its shards are not 0 to {run.n_shards - 1}"
+    except (PipelineError, ValueError, KeyError, TypeError) as fault:
+        yield f"{layout.INDEX}: {type(fault).__name__}: {fault}"
