@@ -109,6 +109,32 @@ def test_projection_equals_gsplats_own() -> None:
         torch.testing.assert_close(packed, conics[c], atol=1e-4, rtol=1e-3)
 
 
+def test_cpu_equals_gsplats_own_torch_rasteriser() -> None:
+    pytest.importorskip("gsplat")
+    from gsplat_oracle import rasterization as gsplat_rasterization
+
+    gaussians = scene(700, 21)
+    views, Ks = cameras(56, 44, EYES)
+    backgrounds = torch.tensor([[0.2, 0.5, 0.9], [1.0, 0.0, 0.3]])
+    weights = torch.rand((2, 44, 56, 4), generator=torch.Generator().manual_seed(2)) - 0.4
+    results = []
+    for ours in (True, False):
+        tensors = [t.detach().clone().requires_grad_() for t in gaussians]
+        if ours:
+            image, alpha, meta = rasterization(
+                *tensors, views, Ks, 56, 44, backgrounds=backgrounds, backend="cpu"
+            )
+            means2d = meta["means2d"]
+        else:
+            image, alpha, means2d = gsplat_rasterization(*tensors, views, Ks, 56, 44, backgrounds)
+        (torch.cat([image, alpha], -1) * weights).sum().backward()
+        results.append([image.detach(), alpha.detach(), means2d.grad, *(t.grad for t in tensors)])
+    differing = (results[0][0] - results[1][0]).abs().amax(-1) > 1e-4
+    assert not differing.any(), f"{int(differing.sum())} pixels flipped at a threshold; choose another scene"
+    for ours, theirs in zip(results[0][1:], results[1][1:], strict=True):
+        assert (ours - theirs).norm() / theirs.norm() < 1e-4
+
+
 def test_bits_do_not_depend_on_threads_or_repetition() -> None:
     gaussians = scene(2000, 11)
     before = numba.get_num_threads()

@@ -1,0 +1,101 @@
+"""gsplat's own torch rasteriser, made to run without CUDA: an oracle that nobody of this project wrote.
+
+gsplat 1.5 blends in torch through `accumulate`, given the list of (Gaussian, pixel) pairs; the list comes from a
+CUDA kernel and two sums from nerfacc. Both are stood in for here: the list is made densely, the sums in float64.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import torch
+from torch import Tensor
+
+
+def _weights(alphas: Tensor, *, ray_indices: Tensor, n_rays: int) -> tuple[Tensor, Tensor]:
+    """Weights and transmittances of samples that are sorted by ray, then by depth (nerfacc's contract)."""
+    log = torch.log1p(-alphas.double())
+    running = torch.cumsum(log, 0) - log
+    starts = torch.ones_like(ray_indices, dtype=torch.bool)
+    starts[1:] = ray_indices[1:] != ray_indices[:-1]
+    first = torch.cummax(torch.where(starts, torch.arange(len(log)), 0), 0)[0]
+    transmittance = torch.exp(running - running[first])
+    return alphas * transmittance, transmittance
+
+
+def _along_rays(weights: Tensor, values: Tensor | None, *, ray_indices: Tensor, n_rays: int) -> Tensor:
+    contributions = weights[:, None] if values is None else weights[:, None] * values
+    zeros = torch.zeros((n_rays, contributions.shape[1]), dtype=contributions.dtype)
+    return zeros.index_add(0, ray_indices, contributions)
+
+
+def _stand_in() -> types.ModuleType:
+    module = types.ModuleType("nerfacc")
+    module.render_weight_from_alpha = _weights  # type: ignore[attr-defined]
+
+    def accumulate_along_rays(
+        weights: Tensor, values: Tensor | None = None, ray_indices: Tensor | None = None, n_rays: int = 0
+    ) -> Tensor:
+        assert ray_indices is not None
+        return _along_rays(weights, values, ray_indices=ray_indices, n_rays=n_rays)
+
+    module.accumulate_along_rays = accumulate_along_rays  # type: ignore[attr-defined]
+    return module
+
+
+@torch.no_grad()
+def _pairs(
+    means2d: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, radii: Tensor, w: int, h: int
+) -> Tensor:
+    """[3, M]: image, pixel and Gaussian of everything that is drawn, by image, pixel, depth."""
+    y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
+    pixels = torch.stack([x.reshape(-1), y.reshape(-1)], -1)
+    found = []
+    for image in range(len(means2d)):
+        visible = (radii[image] > 0).all(-1).nonzero()[:, 0]
+        order = visible[torch.argsort(depths[image, visible], stable=True)]
+        d, c = pixels[:, None] - means2d[image, order], conics[image, order]
+        power = 0.5 * (c[:, 0] * d[..., 0] ** 2 + c[:, 2] * d[..., 1] ** 2) + c[:, 1] * d[..., 0] * d[..., 1]
+        alpha = (opacities[image, order] * torch.exp(-power)).clamp(max=0.999)
+        drawn = (power >= 0) & (alpha >= 1 / 255)
+        drawn &= torch.cumprod(1 - alpha * drawn, 1) > 1e-4
+        pixel, place = drawn.nonzero(as_tuple=True)
+        found.append(torch.stack([torch.full_like(pixel, image), pixel, order[place]]))
+    return torch.cat(found, 1)
+
+
+def rasterization(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor,
+    width: int, height: int, backgrounds: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Images [C, H, W, 3], alphas [C, H, W, 1] and the projected means [C, N, 2], by gsplat's code."""
+    from gsplat.cuda import _torch_impl as gsplat
+
+    covariances, _ = gsplat._quat_scale_to_covar_preci(quats, scales, True, False)
+    radii, means2d, depths, conics, _ = gsplat._fully_fused_projection(
+        means, covariances, viewmats, Ks, width, height
+    )
+    means2d.retain_grad()
+    each = opacities[None].expand(len(viewmats), -1)
+    image, pixel, gaussian = _pairs(means2d, conics, each, depths, radii, width, height)
+    before = sys.modules.get("nerfacc")
+    sys.modules["nerfacc"] = _stand_in()
+    try:
+        out, alphas = gsplat.accumulate(
+            means2d,
+            conics,
+            each,
+            colors[None].expand(len(viewmats), -1, -1),
+            gaussian,
+            pixel,
+            image,
+            width,
+            height,
+        )
+    finally:
+        if before is None:
+            del sys.modules["nerfacc"]
+        else:
+            sys.modules["nerfacc"] = before
+    return out + backgrounds[:, None, None] * (1 - alphas), alphas, means2d
