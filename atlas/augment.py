@@ -87,7 +87,9 @@ def _pop(heap: Any, slot: Any, size: Any, key: Any) -> Any:
 
 
 @njit(**OPTIONS)
-def augment(b: Any, bidders: Any, profits: Any, released: Any, reserves: Any, held: Any, owner: Any, reach: Any) -> Any:
+def augment(
+    b: Any, bidders: Any, profits: Any, released: Any, reserves: Any, held: Any, owner: Any, reach: Any, patience: Any
+) -> Any:
     """Give each released bidder a place along a shortest path, keeping every dual feasible and tight.
 
     On entry every pair satisfies `profit + price >= value`, with equality for the pairs that hold, and
@@ -102,9 +104,11 @@ def augment(b: Any, bidders: Any, profits: Any, released: Any, reserves: Any, he
         held: [n], place held by each bidder; a released one's last place on entry.
         owner: [T], bidder, `FREE` (as many as released) or `DUMMY`.
         reach: first guess of how long a shortest path can be; raised eightfold where it was too short.
+        patience: number of rows that may be searched from; no new path is begun after it.
 
     Returns:
-        The dummy's level: how far above its reserve each empty place is priced at the end.
+        How many of the released hold a place now, and the dummy's level: how far above its reserve each empty
+        place is priced at the end.
     """
     total = owner.shape[0]
     prices = b.prices.reshape(-1)
@@ -121,8 +125,11 @@ def augment(b: Any, bidders: Any, profits: Any, released: Any, reserves: Any, he
     touched = np.empty(total, np.int64)
     scanned = np.empty(total, np.int64)
     level = 0.0
+    searched = 0
 
     for f in range(released.shape[0]):
+        if searched > patience:
+            return f, level
         start = released[f]
         limit = reach
         end, n_touched, n_scanned = _NOWHERE, 0, 0
@@ -147,6 +154,7 @@ def augment(b: Any, bidders: Any, profits: Any, released: Any, reserves: Any, he
                     touched[0] = last
                     n_touched = 1
             while row >= 0:
+                searched += 1
                 x0, x1, x2 = bidders[row, 0], bidders[row, 1], bidders[row, 2]
                 threshold = profits[row] + d - shortest
                 count = _within(b, x0, x1, x2, threshold, group_bounds, leaf_bounds, values, places, found)
@@ -227,4 +235,4 @@ def augment(b: Any, bidders: Any, profits: Any, released: Any, reserves: Any, he
         for k in range(n_touched):
             distance[touched[k]] = np.inf
             done[touched[k]] = False
-    return level
+    return released.shape[0], level

@@ -25,11 +25,15 @@ _FIRST_EPSILON = 0.25
 _FALL = 5.0
 _LAST_EPSILON = 1e-6
 _LAST_EPSILON_SQUARE = 3e-5
-# Slack up to this, in units where coordinates are at most 1, is rounding and not worth a path.
+# In units of the largest value: slack that is rounding and not worth a path, and an epsilon that rounding does
+# not swallow.
 _TIGHT = 4e-15
+_FINEST = 1e-13
 _FILLING = -3
-# Paths are first sought within this many epsilon.
+# Paths are first sought within this many epsilons. When they have searched from this many rows per row, epsilon
+# is far above what separates the points (a tiny cluster, say), and more phases are cheaper.
 _REACH = 20.0
+_PATIENCE = 10
 
 
 @dataclass(frozen=True)
@@ -160,62 +164,69 @@ def _solve(x: Floats, s: Floats, reserves: Floats) -> tuple[Ints, float]:
     level = np.partition(reserves, len(x) - 1)[len(x) - 1]
     sites.prices[sites.real] = np.maximum(reserve[sites.real], level)
 
-    epsilons = _epsilons(x, s, _LAST_EPSILON if empty else _LAST_EPSILON_SQUARE)
-    no_reserve = np.full(len(rows.order), -np.inf)
-    for epsilon in epsilons:
-        settle(sites.blocks, rows.points, sites.partner)
-        sites.partner[:] = FREE
-        rows.partner[:] = FREE
-        rows.prices[rows.real] = 0.0
-        auction(
-            sites.blocks, rows.points, rows.prices, no_reserve, np.flatnonzero(rows.real),
-            rows.partner, sites.partner, rows.hints, epsilon,
-        )  # fmt: skip
-        if empty:
-            settle(rows.blocks, sites.points, rows.partner)
-            unheld = np.flatnonzero((sites.partner == FREE) & sites.real)
-            auction(
-                rows.blocks, sites.points, sites.prices, reserve, unheld,
-                sites.partner, rows.partner, sites.hints, epsilon,
-            )  # fmt: skip
-    return _finish(rows, sites, reserve, epsilons[-1])
-
-
-def _epsilons(x: Floats, s: Floats, last: float) -> list[float]:
-    """The epsilon of each phase, relative to the root mean square value of a point at a site."""
     spread = float(np.sqrt((x**2).sum(axis=1).mean() * (s**2).sum(axis=1).mean())) or 1.0
-    epsilons = [_FIRST_EPSILON * spread]
-    while epsilons[-1] > last * spread:
-        epsilons.append(max(epsilons[-1] / _FALL, last * spread))
-    return epsilons
+    largest = max(1.0, float(reserves.max()))
+    finest = _FINEST * largest
+    last = max((_LAST_EPSILON if empty else _LAST_EPSILON_SQUARE) * spread, finest)
+    epsilon = max(_FIRST_EPSILON * spread, finest)
+    while True:
+        _phase(rows, sites, reserve, epsilon)
+        patience = _PATIENCE * len(x) if epsilon > finest else np.iinfo(np.int64).max
+        if epsilon <= last and _finish(rows, sites, reserve, _REACH * epsilon, _TIGHT * largest, patience):
+            return _certify(rows, sites, reserve)
+        epsilon = max(epsilon / _FALL, last if epsilon > last else finest)
 
 
-def _finish(rows: _Side, sites: _Side, reserve: Floats, epsilon: float) -> tuple[Ints, float]:
-    """Make an epsilon-optimal assignment optimal, and measure by how much it may still not be."""
+def _phase(rows: _Side, sites: _Side, reserve: Floats, epsilon: float) -> None:
+    """Assign every row anew at the prices of the phase before, to within epsilon; then empty places bid."""
+    settle(sites.blocks, rows.points, sites.partner)
+    sites.partner[:] = FREE
+    rows.partner[:] = FREE
+    rows.prices[rows.real] = 0.0
+    queue = np.flatnonzero(rows.real)
+    no_reserve = np.full(len(rows.order), -np.inf)
+    auction(
+        sites.blocks, rows.points, rows.prices, no_reserve, queue, rows.partner, sites.partner, rows.hints, epsilon
+    )  # fmt: skip
+    unheld = np.flatnonzero((sites.partner == FREE) & sites.real)
+    if len(unheld):
+        settle(rows.blocks, sites.points, rows.partner)
+        auction(
+            rows.blocks, sites.points, sites.prices, reserve, unheld, sites.partner, rows.partner, sites.hints, epsilon
+        )  # fmt: skip
+
+
+def _finish(rows: _Side, sites: _Side, reserve: Floats, reach: float, tight: float, patience: int) -> bool:
+    """Make an assignment that is optimal to within epsilon exactly so; False: patience ran out."""
     real = np.flatnonzero(rows.real)
     held = rows.partner
     profits = np.zeros(len(rows.order))
     settle(sites.blocks, rows.points, sites.partner)
     price_out(sites.blocks, rows.points, rows.hints, profits)
-    slack = profits[real] - _values(rows, sites, real)
-    released = real[slack > _TIGHT]
+    released = real[profits[real] - _values(rows, sites, real) > tight]
 
     owner = np.where(sites.real, DUMMY, _FILLING)
     owner[held[real]] = real
     owner[held[released]] = FREE
-    level = augment(
-        sites.blocks, rows.points, profits, released, reserve, held, owner, _REACH * epsilon
-    )
+    done, level = augment(sites.blocks, rows.points, profits, released, reserve, held, owner, reach, patience)
+    sites.prices[sites.real] = np.maximum(sites.prices[sites.real] - level, reserve[sites.real])
+    sites.partner[:] = np.maximum(owner, FREE)
+    return bool(done == len(released))
 
-    # Any prices not below the reserve give a bound; these are the ones that the solver ended with.
-    taken = held[real]
-    prices = np.maximum(sites.prices[taken] - level, reserve[taken])
-    sites.prices[sites.real] = reserve[sites.real]
-    sites.prices[taken] = prices
-    sites.partner[:] = FREE
-    sites.partner[taken] = real
+
+def _certify(rows: _Side, sites: _Side, reserve: Floats) -> tuple[Ints, float]:
+    """The site of each point, and how far the duals are above the primal.
+
+    Any prices of at least the reserve give a bound, whatever the solver did to find them.
+    """
+    real = np.flatnonzero(rows.real)
+    taken = rows.partner[real]
+    empty = sites.real.copy()
+    empty[taken] = False
+    sites.prices[empty] = reserve[empty]
+    profits = np.zeros(len(rows.order))
     settle(sites.blocks, rows.points, sites.partner)
-    price_out(sites.blocks, rows.points, held // LEAF, profits)
+    price_out(sites.blocks, rows.points, rows.partner // LEAF, profits)
     indices = np.empty(len(real), np.int64)
     indices[rows.order[real]] = sites.order[taken]
     return indices, float((profits[real] - _values(rows, sites, real)).sum())

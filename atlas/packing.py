@@ -1,0 +1,143 @@
+"""Gaussians to an atlas and back (paper sections 4 and 5)."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from atlas import gates
+from atlas.config import AtlasConfig
+from atlas.errors import AtlasError
+from atlas.gaussians import FloatArray, Gaussians
+from atlas.padding import place, prune
+from atlas.plane import plane_indices
+from atlas.smoothness import smoothness
+from atlas.sphere import fibonacci_sphere
+
+CHANNELS = 16
+OFFSET = slice(0, 3)
+ALBEDO = slice(4, 7)
+SCALE = slice(8, 11)
+QUATERNION = slice(12, 16)
+OPACITY_COPIES = (3, 7, 11)
+
+# Fewer have no neighbours to speak of, and no object looks like that.
+MIN_GAUSSIANS = 8
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """An atlas, where its cells came from, and its numbers.
+
+    Attributes:
+        array: float32 [size, size, 16]: offset to the sphere point 3, opacity; albedo 3, opacity; scale 3,
+            opacity; quaternion wxyz 4. Activated values, as in `Gaussians`.
+        source: int64 [size, size], the row of the packed Gaussians in each cell; -1 where it is padding.
+        stats: flat numbers for a record: n_gaussians (in the atlas), n_padded, n_dropped, transport_cost,
+            transport_gap, transport_seconds (CPU, with the padding), smoothness, smoothness_appearance,
+            round_trip_error, and pad, layout, dtype, size.
+    """
+
+    array: FloatArray
+    source: npt.NDArray[np.int64]
+    stats: dict[str, float | int | str]
+
+    def to_bytes(self) -> bytes:
+        """The .npy file in the configured dtype; the same atlas always gives the same bytes."""
+        buffer = io.BytesIO()
+        np.save(buffer, self.array.astype(str(self.stats["dtype"])))
+        return buffer.getvalue()
+
+
+def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
+    """Build the atlas of one object, and refuse it if it is not a good one.
+
+    Args:
+        gaussians: at least 8; above size^2 those of smallest mean scale are dropped.
+        config: defaults to `AtlasConfig()`.
+
+    Raises:
+        AtlasError: too few Gaussians, a value out of its range (with the row), or a failed gate.
+        TransportFailed: the solver could not certify its answer.
+        RoughAtlas: neighbours in the atlas are not neighbours in space.
+    """
+    config = config or AtlasConfig()
+    if len(gaussians) < MIN_GAUSSIANS:
+        raise AtlasError(f"an atlas needs at least {MIN_GAUSSIANS} Gaussians, got {len(gaussians)}")
+    gates.check_gaussians(gaussians)
+    cells = config.size**2
+    kept = prune(gaussians, cells)
+    chosen = gaussians[kept]
+    sphere = fibonacci_sphere(cells)
+    plane = plane_indices(config.size)
+
+    started = time.thread_time()
+    placement = place(chosen, sphere, config.pad)
+    seconds = time.thread_time() - started
+
+    source, live, points = placement.source[plane], placement.live[plane], sphere[plane]
+    array = np.empty((cells, CHANNELS), np.float32)
+    array[:, OFFSET] = chosen.means[source].astype(np.float64) - points
+    array[:, ALBEDO] = chosen.colors[source]
+    array[:, SCALE] = chosen.scales[source]
+    array[:, QUATERNION] = chosen.quats[source]
+    array[:, OPACITY_COPIES] = np.where(live, chosen.opacities[source], 0.0)[:, None]
+    array = array.reshape(config.size, config.size, CHANNELS)
+
+    gates.check(array, placement.transport, len(chosen))
+    expected = chosen[source[live]]
+    unpacked = unpack(array, config)
+    measured = smoothness(unpacked, np.argwhere(live.reshape(config.size, config.size)))
+    stats: dict[str, float | int | str] = {
+        "n_gaussians": len(chosen),
+        "n_padded": cells - len(chosen),
+        "n_dropped": len(gaussians) - len(chosen),
+        "transport_cost": placement.transport.primal,
+        "transport_gap": placement.transport.rel_gap,
+        "transport_seconds": seconds,
+        "smoothness": gates.smooth(measured.position, config.min_smoothness),
+        "smoothness_appearance": measured.appearance,
+        "round_trip_error": gates.round_trip(unpacked, expected),
+        "size": config.size,
+        "pad": config.pad,
+        "layout": config.layout,
+        "dtype": config.dtype,
+    }
+    cell_source = np.where(live, kept[source], -1).reshape(config.size, config.size)
+    return Atlas(array, cell_source, stats)
+
+
+def unpack(array: npt.ArrayLike, config: AtlasConfig | None = None) -> Gaussians:
+    """The Gaussians of an atlas, cell by cell along the rows; padding (opacity 0) is left out.
+
+    Args:
+        array: [size, size, 16], float32 or float16, as `pack` makes it; may come from a model, so opacities
+            are the mean of their copies and other values are taken as they are.
+        config: of the atlas; defaults to `AtlasConfig()`.
+
+    Raises:
+        AtlasError: a wrong shape, or NaN or infinity.
+    """
+    config = config or AtlasConfig()
+    values = np.asarray(array, dtype=np.float32)
+    if values.shape != (config.size, config.size, CHANNELS):
+        raise AtlasError(
+            f"an atlas of size {config.size} is [{config.size}, {config.size}, {CHANNELS}], got {values.shape}"
+        )
+    values = values.reshape(-1, CHANNELS)
+    points = fibonacci_sphere(config.size**2)[plane_indices(config.size)]
+    opacities = values[:, OPACITY_COPIES].mean(axis=1, dtype=np.float64).astype(np.float32)
+    # not `> 0`: NaN must come to the check in Gaussians
+    live = opacities != 0
+    values = values[live]
+    return Gaussians(
+        means=(values[:, OFFSET] + points[live]).astype(np.float32),
+        scales=values[:, SCALE],
+        quats=values[:, QUATERNION],
+        opacities=opacities[live],
+        colors=values[:, ALBEDO],
+    )

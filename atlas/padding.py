@@ -1,0 +1,86 @@
+"""Which Gaussian each sphere point carries: too many are pruned, too few are filled up with invisible duplicates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from atlas.errors import AtlasError
+from atlas.gaussians import Gaussians
+from atlas.transport import Assignment, assign
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What stands at each of the N sphere points.
+
+    Attributes:
+        source: row of the Gaussians at each sphere point, [N] int64.
+        live: False where the Gaussian is a duplicate of opacity 0, [N].
+        transport: the assignment of the Gaussians, with its certificate.
+    """
+
+    source: Ints
+    live: Bools
+    transport: Assignment
+
+
+def prune(gaussians: Gaussians, count: int) -> Ints:
+    """Rows of the `count` Gaussians of largest mean scale, ascending; of equals the first rows (paper B.1)."""
+    if len(gaussians) <= count:
+        return np.arange(len(gaussians))
+    order = np.argsort(-_mean_scales(gaussians), kind="stable")
+    return np.sort(order[:count])
+
+
+def place(gaussians: Gaussians, sphere: Floats, pad: str) -> Placement:
+    """Offset M Gaussians to the N sphere points and fill the points that stay empty.
+
+    Duplicates are taken from the smallest mean scale upwards, and again from the start where N - M > M.
+
+    Args:
+        gaussians: M of them, 1 <= M <= N.
+        sphere: [N, 3].
+        pad: "transport", "nearest" or "before", see `AtlasConfig`.
+
+    Raises:
+        TransportFailed: M > N, or the solver could not certify its answer.
+    """
+    means = gaussians.means.astype(np.float64)
+    empty = len(sphere) - len(means)
+    smallest = np.argsort(_mean_scales(gaussians), kind="stable")
+    duplicates = np.resize(smallest, max(empty, 0))
+    if pad == "before":
+        everyone = np.concatenate([np.arange(len(means)), duplicates])
+        transport = assign(means[everyone], sphere)
+        source = np.empty(len(sphere), np.int64)
+        source[transport.indices] = everyone
+        live = np.zeros(len(sphere), np.bool_)
+        live[transport.indices[: len(means)]] = True
+        return Placement(source, live, transport)
+
+    transport = assign(means, sphere)
+    source = np.full(len(sphere), -1)
+    source[transport.indices] = np.arange(len(means))
+    live = source >= 0
+    vacant = np.flatnonzero(~live)
+    if pad == "transport" and empty:
+        source[vacant[assign(means[duplicates], sphere[vacant]).indices]] = duplicates
+    elif pad == "nearest" and empty:
+        occupied = np.flatnonzero(live)
+        _, nearest = cKDTree(sphere[occupied]).query(sphere[vacant])
+        source[vacant] = source[occupied[nearest]]
+    elif empty:
+        raise AtlasError(f"padding {pad!r} is none of transport, nearest, before")
+    return Placement(source, live, transport)
+
+
+def _mean_scales(gaussians: Gaussians) -> Floats:
+    return gaussians.scales.astype(np.float64).mean(axis=1)

@@ -1,0 +1,76 @@
+"""The plane indices: which sphere point each cell of the atlas shows, the same for every object.
+
+The sphere is unrolled equirectangularly and then transported onto the grid (paper section 4). A row of the
+atlas is a longitude about z, from -180 to +180 degrees; a column is a sine of latitude, from +1 to -1; so that
+index files published with the paper's dataset fit: `plane[k] = sphere[plane_indices[k]]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from atlas.errors import AtlasError
+from atlas.sphere import fibonacci_sphere
+from atlas.transport import assign
+
+SHIPPED_SIZE = 128
+SHIPPED = Path(__file__).parent / "data" / "plane_indices_fibonacci_128.npy"
+# Made by `python -m atlas plane OUT.npy`; tests make it again and compare.
+SHIPPED_SHA256 = "660b794e82b00de0b38aedf4ab5e3289b4e1bd10b8867462316ccfcb1114d1d9"
+
+Indices = npt.NDArray[np.int64]
+
+
+def unroll(points: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+    """Unit vectors [n, 3] as (row, column) of a size x size grid, cell centres at whole numbers, [n, 2]."""
+    row = (np.arctan2(points[:, 1], points[:, 0]) / (2.0 * np.pi) + 0.5) * size - 0.5
+    column = (1.0 - points[:, 2]) / 2.0 * size - 0.5
+    return np.stack([row, column], axis=1)
+
+
+def solve_plane_indices(size: int) -> Indices:
+    """Solve the transport of the unrolled sphere onto the grid.
+
+    Args:
+        size: side of the grid; the sphere has size^2 points.
+
+    Returns:
+        int64 [size^2], a permutation: the sorted sphere's point in each cell, row by row.
+    """
+    sphere = unroll(fibonacci_sphere(size * size), size)
+    cells = np.stack(np.divmod(np.arange(size * size), size), axis=1).astype(np.float64)
+    flat = np.zeros((size * size, 1))
+    cell_of_point = assign(np.hstack([sphere, flat]), np.hstack([cells, flat])).indices
+    indices = np.empty(size * size, np.int64)
+    indices[cell_of_point] = np.arange(size * size)
+    return indices
+
+
+@lru_cache(maxsize=4)
+def plane_indices(size: int = SHIPPED_SIZE) -> Indices:
+    """The plane indices of a size: read from the shipped file for 128, solved (and kept) for others.
+
+    Returns:
+        int64 [size^2], read-only.
+
+    Raises:
+        AtlasError: the shipped file is missing or is not the file that was shipped.
+    """
+    indices = _shipped() if size == SHIPPED_SIZE else solve_plane_indices(size)
+    indices.setflags(write=False)
+    return indices
+
+
+def _shipped() -> Indices:
+    mend = f"reinstall the package, or make it again: python -m atlas plane {SHIPPED}"
+    if not SHIPPED.exists():
+        raise AtlasError(f"{SHIPPED} is missing; {mend}")
+    digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
+    if digest != SHIPPED_SHA256:
+        raise AtlasError(f"{SHIPPED} has SHA-256 {digest}, expected {SHIPPED_SHA256}; {mend}")
+    return np.load(SHIPPED, allow_pickle=False).astype(np.int64)
