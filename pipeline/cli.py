@@ -209,9 +209,9 @@ def _verify(args: argparse.Namespace) -> int:
     from pipeline.verify import Checks, verify
 
     storage, run = _opened(args)
-    size = run.atlas.size
+    config = run.atlas
     checks = Checks(
-        main={layout.SPLATS: tasks.check_splats, layout.ATLAS: lambda data: tasks.check_atlas(data, size)},
+        main={layout.SPLATS: tasks.check_splats, layout.ATLAS: lambda data: tasks.check_atlas(data, config)},
         moments=lambda mains: tasks.moments_of(mains, run),
     )
     try:
@@ -220,10 +220,10 @@ def _verify(args: argparse.Namespace) -> int:
         print(f"error: {fault}", file=sys.stderr)
         return 2
     faults = []
-    for fault in verify(storage, run, checks, shards=shards):
-        faults.append(fault)
+    for line in verify(storage, run, checks, shards=shards):
+        faults.append(line)
         if not args.json:
-            print(f"fault: {fault}")
+            print(f"fault: {line}")
     if args.json:
         print(json.dumps({"url": storage.url, "faults": faults}))
     elif not faults:

@@ -15,6 +15,7 @@ from pipeline.errors import BreakerOpen, PipelineError, ShardConflict, Stalled, 
 from pipeline.executor import ATLAS, FIT, PACK, Executor, Task
 from pipeline.identity import Run, shard_rows
 from pipeline.policy import (
+    CONFLICT,
     INFRASTRUCTURE,
     Breaker,
     PolicyConfig,
@@ -23,10 +24,10 @@ from pipeline.policy import (
     Stop,
     deadline_of,
     decide,
+    failed,
 )
 from pipeline.schemas import Facts
 from pipeline.storage import Storage
-from pipeline.tasks import CONFLICT, failed
 
 T = TypeVar("T")
 

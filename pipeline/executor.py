@@ -8,13 +8,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pipeline import tasks
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
-from pipeline.policy import INFRASTRUCTURE, History
+from pipeline.policy import INFRASTRUCTURE, History, failed
 from pipeline.schemas import Facts, message
+from pipeline.storage import StoreConfig
 
 FIT, ATLAS, PACK = "fit", "atlas", "pack"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of a run needs; small, since it travels with each of them."""
+
+    url: str
+    """Of the output."""
+    base: str = ""
+    """Folder or s3 prefix that relative `views` are relative to."""
+    fit_deadline_s: float = 3600.0
+    store: StoreConfig = field(default_factory=StoreConfig)
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,9 @@ class Executor(Protocol):
 class RayExecutor:
     """Tasks as Ray tasks of one CPU, fits with a share of a GPU where the configuration says so."""
 
-    def __init__(self, ray: Any, config: RunConfig, job: tasks.Job) -> None:
+    def __init__(self, ray: Any, config: RunConfig, job: Job) -> None:
+        from pipeline import tasks  # brings torch, which only those who run tasks need
+
         self._ray, self._job, self._gpus = ray, job, config.gpus_per_fit
         # Ray retries nothing: the driver knows which faults deserve it
         plain = {"num_cpus": 1, "max_retries": 0}
@@ -97,17 +111,17 @@ class RayExecutor:
         try:
             return dict(self._ray.get(handle))
         except exceptions.TaskCancelledError as fault:
-            return tasks.failed("timeout", fault)
+            return failed("timeout", fault)
         except exceptions.OutOfMemoryError as fault:
-            return tasks.failed("out_of_memory", fault)
+            return failed("out_of_memory", fault)
         except exceptions.NodeDiedError as fault:
-            return tasks.failed(INFRASTRUCTURE, fault)
+            return failed(INFRASTRUCTURE, fault)
         except exceptions.WorkerCrashedError as fault:
-            return tasks.failed("worker_killed", fault)
+            return failed("worker_killed", fault)
         except exceptions.RayTaskError as fault:
-            return tasks.failed("unknown", fault.cause if isinstance(fault.cause, Exception) else fault)
+            return failed("unknown", fault.cause if isinstance(fault.cause, Exception) else fault)
         except exceptions.RayError as fault:
-            return tasks.failed(INFRASTRUCTURE, fault)
+            return failed(INFRASTRUCTURE, fault)
 
     def cancel(self, handle: Hashable) -> None:
         """See `Executor`."""
@@ -119,7 +133,7 @@ _WORKER_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", 
 
 
 @contextmanager
-def ray_executor(config: RunConfig, job: tasks.Job) -> Iterator[Executor]:
+def ray_executor(config: RunConfig, job: Job) -> Iterator[Executor]:
     """Ray for as long as the context lasts: started on 127.0.0.1, or the cluster at `config.ray.address`.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import identity, layout, report, tasks
 from pipeline.config import RunConfig
 from pipeline.driver import Driver, Summary, committed_shards
-from pipeline.executor import Executor, ray_executor
+from pipeline.executor import Executor, Job, ray_executor
 from pipeline.finalize import finalize, is_finalized
 from pipeline.identity import Run
 from pipeline.manifest import read_manifest
@@ -19,7 +19,7 @@ from pipeline.progress import ProgressBar
 from pipeline.publish import prove_conditional_puts
 from pipeline.storage import Storage, open_storage
 
-Launch = Callable[[RunConfig, tasks.Job], AbstractContextManager[Executor]]
+Launch = Callable[[RunConfig, Job], AbstractContextManager[Executor]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def build(
     committed = committed_shards(storage)
     summary = Summary()
     if any((stage, k) not in committed for stage in stages for k in chosen):
-        job = tasks.Job(storage.url, base, config.policy.fit_deadline_s, config.store)
+        job = Job(storage.url, base, config.policy.fit_deadline_s, config.store)
         with ProgressBar(_objects(run, chosen)) as bar, launch(config, job) as executor:
             driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=bar)
             summary = driver.run()

@@ -29,7 +29,7 @@ RUN = "run.json"
 MANIFEST = "manifest/objects.parquet"
 WORK = "_work/"
 COMMITS = "_commits/"
-PROBES = "_probe/"
+PROBES = "_probe-"
 JOURNAL = "runs/"
 
 MEAN = "atlas_mean.npy"

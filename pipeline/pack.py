@@ -112,9 +112,9 @@ def pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summaris
     if summarise is not None:
         put(layout.moments(shard), summarise(assembled.mains()))
     publish(storage, layout.journal(stage, shard), to_parquet(JOURNAL[stage], entries, checksums=True))
-    record = commit_record(run, stage, shard, assembled.rows, files)
-    publish_exact(storage, layout.commit(stage, shard), (json.dumps(record, indent=1) + "\n").encode())
-    return record
+    commit = commit_record(run, stage, shard, assembled.rows, files)
+    publish_exact(storage, layout.commit(stage, shard), (json.dumps(commit, indent=1) + "\n").encode())
+    return commit
 
 
 def commit_record(

@@ -7,10 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from pipeline.schemas import REASONS
+from pipeline.schemas import REASONS, Facts, message
 
 INFRASTRUCTURE = "infrastructure"
 """What a task reports when the store or the machine failed it; never a reason to quarantine."""
+CONFLICT = "conflict"
+"""What a task reports when it met other bytes than it must under a key; ends the run."""
+
+
+def failed(reason: str, fault: BaseException | str) -> Facts:
+    """The result of a task that did not do its work."""
+    kind = type(fault).__name__ if isinstance(fault, BaseException) else ""
+    return {"status": "failed", "reason": reason, "error_class": kind, "error_message": message(fault)}
 
 
 @dataclass(frozen=True)

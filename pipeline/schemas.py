@@ -49,7 +49,7 @@ _RUN = [("config_digest", _S), ("schema_version", _I)]
 _BBOX = _columns(_F, *(f"bbox_{end}_{axis}" for end in ("min", "max") for axis in "xyz"))
 _FIT = [
     ("seed", _I),
-    *_columns(_I, "n_views", "n_heldout", "n_anchors", "n_gaussians", "n_pruned", "steps"),
+    *_columns(_I, "n_views", "n_heldout", "n_blank", "n_anchors", "n_gaussians", "n_pruned", "steps"),
     *_columns(_F, "loss", "psnr", "psnr_min", "ssim", "ssim_min", "lpips", "lpips_max"),
     *_columns(_S, "metrics_on", "background", "lpips_sha256"),
     *_BBOX,
@@ -62,7 +62,9 @@ def _atlas_columns() -> list[tuple[str, pa.DataType]]:
     return [
         *_columns(_I, "n_gaussians", "n_padded", "n_dropped"),
         *_columns(_F, "transport_cost", "transport_gap", "smoothness", "smoothness_appearance"),
-        *_columns(_F, "roundtrip_error"),
+        *_columns(_F, "round_trip_error"),
+        ("size", _I),
+        *_columns(_S, "pad", "layout", "dtype"),
     ]
 
 
@@ -79,7 +81,7 @@ STATS: dict[str, pa.Schema] = {
 
 _SECONDS = {
     layout.SPLATS: ("seconds_load", "seconds_init", "seconds_fit", "seconds_metrics"),
-    layout.ATLAS: ("seconds_transport", "seconds_pack"),
+    layout.ATLAS: ("transport_seconds",),
 }
 JOURNAL: dict[str, pa.Schema] = {
     stage: pa.schema(

@@ -55,9 +55,8 @@ def status_text(status: dict[str, Any]) -> str:
     """`status_of` for people."""
     lines = [f"{status['url']}: {status['objects']} objects in {status['shards']} shards"]
     for stage, counts in status["stages"].items():
-        lines.append(
-            f"  {stage:7} {counts['objects']:>8} objects done, {counts['shards']} of {status['shards']} shards committed"
-        )
+        shards = f"{counts['shards']} of {status['shards']} shards committed"
+        lines.append(f"  {stage:7} {counts['objects']:>8} objects done, {shards}")
     lines += [f"  quarantined: {count} {reason}" for reason, count in status["quarantined"].items()]
     lines.append("  finalized" if status["finalized"] else "  not finalized")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import uuid
@@ -14,6 +15,7 @@ from pathlib import Path
 from pipeline.errors import NotFound, PipelineError, StorageError, StoreRefused
 
 _TEMPORARY = ".incoming"
+_HOPELESS = PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,11 @@ class LocalStorage(Storage):
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(temporary, path)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
             _sync_folder(path.parent)
-        except FileExistsError:
-            return False
         except OSError as fault:
             raise self._fault(fault, key) from fault
         finally:
@@ -173,11 +176,8 @@ class LocalStorage(Storage):
 
     def delete(self, key: str) -> None:
         """See `Storage`."""
-        path = self._path(key)
         try:
-            path.unlink(missing_ok=True)
-            if path.parent != self.root and not any(path.parent.iterdir()):
-                path.parent.rmdir()
+            self._path(key).unlink(missing_ok=True)
         except OSError as fault:
             raise self._fault(fault, key) from fault
 
@@ -198,7 +198,7 @@ class LocalStorage(Storage):
         where = f"{self.url}/{key}"
         if isinstance(fault, FileNotFoundError):
             return NotFound(f"{where}: no such file")
-        if isinstance(fault, PermissionError | NotADirectoryError | IsADirectoryError) or fault.errno == 30:
+        if isinstance(fault, _HOPELESS) or fault.errno == errno.EROFS:
             return StoreRefused(
                 f"{where}: {fault.strerror}; choose an output that can be written to and read"
             )

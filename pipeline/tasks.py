@@ -10,56 +10,40 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import torch
 
 import atlas
+from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
-from atlas.gaussians import Gaussians
+from atlas.gaussians import Gaussians, canonical_quats
 from atlas.moments import Moments
+from atlas.plane import plane_indices
+from atlas.sphere import fibonacci_sphere
 from fitter import fit_object as fit_views
 from fitter import load_views
 from fitter.config import FitConfig
 from fitter.errors import FitError
 from fitter.lpips import LpipsUnavailable, load_lpips
-from fitter.rasterize import BackendUnavailable
+from fitter.rasterize import BackendUnavailable, rasterization
 from pipeline import inputs, layout, pack, records
 from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflict, StorageError
+from pipeline.executor import Job
 from pipeline.identity import Run, load_cached
-from pipeline.policy import INFRASTRUCTURE, seed_of
+from pipeline.policy import CONFLICT, INFRASTRUCTURE, failed, seed_of
 from pipeline.schemas import FACTS, JOURNAL, OK, QUARANTINED, Facts, known, message
-from pipeline.storage import Storage, StoreConfig, open_storage
-
-CONFLICT = "conflict"
-"""The reason of a task that met other bytes than it must under a key."""
+from pipeline.storage import Storage, open_storage
 
 CHANNELS = (
     "offset_x", "offset_y", "offset_z", "opacity", "red", "green", "blue", "opacity",
     "scale_x", "scale_y", "scale_z", "opacity", "quat_w", "quat_x", "quat_y", "quat_z",
 )  # fmt: skip
 STD_FLOOR = 1e-6
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every task of a run needs; small, since it travels with each of them."""
-
-    url: str
-    """Of the output."""
-    base: str = ""
-    """Folder or s3 prefix that relative `views` are relative to."""
-    fit_deadline_s: float = 3600.0
-    store: StoreConfig = field(default_factory=StoreConfig)
-
-
-def failed(reason: str, fault: BaseException | str) -> Facts:
-    """The result of a task that did not do its work."""
-    kind = type(fault).__name__ if isinstance(fault, BaseException) else ""
-    return {"status": "failed", "reason": reason, "error_class": kind, "error_message": message(fault)}
 
 
 def fit_object(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
@@ -132,7 +116,7 @@ def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
     made = atlas.pack(Gaussians.from_bytes(fit.main(layout.SPLATS)), run.atlas)
     facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], made.stats))
     measured = {**known(JOURNAL[stage], made.stats), "device": "cpu"}
-    records.publish_sample(storage, stage, facts, npy(made.array), watch, measured)
+    records.publish_sample(storage, stage, facts, made.to_bytes(), watch, measured)
     return {"status": OK, "uid": row["uid"]}
 
 
@@ -163,8 +147,8 @@ def npy(array: Any) -> bytes:
     return sink.getvalue()
 
 
-def atlas_array(data: bytes, size: int) -> Any:
-    """An atlas from its .npy file: float32 [size, size, 16], finite, quaternions of norm 1.
+def atlas_array(data: bytes, config: AtlasConfig) -> npt.NDArray[Any]:
+    """An atlas from its .npy file: [size, size, 16] in the configured dtype, finite.
 
     Raises:
         AtlasError: it is not.
@@ -173,11 +157,12 @@ def atlas_array(data: bytes, size: int) -> Any:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, OSError, EOFError) as fault:
         raise AtlasError(f"not a .npy file: {fault}") from fault
-    if array.shape != (size, size, 16) or array.dtype != np.float32:
-        raise AtlasError(f"{array.dtype} {array.shape}, expected float32 {(size, size, 16)}")
+    expected = (config.size, config.size, len(CHANNELS))
+    if array.shape != expected or array.dtype != np.dtype(config.dtype):
+        raise AtlasError(f"{array.dtype} {array.shape}, expected {config.dtype} {expected}")
     if not np.isfinite(array).all():
         raise AtlasError(f"{int((~np.isfinite(array)).sum())} values are not finite")
-    return array
+    return np.asarray(array)
 
 
 def check_splats(data: bytes) -> int:
@@ -185,18 +170,18 @@ def check_splats(data: bytes) -> int:
     return len(Gaussians.from_bytes(data))
 
 
-def check_atlas(data: bytes, size: int) -> int:
+def check_atlas(data: bytes, config: AtlasConfig) -> int:
     """Number of live Gaussians in an .atlas.npy. Raises AtlasError where it is none, or does not unpack."""
-    return len(atlas.unpack(atlas_array(data, size)))
+    return len(atlas.unpack(atlas_array(data, config), config))
 
 
 def moments_of(mains: Iterable[bytes], run: Run) -> bytes:
     """Count, mean and M2 of a shard's atlases."""
-    size = run.atlas.size
-    moments = Moments(size)
+    config = run.atlas
+    moments = Moments(config.size)
     for data in mains:
-        moments.add(atlas_array(data, size))
-    return moments.to_bytes()
+        moments.add(atlas_array(data, config))
+    return bytes(moments.to_bytes())
 
 
 def merged_statistics(shards: Iterable[bytes], run: Run) -> tuple[bytes, bytes]:
@@ -207,12 +192,12 @@ def merged_statistics(shards: Iterable[bytes], run: Run) -> tuple[bytes, bytes]:
     return npy(np.asarray(total.mean(), np.float32)), npy(np.asarray(total.std(STD_FLOOR), np.float32))
 
 
-def representation(config: Any) -> dict[str, Any]:
+def representation(config: AtlasConfig) -> dict[str, Any]:
     """What a reader must know of the arrays, for run.json."""
-    sphere, plane = atlas.lattice(config)
+    sphere, plane = fibonacci_sphere(config.size**2), plane_indices(config.size)
     return {
         "channels": list(CHANNELS),
-        "dtype": "float32",
+        "dtype": config.dtype,
         "sphere_sha256": hashlib.sha256(np.ascontiguousarray(sphere, "<f8").tobytes()).hexdigest(),
         "plane_sha256": hashlib.sha256(np.ascontiguousarray(plane, "<i8").tobytes()).hexdigest(),
     }
@@ -234,3 +219,31 @@ def check_machine(config: FitConfig) -> None:
             load_lpips(config.loss.lpips_net, config.loss.lpips_weights, torch.device("cpu"))
         except LpipsUnavailable as fault:
             raise PipelineError(message(fault)) from fault
+
+
+def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
+    """Compile the kernels that a fit and an atlas need, so that workers find them in the cache.
+
+    Raises:
+        PipelineError: they do not compile, or cannot run here.
+    """
+    rng = np.random.default_rng(0)
+    count = 64
+    device = torch.device("cuda" if config.backend == "gsplat" else "cpu")
+
+    def values(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.uniform(0.1, 0.4, shape).astype(np.float32)).to(device).requires_grad_()
+
+    viewmats, Ks = torch.eye(4, device=device)[None], torch.eye(3, device=device)[None] * 16
+    Ks[:, 2, 2] = 1
+    fields = [values(count, 3), values(count, 4), values(count, 3), values(count), values(count, 3)]
+    try:
+        image, _, _ = rasterization(
+            *fields, viewmats, Ks, 16, 16, backend=None if config.backend == "auto" else config.backend
+        )
+        image.sum().backward()  # type: ignore[no-untyped-call]
+        means, quats, scales, opacities, colors = (t.detach().cpu().numpy() for t in fields)
+        gaussians = Gaussians(means, scales, canonical_quats(quats), opacities, colors)
+        atlas.pack(gaussians, replace(atlas_config, size=8, min_smoothness=0.0))
+    except (BackendUnavailable, AtlasError) as fault:
+        raise PipelineError(message(fault)) from fault

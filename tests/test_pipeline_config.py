@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from fitter.config import ConfigError
+from pipeline.config import RunConfig, digest_of, load
+
+
+def test_a_profile_with_overrides() -> None:
+    config = load("test", ["fit.steps=7", "fit.loss.l1=1", "ray.workers=2", "store.region=eu-west-1", "run.seed=3"])
+    assert (config.fit.steps, config.fit.loss.l1, config.ray.workers) == (7, 1.0, 2)
+    assert (config.store.region, config.run.seed, config.fit.size) == ("eu-west-1", 3, 64)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "test", "fast", "paper"])
+def test_every_profile_that_ships_loads(profile: str) -> None:
+    config = load(profile)
+    assert config.gpus_per_fit == (1.0 if profile in ("fast", "paper") else 0.0)
+
+
+def test_all_tables_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(
+        '[fit]\nsteps = 5\n[atlas]\nsize = 32\n[run]\nshard_size = 4\n[ray]\nworkers = 1\n[policy]\nkills = 2\n'
+        '[store]\nendpoint_url = "http://127.0.0.1:1"\n'
+    )
+    config = load(str(path))
+    assert (config.atlas.size, config.run.shard_size, config.policy.kills) == (32, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("fit.no_such=1", "no_such"), ("nothing.x=1", "nothing"), ("fit.steps", "section.key=value"),
+        ("steps=1", "section.key=value"), ("fit.steps=many", "steps"), ("fit.steps=0", "steps"),
+        ("run.shard_size=0", "shard_size"), ("ray.workers=-1", "workers"), ("policy.kills=true", "kills"),
+        ("fit.steps.x=1", "not a table"), ("ray.address=1", "address"), ("fit.loss=3", "loss"),
+    ],
+)  # fmt: skip
+def test_faults_name_the_field(override: str, word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        load("test", [override])
+
+
+def test_only_what_decides_the_bytes_is_identity() -> None:
+    def digest(*overrides: str) -> str:
+        return digest_of(load("test", overrides).identity())
+
+    assert digest() == digest("ray.workers=7", "policy.kills=9", "store.region=x")
+    assert len({digest(), digest("fit.steps=161"), digest("atlas.size=64"), digest("run.seed=1")}) == 4
+
+
+def test_the_identity_can_be_read_back() -> None:
+    config = load("cpu")
+    assert RunConfig.from_tables(config.identity()).fit == config.fit

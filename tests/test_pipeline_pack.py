@@ -1,0 +1,142 @@
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import fragments, layout, pack, records
+from pipeline.errors import FragmentError, NotFound, ShardConflict
+from pipeline.identity import Run
+from pipeline.schemas import JOURNAL, OK, from_parquet
+from pipeline.storage import LocalStorage, sha256_of
+from pipeline_runs import manifest_row, planned, publish_all
+
+RUN = Run({"config_digest": "d" * 64})
+
+
+def fragment(stage: str, index: int, uid: str, data: bytes | None) -> bytes:
+    row = manifest_row(index, uid)
+    if data is None:
+        facts = records.facts_of(stage, row, RUN, status="quarantined", reason="low_psnr")
+        return fragments.build({f"{uid}.json": pack_json(facts)})
+    facts = records.facts_of(stage, row, RUN, status=OK)
+    return fragments.build(
+        {
+            layout.main_member(stage, uid): data,
+            f"{uid}.json": pack_json(facts),
+            f"{uid}.txt": str(row["caption"]).encode(),
+        }
+    )
+
+
+def pack_json(facts: Any) -> bytes:
+    from pipeline.schemas import to_json
+
+    return to_json(facts)
+
+
+OBJECTS = st.dictionaries(
+    st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True), st.none() | st.binary(max_size=1200), min_size=1, max_size=7
+)
+
+
+@given(st.sampled_from(layout.STAGES), OBJECTS, st.data())
+def test_any_order_and_repetition_of_fragments_gives_the_same_shard(
+    stage: str, objects: dict[str, bytes | None], data: st.DataObject
+) -> None:
+    uids = sorted(objects)
+    found = [(uid, fragment(stage, i, uid, objects[uid])) for i, uid in enumerate(uids)]
+    expected = pack.assemble(stage, 0, uids, found)
+    again = data.draw(st.permutations(found + data.draw(st.lists(st.sampled_from(found), max_size=5))))
+    assert pack.assemble(stage, 0, uids, again) == expected
+    good = [uid for uid in uids if objects[uid] is not None]
+    with tarfile.open(fileobj=io.BytesIO(expected.tar)) as archive:
+        assert [m.name.split(".")[0] for m in archive if m.name.endswith(".txt")] == good
+    assert list(expected.mains()) == [objects[uid] for uid in good]
+    assert [r["uid"] for r in expected.rows] == uids
+    for row in expected.rows:
+        content = objects[str(row["uid"])]
+        if content is None:
+            assert (row["sample"], row["nbytes"], row["sha256"], row["reason"]) == (-1, 0, "", "low_psnr")
+        else:
+            offset, nbytes = int(row["offset"]), int(row["nbytes"])
+            assert expected.tar[offset : offset + nbytes] == content
+            assert row["sha256"] == sha256_of(content)
+
+
+def test_a_missing_fragment_is_named() -> None:
+    with pytest.raises(FragmentError, match="no fragment of b"):
+        pack.assemble(layout.SPLATS, 0, ["a", "b"], [("a", fragment(layout.SPLATS, 0, "a", b"x"))])
+
+
+def test_two_different_fragments_of_one_object_are_refused() -> None:
+    found = [("a", fragment(layout.SPLATS, 0, "a", data)) for data in (b"x", b"y")]
+    with pytest.raises(FragmentError, match="different bytes"):
+        pack.assemble(layout.SPLATS, 0, ["a"], found)
+
+
+def test_a_fragment_of_another_object_is_refused() -> None:
+    with pytest.raises(FragmentError):
+        pack.assemble(layout.SPLATS, 0, ["b"], [("b", fragment(layout.SPLATS, 0, "a", b"x"))])
+
+
+def test_publishing_twice_changes_nothing_and_the_commit_comes_last(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, ["a", "b", "c"])
+    publish_all(storage, run, layout.ATLAS, quarantined={"b"})
+    keys: list[str] = []
+    put = storage.put_if_absent
+    storage.put_if_absent = lambda key, data: (keys.append(key), put(key, data))[1]  # type: ignore[method-assign]
+    first = pack.pack(storage, run, layout.ATLAS, 0, lambda mains: b"".join(mains))
+    assert keys[-1] == layout.commit(layout.ATLAS, 0)
+    before = {e.key: storage.get(e.key) for e in storage.list("")}
+    assert pack.pack(storage, run, layout.ATLAS, 0, lambda mains: b"".join(mains)) == first
+    assert {e.key: storage.get(e.key) for e in storage.list("")} == before
+    assert first == pack.read_commit(storage, layout.ATLAS, 0)
+    assert (first["objects"], first["samples"], first["quarantined"]) == (3, 2, {"bad_input": 1})
+    assert storage.get(layout.moments(0)) == b"data of adata of c"
+    entries = from_parquet(JOURNAL[layout.ATLAS], storage.get(layout.journal(layout.ATLAS, 0))).to_pylist()
+    assert [(e["uid"], e["attempts"], e["status"]) for e in entries] == [
+        ("a", 1, "ok"), ("b", 1, "quarantined"), ("c", 1, "ok"),
+    ]  # fmt: skip
+    assert all(e["host"] and e["started"] > 0 for e in entries)
+
+
+@pytest.mark.parametrize("key", [layout.shard_tar(layout.SPLATS, 0), layout.stats(layout.SPLATS, 0)])
+def test_foreign_bytes_under_a_key_are_a_conflict_and_nothing_is_committed(tmp_path: Path, key: str) -> None:
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, ["a"])
+    publish_all(storage, run, layout.SPLATS)
+    storage.put_if_absent(key, b"something else")
+    with pytest.raises(ShardConflict, match=key):
+        pack.pack(storage, run, layout.SPLATS, 0, None)
+    with pytest.raises(NotFound):
+        pack.read_commit(storage, layout.SPLATS, 0)
+    assert storage.get(key) == b"something else"
+
+
+def test_the_bytes_do_not_depend_on_when_and_where_an_object_was_made(tmp_path: Path) -> None:
+    shards = []
+    for name, attempts in (("one", 1), ("two", 3)):
+        storage = LocalStorage(tmp_path / name)
+        run = planned(storage, ["a", "b"])
+        publish_all(storage, run, layout.SPLATS, attempts=attempts)
+        pack.pack(storage, run, layout.SPLATS, 0, None)
+        shards.append({e.key: storage.get(e.key) for e in storage.list("") if layout.in_dataset(e.key)})
+    assert shards[0] == shards[1]
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=300) | st.sampled_from([b"{}", b"[]", b"null", b'{"schema_version":1}']))
+def test_a_damaged_commit_record_is_an_error_with_a_name(data: bytes) -> None:
+    from pipeline.errors import PipelineError
+
+    class One(LocalStorage):
+        def get(self, key: str) -> bytes:
+            return data
+
+    with pytest.raises(PipelineError, match="commit"):
+        pack.read_commit(One("nowhere"), layout.SPLATS, 0)

@@ -1,0 +1,121 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.policy import (
+    INFRASTRUCTURE,
+    Breaker,
+    History,
+    PolicyConfig,
+    Quarantine,
+    Retry,
+    Stop,
+    decide,
+    ordered_shards,
+    seed_of,
+)
+from pipeline.schemas import REASONS
+
+CONFIG = PolicyConfig()
+
+
+def attempts_until_decided(reason: str) -> tuple[int, object]:
+    history = History()
+    while True:
+        history = history.after(reason)
+        decision = decide(reason, history, CONFIG)
+        if not isinstance(decision, Retry):
+            return history.attempts, decision
+
+
+@pytest.mark.parametrize(
+    ("reason", "attempts"),
+    [
+        ("bad_input", 1), ("missing_views", 1), ("decode_error", 1), ("too_few_gaussians", 1), ("low_psnr", 1),
+        ("rough_atlas", 1), ("transport_failed", 1), ("nan_loss", 2), ("cuda_error", 3), ("worker_killed", 3),
+        ("timeout", 2), ("out_of_memory", 2), ("unknown", 2),
+    ],
+)  # fmt: skip
+def test_each_fault_has_its_own_patience(reason: str, attempts: int) -> None:
+    assert attempts_until_decided(reason) == (attempts, Quarantine(reason))
+
+
+def test_infrastructure_never_condemns_an_object() -> None:
+    attempts, decision = attempts_until_decided(INFRASTRUCTURE)
+    assert attempts == 21
+    assert isinstance(decision, Stop)
+
+
+def test_infrastructure_waits_longer_each_time_up_to_a_limit() -> None:
+    history, pauses = History(), []
+    for _ in range(20):
+        history = history.after(INFRASTRUCTURE)
+        decision = decide(INFRASTRUCTURE, history, CONFIG)
+        assert isinstance(decision, Retry)
+        pauses.append(decision.pause_s)
+    assert pauses == sorted(pauses)
+    assert pauses[0] == CONFIG.pause_s
+    assert pauses[-1] == CONFIG.pause_max_s
+
+
+@given(st.lists(st.sampled_from([*REASONS, INFRASTRUCTURE]), max_size=100))
+def test_every_mixture_of_faults_ends(reasons: list[str]) -> None:
+    history, retries = History(), 0
+    for reason in reasons:
+        history = history.after(reason)
+        if not isinstance(decide(reason, history, CONFIG), Retry):
+            break
+        retries += 1
+    assert retries <= 20 + 2 + 1 + 2 + 1 + 1 + 1  # the sum of all patience
+
+
+def test_a_reason_outside_the_list_is_unknown() -> None:
+    history = History().after("sunspots").after("unknown").after("unknown")
+    assert decide("sunspots", history, CONFIG) == Quarantine("unknown")
+
+
+def test_the_breaker_ignores_a_handful_of_bad_objects() -> None:
+    breaker = Breaker(CONFIG)
+    assert [breaker.finished(True) for _ in range(CONFIG.breaker_window - 1)] == [None] * 199
+
+
+def test_the_breaker_opens_above_a_fifth_of_a_full_window() -> None:
+    breaker = Breaker(CONFIG)
+    for i in range(200):
+        assert breaker.finished(i % 5 == 0) is None
+    assert "41 of the last 200" in str(breaker_after(breaker, [False, True, True]))
+
+
+def breaker_after(breaker: Breaker, quarantined: list[bool]) -> str | None:
+    found = None
+    for one in quarantined:
+        found = found or breaker.finished(one)
+    return found
+
+
+def test_the_breaker_opens_after_ten_infrastructure_faults_in_a_row_only() -> None:
+    breaker = Breaker(CONFIG)
+    assert [breaker.infrastructure() for _ in range(9)] == [None] * 9
+    breaker.finished(False)
+    assert [breaker.infrastructure() for _ in range(9)] == [None] * 9
+    assert breaker.infrastructure() is not None
+
+
+def test_seeds_depend_on_object_and_nan_only() -> None:
+    seeds = {seed_of(s, u, n) for s in (0, 1) for u in ("a", "b") for n in (0, 1)}
+    assert len(seeds) == 8
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert seed_of(0, "a", 0) == seed_of(0, "a", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("3", [3]), ("0-2", [0, 1, 2]), ("4,0-1,1", [0, 1, 4]), (" 1 , 2 ", [1, 2])]
+)
+def test_shards_are_read(text: str, expected: list[int]) -> None:
+    assert ordered_shards(text, 5) == expected
+
+
+@pytest.mark.parametrize("text", ["5", "0-5", "x", "", "1-", "-1", "2-1", "1.5"])
+def test_shards_that_do_not_exist_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="shards"):
+        ordered_shards(text, 5)

@@ -1,0 +1,101 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ShardConflict, StorageError, StoreRefused
+from pipeline.publish import ATTEMPTS, Published, prove_conditional_puts, publish, publish_exact
+from pipeline.storage import Head, LocalStorage, sha256_of
+
+
+class Faulty(LocalStorage):
+    """A store whose first puts and heads fail, before or after the write has happened."""
+
+    def __init__(self, root: Path, puts: list[str], heads: int = 0) -> None:
+        super().__init__(root)
+        self.puts, self.heads = puts, heads
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        fault = self.puts.pop(0) if self.puts else ""
+        if fault == "before":
+            raise StorageError("503")
+        written = super().put_if_absent(key, data)
+        if fault == "after":
+            raise StorageError("the answer was lost")
+        if fault == "retried inside":  # the client's own second try finds the first one's object
+            return False
+        return written
+
+    def head(self, key: str) -> Head | None:
+        if self.heads:
+            self.heads -= 1
+            raise StorageError("503")
+        return super().head(key)
+
+
+def published(storage: LocalStorage, key: str, data: bytes) -> Published:
+    return publish(storage, key, data, pause_s=0)
+
+
+def test_the_first_stands_the_same_is_ours_another_is_adopted(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    assert published(storage, "k", b"a") is Published.WRITTEN
+    assert published(storage, "k", b"a") is Published.OURS
+    assert published(storage, "k", b"b") is Published.ADOPTED
+    assert storage.get("k") == b"a"
+
+
+@pytest.mark.parametrize("fault", ["after", "retried inside"])
+def test_a_write_whose_answer_was_lost_is_recognised_as_ours(tmp_path: Path, fault: str) -> None:
+    assert published(Faulty(tmp_path, [fault]), "k", b"a") is Published.OURS
+
+
+def test_a_lost_answer_to_a_lost_race_is_an_adoption(tmp_path: Path) -> None:
+    LocalStorage(tmp_path).put_if_absent("k", b"theirs")
+    assert published(Faulty(tmp_path, ["after"]), "k", b"ours") is Published.ADOPTED
+
+
+def test_transient_faults_of_both_kinds_are_outlasted(tmp_path: Path) -> None:
+    storage = Faulty(tmp_path, ["before", "after", "before"], heads=2)
+    assert published(storage, "k", b"a") is Published.OURS
+    assert storage.get("k") == b"a"
+
+
+def test_a_store_that_stays_away_is_an_error_with_the_key(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="k: not written after"):
+        published(Faulty(tmp_path, ["before"] * ATTEMPTS), "k", b"a")
+
+
+def test_exact_publication_adopts_the_same_and_never_overwrites(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    assert publish_exact(storage, "k", b"a") == publish_exact(storage, "k", b"a") == Head(1, sha256_of(b"a"))
+    with pytest.raises(ShardConflict, match="k: holds other bytes"):
+        publish_exact(storage, "k", b"b")
+    assert storage.get("k") == b"a"
+
+
+def test_a_store_that_keeps_its_promise_passes_and_is_left_clean(tmp_path: Path) -> None:
+    prove_conditional_puts(LocalStorage(tmp_path))
+    assert list(LocalStorage(tmp_path).list("")) == []
+
+
+def _overwrites(self: LocalStorage, key: str, data: bytes) -> bool:
+    path = self.root / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return True
+
+
+def _overwrites_quietly(self: LocalStorage, key: str, data: bytes) -> bool:
+    there = (self.root / key).exists()
+    _overwrites(self, key, data)
+    return not there
+
+
+@pytest.mark.parametrize("put", [_overwrites, _overwrites_quietly])
+def test_a_store_that_overwrites_is_refused(
+    tmp_path: Path, put: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalStorage, "put_if_absent", put)
+    with pytest.raises(StoreRefused, match="overwrite each other"):
+        prove_conditional_puts(LocalStorage(tmp_path))

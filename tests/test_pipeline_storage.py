@@ -1,0 +1,129 @@
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import NotFound, StorageError, StoreRefused
+from pipeline.storage import Head, LocalStorage, Storage, StoreConfig, open_storage, sha256_of
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return LocalStorage(tmp_path / "out")
+    endpoint = request.getfixturevalue("s3_endpoint")
+    return open_storage(f"s3://bucket/{tmp_path.name}", StoreConfig(endpoint_url=endpoint, max_attempts=2))
+
+
+def test_the_first_writer_wins(storage: Storage) -> None:
+    assert storage.put_if_absent("a/b", b"first")
+    assert not storage.put_if_absent("a/b", b"second")
+    assert storage.get("a/b") == b"first"
+    assert storage.head("a/b") == Head(5, sha256_of(b"first"))
+    assert storage.size("a/b") == 5
+
+
+def test_of_many_writers_at_once_one_wins(storage: Storage) -> None:
+    outcomes: dict[int, bool] = {}
+    start = threading.Barrier(8)
+
+    def write(i: int) -> None:
+        start.wait()
+        outcomes[i] = storage.put_if_absent("key", str(i).encode())
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [i for i, won in outcomes.items() if won]
+    assert len(outcomes) == 8
+    assert len(winners) == 1
+    assert storage.get("key") == str(winners[0]).encode()
+
+
+def test_ranges(storage: Storage) -> None:
+    storage.put_if_absent("k", bytes(range(100)))
+    assert storage.get_range("k", 10, 5) == bytes(range(10, 15))
+    assert storage.get_range("k", 0, 0) == b""
+    with pytest.raises(StorageError, match="expected 20"):
+        storage.get_range("k", 90, 20)
+
+
+def test_listing_is_by_prefix_and_shows_nothing_unfinished(storage: Storage) -> None:
+    for key in ("a/1", "a/2", "ab/3", "top"):
+        storage.put_if_absent(key, b"x" * len(key))
+    assert {e.key for e in storage.list("a/")} == {"a/1", "a/2"}
+    assert {e.key for e in storage.list("a")} == {"a/1", "a/2", "ab/3"}
+    assert {(e.key, e.nbytes) for e in storage.list("")} == {("a/1", 3), ("a/2", 3), ("ab/3", 4), ("top", 3)}
+    assert list(storage.list("none/")) == []
+
+
+def test_more_keys_than_a_page_are_listed(s3_endpoint: str, tmp_path: Path) -> None:
+    storage = open_storage(f"s3://bucket/{tmp_path.name}", StoreConfig(endpoint_url=s3_endpoint))
+    for i in range(1005):
+        storage.put_if_absent(f"many/{i}", b"")
+    assert len(list(storage.list("many/"))) == 1005
+
+
+MISSING: list[Callable[[Storage], object]] = [
+    lambda s: s.get("no/such"),
+    lambda s: s.get_range("no/such", 0, 1),
+    lambda s: s.size("no/such"),
+]
+
+
+@pytest.mark.parametrize("operation", MISSING)
+def test_what_is_missing_is_not_found(storage: Storage, operation: Callable[[Storage], object]) -> None:
+    with pytest.raises(NotFound, match="no/such"):
+        operation(storage)
+    assert storage.head("no/such") is None
+
+
+def test_deleting_is_idempotent(storage: Storage) -> None:
+    storage.put_if_absent("p/x", b"1")
+    storage.delete("p/x")
+    storage.delete("p/x")
+    assert storage.head("p/x") is None
+    assert storage.put_if_absent("p/x", b"2")
+
+
+def test_an_unwritable_place_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreRefused, match="file"):
+        LocalStorage(tmp_path / "file" / "out").put_if_absent("k", b"")
+
+
+def test_keys_stay_inside(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "out")
+    for key in ("../x", "/etc/x", "a/../../x"):
+        with pytest.raises(ValueError, match="leaves"):
+            storage.put_if_absent(key, b"")
+
+
+def test_a_missing_bucket_is_refused(s3_endpoint: str) -> None:
+    storage = open_storage("s3://nobody-has-this/x", StoreConfig(endpoint_url=s3_endpoint))
+    with pytest.raises(StoreRefused, match="NoSuchBucket"):
+        storage.put_if_absent("k", b"")
+
+
+def test_an_unreachable_store_is_a_fault_that_may_pass() -> None:
+    config = StoreConfig(endpoint_url="http://127.0.0.1:9", region="us-east-1", max_attempts=1, connect_timeout_s=1)
+    with pytest.raises(StorageError) as caught:
+        open_storage("s3://bucket/x", config).put_if_absent("k", b"")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/x", "http://host/x", "s3://"])
+def test_other_addresses_are_refused(url: str) -> None:
+    with pytest.raises(StoreRefused):
+        open_storage(url)
+
+
+def test_an_object_without_our_metadata_still_has_a_sha256(s3_endpoint: str, tmp_path: Path) -> None:
+    import boto3
+
+    boto3.client("s3", endpoint_url=s3_endpoint).put_object(Bucket="bucket", Key=f"{tmp_path.name}/k", Body=b"abc")
+    storage = open_storage(f"s3://bucket/{tmp_path.name}", StoreConfig(endpoint_url=s3_endpoint))
+    assert storage.head("k") == Head(3, sha256_of(b"abc"))
