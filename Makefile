@@ -20,7 +20,7 @@ setup: $(STAMP) ## make the environment in .venv/ (once)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[build,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[build,render,dev]'
 	@touch $@
 
 fit-shard: $(STAMP) ## fit a manifest's objects, build their atlases, publish shards: MANIFEST= OUT= PROFILE= SHARD=

@@ -17,7 +17,15 @@ from atlas.blocks import GROUP, LEAF, OPTIONS, best_two, renew
 
 @njit(**OPTIONS)
 def auction(
-    b: Any, bidders: Any, profits: Any, reserves: Any, queue: Any, held: Any, owner: Any, hints: Any, epsilon: Any
+    b: Any,
+    bidders: Any,
+    profits: Any,
+    reserves: Any,
+    queue: Any,
+    held: Any,
+    owner: Any,
+    hints: Any,
+    epsilon: Any,
 ) -> Any:
     """Let the queued bidders bid until each holds a point or is content with its reserve; count the bids.
 

@@ -216,7 +216,9 @@ def leaf_values(b: Any, leaf: Any, x0: Any, x1: Any, x2: Any, values: Any) -> An
 
 
 @njit(inline="always", **OPTIONS)
-def best_two(b: Any, x0: Any, x1: Any, x2: Any, hint: Any, group_bounds: Any, leaf_bounds: Any, values: Any) -> Any:
+def best_two(
+    b: Any, x0: Any, x1: Any, x2: Any, hint: Any, group_bounds: Any, leaf_bounds: Any, values: Any
+) -> Any:
     """The place of highest value to bidder x, that value, and the second highest.
 
     The leaf `hint`, where this bidder found its last best, is read first: it makes the bounds bite.

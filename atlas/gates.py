@@ -83,7 +83,11 @@ def positive_scales(scales: FloatArray) -> float:
 def unit_quaternions(quats: FloatArray) -> float:
     """Quaternions of norm 1 within 1e-5 and w >= 0; the largest error of a norm."""
     error = np.abs(np.linalg.norm(quats.astype(np.float64), axis=1) - 1.0)
-    _no_row("quaternion is not of norm 1 (atlas.gaussians.canonical_quats mends it)", error > MAX_NORM_ERROR, quats)
+    _no_row(
+        "quaternion is not of norm 1 (atlas.gaussians.canonical_quats mends it)",
+        error > MAX_NORM_ERROR,
+        quats,
+    )
     _no_row("quaternion has w < 0 (atlas.gaussians.canonical_quats mends it)", quats[:, 0] < 0, quats)
     return float(error.max())
 

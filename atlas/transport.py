@@ -203,6 +203,14 @@ def _finish(rows: _Side, sites: _Side, reserve: Floats, reach: float, tight: flo
     profits = np.zeros(len(rows.order))
     settle(sites.blocks, rows.points, sites.partner)
     price_out(sites.blocks, rows.points, rows.hints, profits)
+    # A price above what any bidder would pay can fall to that; then of bidders that coincide all are tight.
+    rows.prices[real] = profits[real]
+    settle(rows.blocks, sites.points, held)
+    wanted = np.empty(len(sites.order))
+    price_out(rows.blocks, sites.points, sites.hints, wanted)
+    taken = held[real]
+    sites.prices[taken] = np.minimum(sites.prices[taken], np.maximum(wanted[taken], reserve[taken]))
+    settle(sites.blocks, rows.points, sites.partner)
     released = real[profits[real] - _values(rows, sites, real) > tight]
 
     owner = np.where(sites.real, DUMMY, _FILLING)

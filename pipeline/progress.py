@@ -25,7 +25,7 @@ class ProgressBar:
             bar_format="{desc}{percentage:3.0f}%|{bar}| {postfix}",
         )
         self._started, self._fresh, self._quarantined = time.monotonic(), 0, 0
-        self._show()
+        self._show(0)
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -37,15 +37,13 @@ class ProgressBar:
 
     def opened(self, done: int) -> None:
         """See `Watch`."""
-        self._bar.update(done)
-        self._show()
+        self._show(done)
 
     def finished(self, uid: str, quarantined: bool) -> None:
         """See `Watch`."""
         self._fresh += 1
         self._quarantined += quarantined
-        self._bar.update(1)
-        self._show()
+        self._show(1)
 
     def retried(self, task: Task, reason: str, text: str) -> None:
         """See `Watch`."""
@@ -53,13 +51,15 @@ class ProgressBar:
             "%s failed (%s: %s), attempt %d follows", task.name, reason, text, task.history.attempts + 1
         )
 
-    def _show(self) -> None:
+    def _show(self, done: int) -> None:
+        count = self._bar.n + done
         hours = (time.monotonic() - self._started) / 3600
         rate = self._fresh / hours if self._fresh else 0.0
-        left = self._bar.total - self._bar.n
-        remaining = (
-            f"{tqdm.format_interval(int(3600 * left / rate))} left" if rate else "time left not known yet"
-        )
+        seconds = int(3600 * (self._bar.total - count) / rate) if rate else 0
+        left = f"{tqdm.format_interval(seconds)} left" if rate else "time left not known yet"
         self._bar.set_postfix_str(
-            f"{self._bar.n}/{self._bar.total} objects, {rate:.0f}/h, {self._quarantined} quarantined, {remaining}"
+            f"{count}/{self._bar.total} objects, {rate:.0f}/h, {self._quarantined} quarantined, {left}",
+            refresh=False,
         )
+        self._bar.update(done)
+        self._bar.refresh()

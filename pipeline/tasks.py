@@ -17,12 +17,12 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import torch
+from atlas.moments import Moments
 
 import atlas
 from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
 from atlas.gaussians import Gaussians, canonical_quats
-from atlas.moments import Moments
 from atlas.plane import plane_indices
 from atlas.sphere import fibonacci_sphere
 from fitter import fit_object as fit_views

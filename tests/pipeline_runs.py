@@ -50,5 +50,3 @@ def publish_all(
         for row in shard_rows(storage, shard):
             data = None if row["uid"] in (quarantined or set()) else f"data of {row['uid']}".encode()
             publish_one(storage, run, stage, {**row, "shard": shard}, data=data, attempts=attempts)
-
-

@@ -7,7 +7,9 @@ from pipeline.config import RunConfig, digest_of, load
 
 
 def test_a_profile_with_overrides() -> None:
-    config = load("test", ["fit.steps=7", "fit.loss.l1=1", "ray.workers=2", "store.region=eu-west-1", "run.seed=3"])
+    config = load(
+        "test", ["fit.steps=7", "fit.loss.l1=1", "ray.workers=2", "store.region=eu-west-1", "run.seed=3"]
+    )
     assert (config.fit.steps, config.fit.loss.l1, config.ray.workers) == (7, 1.0, 2)
     assert (config.store.region, config.run.seed, config.fit.size) == ("eu-west-1", 3, 64)
 
@@ -21,7 +23,7 @@ def test_every_profile_that_ships_loads(profile: str) -> None:
 def test_all_tables_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(
-        '[fit]\nsteps = 5\n[atlas]\nsize = 32\n[run]\nshard_size = 4\n[ray]\nworkers = 1\n[policy]\nkills = 2\n'
+        "[fit]\nsteps = 5\n[atlas]\nsize = 32\n[run]\nshard_size = 4\n[ray]\nworkers = 1\n[policy]\nkills = 2\n"
         '[store]\nendpoint_url = "http://127.0.0.1:1"\n'
     )
     config = load(str(path))

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from pipeline import fragments
 from pipeline.errors import FragmentError
 
-NAMES = st.text("abcXYZ019_-.", min_size=1, max_size=150).filter(lambda n: n not in (".", "..") and n.strip("."))
+NAMES = st.text("abcXYZ019_-.", min_size=1, max_size=150).filter(
+    lambda n: n not in (".", "..") and n.strip(".")
+)
 MEMBERS = st.dictionaries(NAMES, st.binary(max_size=1500), min_size=1, max_size=5)
 
 

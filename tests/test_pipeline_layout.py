@@ -18,7 +18,11 @@ def test_no_two_purposes_share_a_key() -> None:
     keys = [layout.RUN, layout.MANIFEST, *layout.FINAL]
     for stage in layout.STAGES:
         keys += [layout.shard_tar(stage, 0), layout.stats(stage, 0), layout.journal(stage, 0)]
-        keys += [layout.commit(stage, 0), layout.fragment(stage, 0, "a"), layout.run_record(stage, 0, "a", "0" * 64)]
+        keys += [
+            layout.commit(stage, 0),
+            layout.fragment(stage, 0, "a"),
+            layout.run_record(stage, 0, "a", "0" * 64),
+        ]
     keys.append(layout.moments(0))
     assert len(set(keys)) == len(keys)
     for a in keys:
@@ -41,10 +45,17 @@ def test_unknown_stages_and_negative_shards_are_refused() -> None:
 def test_scratch_and_journal_are_no_part_of_the_dataset() -> None:
     assert layout.in_dataset(layout.RUN)
     assert layout.in_dataset(layout.commit(layout.ATLAS, 3))
-    for key in (layout.fragment(layout.SPLATS, 0, "a"), layout.journal(layout.ATLAS, 0), layout.SUMS, layout.SUCCESS):
+    for key in (
+        layout.fragment(layout.SPLATS, 0, "a"),
+        layout.journal(layout.ATLAS, 0),
+        layout.SUMS,
+        layout.SUCCESS,
+    ):
         assert not layout.in_dataset(key)
 
 
-@pytest.mark.parametrize("key", ["_commits/splats/x.json", "_commits/other/000001.json", "x_commits/splats/1.json", ""])
+@pytest.mark.parametrize(
+    "key", ["_commits/splats/x.json", "_commits/other/000001.json", "x_commits/splats/1.json", ""]
+)
 def test_other_keys_are_no_commits(key: str) -> None:
     assert layout.parse_commit(key) is None

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline_runs import manifest_row, planned, publish_all
 
 from pipeline import fragments, layout, pack, records
 from pipeline.errors import FragmentError, NotFound, ShardConflict
 from pipeline.identity import Run
 from pipeline.schemas import JOURNAL, OK, from_parquet
 from pipeline.storage import LocalStorage, sha256_of
-from pipeline_runs import manifest_row, planned, publish_all
 
 RUN = Run({"config_digest": "d" * 64})
 
@@ -39,7 +39,10 @@ def pack_json(facts: Any) -> bytes:
 
 
 OBJECTS = st.dictionaries(
-    st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True), st.none() | st.binary(max_size=1200), min_size=1, max_size=7
+    st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True),
+    st.none() | st.binary(max_size=1200),
+    min_size=1,
+    max_size=7,
 )
 
 

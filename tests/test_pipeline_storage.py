@@ -109,7 +109,9 @@ def test_a_missing_bucket_is_refused(s3_endpoint: str) -> None:
 
 
 def test_an_unreachable_store_is_a_fault_that_may_pass() -> None:
-    config = StoreConfig(endpoint_url="http://127.0.0.1:9", region="us-east-1", max_attempts=1, connect_timeout_s=1)
+    config = StoreConfig(
+        endpoint_url="http://127.0.0.1:9", region="us-east-1", max_attempts=1, connect_timeout_s=1
+    )
     with pytest.raises(StorageError) as caught:
         open_storage("s3://bucket/x", config).put_if_absent("k", b"")
     assert "secret" not in str(caught.value)
@@ -124,6 +126,8 @@ def test_other_addresses_are_refused(url: str) -> None:
 def test_an_object_without_our_metadata_still_has_a_sha256(s3_endpoint: str, tmp_path: Path) -> None:
     import boto3
 
-    boto3.client("s3", endpoint_url=s3_endpoint).put_object(Bucket="bucket", Key=f"{tmp_path.name}/k", Body=b"abc")
+    boto3.client("s3", endpoint_url=s3_endpoint).put_object(
+        Bucket="bucket", Key=f"{tmp_path.name}/k", Body=b"abc"
+    )
     storage = open_storage(f"s3://bucket/{tmp_path.name}", StoreConfig(endpoint_url=s3_endpoint))
     assert storage.head("k") == Head(3, sha256_of(b"abc"))
