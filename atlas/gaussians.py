@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -71,7 +72,7 @@ class Gaussians:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return cls(**{name: archive[name] for name in _TAILS})
-        except (ValueError, KeyError, OSError, EOFError) as fault:
+        except (ValueError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as fault:
             raise AtlasError(f"not a Gaussians npz file: {fault}") from fault
 
     def save(self, path: str | Path) -> None:

@@ -80,13 +80,13 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
     seconds = time.thread_time() - started
 
     source, live, points = placement.source[plane], placement.live[plane], sphere[plane]
-    array = np.empty((cells, CHANNELS), np.float32)
-    array[:, OFFSET] = chosen.means[source].astype(np.float64) - points
-    array[:, ALBEDO] = chosen.colors[source]
-    array[:, SCALE] = chosen.scales[source]
-    array[:, QUATERNION] = chosen.quats[source]
-    array[:, OPACITY_COPIES] = np.where(live, chosen.opacities[source], 0.0)[:, None]
-    array = array.reshape(config.size, config.size, CHANNELS)
+    flat = np.empty((cells, CHANNELS), np.float32)
+    flat[:, OFFSET] = chosen.means[source].astype(np.float64) - points
+    flat[:, ALBEDO] = chosen.colors[source]
+    flat[:, SCALE] = chosen.scales[source]
+    flat[:, QUATERNION] = chosen.quats[source]
+    flat[:, OPACITY_COPIES] = np.where(live, chosen.opacities[source], 0.0)[:, None]
+    array = flat.reshape(config.size, config.size, CHANNELS)
 
     gates.check(array, placement.transport, len(chosen))
     expected = chosen[source[live]]
@@ -123,11 +123,7 @@ def unpack(array: npt.ArrayLike, config: AtlasConfig | None = None) -> Gaussians
         AtlasError: a wrong shape, or NaN or infinity.
     """
     config = config or AtlasConfig()
-    values = np.asarray(array, dtype=np.float32)
-    if values.shape != (config.size, config.size, CHANNELS):
-        raise AtlasError(
-            f"an atlas of size {config.size} is [{config.size}, {config.size}, {CHANNELS}], got {values.shape}"
-        )
+    values = check_array(array, config)
     values = values.reshape(-1, CHANNELS)
     points = fibonacci_sphere(config.size**2)[plane_indices(config.size)]
     opacities = values[:, OPACITY_COPIES].mean(axis=1, dtype=np.float64).astype(np.float32)
@@ -141,3 +137,18 @@ def unpack(array: npt.ArrayLike, config: AtlasConfig | None = None) -> Gaussians
         opacities=opacities[live],
         colors=values[:, ALBEDO],
     )
+
+
+def check_array(array: npt.ArrayLike, config: AtlasConfig) -> FloatArray:
+    """The array as float32 [size, size, 16].
+
+    Raises:
+        AtlasError: a wrong shape, or NaN or infinity.
+    """
+    values = np.asarray(array, dtype=np.float32)
+    if values.shape != (config.size, config.size, CHANNELS):
+        raise AtlasError(
+            f"an atlas of size {config.size} is [{config.size}, {config.size}, {CHANNELS}], got {values.shape}"
+        )
+    gates.finite(values.reshape(-1, CHANNELS))
+    return values

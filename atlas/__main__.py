@@ -1,0 +1,118 @@
+"""`python -m atlas FIT.npz ATLAS.npy`: the atlas of one fit, and what else is done with single atlases."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atlas.config import AtlasConfig
+from atlas.errors import AtlasError
+from atlas.gaussians import Gaussians
+from atlas.packing import pack, unpack
+from atlas.picture import sheet
+from atlas.plane import SHIPPED_SIZE, solve_plane_indices
+from atlas.ply import read_ply, write_ply
+
+_CHOICES = ("size", "pad", "layout", "dtype", "min_smoothness")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m atlas",
+        description="Atlases of single objects. `python -m atlas FIT ATLAS.npy` is short for `pack`.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    verb = verbs.add_parser("pack", help="Gaussians to an atlas")
+    verb.add_argument(
+        "source", metavar="FIT", type=Path, help=".npz of `python -m fitter`, or a .ply of splats"
+    )
+    verb.add_argument("out", metavar="ATLAS.npy", type=Path)
+    for field in fields(AtlasConfig):
+        if field.name in _CHOICES:
+            kind = {"int": int, "float": float, "str": str}[str(field.type)]
+            verb.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+    verb.set_defaults(call=_pack)
+
+    verb = verbs.add_parser("unpack", help="an atlas to Gaussians")
+    verb.add_argument("source", metavar="ATLAS.npy", type=Path)
+    verb.add_argument("out", metavar="OUT", type=Path, help=".npz, or .ply for a viewer of splats")
+    verb.set_defaults(call=_unpack)
+
+    verb = verbs.add_parser("show", help="an atlas to a picture of its channels")
+    verb.add_argument("source", metavar="ATLAS.npy", type=Path)
+    verb.add_argument("out", metavar="OUT.png", type=Path)
+    verb.set_defaults(call=_show)
+
+    verb = verbs.add_parser("plane", help="solve the plane indices again")
+    verb.add_argument("out", metavar="OUT.npy", type=Path)
+    verb.add_argument("--size", type=int, default=SHIPPED_SIZE, help=f"side (default: {SHIPPED_SIZE})")
+    verb.set_defaults(call=_plane, source=None)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 done, 1 a fault of the object or a file (one line on stderr), 2 usage."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) >= 2 and given[0].endswith((".npz", ".ply")):
+        given = ["pack", *given]
+    options = _parser().parse_args(given)
+    try:
+        options.call(options)
+    except (AtlasError, OSError) as fault:
+        sys.stderr.write(f"error: {options.source or options.out}: {fault}\n")
+        return 1
+    return 0
+
+
+def _read(path: Path) -> Gaussians:
+    data = path.read_bytes()
+    return read_ply(data) if path.suffix == ".ply" else Gaussians.from_bytes(data)
+
+
+def _load(path: Path) -> tuple[Any, AtlasConfig]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as fault:
+        raise AtlasError(f"not a .npy file: {fault}") from fault
+    if not isinstance(array, np.ndarray) or array.ndim != 3:
+        raise AtlasError("not an atlas [size, size, 16]")
+    return array, AtlasConfig(size=array.shape[0])
+
+
+def _pack(options: argparse.Namespace) -> None:
+    config = AtlasConfig(**{name: getattr(options, name) for name in _CHOICES})
+    made = pack(_read(options.source), config)
+    options.out.write_bytes(made.to_bytes())
+    s = made.stats
+    sys.stdout.write(
+        f"{options.out}: {s['n_gaussians']} Gaussians, {s['n_padded']} cells padded, {s['n_dropped']} dropped, "
+        f"transport gap {s['transport_gap']:.1e} in {s['transport_seconds']:.2f} s, "
+        f"smoothness {s['smoothness']:.3f}\n"
+    )
+
+
+def _unpack(options: argparse.Namespace) -> None:
+    gaussians = unpack(*_load(options.source))
+    options.out.write_bytes(write_ply(gaussians) if options.out.suffix == ".ply" else gaussians.to_bytes())
+    sys.stdout.write(f"{options.out}: {len(gaussians)} Gaussians\n")
+
+
+def _show(options: argparse.Namespace) -> None:
+    options.out.write_bytes(sheet(*_load(options.source)))
+
+
+def _plane(options: argparse.Namespace) -> None:
+    sink = io.BytesIO()
+    np.save(sink, solve_plane_indices(options.size).astype("<i4"))
+    options.out.write_bytes(sink.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

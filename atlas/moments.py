@@ -1,0 +1,159 @@
+"""Statistics of many atlases that can be gathered in parts and merged: what standardising needs (section 5)."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+import numpy.typing as npt
+
+from atlas.errors import AtlasError
+
+CHANNELS = 16
+
+# Quantiles come from a histogram over the leading 12 of a float16's 16 bits: sign, exponent, 6 bits of mantissa.
+# Counts merge exactly, in any order, and a quantile is right to 1/64 of its value.
+_BINS = 4096
+_DROPPED_BITS = 4
+
+Floats = npt.NDArray[np.float64]
+
+
+class Moments:
+    """Count, mean and sum of squared deviations per pixel and channel; range and histogram per channel.
+
+    Merged by Chan's formula in float64, so however the atlases are divided the answer is the same to 1e-12.
+
+    Attributes:
+        count: how many atlases.
+        lowest, highest: float64 [16]; infinite while there are none.
+        histogram: int64 [16, 4096], cells per bin.
+    """
+
+    def __init__(self, size: int) -> None:
+        shape = (size, size, CHANNELS)
+        self.count = 0
+        self._mean, self._m2 = np.zeros(shape), np.zeros(shape)
+        self.lowest, self.highest = np.full(CHANNELS, np.inf), np.full(CHANNELS, -np.inf)
+        self.histogram = np.zeros((CHANNELS, _BINS), np.int64)
+
+    def add(self, atlas: npt.NDArray[np.floating]) -> None:
+        """Count one atlas, [size, size, 16], finite."""
+        values = np.asarray(atlas, np.float64)
+        self._check_shape(values.shape)
+        if not np.isfinite(values).all():
+            raise AtlasError("statistics of values that are not finite")
+        self.count += 1
+        delta = values - self._mean
+        self._mean += delta / self.count
+        self._m2 += delta * (values - self._mean)
+        flat = values.reshape(-1, CHANNELS)
+        self.lowest = np.minimum(self.lowest, flat.min(axis=0))
+        self.highest = np.maximum(self.highest, flat.max(axis=0))
+        for channel, codes in enumerate(_codes(flat).T):
+            self.histogram[channel] += np.bincount(codes, minlength=_BINS)
+
+    def merge(self, other: Moments) -> None:
+        """Count what `other` counted."""
+        self._check_shape(other._mean.shape)
+        total = self.count + other.count
+        if total == 0:
+            return
+        delta = other._mean - self._mean
+        self._mean += delta * (other.count / total)
+        self._m2 += other._m2 + delta * delta * (self.count * other.count / total)
+        self.count = total
+        self.lowest = np.minimum(self.lowest, other.lowest)
+        self.highest = np.maximum(self.highest, other.highest)
+        self.histogram += other.histogram
+
+    def mean(self) -> Floats:
+        """Mean per pixel and channel, [size, size, 16]."""
+        self._check_count()
+        return self._mean.copy()
+
+    def std(self, floor: float = 0.0) -> Floats:
+        """Standard deviation (of the whole dataset, not a sample) per pixel and channel, at least `floor`."""
+        self._check_count()
+        return np.asarray(np.maximum(np.sqrt(self._m2 / self.count), floor))
+
+    def quantiles(self, fractions: npt.ArrayLike) -> Floats:
+        """Per channel the values below which these fractions of all cells lie, to 1/64 of the value.
+
+        Args:
+            fractions: in [0, 1], [Q].
+
+        Returns:
+            [16, Q].
+        """
+        self._check_count()
+        wanted = np.asarray(fractions, np.float64)
+        cumulative = self.histogram.cumsum(axis=1)
+        ranks = wanted * (cumulative[0, -1] - 1)
+        bins = np.stack([np.searchsorted(row, ranks, side="right") for row in cumulative])
+        return np.clip(_CENTRES[bins], self.lowest[:, None], self.highest[:, None])
+
+    def to_bytes(self) -> bytes:
+        """The uncompressed npz file; the same statistics always give the same bytes."""
+        sink = io.BytesIO()
+        np.savez(
+            sink, count=np.int64(self.count), mean=self._mean, m2=self._m2,
+            lowest=self.lowest, highest=self.highest, histogram=self.histogram,
+        )  # fmt: skip
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Moments:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            AtlasError: the bytes are no such npz file.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                mean = archive["mean"]
+                moments = cls(mean.shape[0])
+                moments._check_shape(mean.shape)
+                moments.count = int(archive["count"])
+                moments._mean, moments._m2 = mean, archive["m2"]
+                moments.lowest, moments.highest = archive["lowest"], archive["highest"]
+                moments.histogram = archive["histogram"]
+                return moments
+        except (
+            ValueError,
+            KeyError,
+            OSError,
+            EOFError,
+            IndexError,
+            AttributeError,
+            zipfile.BadZipFile,
+        ) as fault:
+            raise AtlasError(f"not an npz file of moments: {fault}") from fault
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self._mean.shape:
+            raise AtlasError(f"statistics of atlases {self._mean.shape} cannot take one of {shape}")
+
+    def _check_count(self) -> None:
+        if self.count == 0:
+            raise AtlasError("no atlas was counted, so there are no statistics")
+
+
+def _codes(values: Floats) -> npt.NDArray[np.int64]:
+    """The bin of each value, in the values' order; what float16 cannot hold goes to its largest."""
+    largest = float(np.finfo(np.float16).max)
+    bits = np.clip(values, -largest, largest).astype(np.float16).view(np.uint16).astype(np.int64)
+    # as sign and magnitude; negative values count downwards from the middle
+    ordered = np.where(bits & 0x8000, 0x7FFF - (bits & 0x7FFF), bits + 0x8000)
+    return np.asarray(ordered >> _DROPPED_BITS, np.int64)
+
+
+def _centres() -> Floats:
+    """The middle of each bin, as a value."""
+    ordered = np.arange(_BINS) * (1 << _DROPPED_BITS) + (1 << (_DROPPED_BITS - 1))
+    bits = np.where(ordered < 0x8000, 0x8000 | (0x7FFF - ordered), ordered - 0x8000)
+    return np.nan_to_num(bits.astype(np.uint16).view(np.float16).astype(np.float64))
+
+
+_CENTRES = _centres()
