@@ -239,15 +239,16 @@ def best_two(
             bound_leaves(b, g, x0, x1, x2, leaf_bounds)
             for e in range(GROUP):
                 leaf = g * GROUP + e
-                if leaf_bounds[e] > second and leaf != hint:
-                    if leaf_values(b, leaf, x0, x1, x2, values) > second:
-                        for k in range(LEAF):
-                            t = values[k]
-                            if t > second:
-                                if t > best:
-                                    second, best, place = best, t, leaf * LEAF + k
-                                else:
-                                    second = t
+                if leaf == hint or leaf_bounds[e] <= second:
+                    continue
+                if leaf_values(b, leaf, x0, x1, x2, values) > second:
+                    for k in range(LEAF):
+                        t = values[k]
+                        if t > second:
+                            if t > best:
+                                second, best, place = best, t, leaf * LEAF + k
+                            else:
+                                second = t
     return place, best, second
 
 

@@ -42,7 +42,7 @@ def check_gaussians(gaussians: Gaussians) -> None:
 
 
 def _no_row(fault: str, bad: npt.NDArray[np.bool_], values: FloatArray) -> None:
-    rows = bad.reshape(len(bad), -1).any(axis=1)
+    rows = np.asarray(bad.reshape(len(bad), -1).any(axis=1))
     if rows.any():
         row = int(rows.argmax())
         raise AtlasError(f"{fault}: row {row} of {len(rows)} has {values[row]} ({int(rows.sum())} such rows)")

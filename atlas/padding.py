@@ -83,4 +83,5 @@ def place(gaussians: Gaussians, sphere: Floats, pad: str) -> Placement:
 
 
 def _mean_scales(gaussians: Gaussians) -> Floats:
-    return gaussians.scales.astype(np.float64).mean(axis=1)
+    means: Floats = gaussians.scales.astype(np.float64).mean(axis=1)
+    return means

@@ -73,4 +73,5 @@ def _shipped() -> Indices:
     digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
     if digest != SHIPPED_SHA256:
         raise AtlasError(f"{SHIPPED} has SHA-256 {digest}, expected {SHIPPED_SHA256}; {mend}")
-    return np.load(SHIPPED, allow_pickle=False).astype(np.int64)
+    indices: Indices = np.load(SHIPPED, allow_pickle=False).astype(np.int64)
+    return indices

@@ -186,13 +186,15 @@ def _phase(rows: _Side, sites: _Side, reserve: Floats, epsilon: float) -> None:
     queue = np.flatnonzero(rows.real)
     no_reserve = np.full(len(rows.order), -np.inf)
     auction(
-        sites.blocks, rows.points, rows.prices, no_reserve, queue, rows.partner, sites.partner, rows.hints, epsilon
+        sites.blocks, rows.points, rows.prices, no_reserve, queue,
+        rows.partner, sites.partner, rows.hints, epsilon,
     )  # fmt: skip
     unheld = np.flatnonzero((sites.partner == FREE) & sites.real)
     if len(unheld):
         settle(rows.blocks, sites.points, rows.partner)
         auction(
-            rows.blocks, sites.points, sites.prices, reserve, unheld, sites.partner, rows.partner, sites.hints, epsilon
+            rows.blocks, sites.points, sites.prices, reserve, unheld,
+            sites.partner, rows.partner, sites.hints, epsilon,
         )  # fmt: skip
 
 
@@ -243,4 +245,5 @@ def _certify(rows: _Side, sites: _Side, reserve: Floats) -> tuple[Ints, float]:
 def _values(rows: _Side, sites: _Side, real: Ints) -> Floats:
     """What each row gets from the place that it holds, at its price."""
     taken = rows.partner[real]
-    return (rows.points[real] * sites.points[taken]).sum(axis=1) - sites.prices[taken]
+    values: Floats = (rows.points[real] * sites.points[taken]).sum(axis=1) - sites.prices[taken]
+    return values
