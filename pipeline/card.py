@@ -41,6 +41,7 @@ Each object is a set of 3D Gaussians fitted to its renders (`splats/`) and the s
 | PSNR on white ({metrics_on}) | {psnr} |
 | SSIM | {ssim} |
 | smoothness | {smoothness} |
+| atlas rendered against its fit | {atlas_psnr} |
 
 ## Licences
 
@@ -89,6 +90,7 @@ def card_of(run: Run, rows: list[Facts], index: dict[str, Any]) -> str:
         psnr=_spread(good, "psnr", ".2f", " dB"),
         ssim=_spread(good, "ssim", ".4f"),
         smoothness=_spread(good, "smoothness", ".3f"),
+        atlas_psnr=_spread(good, "atlas_psnr", ".1f", " dB"),
         licences=_counts((str(r["license"]) or "not stated" for r in good), "licence"),
         quarantined=_counts((str(r["reason"]) for r in rows if r["status"] != OK), "reason")
         + f"\nDetails: `{layout.QUARANTINE}`.",

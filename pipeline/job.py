@@ -92,7 +92,7 @@ def build(
     summary = Summary()
     if any((stage, k) not in committed for stage in stages for k in chosen):
         job = Job(storage.url, base, config.policy.fit_deadline_s, config.store)
-        with ProgressBar(_objects(run, chosen)) as bar, launch(config, job) as executor:
+        with launch(config, job) as executor, ProgressBar(_objects(run, chosen)) as bar:
             driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=bar)
             summary = driver.run()
         committed = committed_shards(storage)

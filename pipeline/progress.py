@@ -22,7 +22,8 @@ class ProgressBar:
             total=total,
             unit="object",
             dynamic_ncols=True,
-            bar_format="{desc}{percentage:3.0f}%|{bar}| {postfix}",
+            bar_format="{percentage:3.0f}%|{bar}| {desc}",
+            desc="starting",
         )
         self._started, self._fresh, self._quarantined = time.monotonic(), 0, 0
         self._show(0)
@@ -57,7 +58,7 @@ class ProgressBar:
         rate = self._fresh / hours if self._fresh else 0.0
         seconds = int(3600 * (self._bar.total - count) / rate) if rate else 0
         left = f"{tqdm.format_interval(seconds)} left" if rate else "time left not known yet"
-        self._bar.set_postfix_str(
+        self._bar.set_description_str(
             f"{count}/{self._bar.total} objects, {rate:.0f}/h, {self._quarantined} quarantined, {left}",
             refresh=False,
         )

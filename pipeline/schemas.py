@@ -62,7 +62,7 @@ def _atlas_columns() -> list[tuple[str, pa.DataType]]:
     return [
         *_columns(_I, "n_gaussians", "n_padded", "n_dropped"),
         *_columns(_F, "transport_cost", "transport_gap", "smoothness", "smoothness_appearance"),
-        *_columns(_F, "round_trip_error"),
+        *_columns(_F, "round_trip_error", "atlas_psnr"),
         ("size", _I),
         *_columns(_S, "pad", "layout", "dtype"),
     ]
@@ -201,7 +201,8 @@ def from_parquet(schema: pa.Schema, data: bytes) -> pa.Table:
         PipelineError: not a Parquet file, damaged, or of another schema.
     """
     try:
-        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        # not pq.read_table: its threads may outlive the interpreter, and then abort the process
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
     except (pa.ArrowException, OSError) as fault:
         raise PipelineError(f"not a readable Parquet file: {message(fault)}") from fault
     names = [(f.name, f.type) for f in table.schema]

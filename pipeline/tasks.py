@@ -1,7 +1,8 @@
 """The bodies of the tasks: a row of the manifest in, bytes into the store and a flat dict out.
 
-The only file of this room that knows fitter and atlas. Plain functions: `pipeline.executor` makes Ray tasks of
-them. They raise nothing: a fault comes back as a dict with its reason, and the driver decides what follows.
+With `pipeline.fidelity` the only file of this room that knows fitter and atlas. Plain functions, of which
+`pipeline.executor` makes Ray tasks. They raise nothing: a fault comes back as a dict with its reason, and the
+driver decides what follows.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import torch
-from atlas.moments import Moments
 
 import atlas
 from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
 from atlas.gaussians import Gaussians, canonical_quats
+from atlas.moments import Moments
 from atlas.plane import plane_indices
 from atlas.sphere import fibonacci_sphere
 from fitter import fit_object as fit_views
@@ -34,6 +35,7 @@ from fitter.rasterize import BackendUnavailable, rasterization
 from pipeline import inputs, layout, pack, records
 from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflict, StorageError
 from pipeline.executor import Job
+from pipeline.fidelity import atlas_psnr
 from pipeline.identity import Run, load_cached
 from pipeline.policy import CONFLICT, INFRASTRUCTURE, failed, seed_of
 from pipeline.schemas import FACTS, JOURNAL, OK, QUARANTINED, Facts, known, message
@@ -113,10 +115,14 @@ def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
     if not fit.ok:
         records.publish_quarantine(storage, stage, row, run, fit.facts, watch)
         return {"status": QUARANTINED, "uid": row["uid"]}
-    made = atlas.pack(Gaussians.from_bytes(fit.main(layout.SPLATS)), run.atlas)
-    facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], made.stats))
+    gaussians = Gaussians.from_bytes(fit.main(layout.SPLATS))
+    made = atlas.pack(gaussians, run.atlas)
+    data = made.to_bytes()
+    stored = atlas.unpack(atlas_array(data, run.atlas), run.atlas)
+    found = {**known(FACTS[stage], made.stats), "atlas_psnr": atlas_psnr(gaussians, stored)}
+    facts = records.facts_of(stage, row, run, status=OK, **found)
     measured = {**known(JOURNAL[stage], made.stats), "device": "cpu"}
-    records.publish_sample(storage, stage, facts, made.to_bytes(), watch, measured)
+    records.publish_sample(storage, stage, facts, data, watch, measured)
     return {"status": OK, "uid": row["uid"]}
 
 
@@ -236,14 +242,17 @@ def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
 
     viewmats, Ks = torch.eye(4, device=device)[None], torch.eye(3, device=device)[None] * 16
     Ks[:, 2, 2] = 1
-    fields = [values(count, 3), values(count, 4), values(count, 3), values(count), values(count, 3)]
+    means, quats, scales, colors = values(count, 3), values(count, 4), values(count, 3), values(count, 3)
+    opacities = values(count)
+    backend = None if config.backend == "auto" else config.backend
     try:
         image, _, _ = rasterization(
-            *fields, viewmats, Ks, 16, 16, backend=None if config.backend == "auto" else config.backend
+            means, quats, scales, opacities, colors, viewmats, Ks, 16, 16, backend=backend
         )
         image.sum().backward()  # type: ignore[no-untyped-call]
-        means, quats, scales, opacities, colors = (t.detach().cpu().numpy() for t in fields)
-        gaussians = Gaussians(means, scales, canonical_quats(quats), opacities, colors)
+        fields = [t.detach().cpu().numpy() for t in (means, scales, quats, opacities, colors)]
+        fields[2] = canonical_quats(fields[2])
+        gaussians = Gaussians(*fields)
         atlas.pack(gaussians, replace(atlas_config, size=8, min_smoothness=0.0))
     except (BackendUnavailable, AtlasError) as fault:
         raise PipelineError(message(fault)) from fault
