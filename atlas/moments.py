@@ -92,7 +92,7 @@ class Moments:
         cumulative = self.histogram.cumsum(axis=1)
         ranks = wanted * (cumulative[0, -1] - 1)
         bins = np.stack([np.searchsorted(row, ranks, side="right") for row in cumulative])
-        return np.clip(_CENTRES[bins], self.lowest[:, None], self.highest[:, None])
+        return np.asarray(np.clip(_CENTRES[bins], self.lowest[:, None], self.highest[:, None]))
 
     def to_bytes(self) -> bytes:
         """The uncompressed npz file; the same statistics always give the same bytes."""
