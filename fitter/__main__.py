@@ -7,16 +7,17 @@ import sys
 from pathlib import Path
 
 import torch
-from atlas.ply import write_ply
 from tqdm import tqdm
 
 from atlas.errors import AtlasError
+from atlas.ply import write_ply
+from fitter.comparison import comparison
 from fitter.config import ConfigError, FitConfig, load_profile
 from fitter.errors import FitError
 from fitter.fit import fit_object
 from fitter.lpips import LpipsUnavailable
 from fitter.rasterize import BackendUnavailable
-from fitter.views import FORMATS, load_views
+from fitter.views import FORMATS, load_views, split_heldout
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,6 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of the views (default: auto)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE.png", help="also write held-out views above their renders"
+    )
     parser.add_argument("--ply", type=Path, metavar="FILE", help="also write a PLY that 3DGS viewers open")
     return parser
 
@@ -57,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
 
             fit = fit_object(views, config, seed=options.seed, progress=progress)
         fit.gaussians.save(options.out)
+        if options.picture:
+            _, heldout = split_heldout(views, config.heldout_every)
+            options.picture.write_bytes(comparison(heldout if len(heldout) else views, fit.gaussians))
         if options.ply:
             options.ply.write_bytes(write_ply(fit.gaussians))
     except (FitError, AtlasError, ConfigError, LpipsUnavailable, BackendUnavailable, OSError) as fault:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from fitter.views import Views
 
@@ -59,3 +63,16 @@ def ball_views(count: int = 12, size: int = 48, distance: float = 1.6) -> Views:
         np.repeat(K[None], count, 0),
         tuple(f"{i:05d}" for i in range(count)),
     )
+
+
+def write_views(views: Views, folder: Path) -> Path:
+    """The views as a folder with transforms.json, which any reader of renders takes."""
+    folder.mkdir(parents=True)
+    frames = []
+    for name, image, c2w in zip(views.names, views.images, views.c2w, strict=True):
+        Image.fromarray(image).save(folder / f"{name}.png")
+        # OpenGL cameras look along -z with y up
+        frames.append({"file_path": f"{name}.png", "transform_matrix": (c2w * (1, -1, -1, 1)).tolist()})
+    fov = 2 * float(np.arctan(views.width / 2 / views.Ks[0, 0, 0]))
+    (folder / "transforms.json").write_text(json.dumps({"camera_angle_x": fov, "frames": frames}))
+    return folder
