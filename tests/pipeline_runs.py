@@ -1,15 +1,24 @@
-"""Small planned runs and made-up fragments, for tests that need no fits."""
+"""Small planned runs: of made-up fragments for tests that need no fits, and of tiny objects for those that do."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from analytic import ball_views
+from PIL import Image
 
 from manifests import runform
 from manifests.schema import Row
-from pipeline import identity, records
+from pipeline import identity, layout, records, tasks
 from pipeline.config import RunConfig
+from pipeline.executor import FIT, PACK, Job, Task
 from pipeline.identity import Run, shard_rows
-from pipeline.schemas import OK
+from pipeline.schemas import OK, Facts
 from pipeline.storage import Storage
 
 
@@ -50,3 +59,82 @@ def publish_all(
         for row in shard_rows(storage, shard):
             data = None if row["uid"] in (quarantined or set()) else f"data of {row['uid']}".encode()
             publish_one(storage, run, stage, {**row, "shard": shard}, data=data, attempts=attempts)
+
+
+TINY = (
+    "fit.size=32", "fit.start_size=0", "fit.tau=200", "fit.initial_anchors=60", "fit.steps=100",
+    "fit.relocate_every=10", "fit.growth.adjust_every=10", "atlas.size=16", "atlas.min_smoothness=0.0",
+)  # fmt: skip
+"""Overrides that bring profile `test` to a fraction of a second per object; nothing to look at."""
+
+
+def tiny_arguments() -> list[str]:
+    return ["--profile", "test", *(part for override in TINY for part in ("--set", override))]
+
+
+def write_views(folder: Path, seed: int = 0, count: int = 10, size: int = 32) -> Path:
+    """A ball in its own colours, as GObjaverse lays views out."""
+    views = ball_views(count, size)
+    images = views.images.copy()
+    images[..., :3] = np.roll(images[..., :3], seed, axis=-1) ^ (255 * (seed // 3 % 2))
+    for name, image, c2w in zip(views.names, images, views.c2w, strict=True):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(image).save(folder / name / f"{name}.png")
+        columns = dict(zip(("x", "y", "z", "origin"), c2w[:3].T.tolist(), strict=True))
+        camera = {**columns, "x_fov": 0.6911503, "y_fov": 0.6911503}
+        (folder / name / f"{name}.json").write_text(json.dumps(camera))
+    return folder
+
+
+def write_manifest(folder: Path, uids: Iterable[str], **fields: str) -> Path:
+    """A manifest of objects whose views lie in views/<uid> beside it."""
+    path = folder / "objects.jsonl"
+    rows = [
+        {"uid": uid, "views": f"views/{uid}", "license": "CC0-1.0", "caption": f"a ball: {uid}", **fields}
+        for uid in uids
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+class InProcess:
+    """An `Executor` without Ray: the real tasks, one after the other, each when its result is waited for."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._ended = job, dict[int, Facts]()
+        self.names: list[str] = []
+
+    def slots(self) -> int:
+        return 1
+
+    def submit(self, task: Task) -> int:
+        attempt = task.history.attempts + 1
+        if task.kind == PACK:
+            result = tasks.pack_shard(self._job, task.stage, task.shard)
+        elif task.kind == FIT:
+            result = tasks.fit_object(self._job, task.row, attempt, task.history.count("nan_loss"))
+        else:
+            result = tasks.atlas_object(self._job, task.row, attempt)
+        self.names.append(task.name)
+        self._ended[len(self.names)] = result
+        return len(self.names)
+
+    def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
+        return list(handles)
+
+    def result(self, handle: Hashable) -> Facts:
+        return self._ended.pop(handle)  # type: ignore[arg-type]
+
+    def cancel(self, handle: Hashable) -> None:
+        raise AssertionError("nothing runs long enough here")
+
+
+@contextmanager
+def in_process(config: RunConfig, job: Job) -> Iterator[InProcess]:
+    """In place of `pipeline.executor.ray_executor`."""
+    yield InProcess(job)
+
+
+def dataset(storage: Storage) -> dict[str, bytes]:
+    """Every byte that SHA256SUMS answers for."""
+    return {e.key: storage.get(e.key) for e in storage.list("") if layout.in_dataset(e.key)}

@@ -1,0 +1,238 @@
+"""The whole job as users start it, on Ray: finished, repeated, killed, and with an object that cannot be done."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import webdataset as wds
+from pipeline_runs import dataset, tiny_arguments, write_manifest, write_views
+
+from atlas import AtlasConfig, Gaussians, unpack
+from pipeline import cli, layout
+from pipeline.pack import read_commit
+from pipeline.schemas import JOURNAL, METADATA, QUARANTINE, from_parquet
+from pipeline.storage import LocalStorage
+
+ROOT = Path(__file__).resolve().parents[1]
+GOOD = ["amber", "birch"]
+BROKEN = "broken"
+
+
+def build_arguments(inputs: Path, out: Path) -> list[str]:
+    given = ("--manifest", str(inputs / "objects.jsonl"), "--out", str(out), "--workers", "2")
+    return ["build", *given, *tiny_arguments()]
+
+
+def build_command(inputs: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "pipeline.cli", *build_arguments(inputs, out)]
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two good objects, and one of whose images one is cut off."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for seed, uid in enumerate([*GOOD, BROKEN]):
+        write_views(folder / "views" / uid, seed)
+    image = folder / "views" / BROKEN / "00003" / "00003.png"
+    image.write_bytes(image.read_bytes()[:-60])
+    write_manifest(folder, [*GOOD, BROKEN], category="Food")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStorage, str]:
+    """A run that nothing disturbed, and what it printed."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    done = run(build_command(inputs, out))
+    assert done.returncode == 0, done.stderr
+    return LocalStorage(out), done.stdout
+
+
+def test_the_table_names_every_object_and_says_where_the_result_lies(
+    finished: tuple[LocalStorage, str],
+) -> None:
+    storage, printed = finished
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.split()}
+    for uid in GOOD:
+        n_gaussians, psnr, unit, ssim, smoothness, seconds = lines[uid].split()[1:]
+        assert int(n_gaussians) > 16
+        assert float(psnr) > 5
+        assert unit == "dB"
+        assert max(float(ssim), float(smoothness)) <= 1
+        assert float(seconds) > 0
+    assert "quarantined: decode_error: views/broken: view 00003" in lines[BROKEN]
+    assert f"lies in {storage.url}" in printed
+
+
+def test_the_good_objects_are_there_and_the_broken_one_has_its_reason(
+    finished: tuple[LocalStorage, str],
+) -> None:
+    storage, _ = finished
+    rows = from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist()
+    assert [(r["uid"], r["status"], r["reason"]) for r in rows] == [
+        ("amber", "ok", ""), ("birch", "ok", ""), (BROKEN, "quarantined", "decode_error"),
+    ]  # fmt: skip
+    assert all(r["atlas_psnr"] > 60 for r in rows[:2])
+    assert all((r["category"], r["license"]) == ("Food", "CC0-1.0") for r in rows)
+    given_up = from_parquet(QUARANTINE, storage.get(layout.QUARANTINE)).to_pylist()
+    assert [(r["uid"], r["stage"], r["error_class"]) for r in given_up] == [(BROKEN, "splats", "DecodeError")]
+    assert "2 objects" in storage.get(layout.CARD).decode()
+
+
+def test_verify_finds_every_byte_right(
+    finished: tuple[LocalStorage, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["verify", "--out", finished[0].url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"url": finished[0].url, "faults": []}
+
+
+def test_sha256sums_are_those_of_the_files(finished: tuple[LocalStorage, str]) -> None:
+    storage, _ = finished
+    sums = dict(reversed(line.split("  ")) for line in storage.get(layout.SUMS).decode().splitlines())
+    assert sums == {key: hashlib.sha256(data).hexdigest() for key, data in dataset(storage).items()}
+
+
+def test_others_read_the_output(finished: tuple[LocalStorage, str]) -> None:
+    """tarfile, webdataset, pyarrow and numpy, with nothing of ours."""
+    storage, _ = finished
+    for stage, suffix in layout.MAIN_SUFFIX.items():
+        path = storage.root / layout.shard_tar(stage, 0)
+        with tarfile.open(path) as archive:
+            assert archive.getnames() == [
+                f"{uid}.{s}" for uid in GOOD for s in sorted([suffix, "json", "txt"])
+            ]
+            assert {(m.mtime, m.uid, m.gid, m.mode) for m in archive} == {(0, 0, 0, 0o644)}
+        samples = list(wds.WebDataset(str(path), shardshuffle=False).decode())
+        assert [(s["__key__"], s["txt"]) for s in samples] == [(uid, f"a ball: {uid}") for uid in GOOD]
+        assert [s["json"]["uid"] for s in samples] == GOOD
+        table = pq.read_table(storage.root / layout.stats(stage, 0))
+        assert table.column("uid").to_pylist() == [*GOOD, BROKEN]
+        assert sum(column.null_count for column in table.columns) == 0
+        for sample in samples:
+            arrays = sample[suffix]
+            assert (
+                arrays.shape == (16, 16, 16)
+                if stage == layout.ATLAS
+                else set(arrays) == {"means", "scales", "quats", "opacities", "colors"}
+            )
+    rows = pq.read_table(storage.root / layout.METADATA).to_pylist()
+    tar = (storage.root / layout.shard_tar(layout.ATLAS, 0)).read_bytes()
+    offset, nbytes = rows[1]["atlas_offset"], rows[1]["atlas_nbytes"]
+    atlas = np.load(io.BytesIO(tar[offset : offset + nbytes]), allow_pickle=False)
+    np.testing.assert_array_equal(atlas, samples[1]["atlas.npy"])
+    mean = np.load(storage.root / layout.MEAN, allow_pickle=False)
+    np.testing.assert_allclose(mean, np.mean([s["atlas.npy"] for s in samples], 0), atol=1e-6)
+
+
+def test_an_atlas_holds_its_fit(finished: tuple[LocalStorage, str]) -> None:
+    storage, _ = finished
+    config = AtlasConfig(size=16)
+    fits, atlases = (
+        {s["__key__"]: s for s in wds.WebDataset(str(storage.root / key), shardshuffle=False)}
+        for key in (layout.shard_tar(stage, 0) for stage in layout.STAGES)
+    )
+    for uid in GOOD:
+        fit = Gaussians.from_bytes(fits[uid]["splat.npz"])
+        back = unpack(np.load(io.BytesIO(atlases[uid]["atlas.npy"])), config)
+        order, other = (np.lexsort(g.means.round(4).T) for g in (fit, back))
+        np.testing.assert_allclose(fit.means[order], back.means[other], atol=1e-6)
+        np.testing.assert_array_equal(fit.colors[order], back.colors[other])
+
+
+def test_a_second_run_does_nothing_and_says_so(inputs: Path, finished: tuple[LocalStorage, str]) -> None:
+    storage, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in storage.root.rglob("*") if p.is_file()}
+    done = run(build_command(inputs, storage.root))
+    assert done.returncode == 0
+    assert "Nothing to do" in done.stdout
+    assert "Ray" not in done.stderr
+    assert {p: p.stat().st_mtime_ns for p in storage.root.rglob("*") if p.is_file()} == before
+
+
+def test_other_settings_under_the_same_output_are_refused(
+    inputs: Path, finished: tuple[LocalStorage, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, _ = finished
+    before = dataset(storage)
+    assert cli.main([*build_arguments(inputs, storage.root), "--set", "fit.steps=41"]) == 5
+    assert "config.fit.steps is 100 there, 41 here" in capsys.readouterr().err
+    assert dataset(storage) == before
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below `pid`, from /proc."""
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds Ray's processes in /proc")
+def test_killed_half_way_and_started_again_it_gives_the_same_bytes(
+    inputs: Path, finished: tuple[LocalStorage, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    storage = LocalStorage(out)
+    driver = subprocess.Popen(
+        build_command(inputs, out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until = time.monotonic() + 120
+        while not (done := [e.key for e in storage.list(layout.fragments(layout.SPLATS, 0))]):
+            assert driver.poll() is None, "it ended before anything was done"
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    finally:
+        below = descendants(driver.pid)
+        for pid in (driver.pid, *below):
+            kill(pid)
+        driver.wait()
+    killed = time.time()
+    assert below, "Ray's processes were not found"
+    assert not (out / layout.COMMITS).exists(), "it was not half-way any more"
+    survivors = {key: (out / key).stat().st_ino for key in done}
+
+    again = run(build_command(inputs, out))
+    assert again.returncode == 0, again.stderr
+    assert dataset(storage) == dataset(finished[0])
+    assert storage.get(layout.SUCCESS) == finished[0].get(layout.SUCCESS)
+    assert {key: (out / key).stat().st_ino for key in done} == survivors
+    entries = from_parquet(JOURNAL[layout.SPLATS], storage.get(layout.journal(layout.SPLATS, 0))).to_pylist()
+    before = {str(r["uid"]) for r in entries if r["started"] < killed}
+    assert {layout.parse_fragment(key)[2] for key in done} <= before  # type: ignore[index]
+
+
+def test_the_scratch_may_go_once_the_dataset_is_complete(
+    inputs: Path, finished: tuple[LocalStorage, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0].root, out)
+    shutil.rmtree(out / layout.WORK)
+    assert cli.main(build_arguments(inputs, out)) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    assert cli.main(["verify", "--out", str(out)]) == 0
+    assert read_commit(LocalStorage(out), layout.ATLAS, 0)["samples"] == 2
