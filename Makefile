@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test lint format sample constraints clean
+.PHONY: help setup fit-shard test lint format bench-raster bench-fit constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ lint: $(STAMP) ## ruff (lint and format) and mypy --strict
 format: $(STAMP) ## let ruff format and sort imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-raster: $(STAMP) ## the CPU rasteriser against a tiled torch renderer
+	$(BIN)/python -m bench.raster $(ARGS)
+
+bench-fit: $(STAMP) ## PSNR against CPU seconds
+	$(BIN)/python -m bench.fit $(ARGS)
 
 constraints: $(STAMP) ## write the installed versions to constraints.txt
 	(head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' | sort -f) > constraints.new
