@@ -111,7 +111,7 @@ def establish(storage: Storage, manifest: bytes, identity: dict[str, Any]) -> Ru
             "Nothing was changed: choose another output, or repeat the first call's manifest and settings"
         )
     publish_exact(storage, layout.MANIFEST, manifest)
-    return Run(identity)
+    return Run(json.loads(data))  # as every later call will read it, to the order of its keys
 
 
 def load(storage: Storage) -> Run:

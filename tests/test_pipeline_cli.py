@@ -1,0 +1,247 @@
+"""The command line: what a user can get wrong is a line that says so, or an object set aside with its reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
+
+from pipeline import cli, job, layout
+from pipeline.schemas import METADATA, QUARANTINE, from_parquet
+from pipeline.storage import LocalStorage
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "build", partial(job.build, launch=in_process))
+
+
+@pytest.fixture(scope="module")
+def ball(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_views(tmp_path_factory.mktemp("ball") / "views")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, ball: Path) -> Path:
+    """A manifest of one good object."""
+    shutil.copytree(ball, tmp_path / "views" / "good")
+    write_manifest(tmp_path, ["good"])
+    return tmp_path
+
+
+def build(folder: Path, *more: str, out: Path | None = None) -> int:
+    return cli.main(
+        ["fit-shard", "--manifest", str(folder / "objects.jsonl"), "--out", str(out or folder / "out"),
+         *tiny_arguments(), *more]
+    )  # fmt: skip
+
+
+def change(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def without_origin(views: Path) -> None:
+    camera = json.loads((views / "00002/00002.json").read_text())
+    del camera["origin"]
+    (views / "00002/00002.json").write_text(json.dumps(camera))
+
+
+def scaled(views: Path) -> None:
+    change(views / "00004/00004.json", x=[3, 0, 0])
+
+
+def transparent(views: Path) -> None:
+    from PIL import Image
+
+    for path in views.glob("*/*.png"):
+        image = Image.open(path)
+        image.putalpha(0)
+        image.save(path)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "blank": (transparent, "too_few_gaussians", "fully transparent"),
+    "cut-png": (
+        lambda v: (v / "00001/00001.png").write_bytes((v / "00001/00001.png").read_bytes()[:80]),
+        "decode_error", "view 00001",
+    ),
+    "empty": (lambda v: [shutil.rmtree(view) for view in v.iterdir()], "missing_views", "no views"),
+    "few": (
+        lambda v: [shutil.rmtree(v / f"{i:05d}") for i in range(2, 10)], "missing_views", "at least 3",
+    ),
+    "half-json": (lambda v: (v / "00002/00002.json").write_text('{"x": [1,'), "bad_input", "view 00002"),
+    "nan-pose": (lambda v: change(v / "00003/00003.json", origin=[0, float("nan"), 1]), "bad_input", "00003"),
+    "no-folder": (shutil.rmtree, "missing_views", "no such file or folder"),
+    "no-origin": (without_origin, "bad_input", "no 'origin'"),
+    "not-png": (lambda v: (v / "00005/00005.png").write_text("<html>"), "decode_error", "view 00005"),
+    "scaled": (scaled, "bad_input", "not a right-handed rotation"),
+}  # fmt: skip
+
+
+def test_every_broken_object_is_set_aside_with_its_reason_and_the_others_are_finished(
+    folder: Path, ball: Path, capsys: Captured
+) -> None:
+    for uid, (damage, _, _) in BROKEN.items():
+        shutil.copytree(ball, folder / "views" / uid)
+        damage(folder / "views" / uid)
+    write_manifest(folder, [*BROKEN, "good"])
+    assert build(folder) == 0
+    storage, printed = LocalStorage(folder / "out"), capsys.readouterr()
+    rows = {r["uid"]: r for r in from_parquet(QUARANTINE, storage.get(layout.QUARANTINE)).to_pylist()}
+    assert {uid: r["reason"] for uid, r in rows.items()} == {uid: r for uid, (_, r, _) in BROKEN.items()}
+    for uid, (_, reason, text) in BROKEN.items():
+        assert text in rows[uid]["error_message"]
+        assert f"quarantined: {reason}: " in next(x for x in printed.out.splitlines() if x.startswith(uid))
+        assert str(folder) not in rows[uid]["error_message"], "the same fault reads the same everywhere"
+    assert "Traceback" not in printed.err
+    metadata = from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist()
+    assert [r["uid"] for r in metadata if r["status"] == "ok"] == ["good"]
+    assert cli.main(["verify", "--out", storage.url]) == 0
+    assert cli.main(["inspect", "no-origin", "--out", storage.url, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["splats"]["reason"], found["atlas"]["reason"]) == ("bad_input", "bad_input")
+
+
+ROW = {"uid": "good", "views": "views/good"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([{**ROW, "category": "Toys"}], ["objects.jsonl:1", "unknown category 'Toys'"]),
+        ([ROW, ROW], ["objects.jsonl:2", "duplicate uid 'good', first on line 1"]),
+        ([ROW, {**ROW, "uid": "a/b"}], ["objects.jsonl:2", "uid 'a/b'"]),
+        ([{**ROW, "uid": "../up"}], ["objects.jsonl:1", "uid '../up'"]),
+        ([], ["the manifest is empty"]),
+        ([{"uid": "x"}], ["no 'views'"]),
+        ([{**ROW, "caption": None}], ["'caption' is None"]),
+        ([{**ROW, "colour": "red"}], ["unknown key 'colour'"]),
+    ],
+)
+def test_a_faulty_manifest_is_refused_with_the_line_before_anything_is_written(
+    folder: Path, lines: list[dict[str, object]], words: list[str], capsys: Captured
+) -> None:
+    (folder / "objects.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert build(folder) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert all(word in error for word in words)
+    assert not (folder / "out").exists()
+
+
+def test_every_fault_of_a_manifest_is_named_at_once(folder: Path, capsys: Captured) -> None:
+    (folder / "objects.jsonl").write_text('{"uid": "a.b", "views": "v"}\nnot json\n{"views": "v"}\n')
+    assert build(folder) == 1
+    error = capsys.readouterr().err
+    assert [f"objects.jsonl:{n}:" in line for n, line in enumerate(error.splitlines(), 1)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["--profile", "fastest"], 1, "no profile 'fastest'"),
+        (["--set", "fit.stepz=3"], 1, "stepz"),
+        (["--set", "fit.steps"], 1, "section.key=value"),
+        (["--shard", "1"], 2, "shards 0 to 0"),
+        (["--shard", "x"], 2, "expected numbers and ranges"),
+        (["--set", "fit.loss.lpips_net=alex", "--set", "fit.loss.lpips_weights=/none"], 1, "/none"),
+        (["--profile", "paper"], 1, "CUDA"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    folder: Path, arguments: list[str], code: int, word: str, capsys: Captured
+) -> None:
+    assert build(folder, *arguments) == code
+    error = capsys.readouterr().err
+    assert word in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "none.parquet", "views"])
+def test_no_such_manifest(folder: Path, name: str, capsys: Captured) -> None:
+    arguments = ["--manifest", str(folder / name), "--out", str(folder / "out"), *tiny_arguments()]
+    assert cli.main(["fit-shard", *arguments]) == 1
+    assert name in capsys.readouterr().err
+
+
+def test_a_parquet_that_is_no_manifest(folder: Path, capsys: Captured) -> None:
+    (folder / "other.parquet").write_bytes(b"PAR1 and nothing else")
+    arguments = ["--manifest", str(folder / "other.parquet"), "--out", str(folder / "out")]
+    assert cli.main(["fit-shard", *arguments, *tiny_arguments()]) == 1
+    error = capsys.readouterr().err
+    assert "other.parquet" in error
+    assert error.count("\n") == 1
+
+
+def test_an_output_that_cannot_be_written_is_one_line(folder: Path, capsys: Captured) -> None:
+    (folder / "file").write_text("in the way")
+    assert build(folder, out=folder / "file" / "out") == 1
+    error = capsys.readouterr().err
+    assert "file/out" in error
+    assert "choose an output" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["status", "verify", "finalize", "report"])
+def test_verbs_that_need_a_run_say_that_there_is_none(tmp_path: Path, verb: str, capsys: Captured) -> None:
+    assert cli.main([verb, "--out", str(tmp_path / "nothing")]) == 1
+    assert "no run here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"null", b'{"schema_version": 99}', b"\xff\xfe"])
+def test_a_damaged_run_record_is_one_line(tmp_path: Path, content: bytes, capsys: Captured) -> None:
+    LocalStorage(tmp_path).put_if_absent(layout.RUN, content)
+    assert cli.main(["status", "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "run.json" in error
+    assert error.count("\n") == 1
+
+
+def test_when_no_object_comes_through_there_is_no_dataset_and_the_reasons_are_named(
+    folder: Path, capsys: Captured
+) -> None:
+    shutil.rmtree(folder / "views" / "good")
+    assert build(folder) == 1
+    assert "no object came through (1 missing_views)" in capsys.readouterr().err
+    assert not (folder / "out" / layout.SUCCESS).exists()
+
+
+def test_stages_and_shards_by_themselves(folder: Path, ball: Path, capsys: Captured) -> None:
+    shutil.copytree(ball, folder / "views" / "other")
+    write_manifest(folder, ["good", "other"])
+    assert build(folder, "--set", "run.shard_size=1", "--shard", "1") == 0
+    assert "finalized once all of its shards are there" in capsys.readouterr().out
+    out = folder / "out"
+    assert cli.main(["finalize", "--out", str(out)]) == 1
+    assert "1 of 2 splats shards are not committed (first: 0)" in capsys.readouterr().err
+    arguments = ["--out", str(out), *tiny_arguments(), "--set", "run.shard_size=1"]
+    assert cli.main(["atlas-shard", "--shard", "0", *arguments]) == 1
+    assert "have no fit" in capsys.readouterr().err
+    assert cli.main(["status", "--out", str(out), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert [status["stages"][s]["shards"] for s in layout.STAGES] == [1, 1]
+    assert build(folder, "--set", "run.shard_size=1", "--shard", "0") == 0
+    assert "The dataset is complete" in capsys.readouterr().out
+    before = dataset(LocalStorage(out))
+    assert cli.main(["finalize", "--out", str(out)]) == 0
+    assert dataset(LocalStorage(out)) == before
+    assert cli.main(["report", "--out", str(out), "--json"]) == 0
+    assert [r["uid"] for r in json.loads(capsys.readouterr().out.splitlines()[-1])] == ["good", "other"]
+    assert cli.main(["inspect", "nobody", "--out", str(out)]) == 1
+    assert "no object 'nobody'" in capsys.readouterr().err
+
+
+def test_without_a_verb_or_an_output_it_is_usage(capsys: Captured) -> None:
+    for arguments in ([], ["fit-shard"], ["status"], ["fly"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert ended.value.code == 2
+        capsys.readouterr()
