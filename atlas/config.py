@@ -26,7 +26,8 @@ class AtlasConfig:
             Gaussians before one square transport (the published script).
         layout: the sphere and its unrolling; "fibonacci" is the paper's.
         dtype: of a stored atlas, "float32" or "float16"; in memory it is float32.
-        min_smoothness: neighbour smoothness of position below which an atlas is refused, see `atlas.gates`.
+        min_smoothness: share of the smoothness on the sphere that an atlas has to keep, see `atlas.gates`. Right
+            atlases keep 0.93 and more from size 32 on; those below 24 are too coarse for the default.
 
     Raises:
         AtlasError: a value that is not allowed, with the field and what is.

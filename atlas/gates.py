@@ -1,7 +1,9 @@
 """What an atlas must pass before it is kept; each gate returns its number or raises with it.
 
-Most gates are arithmetic. `smooth` is a judgement: an atlas whose permutation was applied the wrong way round
-unpacks without a fault, so only the closeness of its neighbours betrays it (`atlas.smoothness`).
+An atlas whose permutation was applied the wrong way round unpacks without a fault. Two gates find that out, one
+for each permutation: `transported` compares what the offsets cost with what the proven transport costs, and
+`smooth` asks whether neighbours on the sphere are still neighbours in the grid (`atlas.smoothness.unrolled`).
+How these were calibrated: docs/atlas-gates.md.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from atlas.transport import MAX_REL_GAP, Assignment
 
 MAX_ROUND_TRIP_ERROR = 1e-6
 MAX_NORM_ERROR = 1e-5
+# Offsets are float32, so their squares sum to the cost of the transport to about 1e-7 of it.
+MAX_COST_ERROR = 1e-6
 
 
 def check(array: FloatArray, transport: Assignment, n_gaussians: int) -> None:
@@ -30,6 +34,7 @@ def check(array: FloatArray, transport: Assignment, n_gaussians: int) -> None:
     unit_quaternions(cells[:, 12:16])
     padding_count(cells[:, 3], len(cells) - n_gaussians)
     certified(transport)
+    transported(cells, transport)
 
 
 def check_gaussians(gaussians: Gaussians) -> None:
@@ -107,6 +112,26 @@ def certified(transport: Assignment) -> float:
     return transport.rel_gap
 
 
+def transported(cells: FloatArray, transport: Assignment) -> float:
+    """Every Gaussian stands at the sphere point of its transport: the offsets cost as much; relative error."""
+    moved = cells if len(transport.indices) == len(cells) else cells[cells[:, 3] > 0]
+    cost = float((moved[:, :3].astype(np.float64) ** 2).sum())
+    error = abs(cost - transport.primal) / transport.primal if cost != transport.primal else 0.0
+    if not error <= MAX_COST_ERROR:
+        raise RoughAtlas(
+            f"the offsets cost {cost:.6g} and their transport {transport.primal:.6g}: Gaussians are not at their "
+            "sphere points, as when the transport's indices are applied the wrong way round"
+        )
+    return error
+
+
+def storable(array: FloatArray, dtype: str) -> float:
+    """No value is beyond the range of the dtype in which it will be stored; the largest magnitude."""
+    cells = array.reshape(-1, array.shape[-1])
+    _no_row(f"a value is too large for {dtype}", np.abs(cells) > np.finfo(dtype).max, cells)
+    return float(np.abs(cells).max())
+
+
 def round_trip(unpacked: Gaussians, expected: Gaussians) -> float:
     """Unpacking gives the Gaussians back within 1e-6, relative to values above 1; the largest error."""
     if len(unpacked) != len(expected):
@@ -120,11 +145,11 @@ def round_trip(unpacked: Gaussians, expected: Gaussians) -> float:
     return worst
 
 
-def smooth(position: float, least: float) -> float:
-    """Neighbours in the atlas are neighbours in space; the smoothness of position."""
-    if not position >= least:
+def smooth(unrolled: float, least: float) -> float:
+    """Neighbours on the sphere are neighbours in the atlas; how much of their closeness is kept."""
+    if not unrolled >= least:
         raise RoughAtlas(
-            f"smoothness {position:.3f} is below {least:.2f}: neighbours in the atlas are not neighbours in space, "
-            "as when a permutation is applied the wrong way round"
+            f"the atlas keeps {unrolled:.3f} of the smoothness on the sphere, at least {least:.2f} is needed: as "
+            "when the sphere is not sorted or the plane indices are applied the wrong way round"
         )
-    return position
+    return unrolled

@@ -15,7 +15,7 @@ from atlas.errors import AtlasError
 from atlas.gaussians import FloatArray, Gaussians
 from atlas.padding import place, prune
 from atlas.plane import plane_indices
-from atlas.smoothness import smoothness
+from atlas.smoothness import smoothness, unrolled
 from atlas.sphere import fibonacci_sphere
 
 CHANNELS = 16
@@ -24,6 +24,7 @@ ALBEDO = slice(4, 7)
 SCALE = slice(8, 11)
 QUATERNION = slice(12, 16)
 OPACITY_COPIES = (3, 7, 11)
+_ANY_SIGN = (0, 1, 2, 4, 5, 6, 12, 13, 14, 15)
 
 # Fewer have no neighbours to speak of, and no object looks like that.
 MIN_GAUSSIANS = 8
@@ -38,8 +39,8 @@ class Atlas:
             opacity; quaternion wxyz 4. Activated values, as in `Gaussians`.
         source: int64 [size, size], the row of the packed Gaussians in each cell; -1 where it is padding.
         stats: flat numbers for a record: n_gaussians (in the atlas), n_padded, n_dropped, transport_cost,
-            transport_gap, transport_seconds (CPU, with the padding), smoothness, smoothness_appearance,
-            round_trip_error, and pad, layout, dtype, size.
+            transport_gap, transport_seconds (CPU, with the padding), smoothness (of position),
+            smoothness_appearance, smoothness_unrolled, round_trip_error, and pad, layout, dtype, size.
     """
 
     array: FloatArray
@@ -47,9 +48,17 @@ class Atlas:
     stats: dict[str, float | int | str]
 
     def to_bytes(self) -> bytes:
-        """The .npy file in the configured dtype; the same atlas always gives the same bytes."""
+        """The .npy file in the configured dtype; the same atlas always gives the same bytes.
+
+        In float16 the least opacities and scales are rounded up rather than to 0, which would make a Gaussian
+        padding, or nothing.
+        """
+        stored = self.array.astype(str(self.stats["dtype"]))
+        vanished = (stored == 0) & (self.array > 0)
+        vanished[..., _ANY_SIGN] = False
+        stored[vanished] = np.finfo(stored.dtype).smallest_subnormal
         buffer = io.BytesIO()
-        np.save(buffer, self.array.astype(str(self.stats["dtype"])))
+        np.save(buffer, stored)
         return buffer.getvalue()
 
 
@@ -63,7 +72,7 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
     Raises:
         AtlasError: too few Gaussians, a value out of its range (with the row), or a failed gate.
         TransportFailed: the solver could not certify its answer.
-        RoughAtlas: neighbours in the atlas are not neighbours in space.
+        RoughAtlas: an index was applied the wrong way round, see `atlas.gates`.
     """
     config = config or AtlasConfig()
     if len(gaussians) < MIN_GAUSSIANS:
@@ -89,9 +98,12 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
     array = flat.reshape(config.size, config.size, CHANNELS)
 
     gates.check(array, placement.transport, len(chosen))
+    gates.storable(array, config.dtype)
     expected = chosen[source[live]]
     unpacked = unpack(array, config)
     measured = smoothness(unpacked, np.argwhere(live.reshape(config.size, config.size)))
+    points = points.reshape(config.size, config.size, 3)
+    kept_smoothness = unrolled(array[..., OFFSET] + points, points)
     stats: dict[str, float | int | str] = {
         "n_gaussians": len(chosen),
         "n_padded": cells - len(chosen),
@@ -99,8 +111,9 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
         "transport_cost": placement.transport.primal,
         "transport_gap": placement.transport.rel_gap,
         "transport_seconds": seconds,
-        "smoothness": gates.smooth(measured.position, config.min_smoothness),
+        "smoothness": measured.position,
         "smoothness_appearance": measured.appearance,
+        "smoothness_unrolled": gates.smooth(kept_smoothness, config.min_smoothness),
         "round_trip_error": gates.round_trip(unpacked, expected),
         "size": config.size,
         "pad": config.pad,
