@@ -10,14 +10,17 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
+import pyarrow as pa
+
 from atlas.config import AtlasConfig
 from fitter.config import FitConfig
 from manifests import runform
+from manifests.errors import ManifestError
 from pipeline import layout
 from pipeline.config import RunConfig, RunSettings, digest_of, from_table
 from pipeline.errors import NotFound, PipelineError, RunConflict
 from pipeline.publish import Published, publish, publish_exact
-from pipeline.schemas import SCHEMA_VERSION
+from pipeline.schemas import SCHEMA_VERSION, message
 from pipeline.storage import Storage, StoreConfig, open_storage, sha256_of
 
 # those whose version can change a byte of the result
@@ -139,9 +142,17 @@ def load_cached(url: str, store: StoreConfig) -> Run:
 
 
 def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
-    """The manifest's rows of one shard, as flat dicts."""
+    """The manifest's rows of one shard, as flat dicts.
+
+    Raises:
+        NotFound: the output has no manifest.
+        PipelineError: it is damaged, or has no such shard.
+    """
     source = io.BufferedReader(_Object(storage, layout.MANIFEST), buffer_size=1 << 18)
-    return [asdict(row) for row in runform.read_shard(source, shard)]
+    try:
+        return [asdict(row) for row in runform.read_shard(source, shard)]
+    except (ManifestError, pa.ArrowException, OSError, TypeError, ValueError) as fault:
+        raise PipelineError(f"{storage.url}/{layout.MANIFEST}: shard {shard}: {message(fault)}") from fault
 
 
 def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:

@@ -146,11 +146,12 @@ def read_commit(storage: Storage, stage: str, shard: int) -> dict[str, Any]:
         PipelineError: the record is damaged.
     """
     key = layout.commit(stage, shard)
+    files = {layout.shard_tar(stage, shard), layout.stats(stage, shard)}
     try:
         record = json.loads(storage.get(key))
-        faulty = record["schema_version"] != SCHEMA_VERSION or (record["stage"], record["shard"]) != (
-            stage,
-            shard,
+        about = (record["schema_version"], record["stage"], record["shard"])
+        faulty = (
+            about != (SCHEMA_VERSION, stage, shard) or set(record["files"]) - {layout.moments(shard)} != files
         )
         _ = [int(f["nbytes"]) + len(f["sha256"]) for f in record["files"].values()]
         _ = int(record["objects"]) + int(record["samples"]) + sum(record["quarantined"].values())

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline import fragments, layout
 from pipeline.errors import NotFound, PipelineError
-from pipeline.finalize import shard_metadata, stats_table
+from pipeline.finalize import given_up, index_of, shard_metadata, stats_table
 from pipeline.identity import Run, shard_rows
 from pipeline.pack import commit_record, read_commit
-from pipeline.schemas import FACTS, JOURNAL, METADATA, Facts, from_json, from_parquet, known
+from pipeline.schemas import FACTS, JOURNAL, METADATA, QUARANTINE, Facts, from_json, from_parquet, known
 from pipeline.storage import Head, Storage, sha256_of
 
 
@@ -35,6 +34,10 @@ def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | No
         checks: of the arrays.
         shards: only these, and not the files that finalize writes; None = everything.
     """
+    manifest = _get(storage, layout.MANIFEST)
+    if manifest is None or sha256_of(manifest) != run.identity["manifest_sha256"]:
+        yield f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so that no shard can be judged"
+        return
     for shard in range(run.n_shards) if shards is None else shards:
         atlases: list[bytes] = []
         for stage in layout.STAGES:
@@ -42,7 +45,7 @@ def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | No
         if (data := _get(storage, layout.moments(shard))) and data != checks.moments(atlases):
             yield f"{layout.moments(shard)}: not the moments of the shard's atlases"
     if shards is None:
-        yield from _sums(storage, run)
+        yield from _sums(storage)
         yield from _index(storage, run)
 
 
@@ -75,7 +78,11 @@ def _shard(
             heads[key] = Head(len(data), stored["sha256"])
     if {layout.shard_tar(stage, shard), layout.stats(stage, shard)} - set(heads):
         return
-    rows = stats_table(storage, stage, shard)
+    try:
+        rows = stats_table(storage, stage, shard)
+    except PipelineError as fault:
+        yield f"{layout.stats(stage, shard)}: {fault}"
+        return
     if commit != commit_record(run, stage, shard, rows, heads):
         yield f"{layout.commit(stage, shard)}: does not say what the shard holds"
     yield from _rows(storage, stage, shard, rows)
@@ -138,7 +145,7 @@ def _members(stage: str, uid: str) -> tuple[str, ...]:
     return (layout.main_member(stage, uid), f"{uid}.json", f"{uid}.txt")
 
 
-def _sums(storage: Storage, run: Run) -> Iterator[str]:
+def _sums(storage: Storage) -> Iterator[str]:
     """SHA256SUMS names every file of the dataset, and each is what it says."""
     data, success = _get(storage, layout.SUMS), _get(storage, layout.SUCCESS)
     if data is None or success is None:
@@ -154,23 +161,30 @@ def _sums(storage: Storage, run: Run) -> Iterator[str]:
     for key in sorted(there & set(sums)):
         if sha256_of(storage.get(key)) != sums[key]:
             yield f"{key}: its sha256 is not that of {layout.SUMS}"
-    if sums.get(layout.MANIFEST) != run.identity["manifest_sha256"]:
-        yield f"{layout.MANIFEST}: not the manifest of {layout.RUN}"
 
 
 def _index(storage: Storage, run: Run) -> Iterator[str]:
-    """index.json and metadata.parquet say what the shards say."""
+    """The tables and index.json are what the shards give."""
     try:
-        index: dict[str, Any] = json.loads(storage.get(layout.INDEX))
-        for entry in index["shards"]:
-            for stage in layout.STAGES:
-                files = read_commit(storage, stage, entry["shard"])["files"]
-                if {n: entry[stage][n] for n in ("nbytes", "sha256")} != files[entry[stage]["key"]]:
-                    yield f"{layout.INDEX}: {entry[stage]['key']} is not what its commit record says"
-        rows = [r for k in range(run.n_shards) for r in shard_metadata(storage, k)]
-        if from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist() != rows:
-            yield f"{layout.METADATA}: not the rows of the shards"
-        if [entry["shard"] for entry in index["shards"]] != list(range(run.n_shards)):
-            yield f"{layout.INDEX}: its shards are not 0 to {run.n_shards - 1}"
-    except (PipelineError, ValueError, KeyError, TypeError) as fault:
-        yield f"{layout.INDEX}: {type(fault).__name__}: {fault}"
+        shards = range(run.n_shards)
+        commits = {(stage, k): read_commit(storage, stage, k) for stage in layout.STAGES for k in shards}
+        rows = [r for k in shards for r in shard_metadata(storage, k)]
+        lost = [r for k in shards for r in given_up(storage, k)]
+        heads = {key: Head(0, sha256_of(storage.get(key))) for key in (layout.MEAN, layout.STD)}
+    except PipelineError as fault:
+        yield f"{layout.INDEX}: cannot be judged: {fault}"
+        return
+    for key, schema, expected in (
+        (layout.METADATA, METADATA, rows),
+        (layout.QUARANTINE, QUARANTINE, lost),
+    ):
+        try:
+            if from_parquet(schema, storage.get(key)).to_pylist() != expected:
+                yield f"{key}: not the rows of the shards"
+        except PipelineError as fault:
+            yield f"{key}: {fault}"
+    try:
+        if json.loads(storage.get(layout.INDEX)) != index_of(run, commits, rows, heads):
+            yield f"{layout.INDEX}: does not say what the shards hold"
+    except (PipelineError, ValueError) as fault:
+        yield f"{layout.INDEX}: {fault}"

@@ -1,0 +1,252 @@
+"""verify names every fault: damage to bytes, to tars, to tables, and damage that was covered up in the hashes."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pipeline_runs import dataset, planned, publish_all
+
+from pipeline import fragments, layout, pack
+from pipeline.finalize import finalize
+from pipeline.identity import Run
+from pipeline.schemas import FACTS, METADATA, QUARANTINE, STATS, from_json, from_parquet, to_json, to_parquet
+from pipeline.storage import LocalStorage, sha256_of
+from pipeline.verify import Checks, verify
+
+UIDS = ["a", "b", "c", "d"]
+SPLATS, ATLAS = (layout.shard_tar(stage, 0) for stage in layout.STAGES)
+
+
+def good(data: bytes) -> None:
+    if not data.startswith(b"data of "):
+        raise ValueError("these are no data")
+
+
+CHECKS = Checks(main=dict.fromkeys(layout.STAGES, good), moments=b"".join)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], Run]:
+    """A finished dataset of two shards, of which one object is quarantined, and its run."""
+    storage = LocalStorage(tmp_path_factory.mktemp("whole"))
+    run = planned(storage, UIDS, shard_size=3)
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage, quarantined={"b"})
+        for shard in range(run.n_shards):
+            pack.pack(storage, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+    # the card asks for what only atlases have
+    finalize(storage, run, lambda moments: (b"mean" + b"".join(moments), b"std"))
+    assert list(verify(storage, run, CHECKS)) == []
+    return {e.key: storage.get(e.key) for e in storage.list("") if not e.key.startswith(layout.WORK)}, run
+
+
+@pytest.fixture
+def copy(whole: tuple[dict[str, bytes], Run], tmp_path: Path) -> Copy:
+    return Copy(tmp_path, *whole)
+
+
+class Copy:
+    """A copy of the dataset, to be damaged."""
+
+    def __init__(self, root: Path, files: dict[str, bytes], run: Run) -> None:
+        self.storage, self.run = LocalStorage(root), run
+        for key, data in files.items():
+            self.write(key, data)
+
+    def write(self, key: str, data: bytes) -> None:
+        path = self.storage.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def faults(self, shards: list[int] | None = None) -> list[str]:
+        return list(verify(self.storage, self.run, CHECKS, shards=shards))
+
+    def cover_up(self, stage: str = layout.ATLAS, **changes: Any) -> None:
+        """Make shard 0's commit, SHA256SUMS and _SUCCESS agree with what lies there."""
+        key = layout.commit(stage, 0)
+        record = json.loads(self.storage.get(key))
+        for name in record["files"]:
+            data = self.storage.get(name)
+            record["files"][name] = {"nbytes": len(data), "sha256": sha256_of(data)}
+        self.write(key, (json.dumps(record | changes, indent=1) + "\n").encode())
+        sums = "".join(f"{sha256_of(d)}  {k}\n" for k, d in sorted(dataset(self.storage).items())).encode()
+        self.write(layout.SUMS, sums)
+        self.write(layout.SUCCESS, f"{sha256_of(sums)}  {layout.SUMS}\n".encode())
+
+
+def test_every_file_is_watched(copy: Copy, whole: tuple[dict[str, bytes], Run]) -> None:
+    """Flip a bit in the middle of each, cut each, remove each: each time that file is named."""
+    for key, data in whole[0].items():
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        # the journal is no part of the dataset: under no hash, only its pages have checksums
+        for damaged in (data[:-1], b"", *([] if key.startswith(layout.JOURNAL) else [flipped])):
+            copy.write(key, damaged)
+            assert any(key in fault for fault in copy.faults()), key
+        (copy.storage.root / key).unlink()
+        assert any(key in fault for fault in copy.faults()), key
+        copy.write(key, data)
+    assert copy.faults() == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_flipped_bit_of_any_file_is_a_fault_and_never_an_exception(
+    copy: Copy, data: st.DataObject
+) -> None:
+    key = data.draw(st.sampled_from(sorted(e.key for e in copy.storage.list(""))))
+    before = copy.storage.get(key)
+    position, bit = data.draw(st.integers(0, len(before) - 1)), data.draw(st.integers(0, 7))
+    copy.write(key, before[:position] + bytes([before[position] ^ 1 << bit]) + before[position + 1 :])
+    try:
+        assert copy.faults() != [] or key.startswith(layout.JOURNAL)
+    finally:
+        copy.write(key, before)
+
+
+def test_a_file_that_does_not_belong_there_is_named(copy: Copy) -> None:
+    copy.write("atlas/notes.txt", b"hello")
+    assert copy.faults() == [f"atlas/notes.txt: not in {layout.SUMS}"]
+
+
+def test_scratch_and_journal_are_no_part_of_the_sums(copy: Copy) -> None:
+    copy.write("_work/splats/000000/a.tar", b"half")
+    assert copy.faults() == []
+
+
+def rebuilt(tar: bytes, change: Callable[[dict[str, bytes]], dict[str, bytes]]) -> bytes:
+    """The tar with its members changed, as fragments of one member each."""
+    members = {m.name: tar[m.offset : m.offset + m.nbytes] for m in fragments.index(tar)}
+    return b"".join(fragments.build({n: d}) for n, d in change(members).items()) + fragments.END
+
+
+def lost(name: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    return lambda members: {n: d for n, d in members.items() if n != name}
+
+
+def swapped(one: str, two: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    return lambda members: {**members, one: members[two], two: members[one]}
+
+
+def with_(name: str, data: bytes) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    return lambda members: {**members, name: data}
+
+
+COVERED: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = {
+    "a member is gone": (lost("a.txt"), "its members are not those of its table"),
+    "a stranger": (with_("z.txt", b"!"), "its members are not those of its table"),
+    "another order": (
+        lambda members: dict(reversed(members.items())), "its members are not those of its table",
+    ),
+    "swapped captions": (swapped("a.txt", "c.txt"), "a.txt is not the object's caption"),
+    "swapped arrays": (swapped("a.atlas.npy", "c.atlas.npy"), "a: offset, size or sha256"),
+    "swapped facts": (swapped("a.json", "c.json"), "a.json is not its row of the table"),
+    "facts that are no JSON": (with_("a.json", b"{"), "not JSON"),
+    "no data": (with_("a.atlas.npy", b"DATA of a"), "these are no data"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_damage_to_samples_is_found_even_when_every_hash_was_made_to_agree(copy: Copy, name: str) -> None:
+    change, words = COVERED[name]
+    copy.write(ATLAS, rebuilt(copy.storage.get(ATLAS), change))
+    copy.cover_up()
+    assert any(words in fault for fault in copy.faults())
+    assert any(words in fault for fault in copy.faults([0]))
+    assert copy.faults([1]) == []
+
+
+def test_a_cut_tar_is_found_even_when_every_hash_was_made_to_agree(copy: Copy) -> None:
+    for cut in (fragments.BLOCK, 3 * fragments.BLOCK, 700):
+        copy.write(SPLATS, copy.storage.get(SPLATS)[:-cut])
+        copy.cover_up(layout.SPLATS)
+        assert any(SPLATS in fault for fault in copy.faults([0])), cut
+
+
+def test_a_sample_twice_is_found(copy: Copy) -> None:
+    tar = copy.storage.get(SPLATS)
+    copy.write(SPLATS, tar[: -len(fragments.END)] + tar)
+    copy.cover_up(layout.SPLATS)
+    assert any(SPLATS in fault for fault in copy.faults([0]))
+
+
+TABLES: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
+    "swapped rows": (lambda rows: [rows[1], rows[0], *rows[2:]], "its rows are not the manifest's"),
+    "a row less": (lambda rows: rows[:-1], "its rows are not the manifest's"),
+    "another caption": (lambda rows: [{**rows[0], "caption": "?"}, *rows[1:]], "a.json is not its row"),
+    "another place": (lambda rows: [{**rows[0], "offset": 0}, *rows[1:]], "a: offset, size or sha256"),
+    "one that was given up": (
+        lambda rows: [{**rows[0], "sample": -1, "reason": "low_psnr"}, *rows[1:]], "does not say what",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_damage_to_tables_is_found_even_when_every_hash_was_made_to_agree(copy: Copy, name: str) -> None:
+    change, words = TABLES[name]
+    key = layout.stats(layout.ATLAS, 0)
+    rows = from_parquet(STATS[layout.ATLAS], copy.storage.get(key)).to_pylist()
+    copy.write(key, to_parquet(STATS[layout.ATLAS], change(rows)))
+    copy.cover_up()
+    assert any(words in fault for fault in copy.faults([0]))
+
+
+def test_a_table_that_is_none_is_found_even_when_every_hash_was_made_to_agree(copy: Copy) -> None:
+    copy.write(layout.stats(layout.ATLAS, 0), b"PAR1")
+    copy.cover_up()
+    assert any("not a readable Parquet file" in fault for fault in copy.faults([0]))
+
+
+def test_a_commit_that_names_other_files_is_found(copy: Copy) -> None:
+    commit = layout.commit(layout.ATLAS, 0)
+    record = json.loads(copy.storage.get(commit))
+    for key in ("../../etc/passwd", "/etc/passwd", layout.RUN):
+        record["files"] = {key: {"nbytes": 1, "sha256": "0" * 64}}
+        copy.write(commit, json.dumps(record).encode())
+        assert any("the commit record of something else" in fault for fault in copy.faults())
+
+
+def test_wrong_counts_in_a_commit_are_found(copy: Copy) -> None:
+    copy.cover_up(samples=3)
+    assert any("does not say what the shard holds" in fault for fault in copy.faults())
+
+
+def test_moments_of_something_else_are_found(copy: Copy) -> None:
+    copy.write(layout.moments(0), b"data of a")
+    copy.cover_up()
+    assert any("not the moments of the shard's atlases" in fault for fault in copy.faults())
+
+
+def test_tables_and_index_of_something_else_are_found(copy: Copy) -> None:
+    index = json.loads(copy.storage.get(layout.INDEX))
+    for change in ({"samples": 4}, {"uids_sha256": ""}, {"shards": index["shards"][::-1]}, {"size": 9}):
+        copy.write(layout.INDEX, json.dumps(index | change).encode())
+        copy.cover_up()
+        assert copy.faults() == [f"{layout.INDEX}: does not say what the shards hold"]
+    copy.write(layout.INDEX, json.dumps(index).encode())
+    for key, schema in ((layout.METADATA, METADATA), (layout.QUARANTINE, QUARANTINE)):
+        before = copy.storage.get(key)
+        copy.write(key, to_parquet(schema, []))
+        copy.cover_up()
+        assert copy.faults() == [f"{key}: not the rows of the shards"]
+        copy.write(key, before)
+
+
+def test_the_helpers_here_change_nothing_by_themselves(copy: Copy) -> None:
+    """Else the tests above could pass for a wrong reason."""
+    tar = copy.storage.get(ATLAS)
+    assert rebuilt(tar, lambda members: members) == tar
+    copy.cover_up(layout.SPLATS)
+    copy.cover_up(layout.ATLAS)
+    assert copy.faults() == []
+    with tarfile.open(fileobj=BytesIO(tar)) as archive:
+        facts = archive.extractfile("a.json").read()  # type: ignore[union-attr]
+    assert to_json(from_json(FACTS[layout.ATLAS], facts)) == facts
