@@ -32,7 +32,6 @@ from pipeline.s3 import S3Storage
 from pipeline.storage import Entry, Head, LocalStorage, StoreConfig, sha256_of
 from pipeline.verify import Checks, verify
 
-
 publish = partial(publishing.publish, pause_s=0)
 
 

@@ -1,0 +1,143 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pipeline_runs import manifest_row, planned, publish_one
+
+from pipeline import fragments, layout, records
+from pipeline.errors import FragmentError, NotFound, PipelineError
+from pipeline.identity import Run
+from pipeline.schemas import FACTS, JOURNAL, OK, QUARANTINED, to_json
+from pipeline.storage import LocalStorage, sha256_of
+
+STAGE = layout.SPLATS
+RUN = Run({"config_digest": "d" * 64})
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path)
+
+
+def test_a_sample_is_read_back_with_its_facts_caption_and_journal(storage: LocalStorage) -> None:
+    row = manifest_row(3, "a", shard=2)
+    publish_one(storage, RUN, STAGE, row, data=b"arrays", attempts=4)
+    record = records.read(storage, STAGE, 2, "a")
+    assert record.ok
+    assert record.main(STAGE) == b"arrays"
+    assert record.members["a.txt"].decode() == "caption of a: é"
+    assert (record.facts["index"], record.facts["license"]) == (3, "CC0-1.0")
+    assert list(record.facts) == FACTS[STAGE].names
+    data = storage.get(layout.fragment(STAGE, 2, "a"))
+    entry = records.read_entry(storage, STAGE, record, sha256_of(data))
+    assert (entry["attempts"], entry["uid"], entry["peak_mb"]) == (4, "a", 1.0)
+    assert entry["seconds"] >= 0  # type: ignore[operator]
+    assert "/" in str(entry["host"])
+
+
+def test_a_quarantine_is_under_the_key_that_success_would_have_had(storage: LocalStorage) -> None:
+    row = manifest_row(0, "a")
+    why = {
+        "reason": "low_psnr",
+        "error_class": "LowPsnr",
+        "error_message": "a line\nand\tanother " + "x" * 900,
+    }
+    records.publish_quarantine(storage, STAGE, row, RUN, why, records.Stopwatch(1))
+    publish_one(storage, RUN, STAGE, row, data=b"too late")
+    record = records.read(storage, STAGE, 0, "a")
+    assert not record.ok
+    assert set(record.members) == {"a.json"}
+    facts = record.facts
+    assert (facts["status"], facts["reason"], facts["error_class"]) == (QUARANTINED, "low_psnr", "LowPsnr")
+    assert str(facts["error_message"]).startswith("a line and another xxx")
+    assert len(str(facts["error_message"])) == 500
+    assert facts["caption"] == "caption of a: é"
+
+
+def test_a_reason_outside_the_list_is_unknown(storage: LocalStorage) -> None:
+    why = {"reason": "the moon", "error_class": "", "error_message": ""}
+    records.publish_quarantine(storage, STAGE, manifest_row(0, "a"), RUN, why, records.Stopwatch(1))
+    assert records.read(storage, STAGE, 0, "a").facts["reason"] == "unknown"
+
+
+def test_every_fragment_has_a_journal_entry_whoever_wins(storage: LocalStorage) -> None:
+    row = manifest_row(0, "a")
+    for attempts, data in ((1, b"first"), (2, b"second")):
+        publish_one(storage, RUN, STAGE, row, data=data, attempts=attempts)
+    record = records.read(storage, STAGE, 0, "a")
+    assert record.main(STAGE) == b"first"
+    winner = sha256_of(storage.get(layout.fragment(STAGE, 0, "a")))
+    assert records.read_entry(storage, STAGE, record, winner)["attempts"] == 1
+    assert len(list(storage.list("_work/runs/"))) == 2
+
+
+def test_a_lost_journal_entry_is_no_obstacle(storage: LocalStorage) -> None:
+    publish_one(storage, RUN, STAGE, manifest_row(7, "a"), data=b"x")
+    record = records.read(storage, STAGE, 0, "a")
+    entry = records.read_entry(storage, STAGE, record, "0" * 64)
+    assert (entry["index"], entry["uid"], entry["attempts"]) == (7, "a", -1)
+    assert list(entry) == JOURNAL[STAGE].names
+
+
+def test_what_is_missing_is_not_found(storage: LocalStorage) -> None:
+    with pytest.raises(NotFound, match=r"splats/000000/a\.tar"):
+        records.read(storage, STAGE, 0, "a")
+
+
+def test_facts_of_another_object_or_shard_are_refused(storage: LocalStorage) -> None:
+    publish_one(storage, RUN, STAGE, manifest_row(0, "a"), data=b"x")
+    data = storage.get(layout.fragment(STAGE, 0, "a"))
+    for shard, uid in ((1, "a"), (0, "b")):
+        with pytest.raises(FragmentError, match=f"{shard:06d}/{uid}.tar"):
+            records.parse(STAGE, shard, uid, data)
+
+
+def test_a_sample_without_its_caption_or_arrays_is_refused() -> None:
+    facts = to_json(records.facts_of(STAGE, manifest_row(0, "a"), RUN, status=OK))
+    whole = {"a.json": facts, "a.txt": b"", "a.splat.npz": b""}
+    assert records.parse(STAGE, 0, "a", fragments.build(whole)).ok
+    for lacking in ("a.txt", "a.splat.npz"):
+        data = fragments.build({n: d for n, d in whole.items() if n != lacking})
+        with pytest.raises(FragmentError, match="expected"):
+            records.parse(STAGE, 0, "a", data)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_damage_is_a_named_error_or_harmless(data: st.DataObject) -> None:
+    facts = to_json(records.facts_of(STAGE, manifest_row(0, "a"), RUN, status=OK))
+    good = fragments.build({"a.json": facts, "a.txt": b"caption", "a.splat.npz": b"z" * 300})
+    start = data.draw(st.integers(0, len(good) - 1))
+    end = data.draw(st.integers(start, len(good)))
+    damaged = good[:start] + data.draw(st.binary(max_size=40)) + good[end:]
+    try:
+        record = records.parse(STAGE, 0, "a", damaged)
+    except FragmentError:
+        return
+    assert set(record.members) == {"a.json", "a.txt", "a.splat.npz"}
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_error_with_the_key(data: bytes) -> None:
+    with pytest.raises(FragmentError, match=r"_work/splats/000000/a\.tar.*delete it"):
+        records.parse(STAGE, 0, "a", data)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda c: st.lists(c) | st.dictionaries(st.text(), c),
+    )
+)
+def test_any_json_as_facts_is_an_error(value: object) -> None:
+    data = fragments.build({"a.json": json.dumps(value).encode(), "a.txt": b"", "a.splat.npz": b""})
+    with pytest.raises(FragmentError):
+        records.parse(STAGE, 0, "a", data)
+
+
+def test_columns_that_nobody_declared_are_refused(storage: LocalStorage) -> None:
+    run = planned(storage, ["a"])
+    with pytest.raises(PipelineError, match="no column for colour"):
+        records.facts_of(STAGE, manifest_row(0, "a"), run, colour="red")
