@@ -62,7 +62,7 @@ def _atlas_columns() -> list[tuple[str, pa.DataType]]:
     return [
         *_columns(_I, "n_gaussians", "n_padded", "n_dropped"),
         *_columns(_F, "transport_cost", "transport_gap", "smoothness", "smoothness_appearance"),
-        *_columns(_F, "round_trip_error", "atlas_psnr"),
+        *_columns(_F, "smoothness_unrolled", "round_trip_error", "atlas_psnr"),
         ("size", _I),
         *_columns(_S, "pad", "layout", "dtype"),
     ]

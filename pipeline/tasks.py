@@ -233,6 +233,7 @@ def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
     Raises:
         PipelineError: they do not compile, or cannot run here.
     """
+    check_machine(replace(config, loss=replace(config.loss, lpips_net="none")))
     rng = np.random.default_rng(0)
     count = 64
     device = torch.device("cuda" if config.backend == "gsplat" else "cpu")

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+import torch
+from pipeline_runs import TINY
+
+from pipeline import doctor
+from pipeline.config import load
+from pipeline.storage import LocalStorage
+
+
+def test_a_machine_that_can(tmp_path: Path) -> None:
+    findings = {f.name: f for f in doctor.examine(load("test", TINY), str(tmp_path / "out"))}
+    assert list(findings) == ["python", "versions", "gpu", "fitting", "kernels", "store"]
+    assert all(f.ok for f in findings.values())
+    assert f"torch {torch.__version__}" in findings["versions"].text
+    assert list(LocalStorage(tmp_path / "out").list("")) == []
+
+
+def test_each_fault_is_a_finding_and_the_rest_is_still_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "file").write_text("in the way")
+    config = load("test", [*TINY, "fit.loss.lpips_net=alex"])
+    findings = {f.name: f for f in doctor.examine(config, str(tmp_path / "file" / "out"))}
+    assert {name for name, f in findings.items() if not f.ok} == {"fitting", "store"}
+    assert "lpips" in findings["fitting"].text.lower()
+    assert "choose an output" in findings["store"].text
+
+
+def test_a_gpu_profile_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    findings = {f.name: f for f in doctor.examine(load("fast"))}
+    assert not findings["fitting"].ok
+    assert not findings["kernels"].ok
+    assert "CUDA" in findings["kernels"].text

@@ -1,0 +1,146 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pipeline_runs import dataset, planned, publish_all
+
+from pipeline import layout, pack
+from pipeline.errors import PipelineError, ShardConflict
+from pipeline.finalize import finalize, is_finalized
+from pipeline.identity import Run
+from pipeline.schemas import METADATA, QUARANTINE, from_parquet
+from pipeline.storage import LocalStorage, sha256_of
+
+UIDS = ["a", "b", "c", "d", "e"]
+
+
+def merge(moments):  # type: ignore[no-untyped-def]
+    return b"mean of " + b"|".join(moments), b"std"
+
+
+def packed(root: Path, quarantined: set[str], shard_size: int = 2) -> tuple[LocalStorage, Run]:
+    storage = LocalStorage(root)
+    run = planned(storage, UIDS, shard_size=shard_size)
+    publish_all(storage, run, layout.SPLATS, quarantined=quarantined & {"b"})
+    publish_all(storage, run, layout.ATLAS, quarantined=quarantined)
+    for stage in layout.STAGES:
+        for shard in range(run.n_shards):
+            pack.pack(storage, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+    return storage, run
+
+
+def test_tables_have_every_object_once_with_its_last_state(tmp_path: Path) -> None:
+    storage, run = packed(tmp_path, {"b", "d"})
+    finalize(storage, run, merge)
+    rows = from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist()
+    assert [(r["index"], r["uid"], r["shard"]) for r in rows] == [(i, u, i // 2) for i, u in enumerate(UIDS)]
+    assert [r["status"] for r in rows] == ["ok", "quarantined", "ok", "quarantined", "ok"]
+    assert [r["splats_sample"] for r in rows] == [0, -1, 0, 1, 0]
+    assert [r["atlas_sample"] for r in rows] == [0, -1, 0, -1, 0]
+    lost = from_parquet(QUARANTINE, storage.get(layout.QUARANTINE)).to_pylist()
+    assert [(r["uid"], r["stage"], r["reason"], r["caption"]) for r in lost] == [
+        ("b", "splats", "bad_input", "caption of b"), ("d", "atlas", "bad_input", "caption of d"),
+    ]  # fmt: skip
+
+
+def test_an_objects_arrays_are_one_range_read_away(tmp_path: Path) -> None:
+    storage, run = packed(tmp_path, {"b"})
+    finalize(storage, run, merge)
+    for r in from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist():
+        for stage in layout.STAGES:
+            if r["status"] == "ok":
+                key = layout.shard_tar(stage, r["shard"])
+                data = storage.get_range(key, r[f"{stage}_offset"], r[f"{stage}_nbytes"])
+                assert data == f"data of {r['uid']}".encode()
+                assert sha256_of(data) == r[f"{stage}_sha256"]
+
+
+def test_the_index_names_shards_sizes_and_totals(tmp_path: Path) -> None:
+    storage, run = packed(tmp_path, {"b"})
+    finalize(storage, run, merge)
+    index = json.loads(storage.get(layout.INDEX))
+    assert (index["objects"], index["samples"], index["size"]) == (5, 4, 8)
+    assert index["uids_sha256"] == sha256_of(b"a\nc\nd\ne")
+    assert [(s["shard"], s["objects"], s["atlas"]["samples"]) for s in index["shards"]] == [
+        (0, 2, 1), (1, 2, 2), (2, 1, 1),
+    ]  # fmt: skip
+    for shard in index["shards"]:
+        for stage in layout.STAGES:
+            data = storage.get(shard[stage]["key"])
+            assert (shard[stage]["nbytes"], shard[stage]["sha256"]) == (len(data), sha256_of(data))
+    assert storage.get(layout.MEAN) == b"mean of data of a|data of cdata of d|data of e"
+
+
+def test_success_comes_last_and_holds_the_sum_of_the_sums(tmp_path: Path) -> None:
+    storage, run = packed(tmp_path, set())
+    keys: list[str] = []
+    put = storage.put_if_absent
+    storage.put_if_absent = lambda key, data: (keys.append(key), put(key, data))[1]  # type: ignore[method-assign]
+    assert not is_finalized(storage)
+    finalize(storage, run, merge)
+    assert tuple(keys) == layout.FINAL
+    assert is_finalized(storage)
+    assert storage.get(layout.SUCCESS) == f"{sha256_of(storage.get(layout.SUMS))}  SHA256SUMS\n".encode()
+    named = {line.split("  ")[1] for line in storage.get(layout.SUMS).decode().splitlines()}
+    assert named == set(dataset(storage))
+
+
+@pytest.mark.parametrize("done", range(len(layout.FINAL)))
+def test_killed_after_any_file_it_ends_the_same(tmp_path: Path, done: int) -> None:
+    storage, run = packed(tmp_path / "whole", {"b"})
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    finalize(storage, run, merge)
+    killed = LocalStorage(tmp_path / "killed")
+    put, left = killed.put_if_absent, [done]
+
+    def until_dead(key: str, data: bytes) -> bool:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return put(key, data)
+
+    killed.put_if_absent = until_dead  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        finalize(killed, run, merge)
+    assert not is_finalized(killed)
+    killed.put_if_absent = put  # type: ignore[method-assign]
+    finalize(killed, run, merge)
+    assert dataset(killed) == dataset(storage)
+
+
+@pytest.mark.parametrize("key", layout.FINAL)
+def test_somebody_elses_file_is_a_conflict(tmp_path: Path, key: str) -> None:
+    storage, run = packed(tmp_path, set())
+    storage.put_if_absent(key, b"theirs")
+    with pytest.raises(ShardConflict, match=key):
+        finalize(storage, run, merge)
+    assert storage.get(key) == b"theirs"
+
+
+MISSING: list[tuple[Callable[[LocalStorage], None], str]] = [
+    (lambda s: s.delete(layout.commit(layout.ATLAS, 1)), "1 of 3 atlas shards are not committed"),
+    (lambda s: s.delete(layout.commit(layout.SPLATS, 0)), "first: 0"),
+    (lambda s: s.delete(layout.moments(2)), "moments-000002"),
+    (lambda s: s.delete(layout.stats(layout.ATLAS, 1)), "atlas-000001.parquet"),
+    (lambda s: s.delete(layout.MANIFEST), "objects.parquet: gone"),
+]
+
+
+@pytest.mark.parametrize(("remove", "words"), MISSING)
+def test_what_is_missing_is_named_and_nothing_is_finalized(
+    tmp_path: Path, remove: Callable[[LocalStorage], None], words: str
+) -> None:
+    storage, run = packed(tmp_path, set())
+    remove(storage)
+    with pytest.raises(PipelineError, match=words):
+        finalize(storage, run, merge)
+    assert not is_finalized(storage)
+
+
+def test_without_a_single_sample_there_is_no_dataset(tmp_path: Path) -> None:
+    storage, run = packed(tmp_path, set(UIDS))
+    with pytest.raises(PipelineError, match=r"no object came through \(5 bad_input\)"):
+        finalize(storage, run, merge)
+    assert not any(storage.head(key) for key in layout.FINAL)

@@ -1,0 +1,56 @@
+from pathlib import Path
+from typing import Any
+
+from pipeline_runs import planned, publish_all
+
+from pipeline import layout, pack
+from pipeline.report import MAX_LINES, result_rows, table
+from pipeline.storage import LocalStorage
+
+
+def row(uid: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "uid": uid, "n_gaussians": 1000, "psnr": 30.0, "ssim": 0.95, "metrics_on": "heldout",
+        "smoothness": 0.97, "seconds": 60.0, "status": "ok", "reason": "", "error_message": "", **fields,
+    }  # fmt: skip
+
+
+def test_rows_join_both_stages_and_their_times(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, ["a", "b", "c"], shard_size=2)
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage, quarantined={"b"})
+        for shard in range(2):
+            pack.pack(storage, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+    rows = result_rows(storage, [0, 1])
+    assert [(r["uid"], r["status"]) for r in rows] == [("a", "ok"), ("b", "quarantined"), ("c", "ok")]
+    assert all(0 <= r["seconds"] < 60 for r in rows)
+    assert [r["uid"] for r in result_rows(storage, [1])] == ["c"]
+    assert result_rows(storage, []) == []
+
+
+def test_the_table_has_a_line_per_object_and_one_of_medians() -> None:
+    text = table([row("a", psnr=28.0), row("b-longer", psnr=32.0), row("c", psnr=29.0)])
+    lines = text.splitlines()
+    assert "held-out PSNR" in lines[0]
+    assert [line.split()[0] for line in lines[1:]] == ["a", "b-longer", "c", "median"]
+    assert "29.00 dB" in lines[-1]
+    assert len({line.index(" dB") for line in lines[1:]}) == 1, "columns are aligned"
+
+
+def test_the_quarantined_are_named_with_their_reason_and_left_out_of_medians() -> None:
+    lost = row("bad", status="quarantined", reason="low_psnr", error_message="12 dB", psnr=-1.0)
+    text = table([row("a"), lost, row("c")])
+    assert "quarantined: low_psnr: 12 dB" in text
+    assert text.splitlines()[-1].split()[2] == "30.00"
+    assert "quarantined: low_psnr" in table([lost])
+
+
+def test_metrics_on_training_views_are_not_called_held_out() -> None:
+    assert "held-out" not in table([row("a", metrics_on="train")])
+
+
+def test_a_long_table_is_cut_and_says_so() -> None:
+    text = table([row(f"o{i}") for i in range(MAX_LINES + 7)])
+    assert "and 7 more" in text
+    assert len(text.splitlines()) == MAX_LINES + 3

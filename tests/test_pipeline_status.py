@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+from pipeline_runs import planned, publish_all, publish_one
+
+from pipeline import layout, pack
+from pipeline.errors import PipelineError
+from pipeline.finalize import finalize
+from pipeline.identity import shard_rows
+from pipeline.status import inspect, status_of, status_text
+from pipeline.storage import LocalStorage
+
+UIDS = ["a", "b", "c", "d", "e"]
+
+
+def test_from_the_store_alone_at_every_point_of_a_run(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, UIDS, shard_size=2)
+
+    def counts(stage: str) -> tuple[int, int, int]:
+        found = status_of(storage, run)["stages"][stage]
+        return found["shards"], found["objects"], found["uncommitted_fragments"]
+
+    assert counts(layout.SPLATS) == (0, 0, 0)
+    row = {**shard_rows(storage, 1)[0], "shard": 1}
+    publish_one(storage, run, layout.SPLATS, row, data=b"x")
+    assert counts(layout.SPLATS) == (0, 1, 1)
+    publish_all(storage, run, layout.SPLATS)
+    pack.pack(storage, run, layout.SPLATS, 1, None)
+    assert counts(layout.SPLATS) == (1, 5, 3)
+    publish_all(storage, run, layout.ATLAS, quarantined={"b", "c"})
+    for shard in range(3):
+        pack.pack(storage, run, layout.ATLAS, shard, b"".join)
+    assert counts(layout.ATLAS) == (3, 5, 0)
+    found = status_of(storage, run)
+    assert found["quarantined"] == {"bad_input": 2}
+    assert found["stages"][layout.ATLAS]["samples"] == 3
+    assert not found["finalized"]
+    text = status_text(found)
+    assert "5 objects in 3 shards" in text
+    assert "1 of 3 shards committed" in text
+    assert "quarantined: 2 bad_input" in text
+    assert "not finalized" in text
+    for shard in (0, 2):
+        pack.pack(storage, run, layout.SPLATS, shard, None)
+    finalize(storage, run, lambda moments: (b"".join(moments), b""))
+    assert status_of(storage, run)["finalized"]
+
+
+def test_an_object_is_found_wherever_it_is_in_its_life(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    uids = [f"o{i:02}" for i in range(23)]
+    run = planned(storage, uids, shard_size=3)
+    for uid in uids:
+        found = inspect(storage, run, uid)
+        assert (found["manifest"]["uid"], found["shard"]) == (uid, uids.index(uid) // 3)
+        assert found[layout.SPLATS] == {"committed": False, "status": "not done"}
+    publish_all(storage, run, layout.SPLATS)
+    assert inspect(storage, run, "o04")[layout.SPLATS]["status"] == "ok"
+    assert not inspect(storage, run, "o04")[layout.SPLATS]["committed"]
+    pack.pack(storage, run, layout.SPLATS, 1, None)
+    found = inspect(storage, run, "o04")[layout.SPLATS]
+    assert found["committed"]
+    assert storage.get_range(found["tar"], found["offset"], found["nbytes"]) == b"data of o04"
+    assert found["journal"]["attempts"] == 1
+
+
+@pytest.mark.parametrize("uid", ["", "a", "o", "o01x", "zz", "../x"])
+def test_an_object_that_the_manifest_lacks(tmp_path: Path, uid: str) -> None:
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, [f"o{i:02}" for i in range(7)], shard_size=2)
+    with pytest.raises(PipelineError, match="no object"):
+        inspect(storage, run, uid)
