@@ -2,8 +2,8 @@
 
 An atlas whose permutation was applied the wrong way round unpacks without a fault. Two gates find that out, one
 for each permutation: `transported` compares what the offsets cost with what the proven transport costs, and
-`smooth` asks whether neighbours on the sphere are still neighbours in the grid (`atlas.smoothness.unrolled`).
-How these were calibrated: docs/atlas-gates.md.
+`smooth` asks whether the sphere points behind neighbouring cells are neighbours (`atlas.smoothness.unrolled`).
+Neither depends on the object; why the smoothness of the object itself does not do: docs/atlas-gates.md.
 """
 
 from __future__ import annotations
@@ -146,10 +146,10 @@ def round_trip(unpacked: Gaussians, expected: Gaussians) -> float:
 
 
 def smooth(unrolled: float, least: float) -> float:
-    """Neighbours on the sphere are neighbours in the atlas; how much of their closeness is kept."""
+    """The sphere lies unrolled behind the cells; the smoothness of its points."""
     if not unrolled >= least:
         raise RoughAtlas(
-            f"the atlas keeps {unrolled:.3f} of the smoothness on the sphere, at least {least:.2f} is needed: as "
-            "when the sphere is not sorted or the plane indices are applied the wrong way round"
+            f"the sphere points behind the cells have smoothness {unrolled:.3f}, at least {least:.2f} is needed: "
+            "neighbours are torn apart, as when the sphere is not sorted or the plane indices are inverted"
         )
     return unrolled

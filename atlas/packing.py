@@ -102,8 +102,8 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
     expected = chosen[source[live]]
     unpacked = unpack(array, config)
     measured = smoothness(unpacked, np.argwhere(live.reshape(config.size, config.size)))
-    points = points.reshape(config.size, config.size, 3)
-    kept_smoothness = unrolled(array[..., OFFSET] + points, points)
+    # the points as the array has them: what is taken off the means to give the offsets
+    behind = chosen.means[source].reshape(config.size, config.size, 3) - array[..., OFFSET]
     stats: dict[str, float | int | str] = {
         "n_gaussians": len(chosen),
         "n_padded": cells - len(chosen),
@@ -113,7 +113,7 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
         "transport_seconds": seconds,
         "smoothness": measured.position,
         "smoothness_appearance": measured.appearance,
-        "smoothness_unrolled": gates.smooth(kept_smoothness, config.min_smoothness),
+        "smoothness_unrolled": gates.smooth(unrolled(behind), config.min_smoothness),
         "round_trip_error": gates.round_trip(unpacked, expected),
         "size": config.size,
         "pad": config.pad,

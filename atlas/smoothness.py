@@ -10,8 +10,8 @@ random pairs, D_space that between each Gaussian and its nearest neighbours in s
 the object allows; 0: the order is random.
 
 How smooth a right atlas can be depends on the object: a solid ball does not unroll without loss. So the number
-describes an atlas, but what judges its order is `unrolled`, the same ratio with the neighbours on the sphere
-in place of those in space: the plane has to keep what the sphere has, whatever the object.
+describes an atlas; its order is judged by the smoothness of the sphere points that stand behind the cells,
+`unrolled`, which is the same for every object, and by the cost of the offsets to them (`atlas.gates`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from scipy.spatial import cKDTree
 from atlas.gaussians import Gaussians
 
 _NEIGHBOURS = 4
-# Positions closer than float32 holds them, relative to the largest coordinate: one place.
-_ONE_PLACE = 1e-6
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -75,29 +73,21 @@ def smoothness(gaussians: Gaussians, cells: npt.NDArray[np.integer]) -> Smoothne
     return Smoothness(recovered(means), recovered(looks[:, spread > 0] / spread[spread > 0]))
 
 
-def unrolled(positions: npt.NDArray[np.floating], points: Floats) -> float:
-    """The share of the closeness between neighbours on the sphere that neighbours in the grid keep.
-
-    Every cell counts, padding too, so that the number means the same for any count of Gaussians.
+def unrolled(points: npt.NDArray[np.floating]) -> float:
+    """Smoothness of the sphere itself: how much of the closeness of its points neighbouring cells keep.
 
     Args:
-        positions: where the Gaussian of each cell is, [size, size, 3].
-        points: the sphere point that each cell shows, [size, size, 3].
+        points: the sphere point that each cell stands for, [size, size, 3].
 
     Returns:
-        About 1 for a right order, about 0 for a random one; 0 also where sphere neighbours are no closer than
-        random pairs; 1 where all positions are one.
+        About 1 where the sphere is unrolled onto the grid, about 0 where its points lie at random.
     """
-    field = positions.astype(np.float64)
-    flat = field.reshape(-1, 3)
+    flat = points.reshape(-1, 3).astype(np.float64)
     order = np.random.default_rng(0).permutation(len(flat))
     random = float(np.linalg.norm(flat[order] - flat[np.roll(order, 1)], axis=1).mean())
-    if random <= _ONE_PLACE * max(1.0, float(np.abs(flat).max())):
-        return 1.0
-    steps = [np.linalg.norm(np.diff(field, axis=axis), axis=2).ravel() for axis in (0, 1)]
-    grid = float(np.concatenate(steps).mean())
-    sphere = _mean_distance(flat, _neighbours(points.reshape(-1, 3)))
-    return (random - grid) / (random - sphere) if random > sphere else 0.0
+    space = _mean_distance(flat, _neighbours(flat))
+    steps = [np.linalg.norm(np.diff(points, axis=axis), axis=2).ravel() for axis in (0, 1)]
+    return (random - float(np.concatenate(steps).mean())) / (random - space)
 
 
 def _neighbours(points: Floats) -> Ints:

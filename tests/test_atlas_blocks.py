@@ -1,0 +1,82 @@
+"""The pruned search against all values at once."""
+
+import numpy as np
+import pytest
+from atlas_objects import SHAPES, cloud
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlas.blocks import BLOCK, GROUP, LEAF, UNAFFORDABLE, Blocks, build_blocks, price_out, renew, settle
+
+
+def values(blocks: Blocks, bidders: np.ndarray) -> np.ndarray:
+    points = np.stack([blocks.x.ravel(), blocks.y.ravel(), blocks.z.ravel()], axis=1)
+    return bidders @ points.T - blocks.prices.ravel()
+
+
+def prices_out(blocks: Blocks, bidders: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    profits = np.zeros(len(bidders))
+    price_out(blocks, bidders, rng.integers(0, len(blocks.x), len(bidders)), profits)
+    return profits
+
+
+@pytest.mark.parametrize("count", [1, 15, 256, 257, 1000])
+def test_blocks_hold_every_point_once_within_their_balls(count: int) -> None:
+    points = cloud("volume", count)
+    blocks, order = build_blocks(points)
+    assert len(order) == -(-count // BLOCK) * BLOCK
+    np.testing.assert_array_equal(np.sort(order), np.arange(len(order)))
+    placed = np.stack([blocks.x.ravel(), blocks.y.ravel(), blocks.z.ravel()], axis=1)
+    real = order < count
+    np.testing.assert_array_equal(placed[real], points[order[real]])
+    assert (blocks.prices.ravel()[real] == 0).all()
+    assert (blocks.prices.ravel()[~real] == UNAFFORDABLE).all()
+    leaves = placed.reshape(-1, GROUP, LEAF, 3)
+    away = np.linalg.norm(leaves - np.moveaxis(blocks.leaf_centers, 0, -1)[:, :, None], axis=-1)
+    assert (away <= blocks.leaf_radii[..., None]).all()
+    away = np.linalg.norm(placed.reshape(-1, BLOCK, 3) - blocks.group_centers.T[:, None], axis=-1)
+    assert (away <= blocks.group_radii[:, None]).all()
+
+
+def test_kd_order_makes_leaves_compact() -> None:
+    points = cloud("volume", 4096)
+    blocks, _ = build_blocks(points)
+    # 16 of 4,096 evenly spread points in a ball of about this radius, were leaves cubes
+    assert np.median(blocks.leaf_radii) < 1.2 * (16 / 4096) ** (1 / 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.sampled_from(SHAPES),
+    count=st.integers(1, 700),
+    seed=st.integers(0, 2**16),
+    spread=st.sampled_from([0.0, 1e-6, 0.3, 10.0]),
+    held=st.booleans(),
+)
+def test_search_finds_what_reading_everything_finds(
+    shape: str, count: int, seed: int, spread: float, held: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    blocks, order = build_blocks(cloud("shell", count, seed))
+    bidders = cloud(shape, 40, seed)
+    flat = blocks.prices.reshape(-1)
+    flat[order < count] = spread * rng.random(count)
+    owner = rng.integers(0, 40, len(order)) if held else np.full(len(order), -1)
+    settle(blocks, bidders, owner)
+    np.testing.assert_allclose(
+        prices_out(blocks, bidders, rng),
+        values(blocks, bidders).max(axis=1),
+        rtol=0,
+        atol=1e-14 * (1 + spread),
+    )
+    # prices rise: floors that are renewed, and floors that are not, both still bound
+    for place in rng.choice(np.flatnonzero(order < count), min(count, 50)):
+        flat[place] += spread * rng.random()
+        if held:
+            renew(blocks, place // LEAF)
+    np.testing.assert_allclose(
+        prices_out(blocks, bidders, rng),
+        values(blocks, bidders).max(axis=1),
+        rtol=0,
+        atol=1e-14 * (1 + spread),
+    )

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from atlas_objects import cloud, gaussians
+
+from atlas.gaussians import Gaussians
+from atlas.plane import plane_indices
+from atlas.smoothness import smoothness, unrolled
+from atlas.sphere import fibonacci_sphere
+
+GRID = np.stack(np.divmod(np.arange(32 * 32), 32), axis=1)
+
+
+def sheet(order: np.ndarray) -> Gaussians:
+    """A sheet of Gaussians that lies as the grid does, in an order; colours follow places."""
+    means = np.concatenate([GRID, np.zeros((1024, 1))], axis=1) / 32
+    colors = np.clip(means * [1, 1, 0] + [0, 0, 0.5], 0, 1)
+    g = gaussians(means)
+    one = np.ones(1024)
+    return Gaussians(means, np.tile(0.01 * one[:, None], 3), g.quats, one, colors)[order]
+
+
+def test_a_sheet_in_its_own_order_is_perfect() -> None:
+    measured = smoothness(sheet(np.arange(1024)), GRID)
+    assert measured.position == pytest.approx(1.0, abs=1e-6)
+    assert measured.appearance == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_random_order_is_near_zero() -> None:
+    measured = smoothness(sheet(np.random.default_rng(3).permutation(1024)), GRID)
+    assert abs(measured.position) < 0.05
+    assert abs(measured.appearance) < 0.05
+
+
+def test_position_is_at_most_one_whatever_the_proportions() -> None:
+    for shape in ("rod", "plate", "line", "volume"):
+        g = gaussians(cloud(shape, 1024))
+        assert smoothness(g, GRID).position <= 1.0
+
+
+def test_size_and_place_do_not_matter() -> None:
+    g = gaussians(cloud("shell", 1024))
+    moved = Gaussians(100 * g.means + 7, g.scales, g.quats, g.opacities, g.colors)
+    assert smoothness(g, GRID).position == pytest.approx(smoothness(moved, GRID).position, abs=1e-4)
+
+
+def test_sparse_cells_are_compared_with_their_nearest_live_cells() -> None:
+    chosen = np.sort(np.random.default_rng(1).permutation(1024)[:100])
+    assert smoothness(sheet(chosen), GRID[chosen]).position > 0.95
+    shuffled = np.random.default_rng(2).permutation(chosen)
+    assert smoothness(sheet(shuffled), GRID[chosen]).position < 0.15
+
+
+def test_few_or_equal_gaussians() -> None:
+    g = gaussians(cloud("volume", 5))
+    assert np.isnan(smoothness(g, GRID[:5]).position)
+    same = gaussians(np.zeros((20, 3)))
+    assert smoothness(same, GRID[:20]).position == 1.0
+
+
+def test_unrolled_tells_right_from_wrong_at_every_size() -> None:
+    for size in (8, 10, 16, 31, 64, 128):
+        sphere, plane = fibonacci_sphere(size * size), plane_indices(size)
+        inverted = np.empty_like(plane)
+        inverted[plane] = np.arange(len(plane))
+        unsorted = sphere[np.argsort(sphere[:, 1], kind="stable")]
+        shuffled = np.random.default_rng(0).permutation(len(plane))
+
+        def measured(points: np.ndarray, size: int = size) -> float:
+            return unrolled(points.reshape(size, size, 3))
+
+        assert measured(sphere[plane]) > 0.86
+        for wrong in (sphere[inverted], unsorted[plane], sphere, unsorted, sphere[shuffled]):
+            assert measured(wrong) < 0.55
+
+
+def test_measures_are_repeatable() -> None:
+    g = gaussians(cloud("volume", 1024))
+    assert smoothness(g, GRID) == smoothness(g, GRID)
