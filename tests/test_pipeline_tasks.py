@@ -24,6 +24,7 @@ from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflic
 from pipeline.executor import Job
 from pipeline.identity import Run, shard_rows
 from pipeline.policy import CONFLICT, INFRASTRUCTURE, seed_of
+from pipeline.schemas import FACTS, JOURNAL
 
 CONFIG = load("test", TINY)
 
@@ -65,6 +66,26 @@ def test_the_stages_one_after_the_other(planned: Planned) -> None:
     mean, std = (np.load(io.BytesIO(data)) for data in tasks.merged_statistics([moments], p.run))
     np.testing.assert_allclose(mean, tasks.atlas_array(made.main(layout.ATLAS), p.run.atlas), rtol=1e-6)
     np.testing.assert_array_equal(std, np.float32(tasks.STD_FLOOR))
+
+
+def test_nothing_that_a_stage_measures_is_dropped(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: dict[str, set[str]] = {}
+
+    def watched(stage: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            made = real(*arguments, **options)
+            measured[stage] = set(made.stats)
+            return made
+
+        return call
+
+    monkeypatch.setattr(tasks, "fit_views", watched(layout.SPLATS, tasks.fit_views))
+    monkeypatch.setattr(atlas, "pack", watched(layout.ATLAS, atlas.pack))
+    tasks.fit_object(planned.job, planned.row, 1, 0)
+    tasks.atlas_object(planned.job, planned.row, 1)
+    assert set(measured) == set(layout.STAGES)
+    for stage, names in measured.items():
+        assert names <= {*FACTS[stage].names, *JOURNAL[stage].names}
 
 
 def test_done_twice_and_elsewhere_the_bytes_are_the_same(planned: Planned, tmp_path: Path) -> None:

@@ -1,0 +1,190 @@
+"""What Ray does to tasks comes back as a reason: tasks that die, hang, raise or are lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray.exceptions
+
+from pipeline.config import load
+from pipeline.executor import ATLAS, FIT, PACK, Job, RayExecutor, Task, ray_executor
+from pipeline.policy import INFRASTRUCTURE, History
+from pipeline.schemas import Facts
+
+CONFIG = load("test", ["ray.workers=2", "ray.object_store_mb=80"])
+
+
+def acting() -> Any:
+    """In place of a fit: a function that does what its row says, made here so that it travels by value."""
+
+    def act(job: Job, row: Facts, attempt: int, *_: int) -> Facts:
+        if row["do"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if row["do"] == "hang":
+            time.sleep(600)
+        if row["do"] == "raise":
+            raise ArithmeticError("no such number")
+        return {
+            "status": "ok",
+            "uid": row["uid"],
+            "attempt": attempt,
+            "threads": os.environ["OMP_NUM_THREADS"],
+        }
+
+    return act
+
+
+def task(do: str, **failures: int) -> Task:
+    return Task(FIT, "splats", 0, {"uid": do, "do": do}, History(failures))
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[RayExecutor]:
+    with ray_executor(CONFIG, Job("/nowhere")) as started:
+        assert isinstance(started, RayExecutor)
+        started._fit = ray.remote(num_cpus=1, max_retries=0)(acting())
+        yield started
+
+
+def ended(executor: RayExecutor, *handles: Any) -> list[Any]:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if found := executor.wait(list(handles), 1.0):
+            return found
+    raise AssertionError("nothing ended")
+
+
+def test_a_task_comes_back_with_what_it_returned(executor: RayExecutor) -> None:
+    assert executor.slots() == 2
+    handle = executor.submit(task("work", cuda_error=2))
+    assert ended(executor, handle) == [handle]
+    assert executor.result(handle) == {"status": "ok", "uid": "work", "attempt": 3, "threads": "1"}
+
+
+def test_all_that_have_ended_are_reported_at_once(executor: RayExecutor) -> None:
+    handles = [executor.submit(task("work")) for _ in range(4)]
+    left, seen = list(handles), list[Any]()
+    while left:
+        for handle in ended(executor, *left):
+            left.remove(handle)
+            seen.append(handle)
+    assert sorted(map(str, seen)) == sorted(map(str, handles))
+
+
+@pytest.mark.parametrize(("do", "reason"), [("die", "worker_killed"), ("raise", "unknown")])
+def test_death_and_exceptions_are_reasons(executor: RayExecutor, do: str, reason: str) -> None:
+    handle = executor.submit(task(do))
+    ended(executor, handle)
+    result = executor.result(handle)
+    assert (result["status"], result["reason"]) == ("failed", reason)
+    if do == "raise":
+        assert (result["error_class"], result["error_message"]) == ("ArithmeticError", "no such number")
+
+
+def test_what_is_cancelled_ends_and_its_slot_is_free_again(executor: RayExecutor) -> None:
+    hanging = [executor.submit(task("hang")) for _ in range(2)]
+    assert executor.wait(hanging, 0.1) == []
+    for handle in hanging:
+        executor.cancel(handle)
+    for handle in hanging:
+        ended(executor, handle)
+        assert executor.result(handle)["reason"] in ("timeout", "worker_killed")
+    after = executor.submit(task("work"))
+    ended(executor, after)
+    assert executor.result(after)["status"] == "ok"
+
+
+class FakeRay:
+    """Ray's surface, to see what is asked of it."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, resources: dict[str, float], outcome: Any = None) -> None:
+        self.resources, self.outcome, self.asked = resources, outcome, list[dict[str, Any]]()
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def remote(self, **options: Any) -> Any:
+        self.asked.append(options)
+
+        def wrap(function: Any) -> Any:
+            return SimpleNamespace(
+                remote=lambda *a: self.calls.append((function.__name__, a)) or len(self.calls)
+            )
+
+        return wrap
+
+    def cluster_resources(self) -> dict[str, float]:
+        return self.resources
+
+    def get(self, handle: Any) -> Any:
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.mark.parametrize(
+    ("overrides", "resources", "slots"),
+    [
+        ([], {"CPU": 8}, 8),
+        ([], {"CPU": 8, "GPU": 2}, 8),
+        (["fit.backend=gsplat"], {"CPU": 8, "GPU": 2}, 2),
+        (["fit.backend=gsplat", "ray.gpus_per_fit=0.25"], {"CPU": 16, "GPU": 2}, 8),
+        (["fit.backend=gsplat", "ray.gpus_per_fit=0.25"], {"CPU": 4, "GPU": 2}, 4),
+        ([], {}, 1),
+    ],
+)
+def test_slots_follow_the_cluster(overrides: list[str], resources: dict[str, float], slots: int) -> None:
+    assert RayExecutor(FakeRay(resources), load("test", overrides), Job("/x")).slots() == slots
+
+
+def test_ray_retries_nothing_and_gpu_workers_are_renewed() -> None:
+    fake = FakeRay({})
+    RayExecutor(fake, load("test", ["fit.backend=gsplat", "ray.max_calls=7"]), Job("/x"))
+    fit, *others = fake.asked
+    assert fit == {"num_cpus": 1, "max_retries": 0, "num_gpus": 1.0, "max_calls": 7}
+    assert others == [{"num_cpus": 1, "max_retries": 0}] * 2
+
+
+def test_each_kind_of_task_goes_to_its_function() -> None:
+    fake, job, row = FakeRay({}), Job("/x"), {"uid": "a"}
+    executor = RayExecutor(fake, CONFIG, job)
+    executor.submit(Task(FIT, "splats", 0, row, History({"nan_loss": 1, "timeout": 1})))
+    executor.submit(Task(ATLAS, "atlas", 0, row))
+    executor.submit(Task(PACK, "atlas", 3))
+    assert fake.calls == [
+        ("fit_object", (job, row, 3, 1)), ("atlas_object", (job, row, 1)), ("pack_shard", (job, "atlas", 3)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (ray.exceptions.OutOfMemoryError("x"), "out_of_memory"),
+        (ray.exceptions.NodeDiedError("x"), INFRASTRUCTURE),
+        (ray.exceptions.WorkerCrashedError(), "worker_killed"),
+        (ray.exceptions.TaskCancelledError(), "timeout"),
+        (ray.exceptions.RaySystemError("x"), INFRASTRUCTURE),
+        (ray.exceptions.RuntimeEnvSetupError("x"), INFRASTRUCTURE),
+    ],
+)
+def test_what_befell_a_task_is_classified(fault: BaseException, reason: str) -> None:
+    result = RayExecutor(FakeRay({}, fault), CONFIG, Job("/x")).result("handle")
+    assert (result["status"], result["reason"]) == ("failed", reason)
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        (Task(FIT, "splats", 0, {"uid": "a"}), "fit of a"),
+        (Task(ATLAS, "atlas", 0, {"uid": "b"}), "atlas of b"),
+        (Task(PACK, "atlas", 12), "pack of atlas 12"),
+    ],
+)
+def test_tasks_have_names(item: Task, name: str) -> None:
+    assert item.name == name

@@ -1,0 +1,124 @@
+"""The job without Ray: planned, carried in parts, interrupted, and finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pipeline_runs import InProcess, dataset, in_process, tiny_arguments, write_manifest, write_views
+
+from pipeline import job, layout
+from pipeline.config import RunConfig, load
+from pipeline.errors import RunConflict
+from pipeline.executor import Job
+from pipeline.identity import Run
+from pipeline.storage import LocalStorage, Storage
+
+UIDS = ["a", "b", "c"]
+CONFIG = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("inputs")
+    for seed, uid in enumerate(UIDS):
+        write_views(folder / "views" / uid, seed)
+    return str(write_manifest(folder, UIDS))
+
+
+def planned(out: Path, manifest: str) -> tuple[Storage, Run, str]:
+    return job.plan(str(out), manifest, CONFIG)
+
+
+def built(out: Path, manifest: str, **options: object) -> job.Outcome:
+    storage, run, base = planned(out, manifest)
+    return job.build(storage, run, CONFIG, base, launch=in_process, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def whole(manifest: str, tmp_path_factory: pytest.TempPathFactory) -> job.Outcome:
+    return built(tmp_path_factory.mktemp("whole") / "out", manifest)
+
+
+def test_an_outcome_says_what_was_done(whole: job.Outcome) -> None:
+    assert whole.finalized
+    assert not whole.idle
+    assert (whole.summary.shards, whole.summary.objects, whole.summary.quarantined) == (2, 3, 0)
+    assert [row["uid"] for row in whole.rows] == UIDS
+
+
+def test_again_nothing_is_launched(whole: job.Outcome, manifest: str) -> None:
+    @contextmanager
+    def never(config: RunConfig, job: Job) -> Iterator[InProcess]:
+        raise AssertionError("launched")
+        yield
+
+    storage, run, base = planned(Path(whole.storage.url), manifest)
+    outcome = job.build(storage, run, CONFIG, base, launch=never)
+    assert outcome.idle
+    assert outcome.finalized
+    assert outcome.rows == whole.rows
+
+
+def test_in_parts_it_is_the_same_dataset(whole: job.Outcome, manifest: str, tmp_path: Path) -> None:
+    first = built(tmp_path / "out", manifest, shards="1")
+    assert not first.finalized
+    assert [row["uid"] for row in first.rows] == ["c"]
+    second = built(tmp_path / "out", manifest, shards="0", stages=(layout.SPLATS,))
+    assert not second.finalized
+    assert second.rows == []
+    third = built(tmp_path / "out", manifest, shards="0", stages=(layout.ATLAS,))
+    assert third.finalized
+    assert dataset(third.storage) == dataset(whole.storage)
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 4, 6, 9])
+def test_interrupted_after_any_task_it_goes_on_to_the_same_bytes(
+    whole: job.Outcome, manifest: str, tmp_path: Path, tasks: int
+) -> None:
+    class Dying(InProcess):
+        def submit(self, task):  # type: ignore[no-untyped-def]
+            if len(self.names) == tasks:
+                raise KeyboardInterrupt
+            return super().submit(task)
+
+    @contextmanager
+    def dying(config: RunConfig, job: Job) -> Iterator[InProcess]:
+        yield Dying(job)
+
+    storage, run, base = planned(tmp_path / "out", manifest)
+    with pytest.raises(KeyboardInterrupt):
+        job.build(storage, run, CONFIG, base, launch=dying)
+    outcome = built(tmp_path / "out", manifest)
+    assert outcome.finalized
+    assert dataset(outcome.storage) == dataset(whole.storage)
+
+
+def test_killed_in_finalize_it_goes_on_without_a_single_task(
+    whole: job.Outcome, manifest: str, tmp_path: Path
+) -> None:
+    built(tmp_path / "out", manifest)
+    storage = LocalStorage(tmp_path / "out")
+    for key in (layout.SUCCESS, layout.SUMS, layout.INDEX):
+        storage.delete(key)
+    outcome = built(tmp_path / "out", manifest)
+    assert (outcome.idle, outcome.finalized) == (True, True)
+    assert dataset(storage) == dataset(whole.storage)
+
+
+def test_another_manifest_in_the_same_place_is_refused(whole: job.Outcome, tmp_path: Path) -> None:
+    other = write_manifest(tmp_path, ["a", "b"])
+    with pytest.raises(RunConflict, match="manifest_sha256"):
+        planned(Path(whole.storage.url), str(other))
+
+
+def test_shards_that_do_not_exist_are_refused(whole: job.Outcome, manifest: str) -> None:
+    with pytest.raises(ValueError, match="shards 0 to 1"):
+        built(Path(whole.storage.url), manifest, shards="0-2")
+
+
+def test_the_bars_total_is_that_of_the_chosen_shards(whole: job.Outcome, manifest: str) -> None:
+    _, run, _ = planned(Path(whole.storage.url), manifest)
+    assert [job._objects(run, shards) for shards in ([0], [1], [0, 1], [])] == [2, 1, 3, 0]
