@@ -10,7 +10,6 @@ import time
 from statistics import median
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 
@@ -119,7 +118,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="leave out mic and the sample objects")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    numba.set_num_threads(1)
     result: dict[str, Any] = {"background": "white", "threads": 1}
     result["step"] = step_ms()
     result["step_ms_10k_128"] = result["step"]["step"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-import numba
 import torch
 from torch import Tensor
 
@@ -69,7 +68,6 @@ def gradient_error() -> float:
 
 def main() -> int:
     torch.set_num_threads(1)
-    numba.set_num_threads(1)
     ms: dict[str, float] = {}
     torch_ms: dict[str, float] = {}
     for count in COUNTS:

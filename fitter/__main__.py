@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fitter.errors import FitError
 from fitter.fit import fit_object
 from fitter.lpips import LpipsUnavailable
 from fitter.rasterize import BackendUnavailable
+from fitter.threads import set_threads
 from fitter.views import FORMATS, load_views, split_heldout
 
 
@@ -39,8 +41,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 done, 1 the object or the machine is at fault (one line on stderr), 2 usage."""
     options = _parser().parse_args(arguments)
-    # torch's own threads cost more than they bring at this size; the kernels have theirs
+    # torch's own threads cost more than they bring at this size
     torch.set_num_threads(1)
+    set_threads(os.cpu_count() or 1)
     try:
         config = FitConfig.from_dict(load_profile(options.profile).get("fit", {}))
         if not options.out.parent.is_dir():

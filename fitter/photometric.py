@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
 from fitter.rasterize.compiled import OPTIONS, f4
+from fitter.threads import over_range
 
 WINDOW = 11
 _REACH = WINDOW - 1
@@ -41,7 +42,7 @@ def _differing_box(image: Any, target: Any) -> Any:
     return y0, y1, x0, x1
 
 
-@njit(**OPTIONS)
+@njit(inline="always", **OPTIONS)
 def _plane(image: Any, target: Any, slope: Any, g_l1: Any, g_ssim: Any) -> Any:
     """One channel [H, W]: sums of |x - y| and of SSIM - 1; `slope` is scratch [3, H - 10, W - 10].
 
@@ -112,16 +113,32 @@ def _plane(image: Any, target: Any, slope: Any, g_l1: Any, g_ssim: Any) -> Any:
     return l1, ssim
 
 
-@njit(parallel=True, **OPTIONS)
-def _planes(image: Any, target: Any, g_l1: Any, g_ssim: Any) -> Any:
-    """Sums over three channels [3, H, W]; gradients are written into zeroed arrays.
+@njit(**OPTIONS)
+def _planes(
+    first: Any, last: Any, image: Any, target: Any, box: Any, slopes: Any, sums: Any, g_l1: Any, g_ssim: Any
+) -> None:
+    """Channels first to last of [3, H, W], within the box: sums [3, 2] and gradients."""
+    y0, y1, x0, x1 = box
+    for c in range(first, last):
+        l1, ssim = _plane(
+            image[c, y0:y1, x0:x1],
+            target[c, y0:y1, x0:x1],
+            slopes[c],
+            g_l1[c, y0:y1, x0:x1],
+            g_ssim[c, y0:y1, x0:x1],
+        )
+        sums[c, 0], sums[c, 1] = l1, ssim
+
+
+def _image(image: Any, target: Any, g_l1: Any, g_ssim: Any) -> tuple[float, float]:
+    """Mean |x - y| and mean SSIM of [3, H, W]; the slopes of their sums are written into zeroed arrays.
 
     Where image and target agree over a whole window SSIM is exactly 1 and flat, so only the box in which they
     differ is looked at, widened by the window's reach; the empty background around an object costs nothing.
     """
     channels, height, width = image.shape
     y0, y1, x0, x1 = _differing_box(image, target)
-    totals = np.zeros((channels, 2), np.float64)
+    sums = np.zeros((channels, 2))
     if y1 > y0:
         y0, x0 = max(0, y0 - _REACH), max(0, x0 - _REACH)
         y1, x1 = min(height, y1 + _REACH), min(width, x1 + _REACH)
@@ -129,21 +146,10 @@ def _planes(image: Any, target: Any, g_l1: Any, g_ssim: Any) -> Any:
         y0, x0 = min(y0, height - WINDOW), min(x0, width - WINDOW)
         y1, x1 = max(y1, y0 + WINDOW), max(x1, x0 + WINDOW)
         slopes = np.empty((channels, 3, y1 - y0 - _REACH, x1 - x0 - _REACH), np.float32)
-        for c in prange(channels):
-            l1, ssim = _plane(
-                image[c, y0:y1, x0:x1],
-                target[c, y0:y1, x0:x1],
-                slopes[c],
-                g_l1[c, y0:y1, x0:x1],
-                g_ssim[c, y0:y1, x0:x1],
-            )
-            totals[c, 0], totals[c, 1] = l1, ssim
-    l1, ssim = 0.0, 0.0
-    for c in range(channels):
-        l1 += totals[c, 0]
-        ssim += totals[c, 1]
+        over_range(_planes, channels, image, target, (y0, y1, x0, x1), slopes, sums, g_l1, g_ssim)
+    l1, ssim = sums.sum(axis=0)
     count = channels * (height - _REACH) * (width - _REACH)
-    return l1 / (channels * height * width), 1.0 + ssim / count
+    return float(l1) / (channels * height * width), 1.0 + float(ssim) / count
 
 
 class _Fused(torch.autograd.Function):
@@ -155,7 +161,7 @@ class _Fused(torch.autograd.Function):
         g_l1 = np.zeros((count, channels, height, width), np.float32)
         g_ssim = np.zeros_like(g_l1)
         sums = [
-            _planes(planes[c].contiguous().numpy(), targets[c].contiguous().numpy(), g_l1[c], g_ssim[c])
+            _image(planes[c].contiguous().numpy(), targets[c].contiguous().numpy(), g_l1[c], g_ssim[c])
             for c in range(count)
         ]
         ctx.slopes = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fitter.rasterize import BackendUnavailable, rasterization
+from fitter.threads import set_threads
 
 
 def scene(n: int, seed: int, opacity: tuple[float, float] = (0.3, 0.98), size: float = 0.05) -> list[Tensor]:
@@ -137,12 +137,11 @@ def test_cpu_equals_gsplats_own_torch_rasteriser() -> None:
 
 def test_bits_do_not_depend_on_threads_or_repetition() -> None:
     gaussians = scene(2000, 11)
-    before = numba.get_num_threads()
     results = []
-    for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS), 1):
-        numba.set_num_threads(threads)
+    for threads in (1, 2, 3, 1):
+        before = set_threads(threads)
         results.append(run("cpu", gaussians, 70, 50))
-    numba.set_num_threads(before)
+        set_threads(before)
     for other in results[1:]:
         for name, value in other.items():
             assert torch.equal(value, results[0][name]), name

@@ -12,6 +12,7 @@ from fitter.rasterize.binning import bin_pairs, depth_order
 from fitter.rasterize.blending import blend, blend_backward
 from fitter.rasterize.compiled import TILE, f4
 from fitter.rasterize.projection import DEPTH, GRADIENT, RECORD, X, Y, project, project_backward
+from fitter.threads import over_range
 
 
 class _Rasterize(torch.autograd.Function):
@@ -40,15 +41,15 @@ class _Rasterize(torch.autograd.Function):
         for c in range(count):
             record, tiles = np.empty((n, RECORD), np.float32), np.empty((n, 4), np.int32)
             color = inputs[4] if inputs[4].ndim == 2 else inputs[4][c]
-            project(
-                *inputs[:4], color, views[c], Ks[c], width, height,
+            over_range(
+                project, n, *inputs[:4], color, views[c], Ks[c], width, height,
                 f4(camera["eps2d"]), f4(camera["near"]), f4(camera["far"]), record, tiles, radii[c],
             )  # fmt: skip
             slots = np.empty((n, 2), np.int32)
             offsets, ends = np.empty(tiles_x * tiles_y + 1, np.int64), np.empty(tiles_x * tiles_y, np.int64)
             pairs = bin_pairs(record, tiles, depth_order(record, tiles), tiles_x, tiles_y, offsets, slots)
-            blend(
-                record, pairs, offsets, ends, width, height, tiles_x, tiles_y,
+            over_range(
+                blend, tiles_x * tiles_y, record, pairs, offsets, ends, width, height, tiles_x,
                 backgrounds[c], max_alpha, image[c],
             )  # fmt: skip
             means2d.detach().numpy()[c] = record[:, [X, Y]]
@@ -69,13 +70,14 @@ class _Rasterize(torch.autograd.Function):
         g_means2d = np.empty((len(image), len(inputs[0]), 2), np.float32)
         for c, (record, tiles, slots, pairs, offsets, ends) in enumerate(ctx.kept):
             pair_gradients = np.empty((len(pairs), GRADIENT), np.float32)
-            blend_backward(
-                record, pairs, offsets, ends, width, height, tiles_x, tiles_y,
+            over_range(
+                blend_backward, tiles_x * tiles_y, record, pairs, offsets, ends, width, height, tiles_x,
                 f4(camera["max_alpha"]), image[c], g_image[c], pair_gradients,
             )  # fmt: skip
-            project_backward(
-                record, tiles, slots, pair_gradients, *inputs[:3], camera["viewmats"][c], camera["Ks"][c],
-                width, height, *totals[:4], totals[4] if totals[4].ndim == 2 else totals[4][c], g_means2d[c],
+            over_range(
+                project_backward, len(tiles), record, tiles, slots, pair_gradients, *inputs[:3],
+                camera["viewmats"][c], camera["Ks"][c], width, height, *totals[:4],
+                totals[4] if totals[4].ndim == 2 else totals[4][c], g_means2d[c],
             )  # fmt: skip
         return (*(torch.from_numpy(x) for x in totals), torch.from_numpy(g_means2d), None)
 

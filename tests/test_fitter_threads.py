@@ -1,0 +1,73 @@
+"""Ranges over threads, and that a fit's bytes do not depend on whether its kernels came from the cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fitter.threads import over_range, set_threads
+
+FIT = """
+import hashlib
+from analytic import ball_views
+from fitter.config import FitConfig, load_profile
+from fitter.fit import fit_object
+tables = {**load_profile("test")["fit"], "size": 48, "start_size": 0, "steps": 40, "min_psnr": 0.0}
+print(hashlib.sha256(fit_object(ball_views(8), FitConfig.from_dict(tables), seed=1).gaussians.to_bytes()).hexdigest())
+"""
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 200), st.integers(1, 5))
+def test_every_index_is_covered_once(count: int, threads: int) -> None:
+    seen: list[int] = []
+    lock = threading.Lock()
+
+    def kernel(first: int, last: int, offset: int) -> None:
+        with lock:
+            seen.extend(offset + k for k in range(first, last))
+
+    before = set_threads(threads)
+    over_range(kernel, count, 7)
+    set_threads(before)
+    assert sorted(seen) == list(range(7, 7 + count))
+
+
+def test_an_exception_in_a_thread_comes_out() -> None:
+    def kernel(first: int, _last: int) -> None:
+        if first > 0:
+            raise ArithmeticError("here")
+
+    before = set_threads(2)
+    with pytest.raises(ArithmeticError, match="here"):
+        over_range(kernel, 10)
+    set_threads(before)
+
+
+def test_less_than_one_thread_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        set_threads(0)
+
+
+def test_compiled_now_or_before_a_fit_has_the_same_bytes(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)]),
+    }
+    fresh, cached = (
+        subprocess.run(
+            [sys.executable, "-c", FIT], env=environment, capture_output=True, text=True, check=True
+        )
+        for _ in range(2)
+    )
+    assert len(fresh.stdout) == 65
+    assert fresh.stdout == cached.stdout
