@@ -33,6 +33,10 @@ def test_prune_keeps_the_first_of_equals() -> None:
         prune(with_scales(6, np.array([1.0, 2.0, 1.0, 1.0, 2.0, 1.0])), 4), [0, 1, 2, 4]
     )
     np.testing.assert_array_equal(prune(with_scales(6, np.ones(6)), 4), [0, 1, 2, 3])
+    # many ties, which an unstable sort would shuffle
+    scales = np.random.default_rng(0).integers(1, 4, 3000).astype(np.float64)
+    expected = sorted(range(3000), key=lambda row: (-scales[row], row))[:1700]
+    np.testing.assert_array_equal(prune(with_scales(3000, scales), 1700), sorted(expected))
 
 
 def test_prune_goes_by_the_mean_not_the_largest() -> None:

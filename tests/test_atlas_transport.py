@@ -128,7 +128,8 @@ def test_same_permutation_as_scipy_on_generic_points(shape: str) -> None:
 def test_same_permutation_as_scipy_at_4000_on_16384(shape: str) -> None:
     points, sites = cloud(shape, 4000), sphere(16_384)
     found = assign(points, sites).indices
-    np.testing.assert_array_equal(found, linear_sum_assignment(squared_distances(points, sites))[1])
+    # orders as the squared distance does (the sites are unit vectors), at a fifth of its memory
+    np.testing.assert_array_equal(found, linear_sum_assignment(-points @ sites.T)[1])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
