@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import manifests.cli
 import manifests.render
@@ -20,6 +20,9 @@ from manifests.errors import ManifestError, RenderError
 from manifests.schema import Row
 from pipeline.config import RunConfig, load
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.job import Outcome
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -152,7 +155,7 @@ def _fit_shard(args: argparse.Namespace) -> int:
 
     config = _config(args)
     storage, run, base = job.plan(args.out, args.manifest, config)
-    return _carried(lambda: job.build(storage, run, config, base, shards=getattr(args, "shards", "")))
+    return _carried(job.build(storage, run, config, base, shards=getattr(args, "shards", "")))
 
 
 def _atlas_shard(args: argparse.Namespace) -> int:
@@ -162,17 +165,12 @@ def _atlas_shard(args: argparse.Namespace) -> int:
     config = _config(args)
     storage = open_storage(args.out, config.store)
     run = identity.load(storage)
-    return _carried(lambda: job.build(storage, run, config, "", shards=args.shards, stages=(layout.ATLAS,)))
+    return _carried(job.build(storage, run, config, "", shards=args.shards, stages=(layout.ATLAS,)))
 
 
-def _carried(build: Callable[[], Any]) -> int:
+def _carried(outcome: Outcome) -> int:
     from pipeline import report
 
-    try:
-        outcome = build()
-    except ValueError as fault:  # shards that don't exist
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
     if outcome.idle:
         print("Nothing to do: everything that was asked for is there already.")
     if outcome.rows:
@@ -213,12 +211,9 @@ def _verify(args: argparse.Namespace) -> int:
     checks = Checks(
         main={layout.SPLATS: tasks.check_splats, layout.ATLAS: lambda data: tasks.check_atlas(data, config)},
         moments=lambda mains: tasks.moments_of(mains, run),
+        merge=lambda moments: tasks.merged_statistics(moments, run),
     )
-    try:
-        shards = ordered_shards(args.shards, run.n_shards) if args.shards else None
-    except ValueError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
+    shards = ordered_shards(args.shards, run.n_shards) if args.shards else None
     faults = []
     for line in verify(storage, run, checks, shards=shards):
         faults.append(line)
@@ -248,11 +243,7 @@ def _report(args: argparse.Namespace) -> int:
 
     storage, run = _opened(args)
     there = committed_shards(storage)
-    try:
-        chosen = ordered_shards(args.shards, run.n_shards) if args.shards else list(range(run.n_shards))
-    except ValueError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
+    chosen = ordered_shards(args.shards, run.n_shards) if args.shards else list(range(run.n_shards))
     rows = report.result_rows(storage, [k for k in chosen if all((s, k) in there for s in layout.STAGES)])
     print(json.dumps(rows) if args.json else report.table(rows))
     return 0

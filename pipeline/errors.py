@@ -7,6 +7,12 @@ class PipelineError(Exception):
     exit_code = 1
 
 
+class UsageError(PipelineError):
+    """What was asked for does not exist or cannot be read."""
+
+    exit_code = 2
+
+
 class BreakerOpen(PipelineError):
     """Too much went wrong at once to be the objects' fault: the run stops before it condemns them."""
 

@@ -84,7 +84,7 @@ def build(
         launch: opens what tasks run on.
 
     Raises:
-        ValueError: no such shards.
+        UsageError: no such shards.
         PipelineError: see `Driver.run` and `finalize`.
     """
     chosen = ordered_shards(shards, run.n_shards) if shards else list(range(run.n_shards))

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from pipeline.errors import UsageError
 from pipeline.schemas import REASONS, Facts, message
 
 INFRASTRUCTURE = "infrastructure"
 """What a task reports when the store or the machine failed it; never a reason to quarantine."""
+DAMAGED = "damaged"
+"""What a task reports when a fragment is wrong or gone: reading again may help, condemning the object would not."""
 CONFLICT = "conflict"
 """What a task reports when it met other bytes than it must under a key; ends the run."""
 
@@ -32,6 +35,7 @@ class PolicyConfig:
     memory_retries: int = 1
     timeout_retries: int = 1
     unknown_retries: int = 1
+    damage_retries: int = 2
     kills: int = 3
     """An object that has brought down this many workers is quarantined."""
     pause_s: float = 1.0
@@ -105,19 +109,20 @@ def retries_of(reason: str, config: PolicyConfig) -> int:
         "out_of_memory": config.memory_retries,
         "timeout": config.timeout_retries,
         "unknown": config.unknown_retries,
+        DAMAGED: config.damage_retries,
         "worker_killed": config.kills - 1,
     }.get(reason, 0)
 
 
 def decide(reason: str, history: History, config: PolicyConfig) -> Decision:
     """What to do about a task that has just failed for `reason`; `history` holds this failure already."""
-    if reason != INFRASTRUCTURE and reason not in REASONS:
+    if reason not in (INFRASTRUCTURE, DAMAGED, *REASONS):
         reason = "unknown"
     if history.count(reason) <= retries_of(reason, config):
         if reason != INFRASTRUCTURE:
             return Retry()
         return Retry(min(config.pause_max_s, config.pause_s * 2 ** (history.count(reason) - 1)))
-    if reason == INFRASTRUCTURE:
+    if reason in (INFRASTRUCTURE, DAMAGED):
         return Stop(f"it failed {history.count(reason)} times for reasons that are not its own")
     return Quarantine(reason)
 
@@ -166,15 +171,15 @@ def ordered_shards(shards: str, n_shards: int) -> list[int]:
     """Shard numbers from "3", "0-9" or "0-9,12": ascending, each once.
 
     Raises:
-        ValueError: not of this form, or a shard that does not exist.
+        UsageError: not of this form, or a shard that does not exist.
     """
     wanted: set[int] = set()
     for part in shards.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"shards {shards!r}: expected numbers and ranges, such as 0-9,12")
+            raise UsageError(f"shards {shards!r}: expected numbers and ranges, such as 0-9,12")
         wanted.update(range(int(first), int(last or first) + 1))
     beyond = [k for k in wanted if k >= n_shards]
     if beyond or not wanted:
-        raise ValueError(f"shards {shards!r}: the manifest has shards 0 to {n_shards - 1}")
+        raise UsageError(f"shards {shards!r}: the manifest has shards 0 to {n_shards - 1}")
     return sorted(wanted)

@@ -37,7 +37,7 @@ from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflic
 from pipeline.executor import Job
 from pipeline.fidelity import atlas_psnr
 from pipeline.identity import Run, load_cached
-from pipeline.policy import CONFLICT, INFRASTRUCTURE, failed, seed_of
+from pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, failed, seed_of
 from pipeline.schemas import FACTS, JOURNAL, OK, QUARANTINED, Facts, known, message
 from pipeline.storage import Storage, open_storage
 
@@ -138,7 +138,9 @@ def _guarded(body: Callable[[], Facts]) -> Facts:
         return failed("missing_views", fault)
     except ShardConflict as fault:
         return failed(CONFLICT, fault)
-    except (StorageError, NotFound, FragmentError, BackendUnavailable, LpipsUnavailable) as fault:
+    except (FragmentError, NotFound) as fault:
+        return failed(DAMAGED, fault)
+    except (StorageError, BackendUnavailable, LpipsUnavailable) as fault:
         return failed(INFRASTRUCTURE, fault)
     except (MemoryError, torch.OutOfMemoryError) as fault:
         return failed("out_of_memory", fault)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline import fragments, layout
 from pipeline.errors import NotFound, PipelineError
-from pipeline.finalize import given_up, index_of, shard_metadata, stats_table
+from pipeline.finalize import Merge, given_up, index_of, shard_metadata, stats_table
 from pipeline.identity import Run, shard_rows
 from pipeline.pack import commit_record, read_commit
 from pipeline.schemas import FACTS, JOURNAL, METADATA, QUARANTINE, Facts, from_json, from_parquet, known
@@ -23,6 +23,8 @@ class Checks:
     """Of one main member, by stage."""
     moments: Callable[[list[bytes]], bytes]
     """The moments of a shard's atlases, to compare with those stored."""
+    merge: Merge
+    """The statistics of all shards' moments, likewise."""
 
 
 def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | None = None) -> Iterator[str]:
@@ -42,11 +44,12 @@ def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | No
         atlases: list[bytes] = []
         for stage in layout.STAGES:
             yield from _shard(storage, run, stage, shard, checks, atlases)
-        if (data := _get(storage, layout.moments(shard))) and data != checks.moments(atlases):
+        if (data := _get(storage, layout.moments(shard))) is not None and data != checks.moments(atlases):
             yield f"{layout.moments(shard)}: not the moments of the shard's atlases"
     if shards is None:
         yield from _sums(storage)
         yield from _index(storage, run)
+        yield from _statistics(storage, run, checks)
 
 
 def _get(storage: Storage, key: str) -> bytes | None:
@@ -188,3 +191,17 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
             yield f"{layout.INDEX}: does not say what the shards hold"
     except (PipelineError, ValueError) as fault:
         yield f"{layout.INDEX}: {fault}"
+
+
+def _statistics(storage: Storage, run: Run, checks: Checks) -> Iterator[str]:
+    """Mean and standard deviation are those of the moments."""
+    keys = (layout.MEAN, layout.STD)
+    try:
+        expected = checks.merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
+        there = [storage.get(key) for key in keys]
+    except Exception as fault:  # every way in which moments can't be read is the finding
+        yield f"{layout.MEAN}: cannot be judged: {type(fault).__name__}: {fault}"
+        return
+    for key, data, given in zip(keys, there, expected, strict=True):
+        if data != given:
+            yield f"{key}: not that of the shards' moments"

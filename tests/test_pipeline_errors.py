@@ -8,5 +8,5 @@ def test_every_error_ends_a_command_with_a_code_of_the_command_line() -> None:
     assert all(issubclass(kind, errors.PipelineError) for kind in kinds)
     codes = {kind.__name__: kind.exit_code for kind in kinds}
     assert {n: c for n, c in codes.items() if c != 1} == {
-        "BreakerOpen": 3, "Stalled": 4, "RunConflict": 5, "ShardConflict": 5,
+        "UsageError": 2, "BreakerOpen": 3, "Stalled": 4, "RunConflict": 5, "ShardConflict": 5,
     }  # fmt: skip

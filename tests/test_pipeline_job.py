@@ -11,8 +11,8 @@ from pipeline_runs import InProcess, dataset, in_process, tiny_arguments, write_
 
 from pipeline import job, layout
 from pipeline.config import RunConfig, load
-from pipeline.errors import RunConflict
-from pipeline.executor import Job
+from pipeline.errors import BreakerOpen, RunConflict, UsageError
+from pipeline.executor import Job, Task
 from pipeline.identity import Run
 from pipeline.storage import LocalStorage, Storage
 
@@ -74,12 +74,11 @@ def test_in_parts_it_is_the_same_dataset(whole: job.Outcome, manifest: str, tmp_
     assert dataset(third.storage) == dataset(whole.storage)
 
 
-@pytest.mark.parametrize("tasks", [1, 3, 4, 6, 9])
-def test_interrupted_after_any_task_it_goes_on_to_the_same_bytes(
-    whole: job.Outcome, manifest: str, tmp_path: Path, tasks: int
-) -> None:
+def interrupted(out: Path, manifest: str, tasks: int) -> Storage:
+    """An output whose run ended after so many tasks."""
+
     class Dying(InProcess):
-        def submit(self, task):  # type: ignore[no-untyped-def]
+        def submit(self, task: Task) -> int:
             if len(self.names) == tasks:
                 raise KeyboardInterrupt
             return super().submit(task)
@@ -88,9 +87,17 @@ def test_interrupted_after_any_task_it_goes_on_to_the_same_bytes(
     def dying(config: RunConfig, job: Job) -> Iterator[InProcess]:
         yield Dying(job)
 
-    storage, run, base = planned(tmp_path / "out", manifest)
+    storage, run, base = planned(out, manifest)
     with pytest.raises(KeyboardInterrupt):
         job.build(storage, run, CONFIG, base, launch=dying)
+    return storage
+
+
+@pytest.mark.parametrize("tasks", [1, 4, 9])
+def test_interrupted_after_any_task_it_goes_on_to_the_same_bytes(
+    whole: job.Outcome, manifest: str, tmp_path: Path, tasks: int
+) -> None:
+    interrupted(tmp_path / "out", manifest, tasks)
     outcome = built(tmp_path / "out", manifest)
     assert outcome.finalized
     assert dataset(outcome.storage) == dataset(whole.storage)
@@ -108,6 +115,19 @@ def test_killed_in_finalize_it_goes_on_without_a_single_task(
     assert dataset(storage) == dataset(whole.storage)
 
 
+def test_a_damaged_fragment_stops_the_run_with_its_name_and_once_it_is_gone_all_is_well(
+    whole: job.Outcome, manifest: str, tmp_path: Path
+) -> None:
+    storage = interrupted(tmp_path / "out", manifest, 1)
+    [key] = [entry.key for entry in storage.list(layout.fragments(layout.SPLATS, 0))]
+    data, path = storage.get(key), tmp_path / "out" / key
+    path.write_bytes(data[:700] + b"?" + data[701:])
+    with pytest.raises(BreakerOpen, match=f"{key}: .*delete it to have it made again"):
+        built(tmp_path / "out", manifest)
+    path.unlink()
+    assert dataset(built(tmp_path / "out", manifest).storage) == dataset(whole.storage)
+
+
 def test_another_manifest_in_the_same_place_is_refused(whole: job.Outcome, tmp_path: Path) -> None:
     other = write_manifest(tmp_path, ["a", "b"])
     with pytest.raises(RunConflict, match="manifest_sha256"):
@@ -115,7 +135,7 @@ def test_another_manifest_in_the_same_place_is_refused(whole: job.Outcome, tmp_p
 
 
 def test_shards_that_do_not_exist_are_refused(whole: job.Outcome, manifest: str) -> None:
-    with pytest.raises(ValueError, match="shards 0 to 1"):
+    with pytest.raises(UsageError, match="shards 0 to 1"):
         built(Path(whole.storage.url), manifest, shards="0-2")
 
 

@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import UsageError
 from pipeline.policy import (
+    DAMAGED,
     INFRASTRUCTURE,
     Breaker,
     History,
@@ -58,7 +60,7 @@ def test_infrastructure_waits_longer_each_time_up_to_a_limit() -> None:
     assert pauses[-1] == CONFIG.pause_max_s
 
 
-@given(st.lists(st.sampled_from([*REASONS, INFRASTRUCTURE]), max_size=100))
+@given(st.lists(st.sampled_from([*REASONS, INFRASTRUCTURE, DAMAGED]), max_size=100))
 def test_every_mixture_of_faults_ends(reasons: list[str]) -> None:
     history, retries = History(), 0
     for reason in reasons:
@@ -117,5 +119,11 @@ def test_shards_are_read(text: str, expected: list[int]) -> None:
 
 @pytest.mark.parametrize("text", ["5", "0-5", "x", "", "1-", "-1", "2-1", "1.5"])
 def test_shards_that_do_not_exist_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="shards"):
+    with pytest.raises(UsageError, match="shards"):
         ordered_shards(text, 5)
+
+
+def test_a_damaged_fragment_is_read_again_and_then_stops_the_run() -> None:
+    attempts, decision = attempts_until_decided(DAMAGED)
+    assert attempts == 3
+    assert isinstance(decision, Stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,11 @@ def test_without_credentials_the_line_says_so(
         S3Storage(f"s3://{BUCKET}/x", config).put_if_absent("k", b"")
 
 
-CHECKS = Checks(main={stage: len for stage in layout.STAGES}, moments=b"".join)
+def merge(moments: Iterable[bytes]) -> tuple[bytes, bytes]:
+    return b"mean" + b"".join(moments), b"std"
+
+
+CHECKS = Checks(main={stage: len for stage in layout.STAGES}, moments=b"".join, merge=merge)
 
 
 def test_a_dataset_on_s3_has_the_bytes_of_one_on_disk(storage: S3Storage, tmp_path: Path) -> None:
@@ -195,7 +199,7 @@ def test_a_dataset_on_s3_has_the_bytes_of_one_on_disk(storage: S3Storage, tmp_pa
                     pack.pack(place, run, stage, shard, b"".join if stage == layout.ATLAS else None)
         assert not is_finalized(place)
         for _ in range(2):
-            finalize(place, run, lambda moments: (b"mean" + b"".join(moments), b"std"))
+            finalize(place, run, merge)
         assert list(verify(place, run, CHECKS)) == []
     assert dataset(storage) == dataset(LocalStorage(tmp_path / "disk"))
     storage.delete(layout.shard_tar(layout.SPLATS, 1))

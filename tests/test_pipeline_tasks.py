@@ -23,7 +23,7 @@ from pipeline.config import load
 from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflict, StorageError
 from pipeline.executor import Job
 from pipeline.identity import Run, shard_rows
-from pipeline.policy import CONFLICT, INFRASTRUCTURE, seed_of
+from pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, seed_of
 from pipeline.schemas import FACTS, JOURNAL
 
 CONFIG = load("test", TINY)
@@ -118,10 +118,10 @@ def test_what_stage_1_gave_up_stage_2_gives_up_for_the_same_reason(planned: Plan
     assert (facts["reason"], facts["error_message"]) == ("low_psnr", "12 dB")
 
 
-def test_an_atlas_without_its_fit_and_a_pack_without_fragments_wait(planned: Planned) -> None:
-    assert tasks.atlas_object(planned.job, planned.row, 1)["reason"] == INFRASTRUCTURE
+def test_an_atlas_without_its_fit_and_a_pack_without_fragments_condemn_nobody(planned: Planned) -> None:
+    assert tasks.atlas_object(planned.job, planned.row, 1)["reason"] == DAMAGED
     result = tasks.pack_shard(planned.job, layout.SPLATS, 0)
-    assert (result["reason"], result["error_class"]) == (INFRASTRUCTURE, "FragmentError")
+    assert (result["reason"], result["error_class"]) == (DAMAGED, "FragmentError")
 
 
 def test_a_deadline_ends_a_fit(planned: Planned) -> None:
@@ -142,8 +142,8 @@ FAULTS: list[tuple[BaseException, str]] = [
     (inputs.NoViews("x"), "missing_views"),
     (ShardConflict("x"), CONFLICT),
     (StorageError("x"), INFRASTRUCTURE),
-    (NotFound("x"), INFRASTRUCTURE),
-    (FragmentError("x"), INFRASTRUCTURE),
+    (NotFound("x"), DAMAGED),
+    (FragmentError("x"), DAMAGED),
     (BackendUnavailable("x"), INFRASTRUCTURE),
     (LpipsUnavailable("x"), INFRASTRUCTURE),
     (MemoryError(), "out_of_memory"),

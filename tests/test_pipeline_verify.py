@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,11 @@ def good(data: bytes) -> None:
         raise ValueError("these are no data")
 
 
-CHECKS = Checks(main=dict.fromkeys(layout.STAGES, good), moments=b"".join)
+def merge(moments: Iterable[bytes]) -> tuple[bytes, bytes]:
+    return b"mean" + b"".join(moments), b"std"
+
+
+CHECKS = Checks(main=dict.fromkeys(layout.STAGES, good), moments=b"".join, merge=merge)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], R
         publish_all(storage, run, stage, quarantined={"b"})
         for shard in range(run.n_shards):
             pack.pack(storage, run, stage, shard, b"".join if stage == layout.ATLAS else None)
-    # the card asks for what only atlases have
-    finalize(storage, run, lambda moments: (b"mean" + b"".join(moments), b"std"))
+    finalize(storage, run, merge)
     assert list(verify(storage, run, CHECKS)) == []
     return {e.key: storage.get(e.key) for e in storage.list("") if not e.key.startswith(layout.WORK)}, run
 
@@ -223,6 +226,16 @@ def test_moments_of_something_else_are_found(copy: Copy) -> None:
     copy.write(layout.moments(0), b"data of a")
     copy.cover_up()
     assert any("not the moments of the shard's atlases" in fault for fault in copy.faults())
+
+
+@pytest.mark.parametrize("key", [layout.MEAN, layout.STD])
+def test_statistics_of_something_else_are_found(copy: Copy, key: str) -> None:
+    copy.write(key, b"mean?")
+    index = json.loads(copy.storage.get(layout.INDEX))
+    index["statistics"][key]["sha256"] = sha256_of(b"mean?")
+    copy.write(layout.INDEX, json.dumps(index).encode())
+    copy.cover_up()
+    assert copy.faults() == [f"{key}: not that of the shards' moments"]
 
 
 def test_tables_and_index_of_something_else_are_found(copy: Copy) -> None:
