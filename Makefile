@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test lint format bench-raster bench-fit constraints clean
+.PHONY: help setup fit-shard test lint format bench-raster bench-fit bench-ranking bench-atlas constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ format: $(STAMP) ## let ruff format and sort imports
 
 bench-raster: $(STAMP) ## the CPU rasteriser against a tiled torch renderer
 	$(BIN)/python -m bench.raster $(ARGS)
+
+bench-ranking: $(STAMP) ## what the visibility ranking is worth (an hour)
+	$(BIN)/python -m bench.ranking $(ARGS)
+
+bench-atlas: $(STAMP) ## transport and whole atlases: CPU seconds, memory, gap; ARGS=--scipy for the yardstick
+	$(BIN)/python -m bench.atlas $(ARGS)
 
 bench-fit: $(STAMP) ## PSNR against CPU seconds
 	$(BIN)/python -m bench.fit $(ARGS)

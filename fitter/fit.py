@@ -64,6 +64,14 @@ class _Training:
         self._order: list[int] = []
         self.loss = math.nan
         self.gaussians_now = 0
+        self.pruned = 0
+
+    def bounded(self, anchors: Anchors, statistics: Statistics) -> Anchors:
+        """At most tau offsets alive, by the configured ranking; counts what is dropped."""
+        before = int(anchors.alive.sum())
+        anchors = bounded(anchors, statistics, self.config.tau, self.config.ranking, self.generator)
+        self.pruned += before - int(anchors.alive.sum())
+        return anchors
 
     def scene(self, step: int) -> Scene:
         """The views at this step's resolution."""
@@ -129,7 +137,7 @@ def _fit_anchors(training: _Training, anchors: Anchors, extent: float, last: int
     adam = RowAdam(anchors.parameters(), scaled)
     anchors = _with_leaves(anchors, adam)
     statistics = Statistics.empty(anchors)
-    anchors = bounded(anchors, statistics, config.tau, config.ranking, training.generator)
+    anchors = training.bounded(anchors, statistics)
     statistics_from = int(growth.statistics_from * config.steps)
     adjust_from, adjust_until = (
         int(growth.adjust_from * config.steps),
@@ -151,7 +159,7 @@ def _fit_anchors(training: _Training, anchors: Anchors, extent: float, last: int
         if adjust_from <= step < adjust_until and (step + 1) % growth.adjust_every == 0:
             anchors = _adjust(anchors, statistics, adam, training)
             statistics = Statistics.empty(anchors)
-    return bounded(anchors, statistics, config.tau, config.ranking, training.generator)
+    return training.bounded(anchors, statistics)
 
 
 def _with_leaves(anchors: Anchors, adam: RowAdam) -> Anchors:
@@ -162,8 +170,8 @@ def _with_leaves(anchors: Anchors, adam: RowAdam) -> Anchors:
 
 def _adjust(anchors: Anchors, statistics: Statistics, adam: RowAdam, training: _Training) -> Anchors:
     """Grow, prune, and hold the bound: one adjust step."""
-    config, growth, generator = training.config, training.config.growth, training.generator
-    fresh = grow(anchors, statistics, growth, growth.adjust_every, generator)
+    growth = training.config.growth
+    fresh = grow(anchors, statistics, growth, growth.adjust_every, training.generator)
     keep = survivors(anchors, statistics, growth, growth.adjust_every)
     for name in Anchors.PER_ANCHOR:
         adam.rows(name, keep, fresh[name])
@@ -176,7 +184,7 @@ def _adjust(anchors: Anchors, statistics: Statistics, adam: RowAdam, training: _
     old, kept = Statistics.empty(anchors), int(keep.sum())
     for name in ("seen", "visibility", "gradient", "drawn"):
         getattr(old, name)[:kept] = getattr(statistics, name)[keep]
-    anchors = bounded(anchors, old, config.tau, config.ranking, generator)
+    anchors = training.bounded(anchors, old)
     whole = anchors.alive.any(1)
     if not whole.all():
         for name in Anchors.PER_ANCHOR:
@@ -265,9 +273,10 @@ def fit_object(
         progress: called after every step with (steps done, Gaussians now, loss).
 
     Returns:
-        The Gaussians and a flat dict: n_views, n_heldout, n_blank, n_anchors, n_gaussians, n_pruned, steps, loss,
-        psnr, psnr_min, ssim, ssim_min, lpips, lpips_max (-1 without a backbone), metrics_on ("heldout" or "train"),
-        background, bbox_min/max_x/y/z, backend, device, lpips_sha256, seconds_init/fit/metrics, peak_mb.
+        The Gaussians and a flat dict: n_views, n_heldout, n_blank, n_anchors, n_gaussians, n_pruned (by the
+        ranking, over all adjust steps), steps, loss, psnr, psnr_min, ssim, ssim_min, lpips, lpips_max (-1 without
+        a backbone), metrics_on ("heldout" or "train"), background, bbox_min/max_x/y/z, backend, device,
+        lpips_sha256, seconds_init/fit/metrics, peak_mb.
 
     Raises:
         FitError: one of the subclasses in `fitter.errors`, each with its `reason`.
@@ -315,7 +324,6 @@ def fit_object(
         plain = _fit_plain(training, plain, extent, baked_at, steps)
         with torch.no_grad():
             decoded = plain.decode()
-    before = len(decoded.means)
     gaussians = _finished(decoded, config.tau)
     if len(gaussians) < config.min_gaussians:
         raise TooFewGaussians(
@@ -337,7 +345,7 @@ def fit_object(
         "n_blank": len(views) - len(shown),
         "n_anchors": n_anchors,
         "n_gaussians": len(gaussians),
-        "n_pruned": before - len(gaussians),
+        "n_pruned": training.pruned,
         "steps": steps,
         "loss": training.loss,
         "psnr": mean_psnr,

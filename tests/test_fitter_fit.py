@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +79,8 @@ def test_the_bound_holds_after_every_adjust_step(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(module, "_adjust", counted)
     growth = {"adjust_every": 5, "gradient_threshold": 1e-6, "voxel": 0.004}
-    fit_object(ball_views(8), config(steps=100, tau=300, bake_at=1.0, growth=growth), seed=0)
+    fit = fit_object(ball_views(8), config(steps=100, tau=300, bake_at=1.0, growth=growth), seed=0)
+    assert fit.stats["n_pruned"] > 0
     assert len(counts) > 5
     assert max(counts) == 300  # the threshold is so low that growth always asks for more
 
@@ -126,3 +129,22 @@ def test_a_deadline_a_quality_floor_and_missing_depth() -> None:
         fit_object(views, config(steps=20, min_psnr=80.0))
     with pytest.raises(BadInput, match="needs depth maps"):
         fit_object(views, config(init="depth"))
+
+
+@pytest.mark.slow
+def test_thirty_fits_in_one_process_leave_no_memory_behind() -> None:
+    import gc
+
+    def resident_mb() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc")
+    views, sizes = ball_views(8), []
+    for seed in range(35):
+        fit_object(views, config(steps=40), seed=seed)
+        gc.collect()
+        sizes.append(resident_mb())
+    # the first five load and compile
+    assert sizes[-1] - sizes[4] < 50, sizes
