@@ -19,7 +19,9 @@ from atlas.picture import sheet
 from atlas.plane import SHIPPED_SIZE, solve_plane_indices
 from atlas.ply import read_ply, write_ply
 
-_CHOICES = ("size", "pad", "layout", "dtype", "min_smoothness")
+# what an array does not tell of the atlas that it is
+_READING = ("layout", "plane_indices")
+_CHOICES = ("size", "pad", "dtype", "min_smoothness", *_READING)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,20 +36,19 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="FIT", type=Path, help=".npz of `python -m fitter`, or a .ply of splats"
     )
     verb.add_argument("out", metavar="ATLAS.npy", type=Path)
-    for field in fields(AtlasConfig):
-        if field.name in _CHOICES:
-            kind = {"int": int, "float": float, "str": str}[str(field.type)]
-            verb.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+    _add_choices(verb, _CHOICES)
     verb.set_defaults(call=_pack)
 
     verb = verbs.add_parser("unpack", help="an atlas to Gaussians")
     verb.add_argument("source", metavar="ATLAS.npy", type=Path)
     verb.add_argument("out", metavar="OUT", type=Path, help=".npz, or .ply for a viewer of splats")
+    _add_choices(verb, _READING)
     verb.set_defaults(call=_unpack)
 
     verb = verbs.add_parser("show", help="an atlas to a picture of its channels")
     verb.add_argument("source", metavar="ATLAS.npy", type=Path)
     verb.add_argument("out", metavar="OUT.png", type=Path)
+    _add_choices(verb, _READING)
     verb.set_defaults(call=_show)
 
     verb = verbs.add_parser("plane", help="solve the plane indices again")
@@ -55,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--size", type=int, default=SHIPPED_SIZE, help=f"side (default: {SHIPPED_SIZE})")
     verb.set_defaults(call=_plane, source=None)
     return parser
+
+
+def _add_choices(verb: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
+    for field in fields(AtlasConfig):
+        if field.name in names:
+            kind = {"int": int, "float": float, "str": str}[str(field.type)]
+            verb.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,14 +84,14 @@ def _read(path: Path) -> Gaussians:
     return read_ply(data) if path.suffix == ".ply" else Gaussians.from_bytes(data)
 
 
-def _load(path: Path) -> tuple[Any, AtlasConfig]:
+def _load(options: argparse.Namespace) -> tuple[Any, AtlasConfig]:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(options.source, allow_pickle=False)
     except (ValueError, EOFError) as fault:
         raise AtlasError(f"not a .npy file: {fault}") from fault
     if not isinstance(array, np.ndarray) or array.ndim != 3:
         raise AtlasError("not an atlas [size, size, 16]")
-    return array, AtlasConfig(size=array.shape[0])
+    return array, AtlasConfig(size=array.shape[0], **{name: getattr(options, name) for name in _READING})
 
 
 def _pack(options: argparse.Namespace) -> None:
@@ -99,13 +107,13 @@ def _pack(options: argparse.Namespace) -> None:
 
 
 def _unpack(options: argparse.Namespace) -> None:
-    gaussians = unpack(*_load(options.source))
+    gaussians = unpack(*_load(options))
     options.out.write_bytes(write_ply(gaussians) if options.out.suffix == ".ply" else gaussians.to_bytes())
     sys.stdout.write(f"{options.out}: {len(gaussians)} Gaussians\n")
 
 
 def _show(options: argparse.Namespace) -> None:
-    options.out.write_bytes(sheet(*_load(options.source)))
+    options.out.write_bytes(sheet(*_load(options)))
 
 
 def _plane(options: argparse.Namespace) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from atlas.errors import AtlasError
 
 _CHOICES = {
     "pad": ("transport", "nearest", "before"),
-    "layout": ("fibonacci",),
+    "layout": ("fibonacci", "ring"),
     "dtype": ("float32", "float16"),
 }
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,15 @@ class AtlasConfig:
             by a second exact transport onto the empty sphere points (the paper); "nearest": each empty point
             copies the Gaussian of the nearest occupied one (the smoothest); "before": duplicates join the
             Gaussians before one square transport (the published script).
-        layout: the sphere and its unrolling; "fibonacci" is the paper's.
+        layout: the sphere and its unrolling. "fibonacci": the paper's; "ring": bands of equal area, divided into
+            equal longitudes, each point in its own cell from the start.
         dtype: of a stored atlas, "float32" or "float16"; in memory it is float32.
         min_smoothness: smoothness of the sphere points behind the cells below which an atlas is refused, see
             `atlas.gates`. Right orders have 0.87 (size 8) to 0.99 (128 and more), wrong ones 0.5 and less.
+        plane_indices: path of a .npy file of plane indices to use in place of ours, such as the published
+            sphere2plane.npy; "" = ours.
+        plane_sha256: what that file must hash to; "" = whatever it does. `atlas.plane.pinned` fills it in, so
+            that a recorded configuration names the indices and not only a path.
 
     Raises:
         AtlasError: a value that is not allowed, with the field and what is.
@@ -38,6 +45,8 @@ class AtlasConfig:
     layout: str = "fibonacci"
     dtype: str = "float32"
     min_smoothness: float = 0.80
+    plane_indices: str = ""
+    plane_sha256: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or not 8 <= self.size <= 512:
@@ -48,3 +57,14 @@ class AtlasConfig:
                 raise AtlasError(f"AtlasConfig.{name} must be one of {', '.join(allowed)}, got {value!r}")
         if not isinstance(self.min_smoothness, int | float) or not 0.0 <= self.min_smoothness < 1.0:
             raise AtlasError(f"AtlasConfig.min_smoothness must be in [0, 1), got {self.min_smoothness!r}")
+        if not isinstance(self.plane_indices, str) or (self.plane_indices and self.layout != "fibonacci"):
+            raise AtlasError(
+                f"AtlasConfig.plane_indices must be a path, and layout fibonacci with it, got {self.plane_indices!r} "
+                f"and {self.layout!r}"
+            )
+        pinned = isinstance(self.plane_sha256, str) and _SHA256.fullmatch(self.plane_sha256)
+        if self.plane_sha256 != "" and not (pinned and self.plane_indices):
+            raise AtlasError(
+                f"AtlasConfig.plane_sha256 must be 64 hexadecimal digits, and plane_indices be given with it, got "
+                f"{self.plane_sha256!r}"
+            )

@@ -14,9 +14,9 @@ from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
 from atlas.gaussians import FloatArray, Gaussians
 from atlas.padding import place, prune
-from atlas.plane import plane_indices
+from atlas.plane import plane_of
 from atlas.smoothness import smoothness, unrolled
-from atlas.sphere import fibonacci_sphere
+from atlas.sphere import sphere_of
 
 CHANNELS = 16
 OFFSET = slice(0, 3)
@@ -81,8 +81,7 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
     cells = config.size**2
     kept = prune(gaussians, cells)
     chosen = gaussians[kept]
-    sphere = fibonacci_sphere(cells)
-    plane = plane_indices(config.size)
+    sphere, plane = sphere_of(config), plane_of(config)
 
     started = time.thread_time()
     placement = place(chosen, sphere, config.pad)
@@ -138,7 +137,7 @@ def unpack(array: npt.ArrayLike, config: AtlasConfig | None = None) -> Gaussians
     config = config or AtlasConfig()
     values = check_array(array, config)
     values = values.reshape(-1, CHANNELS)
-    points = fibonacci_sphere(config.size**2)[plane_indices(config.size)]
+    points = sphere_of(config)[plane_of(config)]
     opacities = values[:, OPACITY_COPIES].mean(axis=1, dtype=np.float64).astype(np.float32)
     # not `> 0`: NaN must come to the check in Gaussians
     live = opacities != 0

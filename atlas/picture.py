@@ -10,8 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from atlas.config import AtlasConfig
 from atlas.packing import ALBEDO, OFFSET, OPACITY_COPIES, QUATERNION, SCALE, check_array
-from atlas.plane import plane_indices
-from atlas.sphere import fibonacci_sphere
+from atlas.plane import points_of
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -40,8 +39,7 @@ def panels(array: npt.ArrayLike, config: AtlasConfig | None = None) -> dict[str,
     """
     config = config or AtlasConfig()
     values = check_array(array, config).astype(np.float64)
-    sphere = fibonacci_sphere(config.size**2)[plane_indices(config.size)]
-    positions = values[..., OFFSET] + sphere.reshape(config.size, config.size, 3)
+    positions = values[..., OFFSET] + points_of(config).reshape(config.size, config.size, 3)
     opacities = values[..., OPACITY_COPIES].mean(axis=-1)
     scales = np.log(np.maximum(values[..., SCALE], 1e-8))
     low, high = np.percentile(scales, (1, 99))

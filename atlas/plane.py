@@ -8,14 +8,17 @@ index files published with the paper's dataset fit: `plane[k] = sphere[plane_ind
 from __future__ import annotations
 
 import hashlib
+import io
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
-from atlas.sphere import fibonacci_sphere
+from atlas.sphere import fibonacci_sphere, sphere_of
 from atlas.transport import assign
 
 SHIPPED_SIZE = 128
@@ -24,6 +27,87 @@ SHIPPED = Path(__file__).parent / "data" / "plane_indices_fibonacci_128.npy"
 SHIPPED_SHA256 = "660b794e82b00de0b38aedf4ab5e3289b4e1bd10b8867462316ccfcb1114d1d9"
 
 Indices = npt.NDArray[np.int64]
+
+
+def plane_of(config: AtlasConfig) -> Indices:
+    """The plane indices of a configuration: ours, those of its file, or 0, 1, 2, ... for layout "ring".
+
+    Returns:
+        int64 [size^2], read-only.
+
+    Raises:
+        AtlasError: a file that is not there, or not the permutation that is asked for.
+    """
+    if config.layout == "ring":
+        indices = np.arange(config.size**2)
+        indices.setflags(write=False)
+        return indices
+    if config.plane_indices:
+        return read_plane_indices(config.plane_indices, config.size, config.plane_sha256)
+    return plane_indices(config.size)
+
+
+def points_of(config: AtlasConfig) -> npt.NDArray[np.float64]:
+    """The sphere point behind each cell of an atlas, row by row, [size^2, 3]."""
+    return sphere_of(config)[plane_of(config)]
+
+
+def pinned(config: AtlasConfig) -> AtlasConfig:
+    """The configuration with the hash of its file of plane indices, to be recorded.
+
+    Raises:
+        AtlasError: see `plane_of`.
+    """
+    if not config.plane_indices:
+        return config
+    data = _bytes_of(Path(config.plane_indices))
+    recorded = replace(config, plane_sha256=config.plane_sha256 or hashlib.sha256(data).hexdigest())
+    plane_of(recorded)
+    return recorded
+
+
+@lru_cache(maxsize=4)
+def read_plane_indices(path: str, size: int, sha256: str = "") -> Indices:
+    """Read a file of plane indices, such as the published sphere2plane.npy.
+
+    Args:
+        path: a .npy file of size^2 whole numbers, in one dimension or as a grid.
+        size: side of the atlas.
+        sha256: what the file must hash to; "" = whatever it does.
+
+    Returns:
+        int64 [size^2], read-only; kept for the life of the process.
+
+    Raises:
+        AtlasError: no such file, another hash, or not a permutation of 0 .. size^2 - 1.
+    """
+    data = _bytes_of(Path(path))
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 not in ("", digest):
+        raise AtlasError(
+            f"{path} has SHA-256 {digest}, expected {sha256}: give the file that was used before"
+        )
+    try:
+        indices = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as fault:
+        raise AtlasError(f"{path}: not a .npy file: {fault}") from fault
+    # an archive of arrays has no dtype
+    if not isinstance(indices, np.ndarray) or not np.issubdtype(indices.dtype, np.integer):
+        raise AtlasError(f"{path}: plane indices are one array of whole numbers")
+    flat: Indices = indices.reshape(-1).astype(np.int64)
+    if not np.array_equal(np.sort(flat), np.arange(size * size)):
+        raise AtlasError(
+            f"{path}: {len(flat)} indices, expected each of 0 to {size * size - 1} once for an atlas of size {size}"
+        )
+    flat.setflags(write=False)
+    return flat
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise AtlasError(f"plane indices {path} cannot be read: {fault.strerror}") from fault
 
 
 def unroll(points: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:

@@ -7,7 +7,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
+
+
+def sphere_of(config: AtlasConfig) -> npt.NDArray[np.float64]:
+    """The size^2 sphere points of a configuration, in the order that plane indices refer to, [size^2, 3]."""
+    return ring_sphere(config.size) if config.layout == "ring" else fibonacci_sphere(config.size**2)
 
 
 def fibonacci_sphere(n: int) -> npt.NDArray[np.float64]:
@@ -34,3 +40,27 @@ def fibonacci_sphere(n: int) -> npt.NDArray[np.float64]:
     points = np.stack([radius * np.cos(longitude), y, radius * np.sin(longitude)], axis=1)
     # numpy sorts by the last key first
     return points[np.lexsort((points[:, 2], points[:, 1], points[:, 0]))]
+
+
+def ring_sphere(size: int) -> npt.NDArray[np.float64]:
+    """Bands of equal area about z, divided into equal longitudes: the sphere whose unrolling is the grid.
+
+    Point `row * size + column` is the middle of its patch: longitude -180 + 360 (row + 1/2) / size degrees,
+    sine of latitude 1 - 2 (column + 1/2) / size. No order but this one, so its plane indices are 0, 1, 2, ...
+
+    Args:
+        size: number of bands, and of points in each, at least 1.
+
+    Returns:
+        float64 [size^2, 3] of norm 1.
+
+    Raises:
+        AtlasError: size < 1.
+    """
+    if size < 1:
+        raise AtlasError(f"a ring sphere needs at least 1 band, got size = {size}")
+    steps = (np.arange(size) + 0.5) / size
+    longitude, z = np.meshgrid(math.pi * (2.0 * steps - 1.0), 1.0 - 2.0 * steps, indexing="ij")
+    radius = np.sqrt(1.0 - z * z)
+    points = np.stack([radius * np.cos(longitude), radius * np.sin(longitude), z], axis=-1)
+    return points.reshape(-1, 3)

@@ -49,7 +49,7 @@ def invert_sphere_indices(patch: Patch) -> None:
 
 def forget_sort(patch: Patch) -> None:
     """Everywhere, so that the atlas still unpacks to the same Gaussians."""
-    patch.setattr(packing, "fibonacci_sphere", unsorted_sphere)
+    patch.setattr(packing, "sphere_of", lambda config: unsorted_sphere(config.size**2))
 
 
 def forget_sort_in_the_transport(patch: Patch) -> None:
@@ -58,17 +58,17 @@ def forget_sort_in_the_transport(patch: Patch) -> None:
 
 def invert_plane(patch: Patch) -> None:
     """Everywhere, so that the atlas still unpacks to the same Gaussians."""
-    patch.setattr(packing, "plane_indices", lambda size: inverse(plane_indices(size)))
+    patch.setattr(packing, "plane_of", lambda config: inverse(plane_indices(config.size)))
 
 
 def forget_plane(patch: Patch) -> None:
-    patch.setattr(packing, "plane_indices", lambda size: np.arange(size * size))
+    patch.setattr(packing, "plane_of", lambda config: np.arange(config.size**2))
 
 
 def shuffle(patch: Patch) -> None:
     """Gaussians in the cells at random, with offsets that fit."""
     order = np.random.default_rng(0).permutation(CELLS)
-    patch.setattr(packing, "plane_indices", lambda size: order)
+    patch.setattr(packing, "plane_of", lambda config: order)
 
 
 def list_order(patch: Patch) -> None:

@@ -7,6 +7,7 @@ from PIL import Image
 from atlas import Gaussians
 from atlas.__main__ import main
 from atlas.gaussians import canonical_quats
+from atlas.plane import plane_indices
 
 
 @pytest.fixture
@@ -75,3 +76,15 @@ def test_show_refuses_what_is_no_atlas(tmp_path: Path, capsys: pytest.CaptureFix
     np.save(tmp_path / "x.npy", np.zeros((4, 4)))
     assert main(["show", str(tmp_path / "x.npy"), str(tmp_path / "x.png")]) == 1
     assert "not an atlas" in capsys.readouterr().err
+
+
+def test_layout_and_indices_are_chosen_the_same_way_in_both_directions(fit: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "p.npy", np.roll(plane_indices(8).reshape(8, 8), 2, axis=0))
+    before = Gaussians.load(fit).means
+    for choice in (["--layout", "ring"], ["--plane-indices", str(tmp_path / "p.npy")]):
+        out, back = tmp_path / "a.npy", tmp_path / "back.npz"
+        assert main([str(fit), str(out), "--size", "8", *choice]) == 0
+        assert main(["unpack", str(out), str(back), *choice]) == 0
+        after = Gaussians.load(back).means
+        np.testing.assert_allclose(after[np.lexsort(after.T)], before[np.lexsort(before.T)], atol=1e-6)
+        assert main(["show", str(out), str(tmp_path / "a.png"), *choice]) == 0

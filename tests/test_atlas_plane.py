@@ -3,11 +3,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from atlas_objects import cloud, gaussians
 
 import atlas.plane as plane
+from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
-from atlas.plane import SHIPPED, SHIPPED_SHA256, plane_indices, solve_plane_indices, unroll
-from atlas.sphere import fibonacci_sphere
+from atlas.packing import pack, unpack
+from atlas.plane import (
+    SHIPPED,
+    SHIPPED_SHA256,
+    pinned,
+    plane_indices,
+    plane_of,
+    points_of,
+    read_plane_indices,
+    solve_plane_indices,
+    unroll,
+)
+from atlas.smoothness import unrolled
+from atlas.sphere import fibonacci_sphere, ring_sphere
+from atlas.transport import assign
 
 PUBLISHED = (
     Path(__file__).resolve().parents[2] / "shared" / "data" / "gaussianverse_official" / "sphere2plane.npy"
@@ -92,3 +107,93 @@ def test_a_spoilt_file_is_named_with_the_mend(
         AtlasError, match=r"plane\.npy (is missing|has SHA-256 .*, expected).*python -m atlas plane"
     ):
         plane_indices.__wrapped__(128)
+
+
+@pytest.mark.parametrize("size", [8, 31, 64])
+def test_the_ring_is_its_own_plane(size: int) -> None:
+    """The transport of the unrolled ring onto the grid costs nothing and moves nothing."""
+    cells = np.stack(np.divmod(np.arange(size * size), size), axis=1).astype(np.float64)
+    flat = np.zeros((size * size, 1))
+    solved = assign(np.hstack([unroll(ring_sphere(size), size), flat]), np.hstack([cells, flat]))
+    np.testing.assert_array_equal(solved.indices, np.arange(size * size))
+    assert solved.primal < 1e-20
+    np.testing.assert_array_equal(plane_of(AtlasConfig(size=size, layout="ring")), np.arange(size * size))
+
+
+def test_the_ring_is_smoother() -> None:
+    by_layout = [
+        unrolled(points_of(AtlasConfig(size=32, layout=layout)).reshape(32, 32, 3))
+        for layout in ("fibonacci", "ring")
+    ]
+    assert by_layout[1] > by_layout[0] + 0.005
+    g = gaussians(cloud("shell", 700))
+    config = AtlasConfig(size=32, layout="ring")
+    atlas = pack(g, config)
+    assert atlas.stats["layout"] == "ring"
+    rows = atlas.source[atlas.source >= 0]
+    np.testing.assert_allclose(unpack(atlas.array, config).means, g.means[rows], atol=1e-6)
+    assert np.abs(unpack(atlas.array, AtlasConfig(size=32)).means - g.means[rows]).max() > 0.1
+
+
+def turned(size: int) -> np.ndarray:
+    """The plane indices of the sphere seen from another meridian: another file that is right."""
+    return np.roll(plane_indices(size).reshape(size, size), size // 4, axis=0)
+
+
+def test_another_file_of_indices_is_used_in_any_shape(tmp_path: Path) -> None:
+    np.save(tmp_path / "grid.npy", turned(16).astype(np.int32))
+    np.save(tmp_path / "flat.npy", turned(16).ravel())
+    configs = [AtlasConfig(size=16, plane_indices=str(tmp_path / f"{n}.npy")) for n in ("grid", "flat")]
+    g = gaussians(cloud("ball", 200))
+    first, second = (pack(g, config) for config in configs)
+    assert (first.array == second.array).all()
+    assert (np.roll(pack(g, AtlasConfig(size=16)).array, 4, axis=0) == first.array).all()
+    np.testing.assert_allclose(
+        np.sort(unpack(first.array, configs[0]).means, axis=0), np.sort(g.means, axis=0), atol=1e-6
+    )
+
+
+def test_published_indices_are_taken_in_place_of_ours() -> None:
+    if not PUBLISHED.exists():
+        pytest.skip(f"{PUBLISHED} is not at hand")
+    config = pinned(AtlasConfig(plane_indices=str(PUBLISHED)))
+    assert config.plane_sha256 == hashlib.sha256(PUBLISHED.read_bytes()).hexdigest()
+    atlas = pack(gaussians(cloud("shell", 3000)), config)
+    assert 0.97 < float(atlas.stats["smoothness_unrolled"]) < 0.99
+
+
+def test_a_recorded_configuration_names_the_indices_by_hash(tmp_path: Path) -> None:
+    path = tmp_path / "p.npy"
+    np.save(path, turned(8))
+    given = AtlasConfig(size=8, plane_indices=str(path))
+    recorded = pinned(given)
+    assert recorded.plane_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert pinned(recorded) == recorded
+    assert pinned(AtlasConfig(size=8)) == AtlasConfig(size=8)
+    np.save(path, turned(8)[::-1])
+    with pytest.raises(AtlasError, match=r"p\.npy has SHA-256 .*, expected"):
+        read_plane_indices.__wrapped__(recorded.plane_indices, 8, recorded.plane_sha256)
+    assert pinned(given) != recorded
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (np.arange(63), "63 indices, expected each of 0 to 63 once"),
+        (np.r_[np.arange(63), 0], "64 indices, expected each"),
+        (np.arange(64) + 1, "64 indices, expected each"),
+        (np.arange(64.0), "one array of whole numbers"),
+        (b"text", "not a .npy file"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_indices_is_named(
+    content: np.ndarray | bytes | None, fault: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(AtlasError, match=fault):
+        plane_of(AtlasConfig(size=8, plane_indices=str(path)))

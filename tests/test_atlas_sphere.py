@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
-from atlas.sphere import fibonacci_sphere
+from atlas.sphere import fibonacci_sphere, ring_sphere, sphere_of
 
 
 @pytest.mark.parametrize("count", [2, 64, 1024, 16_384])
@@ -37,3 +38,28 @@ def test_neighbours_are_evenly_far() -> None:
 def test_too_few_points(count: int) -> None:
     with pytest.raises(AtlasError, match=f"at least 2 points, got n = {count}"):
         fibonacci_sphere(count)
+
+
+@pytest.mark.parametrize("size", [1, 8, 31, 128])
+def test_rings_have_equal_area_and_equal_longitudes(size: int) -> None:
+    points = ring_sphere(size).reshape(size, size, 3)
+    np.testing.assert_allclose(np.linalg.norm(points, axis=-1), 1.0, rtol=0, atol=1e-15)
+    # by Archimedes a band's area is its height: the middles are 2 / size apart
+    np.testing.assert_allclose(points[0, :, 2], 1 - (2 * np.arange(size) + 1) / size, atol=1e-15)
+    assert (points[..., 2] == points[:1, :, 2]).all()
+    longitude = np.arctan2(points[..., 1], points[..., 0])
+    np.testing.assert_allclose(
+        longitude,
+        np.repeat(-np.pi + 2 * np.pi * (np.arange(size)[:, None] + 0.5) / size, size, 1),
+        atol=1e-12,
+    )
+
+
+def test_no_ring_of_nothing() -> None:
+    with pytest.raises(AtlasError, match="at least 1 band, got size = 0"):
+        ring_sphere(0)
+
+
+def test_the_layout_chooses_the_sphere() -> None:
+    assert (sphere_of(AtlasConfig(size=16)) == fibonacci_sphere(256)).all()
+    assert (sphere_of(AtlasConfig(size=16, layout="ring")) == ring_sphere(16)).all()
