@@ -1,8 +1,9 @@
 """Depth-ordered lists of the Gaussians that touch each tile, in Numba.
 
 A (Gaussian, tile) pair has two numbers: its place in the tile's list, front to back, and its slot, in which
-the pairs of one Gaussian are adjacent. Blending walks the first; gradients are written to the second, so that
-each sum over a Gaussian's tiles is made by one thread in one order, without atomics.
+the pairs of one Gaussian are adjacent, in the order of the Gaussians. Blending walks the first; gradients are
+written to the second, so that each sum over a Gaussian's tiles is made by one thread in one order, without atomics,
+and the sums walk through memory.
 """
 
 from __future__ import annotations
@@ -68,18 +69,15 @@ def bin_pairs(
     n = record.shape[0]
     for t in range(offsets.shape[0]):
         offsets[t] = 0
-    for i in range(n):
-        slots[i, 0], slots[i, 1] = 0, 0
     capacity = 8 * n + 1024
-    found, count = np.empty((capacity, 2), np.int32), 0
-    for place in range(order.shape[0]):
-        g = order[place]
+    found, count = np.empty(capacity, np.int32), 0
+    for g in range(n):
         slots[g, 0] = count
         x0, x1, y0, y1 = tiles[g, 0], tiles[g, 1], tiles[g, 2], tiles[g, 3]
         need = (x1 - x0) * (y1 - y0)
         if count + need > capacity:
             capacity = 2 * capacity + need
-            grown = np.empty((capacity, 2), np.int32)
+            grown = np.empty(capacity, np.int32)
             grown[:count] = found[:count]
             found = grown
         if need <= 2:
@@ -87,7 +85,7 @@ def bin_pairs(
                 for tx in range(x0, x1):
                     t = ty * tiles_x + tx
                     offsets[t + 1] += 1
-                    found[count, 0], found[count, 1] = t, g
+                    found[count] = t
                     count += 1
         else:
             x, y = record[g, X], record[g, Y]
@@ -120,7 +118,7 @@ def bin_pairs(
                 for tx in range(int(from_x) // TILE, int(to_x) // TILE + 1):
                     t = ty * tiles_x + tx
                     offsets[t + 1] += 1
-                    found[count, 0], found[count, 1] = t, g
+                    found[count] = t
                     count += 1
         slots[g, 1] = count
     tile_count = tiles_x * tiles_y
@@ -128,9 +126,11 @@ def bin_pairs(
         offsets[t + 1] += offsets[t]
     place_of = offsets[:tile_count].copy()
     pairs = np.empty((count, 2), np.int32)
-    for slot in range(count):
-        t = found[slot, 0]
-        place = place_of[t]
-        place_of[t] = place + 1
-        pairs[place, 0], pairs[place, 1] = found[slot, 1], slot
+    for k in range(order.shape[0]):
+        g = order[k]
+        for slot in range(slots[g, 0], slots[g, 1]):
+            t = found[slot]
+            place = place_of[t]
+            place_of[t] = place + 1
+            pairs[place, 0], pairs[place, 1] = g, slot
     return pairs

@@ -164,9 +164,9 @@ def blend(
     first: Any, last: Any, record: Any, pairs: Any, offsets: Any, ends: Any, width: Any, height: Any,
     tiles_x: Any, background: Any, max_alpha: Any, image: Any,
 ) -> None:  # fmt: skip
-    """Tiles first to last: fill image [4, H, W] (RGB over the background, alpha) and ends [T].
+    """Tiles first to last: fill image [4, H, W] (RGB over the background, alpha) and ends [T, 2].
 
-    ends is the last pair that a tile has drawn, plus one.
+    ends are the last pairs that drew on a tile's upper and lower half, plus one.
     """
     pixels = np.empty(_PLANES, np.float32)
     for t in range(first, last):
@@ -177,25 +177,26 @@ def blend(
             pixels[p] = f4(1)
             pixels[p + _ALIVE] = f4(1) if (x < width and y < height) else f4(0)
         above, below = f4(1), f4(1)
-        end = offsets[t]
+        end_above, end_below = offsets[t], offsets[t]
         for j in range(offsets[t], offsets[t + 1]):
             g = pairs[j, 0]
             a, b, c, log_opacity = record[g, QA], record[g, QB], record[g, QC], record[g, LOG2_OPACITY]
             red, green, blue = record[g, RED], record[g, GREEN], record[g, BLUE]
             x0, y0 = f4(left) + f4(0.5) - record[g, X], f4(top) + f4(0.5) - record[g, Y]
             reach = record[g, Y_REACH]
-            if y0 + f4(3) >= -reach:
+            if above > f4(0) and y0 + f4(3) >= -reach:
                 above = _draw_half(
                     pixels, 0, x0, y0, a, b, c, log_opacity, red, green, blue, max_alpha
                 )  # fmt: skip
-            if y0 + f4(4) <= reach:
+                end_above = j + 1
+            if below > f4(0) and y0 + f4(4) <= reach:
                 below = _draw_half(
                     pixels, _HALF, x0, y0 + f4(4), a, b, c, log_opacity, red, green, blue, max_alpha
                 )  # fmt: skip
-            end = j + 1
+                end_below = j + 1
             if above + below == f4(0):
                 break
-        ends[t] = end
+        ends[t, 0], ends[t, 1] = end_above, end_below
         for p in range(_P):
             x, y = left + p % TILE, top + p // TILE
             if x < width and y < height:
@@ -231,13 +232,14 @@ def blend_backward(
                     + image[2, y, x] * v_blue
                     - (f4(1) - image[3, y, x]) * g_image[3, y, x]
                 )
-        for j in range(offsets[t], ends[t]):
+        end_above, end_below = ends[t, 0], ends[t, 1]
+        for j in range(offsets[t], max(end_above, end_below)):
             g, gradient = pairs[j, 0], pair_gradients[pairs[j, 1]]
             a, b, c, log_opacity = record[g, QA], record[g, QB], record[g, QC], record[g, LOG2_OPACITY]
             red, green, blue = record[g, RED], record[g, GREEN], record[g, BLUE]
             x0, y0 = f4(left) + f4(0.5) - record[g, X], f4(top) + f4(0.5) - record[g, Y]
             reach = record[g, Y_REACH]
-            above, below = y0 + f4(3) >= -reach, y0 + f4(4) <= reach
+            above, below = j < end_above and y0 + f4(3) >= -reach, j < end_below and y0 + f4(4) <= reach
             if above and below:
                 _slopes_tile(
                     pixels, 0, x0, y0, a, b, c, log_opacity, red, green, blue, max_alpha, gradient
@@ -246,9 +248,11 @@ def blend_backward(
                 _slopes_half(
                     pixels, 0, x0, y0, a, b, c, log_opacity, red, green, blue, max_alpha, gradient
                 )  # fmt: skip
-            else:
+            elif below:
                 _slopes_half(
                     pixels, _HALF, x0, y0 + f4(4), a, b, c, log_opacity, red, green, blue, max_alpha, gradient
                 )  # fmt: skip
-        for j in range(ends[t], offsets[t + 1]):
+            else:
+                gradient[:] = f4(0)
+        for j in range(max(end_above, end_below), offsets[t + 1]):
             pair_gradients[pairs[j, 1]] = f4(0)

@@ -46,7 +46,10 @@ class _Rasterize(torch.autograd.Function):
                 f4(camera["eps2d"]), f4(camera["near"]), f4(camera["far"]), record, tiles, radii[c],
             )  # fmt: skip
             slots = np.empty((n, 2), np.int32)
-            offsets, ends = np.empty(tiles_x * tiles_y + 1, np.int64), np.empty(tiles_x * tiles_y, np.int64)
+            offsets, ends = (
+                np.empty(tiles_x * tiles_y + 1, np.int64),
+                np.empty((tiles_x * tiles_y, 2), np.int64),
+            )
             pairs = bin_pairs(record, tiles, depth_order(record, tiles), tiles_x, tiles_y, offsets, slots)
             over_range(
                 blend, tiles_x * tiles_y, record, pairs, offsets, ends, width, height, tiles_x,
