@@ -16,11 +16,12 @@ ARGS     ?=
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## make the environment in .venv/ (once)
+setup: $(STAMP) ## make the environment in .venv/, compile the kernels, check the machine (once)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[build,render,dev]'
+	$(BIN)/gaussianverse doctor
 	@touch $@
 
 fit-shard: $(STAMP) ## fit a manifest's objects, build their atlases, publish shards: MANIFEST= OUT= PROFILE= SHARD=
