@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from dataclasses import dataclass
 
@@ -88,13 +89,7 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
     seconds = time.thread_time() - started
 
     source, live, points = placement.source[plane], placement.live[plane], sphere[plane]
-    flat = np.empty((cells, CHANNELS), np.float32)
-    flat[:, OFFSET] = chosen.means[source].astype(np.float64) - points
-    flat[:, ALBEDO] = chosen.colors[source]
-    flat[:, SCALE] = chosen.scales[source]
-    flat[:, QUATERNION] = chosen.quats[source]
-    flat[:, OPACITY_COPIES] = np.where(live, chosen.opacities[source], 0.0)[:, None]
-    array = flat.reshape(config.size, config.size, CHANNELS)
+    array = lay_out(chosen[source], live, points)
 
     gates.check(array, placement.transport, len(chosen))
     gates.storable(array, config.dtype)
@@ -121,6 +116,27 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
     }
     cell_source = np.where(live, kept[source], -1).reshape(config.size, config.size)
     return Atlas(array, cell_source, stats)
+
+
+def lay_out(gaussians: Gaussians, live: npt.NDArray[np.bool_], points: npt.NDArray[np.float64]) -> FloatArray:
+    """The channels of an atlas whose cell k, row by row, holds Gaussian k.
+
+    Args:
+        gaussians: size^2 of them.
+        live: where not, the Gaussian is padding and its opacity becomes 0, [size^2].
+        points: the sphere point behind each cell, [size^2, 3].
+
+    Returns:
+        float32 [size, size, 16].
+    """
+    flat = np.empty((len(gaussians), CHANNELS), np.float32)
+    flat[:, OFFSET] = gaussians.means.astype(np.float64) - points
+    flat[:, ALBEDO] = gaussians.colors
+    flat[:, SCALE] = gaussians.scales
+    flat[:, QUATERNION] = gaussians.quats
+    flat[:, OPACITY_COPIES] = np.where(live, gaussians.opacities, 0.0)[:, None]
+    size = math.isqrt(len(gaussians))
+    return flat.reshape(size, size, CHANNELS)
 
 
 def unpack(array: npt.ArrayLike, config: AtlasConfig | None = None) -> Gaussians:

@@ -1,7 +1,8 @@
 """3D Gaussians as the PLY that the original 3DGS writes and every viewer of splats opens.
 
-Properties: x y z, nx ny nz (zero), f_dc_0..2, opacity (logit), scale_0..2 (log), rot_0..3 (wxyz), all float32,
-binary little-endian. Other properties, f_rest of view-dependent colour among them, are ignored when reading.
+Properties: x y z, nx ny nz (zero), f_dc_0..2, f_rest (zero, where asked for), opacity (logit), scale_0..2 (log),
+rot_0..3 (wxyz), all float32, binary little-endian. Other properties, f_rest of view-dependent colour among them, are
+ignored when reading.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ _GROUPS = {
     "scales": ("scale_0", "scale_1", "scale_2"),
     "quats": ("rot_0", "rot_1", "rot_2", "rot_3"),
 }
-_COLUMNS = [name for names in _GROUPS.values() for name in names]
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "<i2", "int16": "<i2",
     "ushort": "<u2", "uint16": "<u2", "int": "<i4", "int32": "<i4", "uint": "<u4", "uint32": "<u4",
@@ -33,23 +33,29 @@ _MAX_HEADER = 64 << 10
 # logit(1) is infinite; the largest float32 below 1 stands for it
 _MAX_OPACITY = float(np.nextafter(np.float32(1), np.float32(0)))
 
+# An opacity of 0, which is padding, as a logit; what opacities above 0 do not fall below when they are written; and
+# so what an opacity that was read back is 0 below.
+PADDING_LOGIT = -30.0
+_MIN_OPACITY = 1e-12
+INVISIBLE = 1e-13
+
 Floats = npt.NDArray[np.float64]
 
 
-def write_ply(gaussians: Gaussians) -> bytes:
-    """The PLY file; the same Gaussians always give the same bytes. An opacity of 1 is written as 1 - 6e-8."""
-    opacities = np.minimum(gaussians.opacities.astype(np.float64), _MAX_OPACITY)
-    groups: dict[str, npt.NDArray[np.floating]] = {
-        "means": gaussians.means,
-        "normals": np.zeros_like(gaussians.means),
-        "colors": (gaussians.colors.astype(np.float64) - 0.5) / SH_C0,
-        "opacities": (np.log(opacities) - np.log1p(-opacities))[:, None],
-        "scales": np.log(gaussians.scales.astype(np.float64)),
-        "quats": gaussians.quats,
-    }
-    table = np.hstack([groups[name] for name in _GROUPS]).astype("<f4")
+def write_ply(gaussians: Gaussians, *, sh_rest: int = 0) -> bytes:
+    """The PLY file; the same Gaussians always give the same bytes.
+
+    Args:
+        gaussians: opacities of 1 and 0 are written as 1 - 6e-8 and 9e-14, since their logits are infinite.
+        sh_rest: how many f_rest columns, all zero, stand behind f_dc; readers of view-dependent fits want 45.
+    """
+    raw = raw_of(gaussians)
+    raw |= {"normals": np.zeros((len(gaussians), 3)), "rest": np.zeros((len(gaussians), sh_rest))}
+    names = {**_GROUPS, "rest": tuple(f"f_rest_{k}" for k in range(sh_rest))}
+    groups = ("means", "normals", "colors", "rest", "opacities", "scales", "quats")
+    table = np.hstack([raw[group] for group in groups]).astype("<f4")
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(gaussians)}"]
-    header += [f"property float {name}" for name in _COLUMNS]
+    header += [f"property float {name}" for group in groups for name in names[group]]
     return "\n".join([*header, "end_header", ""]).encode() + table.tobytes()
 
 
@@ -73,18 +79,47 @@ def read_ply(data: bytes) -> Gaussians:
             f"the PLY is cut short: {count} vertices need {count * row.itemsize} bytes, {len(data) - start} are there"
         )
     table = np.frombuffer(data, row, count, start)
+    return from_raw(
+        {
+            group: np.stack([table[column].astype(np.float64) for column in names], axis=1)
+            for group, names in _GROUPS.items()
+            if group != "normals"
+        }
+    )
 
-    def group(name: str) -> Floats:
-        return np.stack([table[column].astype(np.float64) for column in _GROUPS[name]], axis=1)
 
+def raw_of(gaussians: Gaussians) -> dict[str, Floats]:
+    """The values as 3DGS stores them, before activation.
+
+    Returns:
+        float64 [M, k] each: means, colors (the constant spherical harmonic), opacities (logit), scales (log), quats.
+    """
+    opacities = gaussians.opacities.astype(np.float64)
+    inside = np.clip(opacities, _MIN_OPACITY, _MAX_OPACITY)
+    logits = np.where(opacities > 0, np.log(inside) - np.log1p(-inside), PADDING_LOGIT)
+    return {
+        "means": gaussians.means.astype(np.float64),
+        "colors": (gaussians.colors.astype(np.float64) - 0.5) / SH_C0,
+        "opacities": logits[:, None],
+        "scales": np.log(gaussians.scales.astype(np.float64)),
+        "quats": gaussians.quats.astype(np.float64),
+    }
+
+
+def from_raw(raw: dict[str, Floats]) -> Gaussians:
+    """The inverse of `raw_of`, of whatever values: colours are clipped, quaternions made canonical.
+
+    Raises:
+        AtlasError: a value is not finite.
+    """
     with np.errstate(over="ignore"):
-        opacities, scales = 1.0 / (1.0 + np.exp(-group("opacities")[:, 0])), np.exp(group("scales"))
+        opacities, scales = 1.0 / (1.0 + np.exp(-raw["opacities"][:, 0])), np.exp(raw["scales"])
     return Gaussians(
-        means=group("means").astype(np.float32),
+        means=raw["means"].astype(np.float32),
         scales=scales.astype(np.float32),
-        quats=canonical_quats(group("quats")),
+        quats=canonical_quats(raw["quats"]),
         opacities=opacities.astype(np.float32),
-        colors=np.clip(0.5 + SH_C0 * group("colors"), 0.0, 1.0).astype(np.float32),
+        colors=np.clip(0.5 + SH_C0 * raw["colors"], 0.0, 1.0).astype(np.float32),
     )
 
 

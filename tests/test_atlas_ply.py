@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from atlas.errors import AtlasError
 from atlas.gaussians import Gaussians, canonical_quats
-from atlas.ply import SH_C0, read_ply, write_ply
+from atlas.ply import INVISIBLE, SH_C0, read_ply, write_ply
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "gaussianverse_samples"
 
@@ -69,6 +69,27 @@ def test_there_and_back(count: int, seed: int) -> None:
 def test_full_opacity_survives() -> None:
     before = Gaussians([[0, 0, 0]], [[1, 1, 1]], [[1, 0, 0, 0]], [1.0], [[1, 1, 1]])  # type: ignore[arg-type, list-item]
     assert read_ply(write_ply(before)).opacities[0] > 0.999999
+
+
+def test_an_opacity_of_0_stays_finite_and_unlike_any_other() -> None:
+    before = some(4)
+    before.opacities[:] = 0, 1e-30, 1e-12, 0.5
+    after = read_ply(write_ply(before)).opacities
+    assert after[0] < INVISIBLE < after[1] == after[2] < 2e-12
+    assert after[3] == 0.5
+
+
+def test_columns_of_view_dependent_colour_are_written_where_asked_for() -> None:
+    before = some(3)
+    header, _, body = write_ply(before, sh_rest=45).partition(b"end_header\n")
+    names = [line.split()[-1] for line in header.decode().splitlines()[3:]]
+    assert names[6:] == [
+        "f_dc_0", "f_dc_1", "f_dc_2", *(f"f_rest_{k}" for k in range(45)), "opacity",
+        "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3",
+    ]  # fmt: skip
+    assert (np.frombuffer(body, "<f4").reshape(3, 62)[:, 9:54] == 0).all()
+    after = read_ply(header + b"end_header\n" + body)
+    np.testing.assert_allclose(after.opacities, before.opacities, rtol=1e-6)
 
 
 def test_other_properties_and_orders_are_read_by_name() -> None:
