@@ -1,4 +1,4 @@
-"""`python -m bench.precision FIT.npz ...`: what an atlas renders to after float32 and after float16, against the fit itself."""
+"""`python -m bench.precision FIT.npz ...`: what atlases in float32 and in float16 render to, against their fits."""
 
 from __future__ import annotations
 
