@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import layout
 from pipeline.identity import Run
-from pipeline.schemas import OK, Facts
+from pipeline.metadata import Totals
 
 _TEMPLATE = """\
 ---
@@ -77,36 +79,35 @@ Digest `{digest}`; `run.json` holds all of it.
 """
 
 
-def card_of(run: Run, rows: list[Facts], index: dict[str, Any]) -> str:
-    """The card, from the rows of metadata.parquet and index.json."""
-    good = [r for r in rows if r["status"] == OK]
+def card_of(run: Run, totals: Totals, index: dict[str, Any]) -> str:
+    """The card, from what was counted over metadata.parquet, and index.json."""
+    licences = {licence or "not stated": count for licence, count in totals.licences.items()}
     return _TEMPLATE.format(
-        samples=len(good),
-        objects=len(rows),
+        samples=totals.samples,
+        objects=totals.objects,
         size=index["size"],
         shards=len(index["shards"]),
-        gaussians=_spread(good, "n_gaussians", ".0f"),
-        metrics_on="held-out views" if all(r["metrics_on"] == "heldout" for r in good) else "training views",
-        psnr=_spread(good, "psnr", ".2f", " dB"),
-        ssim=_spread(good, "ssim", ".4f"),
-        smoothness=_spread(good, "smoothness", ".3f"),
-        atlas_psnr=_spread(good, "atlas_psnr", ".1f", " dB"),
-        licences=_counts((str(r["license"]) or "not stated" for r in good), "licence"),
-        quarantined=_counts((str(r["reason"]) for r in rows if r["status"] != OK), "reason")
-        + f"\nDetails: `{layout.QUARANTINE}`.",
+        gaussians=_spread(totals.values("n_gaussians"), ".0f"),
+        metrics_on="held-out views" if totals.measured_on == {"heldout"} else "training views",
+        psnr=_spread(totals.values("psnr"), ".2f", " dB"),
+        ssim=_spread(totals.values("ssim"), ".4f"),
+        smoothness=_spread(totals.values("smoothness"), ".3f"),
+        atlas_psnr=_spread(totals.values("atlas_psnr"), ".1f", " dB"),
+        licences=_counts(licences, "licence"),
+        quarantined=_counts(totals.reasons, "reason") + f"\nDetails: `{layout.QUARANTINE}`.",
         channels=", ".join(index["channels"]),
         digest=run.digest,
     )
 
 
-def _spread(rows: list[Facts], name: str, form: str, unit: str = "") -> str:
-    values = [float(r[name]) for r in rows]
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"median {middle:{form}}{unit}, {low:{form}} to {high:{form}}"
+def _spread(values: NDArray[np.float64], form: str, unit: str = "") -> str:
+    return (
+        f"median {float(np.median(values)):{form}}{unit}, {float(values.min()):{form}} to "
+        f"{float(values.max()):{form}}"
+    )
 
 
-def _counts(words: Any, title: str) -> str:
-    counts = Counter(words)
+def _counts(counts: Mapping[str, int], title: str) -> str:
     if not counts:
         return "None."
     lines = [f"| {title} | objects |", "|---|---|"]

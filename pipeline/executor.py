@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -143,6 +144,9 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[Executor]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not config.ray.address:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if "ray" not in sys.modules:  # else it has read its switches, and decides by itself
+            # its own default for a new cluster; said aloud, it need not warn of having chosen it
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     common: dict[str, Any] = {

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pipeline import card, layout
 from pipeline.errors import PipelineError
 from pipeline.identity import Run
+from pipeline.metadata import Totals, tables_of
 from pipeline.pack import read_commit
 from pipeline.publish import publish_exact
-from pipeline.schemas import (
-    METADATA,
-    OK,
-    QUARANTINE,
-    SCHEMA_VERSION,
-    STATS,
-    Facts,
-    from_parquet,
-    row,
-    to_parquet,
-)
+from pipeline.schemas import SCHEMA_VERSION
 from pipeline.storage import Head, Storage, sha256_of
 
 Merge = Callable[[Iterable[bytes]], tuple[bytes, bytes]]
 """The moments of all shards, in their order, to the bytes of mean and standard deviation."""
-
-_ADDRESS = ("sample", "offset", "nbytes", "sha256")
 
 
 def is_finalized(storage: Storage) -> bool:
@@ -64,15 +53,12 @@ def finalize(storage: Storage, run: Run, merge: Merge) -> None:
     mean, std = merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
     put(layout.MEAN, mean)
     put(layout.STD, std)
-    rows = [r for k in range(run.n_shards) for r in shard_metadata(storage, k)]
-    put(layout.METADATA, to_parquet(METADATA, rows))
-    put(
-        layout.QUARANTINE,
-        to_parquet(QUARANTINE, (r for k in range(run.n_shards) for r in given_up(storage, k))),
-    )
-    index = index_of(run, commits, rows, written)
+    tables = tables_of(storage, run.n_shards)
+    put(layout.METADATA, tables.metadata)
+    put(layout.QUARANTINE, tables.quarantine)
+    index = index_of(run, commits, tables.totals, written)
     put(layout.INDEX, (json.dumps(index, indent=1) + "\n").encode())
-    put(layout.CARD, card.card_of(run, rows, index).encode())
+    put(layout.CARD, card.card_of(run, tables.totals, index).encode())
     sums = sha256sums(storage, run, commits, written)
     publish_exact(storage, layout.SUMS, sums)
     publish_exact(storage, layout.SUCCESS, f"{sha256_of(sums)}  {layout.SUMS}\n".encode())
@@ -90,47 +76,17 @@ def _shards(storage: Storage, run: Run) -> range:
     return range(run.n_shards)
 
 
-def stats_table(storage: Storage, stage: str, shard: int) -> list[Facts]:
-    """A committed shard's rows of one stage."""
-    rows: list[Facts] = from_parquet(STATS[stage], storage.get(layout.stats(stage, shard))).to_pylist()
-    return rows
-
-
-def shard_metadata(storage: Storage, shard: int) -> Iterator[Facts]:
-    """Rows of metadata.parquet for one shard: what both stages say of each object."""
-    splats, atlases = (stats_table(storage, stage, shard) for stage in layout.STAGES)
-    for first, second in zip(splats, atlases, strict=True):
-        addresses = {
-            f"{stage}_{name}": facts[name]
-            for stage, facts in zip(layout.STAGES, (first, second), strict=True)
-            for name in _ADDRESS
-        }
-        state = {name: second[name] for name in ("status", "reason", "error_class", "error_message")}
-        both = {**second, **first, **state, **addresses}
-        yield row(METADATA, {name: both[name] for name in METADATA.names})
-
-
-def given_up(storage: Storage, shard: int) -> Iterator[Facts]:
-    """Rows of quarantine.parquet for one shard: each object once, with the stage that gave it up."""
-    splats, atlases = (stats_table(storage, stage, shard) for stage in layout.STAGES)
-    for first, second in zip(splats, atlases, strict=True):
-        if second["status"] != OK:
-            stage, facts = (layout.ATLAS, second) if first["status"] == OK else (layout.SPLATS, first)
-            yield row(QUARANTINE, {**{n: facts[n] for n in QUARANTINE.names if n != "stage"}, "stage": stage})
-
-
 def index_of(
-    run: Run, commits: dict[tuple[str, int], dict[str, Any]], rows: list[Facts], written: dict[str, Head]
+    run: Run, commits: dict[tuple[str, int], dict[str, Any]], totals: Totals, written: dict[str, Head]
 ) -> dict[str, Any]:
     """The content of index.json: every shard with its files, sizes and hashes, and the totals."""
-    uids = [str(r["uid"]) for r in rows if r["status"] == OK]
     return {
         "schema_version": SCHEMA_VERSION,
         "config_digest": run.digest,
         "manifest_sha256": run.identity["manifest_sha256"],
-        "objects": len(rows),
-        "samples": len(uids),
-        "uids_sha256": sha256_of("\n".join(uids).encode()),
+        "objects": totals.objects,
+        "samples": totals.samples,
+        "uids_sha256": totals.uids_sha256,
         "size": run.atlas.size,
         **run.identity["representation"],
         "statistics": {key: {"sha256": written[key].sha256} for key in (layout.MEAN, layout.STD)},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,46 +17,54 @@ from pipeline.storage import Head, Storage, sha256_of
 
 Summarise = Callable[[Iterable[bytes]], bytes]
 """Main members of a shard, in order, to the bytes of its moments."""
+Fetch = Callable[[str], bytes]
+"""An object's uid to its fragment; NotFound where there is none."""
 
 
 @dataclass(frozen=True)
 class Assembled:
-    """A shard in memory: the tar, its table, and where each main member lies in the tar."""
+    """A shard in memory: the tar, its table, where each main member lies in the tar, and where it came from.
 
-    tar: bytes
+    Attributes:
+        tar: the whole archive.
+        rows: of the shard's table, in the manifest's order.
+        digests: hex sha256 of each object's fragment, the quarantined included.
+    """
+
+    tar: bytearray
     rows: list[Facts]
+    digests: list[str]
 
-    def mains(self) -> Iterable[bytes]:
+    def mains(self) -> Iterator[bytes]:
         """The main members, in the tar's order."""
         for facts in self.rows:
             if facts["sample"] != -1:
-                yield self.tar[int(facts["offset"]) : int(facts["offset"]) + int(facts["nbytes"])]
+                yield bytes(self.tar[int(facts["offset"]) : int(facts["offset"]) + int(facts["nbytes"])])
 
 
-def assemble(stage: str, shard: int, uids: Sequence[str], found: Iterable[tuple[str, bytes]]) -> Assembled:
-    """Join fragments in the order of `uids`, whatever order they come in; leave out the quarantined.
+def assemble(stage: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Assembled:
+    """Join fragments in the order of `uids`, leaving out the quarantined.
+
+    One fragment is in memory at a time, beside the tar that they become.
 
     Args:
         stage: of the fragments.
         shard: its number.
         uids: the shard's objects in the manifest's order.
-        found: (uid, fragment); one may come twice, if it is the same.
+        fetch: an object's fragment, or NotFound.
 
     Raises:
-        FragmentError: one is missing, damaged, somebody else's, or comes twice with other bytes.
+        FragmentError: some are missing, damaged, or somebody else's.
     """
-    by_uid: dict[str, bytes] = {}
-    for uid, data in found:
-        if by_uid.setdefault(uid, data) != data:
-            raise FragmentError(f"{layout.fragment(stage, shard, uid)}: two fragments with different bytes")
-    missing = [uid for uid in uids if uid not in by_uid]
-    if missing:
-        raise FragmentError(
-            f"shard {shard}, {stage}: no fragment of {', '.join(missing[:5])} ({len(missing)})"
-        )
-    tar, rows, sample = bytearray(), [], 0
+    tar, rows, digests, missing, sample = bytearray(), list[Facts](), list[str](), list[str](), 0
     for uid in uids:
-        data = by_uid[uid]
+        try:
+            data = fetch(uid)
+        except NotFound:
+            missing.append(uid)
+            continue
+        if missing:  # nothing comes of this shard: only look who else is missing
+            continue
         record = records.parse(stage, shard, uid, data)
         address: dict[str, Any] = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
         if record.ok:
@@ -70,14 +79,20 @@ def assemble(stage: str, shard: int, uids: Sequence[str], found: Iterable[tuple[
             tar += data
             sample += 1
         rows.append(row(STATS[stage], {**record.facts, **address}))
+        digests.append(sha256_of(data))
+    if missing:
+        raise FragmentError(
+            f"shard {shard}, {stage}: no fragment of {', '.join(missing[:5])} ({len(missing)})"
+        )
     tar += fragments.END
-    return Assembled(bytes(tar), rows)
+    return Assembled(tar, rows, digests)
 
 
 def pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summarise | None) -> dict[str, Any]:
     """Publish a shard of one stage; the commit record comes last. Returns that record.
 
-    Doing it twice, or in two places at once, gives the same bytes under the same keys.
+    Doing it twice, or in two places at once, gives the same bytes under the same keys. A shard that exists is
+    left alone: its fragments may be gone.
 
     Args:
         storage: of the run.
@@ -90,27 +105,32 @@ def pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summaris
         FragmentError: a fragment is missing or damaged.
         ShardConflict: a key holds other bytes.
     """
+    with suppress(NotFound):
+        return read_commit(storage, stage, shard)
+    try:
+        return _pack(storage, run, stage, shard, summarise)
+    except FragmentError:
+        with suppress(NotFound):  # somebody else has packed it meanwhile, and cleaned up
+            return read_commit(storage, stage, shard)
+        raise
+
+
+def _pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summarise | None) -> dict[str, Any]:
     uids = [str(r["uid"]) for r in shard_rows(storage, shard)]
-    found: dict[str, bytes] = {}
-    for uid in uids:
-        try:
-            found[uid] = storage.get(layout.fragment(stage, shard, uid))
-        except NotFound:
-            continue  # `assemble` names all that are missing
-    assembled = assemble(stage, shard, uids, found.items())
-    entries = []
-    for uid in uids:
-        record = records.parse(stage, shard, uid, found[uid])
-        entries.append(records.read_entry(storage, stage, record, sha256_of(found.pop(uid))))
+    assembled = assemble(stage, shard, uids, lambda uid: storage.get(layout.fragment(stage, shard, uid)))
     files: dict[str, Head] = {}
 
-    def put(key: str, data: bytes) -> None:
+    def put(key: str, data: bytes | bytearray) -> None:
         files[key] = publish_exact(storage, key, data)
 
     put(layout.shard_tar(stage, shard), assembled.tar)
     put(layout.stats(stage, shard), to_parquet(STATS[stage], assembled.rows))
     if summarise is not None:
         put(layout.moments(shard), summarise(assembled.mains()))
+    entries = [
+        records.read_entry(storage, stage, facts, digest)
+        for facts, digest in zip(assembled.rows, assembled.digests, strict=True)
+    ]
     publish(storage, layout.journal(stage, shard), to_parquet(JOURNAL[stage], entries, checksums=True))
     commit = commit_record(run, stage, shard, assembled.rows, files)
     publish_exact(storage, layout.commit(stage, shard), (json.dumps(commit, indent=1) + "\n").encode())

@@ -29,7 +29,7 @@ class Published(StrEnum):
     """Somebody else's bytes were there first, and stand."""
 
 
-def publish(storage: Storage, key: str, data: bytes, *, pause_s: float = _PAUSE_S) -> Published:
+def publish(storage: Storage, key: str, data: bytes | bytearray, *, pause_s: float = _PAUSE_S) -> Published:
     """Write `data` under `key` unless something is there; the first writer wins.
 
     Raises:
@@ -60,7 +60,7 @@ def publish(storage: Storage, key: str, data: bytes, *, pause_s: float = _PAUSE_
     raise StorageError(f"{storage.url}/{key}: not written after {ATTEMPTS} attempts; last: {last}") from last
 
 
-def publish_exact(storage: Storage, key: str, data: bytes) -> Head:
+def publish_exact(storage: Storage, key: str, data: bytes | bytearray) -> Head:
     """Write what is a pure function of its inputs: whatever is there already must be the same.
 
     Raises:

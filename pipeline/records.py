@@ -168,11 +168,11 @@ def read(storage: Storage, stage: str, shard: int, uid: str) -> Record:
     return parse(stage, shard, uid, storage.get(layout.fragment(stage, shard, uid)))
 
 
-def read_entry(storage: Storage, stage: str, record: Record, sha256: str) -> Facts:
-    """The journal entry of the fragment with this hash; defaults where it is lost."""
-    shard, uid = int(record.facts["shard"]), str(record.facts["uid"])
+def read_entry(storage: Storage, stage: str, facts: Mapping[str, Any], sha256: str) -> Facts:
+    """The journal entry of the fragment with these facts and this hash; defaults where it is lost."""
+    shard, uid = int(facts["shard"]), str(facts["uid"])
     try:
         return from_json(JOURNAL[stage], storage.get(layout.run_record(stage, shard, uid, sha256)))
     except NotFound:
-        known = {name: record.facts[name] for name in ("index", "uid", "status")}
+        known = {name: facts[name] for name in ("index", "uid", "status")}
         return row(JOURNAL[stage], {**known, "stage": stage, "fragment_sha256": sha256})

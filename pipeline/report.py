@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline import layout
-from pipeline.finalize import stats_table
 from pipeline.schemas import JOURNAL, OK, from_parquet
+from pipeline.shards import stats_rows
 from pipeline.storage import Storage
 
 MAX_LINES = 60
@@ -18,7 +18,7 @@ def result_rows(storage: Storage, shards: Iterable[int]) -> list[dict[str, Any]]
     """Per object of committed shards: uid, n_gaussians, psnr, ssim, smoothness, seconds, status, reason."""
     rows = []
     for shard in shards:
-        splats, atlases = (stats_table(storage, stage, shard) for stage in layout.STAGES)
+        splats, atlases = (stats_rows(storage, stage, shard) for stage in layout.STAGES)
         journals = [
             from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
             for stage in layout.STAGES

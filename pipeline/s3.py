@@ -81,7 +81,7 @@ class S3Storage(Storage):
             raise StorageError(f"{self.url}/{key}: {len(data)} bytes at {offset}, expected {nbytes}")
         return data
 
-    def put_if_absent(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: bytes | bytearray) -> bool:
         """See `Storage`. One conditional put: stores ignore the condition of a multipart's completion."""
         try:
             self._client.put_object(

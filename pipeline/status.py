@@ -7,10 +7,11 @@ from typing import Any
 
 from pipeline import layout, records
 from pipeline.errors import NotFound, PipelineError
-from pipeline.finalize import is_finalized, stats_table
+from pipeline.finalize import is_finalized
 from pipeline.identity import Run, shard_rows
 from pipeline.pack import read_commit
 from pipeline.schemas import JOURNAL, from_parquet
+from pipeline.shards import stats_rows
 from pipeline.storage import Storage
 
 
@@ -96,7 +97,7 @@ def _find(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]:
 def _stage(storage: Storage, stage: str, shard: int, uid: str) -> dict[str, Any]:
     try:
         read_commit(storage, stage, shard)
-        facts = next(r for r in stats_table(storage, stage, shard) if r["uid"] == uid)
+        facts = next(r for r in stats_rows(storage, stage, shard) if r["uid"] == uid)
         entries = from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
         entry = next(r for r in entries if r["uid"] == uid)
         return {"committed": True, "tar": layout.shard_tar(stage, shard), **facts, "journal": entry}

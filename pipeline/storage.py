@@ -46,7 +46,7 @@ class StoreConfig:
     read_timeout_s: float = 60.0
 
 
-def sha256_of(data: bytes) -> str:
+def sha256_of(data: bytes | bytearray) -> str:
     """Hex sha256."""
     return hashlib.sha256(data).hexdigest()
 
@@ -68,7 +68,7 @@ class Storage(ABC):
         """`nbytes` bytes from `offset`. Raises NotFound, and StorageError when there are fewer."""
 
     @abstractmethod
-    def put_if_absent(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: bytes | bytearray) -> bool:
         """Write `data` durably and all at once; False when the key exists, whatever it holds.
 
         A StorageError leaves open whether the write happened: `pipeline.publish` finds out.
@@ -117,7 +117,7 @@ class LocalStorage(Storage):
             raise StorageError(f"{self.url}/{key}: {len(data)} bytes at {offset}, expected {nbytes}")
         return data
 
-    def put_if_absent(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: bytes | bytearray) -> bool:
         """See `Storage`."""
         path = self._path(key)
         temporary = self.root / _TEMPORARY / uuid.uuid4().hex

@@ -31,8 +31,9 @@ from fitter import load_views
 from fitter.config import FitConfig
 from fitter.errors import FitError
 from fitter.lpips import LpipsUnavailable, load_lpips
+from fitter.photometric import l1_ssim
 from fitter.rasterize import BackendUnavailable, rasterization
-from pipeline import inputs, layout, pack, records
+from pipeline import inputs, layout, pack, records, shards
 from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflict, StorageError
 from pipeline.executor import Job
 from pipeline.fidelity import atlas_psnr
@@ -111,7 +112,7 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
 def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
     storage, run = _open(job)
     watch, stage = records.Stopwatch(attempt), layout.ATLAS
-    fit = records.read(storage, layout.SPLATS, int(row["shard"]), str(row["uid"]))
+    fit = shards.read_record(storage, layout.SPLATS, int(row["shard"]), str(row["uid"]))
     if not fit.ok:
         records.publish_quarantine(storage, stage, row, run, fit.facts, watch)
         return {"status": QUARANTINED, "uid": row["uid"]}
@@ -192,10 +193,10 @@ def moments_of(mains: Iterable[bytes], run: Run) -> bytes:
     return bytes(moments.to_bytes())
 
 
-def merged_statistics(shards: Iterable[bytes], run: Run) -> tuple[bytes, bytes]:
+def merged_statistics(moments: Iterable[bytes], run: Run) -> tuple[bytes, bytes]:
     """(atlas_mean.npy, atlas_std.npy) of the moments of all shards, in their order."""
     total = Moments(run.atlas.size)
-    for data in shards:
+    for data in moments:
         total.merge(Moments.from_bytes(data))
     return npy(np.asarray(total.mean(), np.float32)), npy(np.asarray(total.std(STD_FLOOR), np.float32))
 
@@ -252,7 +253,8 @@ def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
         image, _, _ = rasterization(
             means, quats, scales, opacities, colors, viewmats, Ks, 16, 16, backend=backend
         )
-        image.sum().backward()  # type: ignore[no-untyped-call]
+        l1, ssim = l1_ssim(image, torch.zeros_like(image))
+        (l1 + ssim).backward()  # type: ignore[no-untyped-call]
         fields = [t.detach().cpu().numpy() for t in (means, scales, quats, opacities, colors)]
         fields[2] = canonical_quats(fields[2])
         gaussians = Gaussians(*fields)

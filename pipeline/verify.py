@@ -8,10 +8,22 @@ from dataclasses import dataclass
 
 from pipeline import fragments, layout
 from pipeline.errors import NotFound, PipelineError
-from pipeline.finalize import Merge, given_up, index_of, shard_metadata, stats_table
+from pipeline.finalize import Merge, index_of
 from pipeline.identity import Run, shard_rows
+from pipeline.metadata import tables_of
 from pipeline.pack import commit_record, read_commit
-from pipeline.schemas import FACTS, JOURNAL, METADATA, QUARANTINE, Facts, from_json, from_parquet, known
+from pipeline.schemas import (
+    FACTS,
+    JOURNAL,
+    METADATA,
+    QUARANTINE,
+    Facts,
+    from_json,
+    from_parquet,
+    known,
+    same_rows,
+)
+from pipeline.shards import stats_rows
 from pipeline.storage import Head, Storage, sha256_of
 
 
@@ -82,7 +94,7 @@ def _shard(
     if {layout.shard_tar(stage, shard), layout.stats(stage, shard)} - set(heads):
         return
     try:
-        rows = stats_table(storage, stage, shard)
+        rows = stats_rows(storage, stage, shard)
     except PipelineError as fault:
         yield f"{layout.stats(stage, shard)}: {fault}"
         return
@@ -171,23 +183,22 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
     try:
         shards = range(run.n_shards)
         commits = {(stage, k): read_commit(storage, stage, k) for stage in layout.STAGES for k in shards}
-        rows = [r for k in shards for r in shard_metadata(storage, k)]
-        lost = [r for k in shards for r in given_up(storage, k)]
+        tables = tables_of(storage, run.n_shards)
         heads = {key: Head(0, sha256_of(storage.get(key))) for key in (layout.MEAN, layout.STD)}
     except PipelineError as fault:
         yield f"{layout.INDEX}: cannot be judged: {fault}"
         return
     for key, schema, expected in (
-        (layout.METADATA, METADATA, rows),
-        (layout.QUARANTINE, QUARANTINE, lost),
+        (layout.METADATA, METADATA, tables.metadata),
+        (layout.QUARANTINE, QUARANTINE, tables.quarantine),
     ):
         try:
-            if from_parquet(schema, storage.get(key)).to_pylist() != expected:
+            if not same_rows(schema, storage.get(key), expected):
                 yield f"{key}: not the rows of the shards"
         except PipelineError as fault:
             yield f"{key}: {fault}"
     try:
-        if json.loads(storage.get(layout.INDEX)) != index_of(run, commits, rows, heads):
+        if json.loads(storage.get(layout.INDEX)) != index_of(run, commits, tables.totals, heads):
             yield f"{layout.INDEX}: does not say what the shards hold"
     except (PipelineError, ValueError) as fault:
         yield f"{layout.INDEX}: {fault}"

@@ -41,8 +41,8 @@ def build_command(inputs: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "pipeline.cli", *build_arguments(inputs, out)]
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+def run(arguments: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStorage, str]:
     """A run that nothing disturbed, and what it printed."""
-    out = tmp_path_factory.mktemp("finished") / "out"
-    done = run(build_command(inputs, out))
+    out, home = (tmp_path_factory.mktemp("finished") / name for name in ("out", "home"))
+    home.mkdir()
+    # as a user's shell is: Ray chooses its own security, and keeps a token in the home folder
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = run(build_command(inputs, out), {**environment, "HOME": str(home)})
     assert done.returncode == 0, done.stderr
+    assert "Ray" not in done.stderr, "the first thing that a user sees is the progress"
+    assert (home / ".ray" / "auth_token").stat().st_size > 0, "Ray's own default, a token, is in force"
     return LocalStorage(out), done.stdout
 
 

@@ -1,7 +1,10 @@
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.card import card_of
 from pipeline.identity import Run
+from pipeline.metadata import Totals
 from pipeline.schemas import METADATA, row
 
 INDEX = {"size": 128, "shards": [{}, {}], "channels": ["offset_x", "opacity"]}
@@ -9,7 +12,9 @@ RUN = Run({"config_digest": "d" * 64})
 
 
 def card(*rows: dict[str, Any]) -> str:
-    return card_of(RUN, [row(METADATA, r) for r in rows], INDEX)
+    totals = Totals()
+    totals.add(pa.Table.from_pylist([row(METADATA, r) for r in rows], schema=METADATA))
+    return card_of(RUN, totals, INDEX)
 
 
 def good(**fields: Any) -> dict[str, Any]:

@@ -142,3 +142,14 @@ def test_shards_that_do_not_exist_are_refused(whole: job.Outcome, manifest: str)
 def test_the_bars_total_is_that_of_the_chosen_shards(whole: job.Outcome, manifest: str) -> None:
     _, run, _ = planned(Path(whole.storage.url), manifest)
     assert [job._objects(run, shards) for shards in ([0], [1], [0, 1], [])] == [2, 1, 3, 0]
+
+
+def test_the_atlas_stage_needs_the_splats_shards_and_not_their_fragments(
+    whole: job.Outcome, manifest: str, tmp_path: Path
+) -> None:
+    storage, run, base = planned(tmp_path / "out", manifest)
+    job.build(storage, run, CONFIG, base, launch=in_process, stages=(layout.SPLATS,))
+    for entry in list(storage.list(layout.WORK)):
+        storage.delete(entry.key)
+    assert job.build(storage, run, CONFIG, "", launch=in_process, stages=(layout.ATLAS,)).finalized
+    assert dataset(storage) == dataset(whole.storage)

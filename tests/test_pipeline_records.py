@@ -31,7 +31,7 @@ def test_a_sample_is_read_back_with_its_facts_caption_and_journal(storage: Local
     assert (record.facts["index"], record.facts["license"]) == (3, "CC0-1.0")
     assert list(record.facts) == FACTS[STAGE].names
     data = storage.get(layout.fragment(STAGE, 2, "a"))
-    entry = records.read_entry(storage, STAGE, record, sha256_of(data))
+    entry = records.read_entry(storage, STAGE, record.facts, sha256_of(data))
     assert (entry["attempts"], entry["uid"], entry["peak_mb"]) == (4, "a", 1.0)
     assert entry["seconds"] >= 0  # type: ignore[operator]
     assert "/" in str(entry["host"])
@@ -69,14 +69,14 @@ def test_every_fragment_has_a_journal_entry_whoever_wins(storage: LocalStorage) 
     record = records.read(storage, STAGE, 0, "a")
     assert record.main(STAGE) == b"first"
     winner = sha256_of(storage.get(layout.fragment(STAGE, 0, "a")))
-    assert records.read_entry(storage, STAGE, record, winner)["attempts"] == 1
+    assert records.read_entry(storage, STAGE, record.facts, winner)["attempts"] == 1
     assert len(list(storage.list("_work/runs/"))) == 2
 
 
 def test_a_lost_journal_entry_is_no_obstacle(storage: LocalStorage) -> None:
     publish_one(storage, RUN, STAGE, manifest_row(7, "a"), data=b"x")
     record = records.read(storage, STAGE, 0, "a")
-    entry = records.read_entry(storage, STAGE, record, "0" * 64)
+    entry = records.read_entry(storage, STAGE, record.facts, "0" * 64)
     assert (entry["index"], entry["uid"], entry["attempts"]) == (7, "a", -1)
     assert list(entry) == JOURNAL[STAGE].names
 

@@ -3,6 +3,8 @@ import math
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import layout, schemas
 from pipeline.errors import PipelineError
@@ -82,3 +84,27 @@ def test_messages_are_one_short_line() -> None:
     assert schemas.message(ValueError("a\n  b")) == "a b"
     assert schemas.message(ValueError()) == "ValueError"
     assert len(schemas.message("x" * 10_000)) == schemas.MESSAGE_LIMIT
+
+
+@given(st.lists(st.integers(0, 60), max_size=12))
+def test_a_files_bytes_do_not_depend_on_the_pieces_it_was_made_from(pieces: list[int]) -> None:
+    class Small(schemas.ParquetSink):
+        ROW_GROUP = 50
+
+    schema = pa.schema([("uid", pa.string()), ("x", pa.int64())])
+    rows = [{"uid": f"o{i}", "x": i} for i in range(sum(pieces))]
+    whole, cut, at = Small(schema), Small(schema), 0
+    whole.add(pa.Table.from_pylist(rows, schema=schema))
+    for count in pieces:
+        cut.add(pa.Table.from_pylist(rows[at : at + count], schema=schema))
+        at += count
+    data = cut.finish()
+    assert data == whole.finish()
+    assert schemas.from_parquet(schema, data).to_pylist() == rows
+    assert schemas.same_rows(schema, data, data)
+    if len(rows) <= Small.ROW_GROUP:
+        assert data == schemas.to_parquet(schema, rows)
+    if rows:
+        other = Small(schema)
+        other.add(pa.Table.from_pylist([*rows[:-1], {"uid": "z", "x": -1}], schema=schema))
+        assert not schemas.same_rows(schema, data, other.finish())

@@ -1,0 +1,83 @@
+"""The tables of the whole from those of the shards."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pipeline_runs import planned, publish_all
+
+from pipeline import layout, pack
+from pipeline.errors import PipelineError
+from pipeline.metadata import Totals, tables_of
+from pipeline.schemas import METADATA, STATS, from_parquet, row, to_parquet
+from pipeline.storage import LocalStorage, sha256_of
+
+
+def table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([row(METADATA, r) for r in rows], schema=METADATA)
+
+
+def test_totals_do_not_depend_on_how_the_rows_are_cut() -> None:
+    rows = [
+        {"uid": f"o{i}", "status": "quarantined" if i % 3 == 0 else "ok", "reason": "low_psnr" if i % 3 == 0 else "",
+         "license": "MIT" if i % 2 else "", "psnr": float(i), "metrics_on": "heldout"}
+        for i in range(20)
+    ]  # fmt: skip
+    whole, parts = Totals(), Totals()
+    whole.add(table(rows))
+    for start in (0, 1, 7, 8):
+        stop = {0: 1, 1: 7, 7: 8, 8: 20}[start]
+        parts.add(table(rows[start:stop]))
+    good = [r["uid"] for r in rows if r["status"] == "ok"]
+    assert whole.uids_sha256 == parts.uids_sha256 == sha256_of("\n".join(good).encode())
+    assert (parts.objects, parts.samples, parts.reasons) == (20, len(good), {"low_psnr": 7})
+    assert parts.licences == whole.licences == {"MIT": 7, "": 6}
+    np.testing.assert_array_equal(parts.values("psnr"), [float(u[1:]) for u in good])
+
+
+def test_tables_of_other_objects_do_not_become_one(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, ["a", "b"])
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage)
+        pack.pack(storage, run, stage, 0, b"".join if stage == layout.ATLAS else None)
+    key = layout.stats(layout.ATLAS, 0)
+    rows = from_parquet(STATS[layout.ATLAS], storage.get(key)).to_pylist()
+    storage.delete(key)
+    storage.put_if_absent(key, to_parquet(STATS[layout.ATLAS], rows[::-1]))
+    with pytest.raises(PipelineError, match="not of the same objects"):
+        tables_of(storage, run.n_shards)
+
+
+class Repeated(LocalStorage):
+    """Any number of shards that are all the same."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__("nowhere")
+        facts = {"uid": "x" * 32, "caption": "a caption of ordinary length, of one object", "status": "ok"}
+        self._tables = {
+            stage: to_parquet(STATS[stage], [row(STATS[stage], facts)] * rows) for stage in layout.STAGES
+        }
+
+    def get(self, key: str) -> bytes:
+        return self._tables[layout.SPLATS if layout.SPLATS in key else layout.ATLAS]
+
+
+def test_memory_does_not_grow_with_every_object() -> None:
+    """As dicts 20,000 rows are over 150 MB; here the pieces of one row group are the most."""
+    storage = Repeated(256)
+    tables_of(storage, 1)
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    try:
+        assert tables_of(storage, 80).totals.samples == 80 * 256
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 << 20
+    assert pa.default_memory_pool().max_memory() - before < 100 << 20

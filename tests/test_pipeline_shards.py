@@ -1,0 +1,63 @@
+"""Objects read back from shards, when their fragments are gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pipeline_runs import planned, publish_all, publish_one
+
+from pipeline import layout, pack, shards
+from pipeline.errors import FragmentError, NotFound
+from pipeline.identity import shard_rows
+from pipeline.storage import LocalStorage
+
+Committed = tuple[LocalStorage, dict[str, shards.Record]]
+
+
+@pytest.fixture
+def committed(tmp_path: Path) -> Committed:
+    """A committed shard without fragments, and what its fragments were."""
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, ["a", "b", "c"])
+    publish_all(storage, run, layout.SPLATS, quarantined={"b"})
+    before = {uid: shards.read_record(storage, layout.SPLATS, 0, uid) for uid in "abc"}
+    pack.pack(storage, run, layout.SPLATS, 0, None)
+    for uid in "abc":
+        storage.delete(layout.fragment(layout.SPLATS, 0, uid))
+    return storage, before
+
+
+def test_an_object_reads_the_same_from_its_shard_as_from_its_fragment(committed: Committed) -> None:
+    storage, before = committed
+    assert {uid: shards.read_record(storage, layout.SPLATS, 0, uid) for uid in "abc"} == before
+    assert not before["b"].ok
+    assert before["c"].main(layout.SPLATS) == b"data of c"
+
+
+def test_a_fragment_made_again_after_the_commit_does_not_count(committed: Committed) -> None:
+    """A GPU's second fit has other bytes; what is in the shard stands."""
+    storage, before = committed
+    run = planned(storage, ["a", "b", "c"])
+    row = {**shard_rows(storage, 0)[0], "shard": 0}
+    publish_one(storage, run, layout.SPLATS, row, data=b"other data of a")
+    assert shards.read_record(storage, layout.SPLATS, 0, "a") == before["a"]
+
+
+def test_damage_in_the_shard_is_found(committed: Committed) -> None:
+    storage, _ = committed
+    key = layout.shard_tar(layout.SPLATS, 0)
+    data = storage.get(key)
+    storage.delete(key)
+    storage.put_if_absent(key, data.replace(b"data of c", b"data of d"))
+    assert shards.read_record(storage, layout.SPLATS, 0, "a").ok
+    with pytest.raises(FragmentError, match="bytes of c"):
+        shards.read_record(storage, layout.SPLATS, 0, "c")
+
+
+def test_what_is_in_neither_is_not_found(tmp_path: Path, committed: Committed) -> None:
+    storage, _ = committed
+    with pytest.raises(NotFound, match="neither fragment nor shard"):
+        shards.read_record(storage, layout.ATLAS, 0, "a")
+    with pytest.raises(FragmentError, match="0 rows of z"):
+        shards.read_record(storage, layout.SPLATS, 0, "z")
