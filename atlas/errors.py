@@ -17,3 +17,7 @@ class RoughAtlas(AtlasError):
     """An atlas did not pass a gate: its neighbours are not neighbours in space."""
 
     reason = "rough_atlas"
+
+
+class DatasetError(AtlasError):
+    """A published dataset is not what its index says, or is asked for what it does not have."""

@@ -1,0 +1,108 @@
+"""Atlases as a network wants them, [.., 16, size, size]: standardised and back, and unpacked with gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from atlas.errors import AtlasError
+from atlas.packing import ALBEDO, CHANNELS, OFFSET, OPACITY_COPIES, QUATERNION, SCALE
+from atlas.plane import plane_indices
+from atlas.sphere import fibonacci_sphere
+
+
+class Standard(nn.Module):
+    """Mean 0 and standard deviation 1 per pixel and channel over the dataset, and the inverse (paper section 5).
+
+    A module, so that `.to(device)` moves its buffers and a checkpoint keeps them.
+
+    Args:
+        mean: [size, size, 16], as in atlas_mean.npy.
+        std: the same of atlas_std.npy, above 0 (the dataset's has a floor).
+
+    Raises:
+        AtlasError: a wrong shape, or a standard deviation that is not above 0.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: npt.ArrayLike, std: npt.ArrayLike) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            array = np.asarray(values, np.float32)
+            if array.ndim != 3 or array.shape[0] != array.shape[1] or array.shape[2] != CHANNELS:
+                raise AtlasError(f"{name} has shape {array.shape}, expected [size, size, {CHANNELS}]")
+            self.register_buffer(name, torch.from_numpy(array.copy()).permute(2, 0, 1))
+        if self.mean.shape != self.std.shape or not bool((self.std > 0).all()):
+            raise AtlasError("std must be above 0 everywhere and of the mean's shape")
+
+    def forward(self, atlas: Tensor) -> Tensor:
+        """Standardise, [.., 16, size, size]."""
+        return (atlas - self.mean) / self.std
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """Undo `forward`."""
+        return values * self.std + self.mean
+
+
+@dataclass(frozen=True)
+class SplatTensors:
+    """The Gaussians of one atlas as tensors, one per cell along the rows, with gradients to the atlas.
+
+    Attributes:
+        means: [M, 3].
+        scales: [M, 3].
+        quats: unit, wxyz, [M, 4].
+        opacities: mean of the three copies, [M].
+        colors: RGB, [M, 3].
+    """
+
+    means: Tensor
+    scales: Tensor
+    quats: Tensor
+    opacities: Tensor
+    colors: Tensor
+
+
+def unpack_tensor(atlas: Tensor, *, clamp: bool = False) -> SplatTensors:
+    """The Gaussians of an atlas, differentiable; what `atlas.unpack` gives, as tensors.
+
+    Every cell gives a Gaussian, padding too (its opacity is 0, so it shows nothing): a network's atlas has no
+    cells that are exactly 0, and a fixed number of Gaussians keeps shapes the same.
+
+    Args:
+        atlas: not standardised, [16, size, size].
+        clamp: bring values that a network overshoots into their ranges (opacity and colour [0, 1], scale at
+            least 1e-6), as rendering wants them. Without it they are taken as they are.
+
+    Returns:
+        `SplatTensors` of size^2 Gaussians, on the atlas's device and in its dtype.
+
+    Raises:
+        AtlasError: a wrong shape.
+    """
+    if atlas.ndim != 3 or atlas.shape[0] != CHANNELS or atlas.shape[1] != atlas.shape[2]:
+        raise AtlasError(f"an atlas is [{CHANNELS}, size, size], got {tuple(atlas.shape)}")
+    cells = atlas.permute(1, 2, 0).reshape(-1, CHANNELS)
+    points = torch.from_numpy(_points(atlas.shape[1])).to(cells)
+    opacities = cells[:, OPACITY_COPIES].mean(dim=1)
+    scales, colors = cells[:, SCALE], cells[:, ALBEDO]
+    if clamp:
+        opacities, colors, scales = opacities.clamp(0, 1), colors.clamp(0, 1), scales.clamp(min=1e-6)
+    return SplatTensors(
+        means=cells[:, OFFSET] + points,
+        scales=scales,
+        quats=nn.functional.normalize(cells[:, QUATERNION], dim=1),
+        opacities=opacities,
+        colors=colors,
+    )
+
+
+def _points(size: int) -> npt.NDArray[np.float64]:
+    """The sphere point of each cell, [size^2, 3]."""
+    return np.asarray(fibonacci_sphere(size * size)[plane_indices(size)])
