@@ -306,7 +306,6 @@ def test_a_flipped_byte_anywhere_is_found(tmp_path: Path) -> None:
     whole = shard.read_bytes()
     dataset = AtlasDataset(tmp_path, shuffle=False, hashes=True)
     rng = np.random.default_rng(0)
-    # every header and text byte would take minutes; all of the last sample's small members, and some of the rest
     # bytes of the last sample's small members with their headers, and some of all
     small = range(len(whole) - 1024 - 4 * 512 - 1024, len(whole) - 1024)
     for place in [*rng.integers(0, len(whole) - 1024, 100).tolist(), *small[::9]]:

@@ -1,0 +1,196 @@
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from reader_datasets import publish_dataset, upload
+from servers.flaky_server import Behaviour, serving
+
+from atlas import AtlasDataset, AtlasLoader, S3Options
+from atlas import s3 as s3_module
+from atlas.errors import DatasetError
+from atlas.s3 import S3Store
+from atlas.store import LocalStore, open_store
+
+BLOB = np.random.default_rng(0).bytes(1_000_000)
+UIDS = [f"obj{i:02d}" for i in range(12)]
+
+
+@pytest.fixture
+def flaky(
+    tmp_path: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Behaviour, str]]:
+    # `s3_endpoint` is there for its credentials
+    monkeypatch.setattr(s3_module, "_FIRST_PAUSE_S", 0.001)
+    (tmp_path / "b/x").mkdir(parents=True)
+    (tmp_path / "b/x/blob").write_bytes(BLOB)
+    behaviour = Behaviour(tmp_path)
+    with serving(behaviour) as endpoint:
+        yield behaviour, endpoint
+
+
+def s3(endpoint: str, **options: Any) -> S3Store:
+    return S3Store("s3://b/x", S3Options(endpoint_url=endpoint, region="us-east-1", **options))
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(BLOB)
+    store = LocalStore(tmp_path)
+    assert store.get("blob") == BLOB
+    assert store.read("blob", 100, 1000, len(BLOB)) == BLOB[100:1100]
+    assert store.read("blob", len(BLOB) - 1, 1, len(BLOB)) == BLOB[-1:]
+    with pytest.raises(
+        DatasetError, match=r"1000000 bytes, index.json says 1000001: truncated, 1 bytes are missing"
+    ):
+        store.read("blob", 0, 10, len(BLOB) + 1)
+    with pytest.raises(DatasetError, match="nothing: No such file"):
+        store.get("nothing")
+
+
+def test_a_bucket(flaky: tuple[Behaviour, str]) -> None:
+    behaviour, endpoint = flaky
+    store = s3(endpoint)
+    assert store.url == "s3://b/x"
+    assert store.get("blob") == BLOB
+    assert store.read("blob", 100, 1000, len(BLOB)) == BLOB[100:1100]
+    assert behaviour.requests == [("GET", "/b/x/blob", ""), ("GET", "/b/x/blob", "bytes=100-1099")]
+    assert pickle.loads(pickle.dumps(store)).get("blob") == BLOB
+
+
+def test_a_broken_answer_is_gone_on_with_where_it_broke(flaky: tuple[Behaviour, str]) -> None:
+    behaviour, endpoint = flaky
+    behaviour.cut_after = [400_000, 0, 300_000]
+    assert s3(endpoint).read("blob", 50, 900_000, len(BLOB)) == BLOB[50:900_050]
+    starts = [int(span.removeprefix("bytes=").partition("-")[0]) for _, _, span in behaviour.requests]
+    assert starts == [50, 400_050, 400_050, 700_050]
+    assert {span.rpartition("-")[2] for _, _, span in behaviour.requests} == {"900049"}
+
+
+def test_a_broken_whole_read_is_gone_on_with(flaky: tuple[Behaviour, str]) -> None:
+    behaviour, endpoint = flaky
+    behaviour.cut_after = [400_000]
+    assert s3(endpoint).get("blob") == BLOB
+    assert [span for _, _, span in behaviour.requests] == ["", "bytes=400000-"]
+
+
+def test_a_link_that_brings_a_little_each_time_gets_there(flaky: tuple[Behaviour, str]) -> None:
+    behaviour, endpoint = flaky
+    behaviour.cut_after = [1 << 17] * 5
+    assert s3(endpoint, max_attempts=2).get("blob") == BLOB
+
+
+def test_a_store_that_is_slow_is_asked_again_but_not_for_ever(flaky: tuple[Behaviour, str]) -> None:
+    behaviour, endpoint = flaky
+    behaviour.refuse = [503, 500, 503]
+    assert s3(endpoint).get("blob") == BLOB
+    behaviour.refuse = [503] * 9
+    with pytest.raises(
+        DatasetError, match=r"s3://b/x/blob: 0 of 10 bytes after 4 tries without progress \(ClientError"
+    ):
+        s3(endpoint, max_attempts=4).read("blob", 0, 10, len(BLOB))
+    assert len(behaviour.refuse) == 5
+
+
+def test_another_version_in_the_middle_is_refused(flaky: tuple[Behaviour, str]) -> None:
+    behaviour, endpoint = flaky
+    behaviour.cut_after = [400_000]
+    store = s3(endpoint)
+    client, get = store._client(), store._client().get_object
+
+    def then_another(**request: Any) -> Any:
+        answer = get(**request)
+        behaviour.etag = '"two"'
+        return answer
+
+    client.get_object = then_another
+    with pytest.raises(DatasetError, match="blob: the store says PreconditionFailed"):
+        store.read("blob", 0, 900_000, len(BLOB))
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 999_999), (999_999, 1_200_000), (1_100_000, 1_200_000)])
+def test_another_length_is_named(flaky: tuple[Behaviour, str], offset: int, length: int) -> None:
+    _, endpoint = flaky
+    fault = f"blob: 1000000 bytes, index.json says {length}: " + (
+        "longer" if length < len(BLOB) else "truncated"
+    )
+    with pytest.raises(DatasetError, match=fault):
+        s3(endpoint).read("blob", offset, 10, length)
+
+
+def test_final_answers_are_not_asked_for_again(flaky: tuple[Behaviour, str]) -> None:
+    behaviour, endpoint = flaky
+    with pytest.raises(DatasetError, match="nothing: the store says NoSuchKey"):
+        s3(endpoint).get("nothing")
+    behaviour.ranges = False
+    with pytest.raises(DatasetError, match="does not do range reads"):
+        s3(endpoint).read("blob", 1, 10, len(BLOB))
+    assert len(behaviour.requests) == 2
+
+
+def test_anonymous_requests_are_not_signed(flaky: tuple[Behaviour, str]) -> None:
+    behaviour, endpoint = flaky
+    behaviour.anonymous = True
+    with pytest.raises(DatasetError, match="the store says AccessDenied"):
+        s3(endpoint).get("blob")
+    assert s3(endpoint, anonymous=True).get("blob") == BLOB
+
+
+def test_without_credentials_it_says_what_to_do(
+    flaky: tuple[Behaviour, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    with pytest.raises(DatasetError, match=r"no credentials; .*S3Options\(anonymous=True\)"):
+        s3(flaky[1]).get("blob")
+
+
+def test_without_boto3_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.delitem(sys.modules, "atlas.s3")
+    with pytest.raises(DatasetError, match=r"gaussianverse\[read\]"):
+        open_store("s3://b/x")
+
+
+def test_an_address_without_a_bucket_is_refused() -> None:
+    with pytest.raises(DatasetError, match="no bucket"):
+        open_store("s3://")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataset_in_a_bucket_is_the_one_in_the_folder(
+    tmp_path: Path, s3_endpoint: str, workers: int
+) -> None:
+    root = publish_dataset(tmp_path, UIDS[:6], shard_size=2)
+    upload(root, s3_endpoint, "bucket", f"some/prefix{workers}")
+    options = S3Options(endpoint_url=s3_endpoint, region="us-east-1")
+    remote = AtlasDataset(f"s3://bucket/some/prefix{workers}", s3=options, hashes=True, standardise=True)
+    local = list(AtlasDataset(root, standardise=True))
+    found = [
+        (u, a, c)
+        for batch in AtlasLoader(remote, 2, num_workers=workers)
+        for u, a, c in zip(batch["uid"], batch["atlas"], batch["caption"], strict=True)
+    ]
+    assert [(u, c) for u, _, c in found] == [(i["uid"], i["caption"]) for i in local]
+    assert all((a == i["atlas"]).all() for (_, a, _), i in zip(found, local, strict=True))
+    assert remote.get("obj03")["caption"] == "caption of obj03: é"
+
+
+def test_a_cut_object_in_a_bucket_is_named(tmp_path: Path, flaky: tuple[Behaviour, str]) -> None:
+    behaviour, endpoint = flaky
+    root = publish_dataset(tmp_path / "b/set", UIDS[:3], shard_size=4)
+    dataset = AtlasDataset(
+        "s3://b/set", s3=S3Options(endpoint_url=endpoint, region="us-east-1"), shuffle=False
+    )
+    shard = root / "atlas/atlas-000000.tar"
+    whole = shard.read_bytes()
+    for cut in range(512, len(whole), 512):
+        shard.write_bytes(whole[:cut])
+        dataset.set_epoch(0)
+        with pytest.raises(DatasetError, match=rf"{cut} bytes, .* truncated"):
+            list(dataset)
+    assert all(method in ("GET", "HEAD") for method, _, _ in behaviour.requests)
