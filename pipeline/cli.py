@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import manifests.cli
 import manifests.render
@@ -18,8 +18,8 @@ from atlas.errors import AtlasError
 from fitter.config import ConfigError
 from manifests.errors import ManifestError, RenderError
 from manifests.schema import Row
-from pipeline.config import RunConfig, load
-from pipeline.errors import PipelineError
+from pipeline import operators
+from pipeline.errors import PipelineError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.job import Outcome
@@ -70,34 +70,32 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = verbs.add_parser(name, help=text)
         sub.add_argument("--manifest", required=True, help="JSON Lines or objects.parquet; path or s3://")
-        _add_output(sub)
+        operators.add_output(sub)
         if name == "fit-shard":
-            _add_shards(sub)
+            operators.add_shards(sub)
         _add_config(sub)
         sub.set_defaults(verb=verb)
+    sub = verbs.add_parser("plan", help="GPU-hours, days, bytes and requests of a run; runs nothing")
+    sub.add_argument("--manifest", required=True, help="JSON Lines or objects.parquet; path or s3://")
+    sub.add_argument("--slots", type=int, default=0, help="fits at once; default: the cores of this machine")
+    sub.add_argument("--seconds", type=float, help="per fit, where it is known")
+    sub.add_argument("--like", default="", help="output of a run to take seconds and bytes from")
+    _add_config(sub)
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.set_defaults(verb=_plan)
+    sub = verbs.add_parser("retry-failed", help="try objects that were given up, in a revision below the run")
+    sub.add_argument("--manifest", required=True, help="the run's own, for where the views are")
+    operators.add_output(sub)
+    sub.add_argument("--reasons", default="", help="only these, such as timeout,nan_loss; default: all")
+    _add_config(sub)
+    sub.set_defaults(verb=_retry_failed)
     sub = verbs.add_parser("atlas-shard", help="stage 2 alone, from fits that are there")
-    _add_output(sub)
-    _add_shards(sub)
+    operators.add_output(sub)
+    operators.add_shards(sub)
     _add_config(sub)
     sub.set_defaults(verb=_atlas_shard)
 
-    for name, verb, text in (
-        ("status", _status, "how far a run is, from the store alone"),
-        ("verify", _verify, "read every byte back and name every fault"),
-        ("finalize", _finalize, "write the files that make committed shards a dataset"),
-        ("report", _report, "the table of a run's objects"),
-        ("inspect", _inspect, "all that is known of one object"),
-    ):
-        sub = verbs.add_parser(name, help=text)
-        if name == "inspect":
-            sub.add_argument("uid")
-        _add_output(sub)
-        if name in ("verify", "report"):
-            _add_shards(sub)
-        _add_store(sub)
-        if name != "finalize":
-            sub.add_argument("--json", action="store_true", help="print JSON")
-        sub.set_defaults(verb=verb)
+    operators.add_verbs(verbs)
     sub = verbs.add_parser("doctor", help="whether this machine and a store can do the work")
     sub.add_argument("--out", default="", help="also test this store")
     _add_config(sub)
@@ -106,36 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_output(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--out", required=True, help="folder or s3://bucket/prefix")
-
-
-def _add_shards(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--shard", "--shards", dest="shards", default="", help="such as 3 or 0-9,12; default: all"
-    )
-
-
 def _add_config(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--profile", default="cpu", help="cpu, fast, paper, test, or a TOML file")
     sub.add_argument("--workers", type=int, help="cores to use on this machine; default: all")
     sub.add_argument("--ray-address", help="a Ray cluster to join; default: Ray on this machine")
-    _add_store(sub)
-
-
-def _add_store(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the profile"
-    )
-
-
-def _config(args: argparse.Namespace) -> RunConfig:
-    overrides = list(args.set)
-    if getattr(args, "workers", None) is not None:
-        overrides.append(f"ray.workers={args.workers}")
-    if getattr(args, "ray_address", None):
-        overrides.append(f"ray.address={json.dumps(args.ray_address)}")
-    return load(getattr(args, "profile", "cpu"), overrides)
+    operators.add_store(sub)
 
 
 def _manifest(args: argparse.Namespace) -> int:
@@ -153,7 +126,7 @@ def _manifest(args: argparse.Namespace) -> int:
 def _fit_shard(args: argparse.Namespace) -> int:
     from pipeline import job
 
-    config = _config(args)
+    config = operators.config_of(args)
     storage, run, base = job.plan(args.out, args.manifest, config)
     return _carried(job.build(storage, run, config, base, shards=getattr(args, "shards", "")))
 
@@ -162,7 +135,7 @@ def _atlas_shard(args: argparse.Namespace) -> int:
     from pipeline import identity, job, layout
     from pipeline.storage import open_storage
 
-    config = _config(args)
+    config = operators.config_of(args)
     storage = open_storage(args.out, config.store)
     run = identity.load(storage)
     return _carried(job.build(storage, run, config, "", shards=args.shards, stages=(layout.ATLAS,)))
@@ -185,83 +158,56 @@ def _carried(outcome: Outcome) -> int:
     return 0
 
 
-def _opened(args: argparse.Namespace) -> tuple[Any, Any]:
-    from pipeline import identity
+def _plan(args: argparse.Namespace) -> int:
+    import os
+
+    from pipeline import identity, plan
+    from pipeline.manifest import read_manifest
     from pipeline.storage import open_storage
 
-    storage = open_storage(args.out, _config(args).store)
-    return storage, identity.load(storage)
-
-
-def _status(args: argparse.Namespace) -> int:
-    from pipeline import status
-
-    found = status.status_of(*_opened(args))
-    print(json.dumps(found) if args.json else status.status_text(found))
+    config = operators.config_of(args)
+    manifest = read_manifest(args.manifest, config.run.shard_size, config.store)
+    measured = None
+    if args.like:
+        storage = open_storage(args.like, config.store)
+        measured = plan.measure(storage, identity.load(storage).n_shards)
+    slots = args.slots or config.ray.workers or os.cpu_count() or 1
+    made = plan.plan_of(manifest.data, config, slots=slots, seconds=args.seconds, measured=measured)
+    print(json.dumps(plan.plan_json(made)) if args.json else plan.plan_text(made))
     return 0
 
 
-def _verify(args: argparse.Namespace) -> int:
-    from pipeline import layout, tasks
-    from pipeline.policy import ordered_shards
-    from pipeline.verify import Checks, verify
+def _retry_failed(args: argparse.Namespace) -> int:
+    from pipeline import identity, job, tasks
+    from pipeline.manifest import read_manifest
+    from pipeline.revision import open_revision
+    from pipeline.schemas import REASONS
+    from pipeline.storage import open_storage
 
-    storage, run = _opened(args)
-    config = run.atlas
-    checks = Checks(
-        main={layout.SPLATS: tasks.check_splats, layout.ATLAS: lambda data: tasks.check_atlas(data, config)},
-        moments=lambda mains: tasks.moments_of(mains, run),
-        merge=lambda moments: tasks.merged_statistics(moments, run),
-    )
-    shards = ordered_shards(args.shards, run.n_shards) if args.shards else None
-    faults = []
-    for line in verify(storage, run, checks, shards=shards):
-        faults.append(line)
-        if not args.json:
-            print(f"fault: {line}")
-    if args.json:
-        print(json.dumps({"url": storage.url, "faults": faults}))
-    elif not faults:
-        print(f"{storage.url}: every byte, sample and hash is right")
-    return 1 if faults else 0
-
-
-def _finalize(args: argparse.Namespace) -> int:
-    from pipeline import tasks
-    from pipeline.finalize import finalize
-
-    storage, run = _opened(args)
-    finalize(storage, run, lambda moments: tasks.merged_statistics(moments, run))
-    print(f"The dataset is complete and lies in {storage.url}")
-    return 0
-
-
-def _report(args: argparse.Namespace) -> int:
-    from pipeline import layout, report
-    from pipeline.driver import committed_shards
-    from pipeline.policy import ordered_shards
-
-    storage, run = _opened(args)
-    there = committed_shards(storage)
-    chosen = ordered_shards(args.shards, run.n_shards) if args.shards else list(range(run.n_shards))
-    rows = report.result_rows(storage, [k for k in chosen if all((s, k) in there for s in layout.STAGES)])
-    print(json.dumps(rows) if args.json else report.table(rows))
-    return 0
-
-
-def _inspect(args: argparse.Namespace) -> int:
-    from pipeline import status
-
-    found = status.inspect(*_opened(args), args.uid)
-    print(json.dumps(found, indent=None if args.json else 1))
-    return 0
+    config = operators.config_of(args)
+    reasons = frozenset(filter(None, args.reasons.split(",")))
+    if unknown := sorted(reasons - set(REASONS)):
+        raise UsageError(f"--reasons {', '.join(unknown)}: expected some of {', '.join(REASONS)}")
+    storage = open_storage(args.out, config.store)
+    run = identity.load(storage)
+    manifest = read_manifest(args.manifest, run.settings.shard_size, config.store)
+    if not config.ray.address:
+        tasks.check_machine(config.fit)
+    revision = open_revision(storage, run, manifest, config, reasons)
+    if revision is None:
+        print(
+            "Nothing to do: no object of this run is given up" + (" for these reasons." if reasons else ".")
+        )
+        return 0
+    print(f"Revision {revision.number}: {revision.run.n_objects} objects")
+    return _carried(job.build(revision.storage, revision.run, config, manifest.base))
 
 
 def _doctor(args: argparse.Namespace) -> int:
     from pipeline import doctor
 
     findings = []
-    for finding in doctor.examine(_config(args), args.out):
+    for finding in doctor.examine(operators.config_of(args), args.out):
         findings.append(finding)
         if not args.json:
             print(f"{'ok   ' if finding.ok else 'FAULT'} {finding.name}: {finding.text}")

@@ -9,6 +9,8 @@
     moments/moments-000123.npz
     _commits/<stage>/000123.json              a shard exists if and only if this exists
     runs/<stage>-000123.parquet               the journal: times, hosts, attempts; no part of the dataset
+    runs/summary-<when>-<who>.json            what one call did, and its goodput
+    revisions/001/...                         the same tree again, of objects that were given up before
     atlas_mean.npy ... _SUCCESS               written by finalize, in the order of `FINAL`
 
 `_work/` may be deleted once `_SUCCESS` exists.
@@ -31,6 +33,8 @@ WORK = "_work/"
 COMMITS = "_commits/"
 PROBES = "_probe-"
 JOURNAL = "runs/"
+REVISIONS = "revisions/"
+MAX_REVISIONS = 999
 
 MEAN = "atlas_mean.npy"
 STD = "atlas_std.npy"
@@ -72,9 +76,14 @@ def fragment(stage: str, shard: int, uid: str) -> str:
     return f"{fragments(_checked(stage, uid), shard)}{uid}.tar"
 
 
+def run_records(stage: str, shard: int) -> str:
+    """Prefix of the records beside a shard's fragments."""
+    return f"_work/runs/{_checked(stage)}/{_number(shard)}/"
+
+
 def run_record(stage: str, shard: int, uid: str, sha256: str) -> str:
     """What it took to make the fragment with this sha256."""
-    return f"_work/runs/{_checked(stage, uid)}/{_number(shard)}/{uid}.{sha256[:16]}.json"
+    return f"{run_records(_checked(stage, uid), shard)}{uid}.{sha256[:16]}.json"
 
 
 def shard_tar(stage: str, shard: int) -> str:
@@ -102,6 +111,18 @@ def commit(stage: str, shard: int) -> str:
     return f"{COMMITS}{_checked(stage)}/{_number(shard)}.json"
 
 
+def summary(name: str) -> str:
+    """What one call did."""
+    return f"{JOURNAL}summary-{name}.json"
+
+
+def revision(number: int) -> str:
+    """Folder of a revision, from 1."""
+    if not 1 <= number <= MAX_REVISIONS:
+        raise ValueError(f"revision {number}: expected 1 to {MAX_REVISIONS}")
+    return f"{REVISIONS}{number:03d}"
+
+
 def parse_commit(key: str) -> tuple[str, int] | None:
     """(stage, shard) of a commit key; None for any other key."""
     match = _COMMIT.fullmatch(key)
@@ -120,5 +141,5 @@ def main_member(stage: str, uid: str) -> str:
 
 
 def in_dataset(key: str) -> bool:
-    """Whether SHA256SUMS covers this key: not scratch, not the journal, not SHA256SUMS and what follows it."""
-    return not key.startswith((WORK, JOURNAL, PROBES)) and key not in (SUMS, SUCCESS)
+    """Whether SHA256SUMS covers this key: not scratch, journal or revision, not SHA256SUMS and later."""
+    return not key.startswith((WORK, JOURNAL, PROBES, REVISIONS)) and key not in (SUMS, SUCCESS)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,14 @@ class Storage(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove a key; a missing one is no error. Only probes and scratch are ever removed."""
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove many keys; missing ones are no error."""
+        for key in keys:
+            self.delete(key)
+
+    def remove_abandoned(self, older_s: float) -> None:  # noqa: B027
+        """Remove what writers that were killed left behind `older_s` seconds ago or longer."""
 
 
 class LocalStorage(Storage):
@@ -180,6 +189,13 @@ class LocalStorage(Storage):
             self._path(key).unlink(missing_ok=True)
         except OSError as fault:
             raise self._fault(fault, key) from fault
+
+    def remove_abandoned(self, older_s: float) -> None:
+        """See `Storage`: temporary files that were never linked."""
+        for path in (self.root / _TEMPORARY).glob("*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime >= older_s:
+                    path.unlink()
 
     def _path(self, key: str) -> Path:
         path = self.root / key

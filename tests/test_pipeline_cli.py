@@ -245,3 +245,30 @@ def test_without_a_verb_or_an_output_it_is_usage(capsys: Captured) -> None:
             cli.main(arguments)
         assert ended.value.code == 2
         capsys.readouterr()
+
+
+def test_the_verbs_of_operators_on_a_finished_run(folder: Path, capsys: Captured) -> None:
+    write_manifest(folder, ["good", "lost"])
+    assert build(folder) == 0
+    out, before = str(folder / "out"), dataset(LocalStorage(folder / "out"))
+    capsys.readouterr()
+
+    def shown(*arguments: str) -> str:
+        assert cli.main(list(arguments)) == 0
+        return capsys.readouterr().out
+
+    assert json.loads(shown("verify", "--out", out, "--sample", "1", "--json"))["faults"] == []
+    assert "all that was looked at" in shown("verify", "--out", out, "--sample", "5")
+    causes = json.loads(shown("top-errors", "--out", out, "--json"))
+    assert [(c["reason"], c["count"], c["uids"]) for c in causes] == [("missing_views", 1, ["lost"])]
+    assert "missing_views" in shown("top-errors", "--out", out)
+    planned = shown("plan", "--manifest", str(folder / "objects.jsonl"), "--like", out, "--json")
+    assert json.loads(planned)["objects"] == 2
+    assert "2 objects in 1 shards" in shown("plan", "--manifest", str(folder / "objects.jsonl"))
+    assert "would delete 8 files" in shown("clean-work", "--out", out, "--dry-run")
+    assert json.loads(shown("clean-work", "--out", out, "--json"))["objects"] == 8
+    assert not any((folder / "out" / layout.WORK).rglob("*.tar"))
+    assert dataset(LocalStorage(out)) == before
+    assert "every byte" in shown("verify", "--out", out)
+    for wrong in (["--sample", "0"], ["--sample", "1", "--shards", "0"]):
+        assert cli.main(["verify", "--out", out, *wrong]) == 2

@@ -318,3 +318,12 @@ def test_a_list_that_fails_half_way_is_a_fault(storage: S3Storage, monkeypatch: 
     storage._client = Client()
     with pytest.raises(PipelineError, match="SlowDown"):
         list(storage.list(""))
+
+
+def test_many_keys_are_deleted_at_once(storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.s3._MOST_DELETES", 2)
+    for name in "abcde":
+        storage.put_if_absent(name, b"x")
+    storage.delete_many(["a", "b", "c", "none", "d"])
+    assert [entry.key for entry in storage.list("")] == ["e"]
+    storage.delete_many([])
