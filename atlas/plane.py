@@ -66,7 +66,6 @@ def pinned(config: AtlasConfig) -> AtlasConfig:
     return recorded
 
 
-@lru_cache(maxsize=4)
 def read_plane_indices(path: str, size: int, sha256: str = "") -> Indices:
     """Read a file of plane indices, such as the published sphere2plane.npy.
 
@@ -76,7 +75,7 @@ def read_plane_indices(path: str, size: int, sha256: str = "") -> Indices:
         sha256: what the file must hash to; "" = whatever it does.
 
     Returns:
-        int64 [size^2], read-only; kept for the life of the process.
+        int64 [size^2], read-only.
 
     Raises:
         AtlasError: no such file, another hash, or not a permutation of 0 .. size^2 - 1.

@@ -23,7 +23,9 @@ CATEGORIES = (
     "Poor-quality",
 )
 DEFAULT_CATEGORIES = CATEGORIES[:-1]
-FORMATS = ("auto", "gobjaverse", "transforms")
+# 3D Gaussians in place of renders; as published GaussianVerse has them, red and blue are exchanged
+SPLATS, SPLATS_BGR = "splats", "splats-bgr"
+FORMATS = ("auto", "gobjaverse", "transforms", SPLATS, SPLATS_BGR)
 MAX_UID = 128  # characters: a uid becomes part of file names
 
 _UID = re.compile(r"[A-Za-z0-9_-]+")
@@ -37,7 +39,8 @@ class Row:
         uid: unique name, of A-Z a-z 0-9 _ - only, since it becomes a file name and a WebDataset key.
         views: where its renders lie: a path, in the authoring form relative to the manifest's folder, or
             an s3:// URL.
-        format: "gobjaverse", "transforms", or "auto" to tell by what is there.
+        format: "gobjaverse", "transforms", or "auto" to tell by what is there; "splats" for 3D Gaussians that need
+            no fit, "splats-bgr" where their red and blue are exchanged.
         category: one of `CATEGORIES`, or "" for objects that GObjaverse doesn't know.
         license: of the object, SPDX where there is a name, e.g. "CC-BY-4.0".
         caption: what the object is, in words.

@@ -101,6 +101,10 @@ def card_of(run: Run, totals: Totals, index: dict[str, Any]) -> str:
 
 
 def _spread(values: NDArray[np.float64], form: str, unit: str = "") -> str:
+    # -1 stands for what was not measured, as of objects that were not fitted here
+    values = values[values != -1]
+    if not len(values):
+        return "not measured"
     return (
         f"median {float(np.median(values)):{form}}{unit}, {float(values.min()):{form}} to "
         f"{float(values.max()):{form}}"

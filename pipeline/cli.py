@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import manifests.cli
@@ -75,6 +76,30 @@ def _parser() -> argparse.ArgumentParser:
             operators.add_shards(sub)
         _add_config(sub)
         sub.set_defaults(verb=verb)
+    sub = verbs.add_parser("import", help="objects that are Gaussians already to shards, without a GPU")
+    sub.add_argument(
+        "folder", metavar="FOLDER", help="folders with point_cloud.ply [and gs2sphere.npy], or .ply files"
+    )
+    operators.add_output(sub)
+    sub.add_argument(
+        "--swap-red-blue", action="store_true", help="as published GaussianVerse objects need it"
+    )
+    sub.add_argument(
+        "--captions", nargs="+", default=[], metavar="FILE", help="JSON {path or uid: caption}, or CSV"
+    )
+    sub.add_argument("--caption-source", default="", help="who wrote the captions")
+    sub.add_argument("--license", default="", help="of all objects")
+    operators.add_shards(sub)
+    _add_config(sub)
+    sub.set_defaults(verb=_import)
+    sub = verbs.add_parser("export", help="finished objects in the forms of others")
+    sub.add_argument("uids", nargs="*", metavar="UID", help="which; none = all that came through")
+    sub.add_argument("dest", metavar="DEST", help="the folder to write into")
+    operators.add_output(sub)
+    sub.add_argument("--format", required=True, choices=("ply", "gaussianverse", "gaussiancube"))
+    sub.add_argument("--count", type=int, default=0, metavar="N", help="ply: N Gaussians for every object")
+    operators.add_store(sub)
+    sub.set_defaults(verb=_export)
     sub = verbs.add_parser("plan", help="GPU-hours, days, bytes and requests of a run; runs nothing")
     sub.add_argument("--manifest", required=True, help="JSON Lines or objects.parquet; path or s3://")
     sub.add_argument("--slots", type=int, default=0, help="fits at once; default: the cores of this machine")
@@ -106,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_config(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--profile", default="cpu", help="cpu, fast, paper, test, or a TOML file")
+    sub.add_argument(
+        "--plane-indices", metavar="FILE", help="such as the published sphere2plane.npy; default: ours"
+    )
     sub.add_argument("--workers", type=int, help="cores to use on this machine; default: all")
     sub.add_argument("--ray-address", help="a Ray cluster to join; default: Ray on this machine")
     operators.add_store(sub)
@@ -129,6 +157,37 @@ def _fit_shard(args: argparse.Namespace) -> int:
     config = operators.config_of(args)
     storage, run, base = job.plan(args.out, args.manifest, config)
     return _carried(job.build(storage, run, config, base, shards=getattr(args, "shards", "")))
+
+
+def _import(args: argparse.Namespace) -> int:
+    from manifests import gobjaverse, runform, splats
+    from pipeline import job
+    from pipeline.manifest import Manifest
+
+    config = operators.config_of(args)
+    captions: dict[str, str] = {}
+    for file in args.captions:
+        captions = gobjaverse.read_captions(Path(file)) | captions
+    folder = Path(args.folder).absolute()
+    rows = splats.build(
+        folder,
+        captions=captions,
+        caption_source=args.caption_source,
+        license=args.license,
+        swap_red_blue=args.swap_red_blue,
+    )
+    given = Manifest(runform.encode(rows, shard_size=config.run.shard_size), str(folder))
+    storage, run, base = job.plan(args.out, given, config)
+    return _carried(job.build(storage, run, config, base, shards=args.shards))
+
+
+def _export(args: argparse.Namespace) -> int:
+    from pipeline.export import export
+
+    storage, run = operators.opened(args)
+    for path in export(storage, run, Path(args.dest), args.format, args.uids, count=args.count):
+        print(path)
+    return 0
 
 
 def _atlas_shard(args: argparse.Namespace) -> int:

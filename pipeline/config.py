@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from atlas.config import AtlasConfig
+from atlas.plane import pinned
 from fitter.config import ConfigError, FitConfig, load_profile
 from pipeline.policy import PolicyConfig
 from pipeline.storage import StoreConfig
@@ -86,10 +87,10 @@ class RunConfig:
         )
 
     def identity(self) -> dict[str, Any]:
-        """The tables that decide the bytes, as JSON holds them."""
+        """The tables that decide the bytes, as JSON holds them; a file of plane indices with its hash."""
         tables = {
             "fit": self.fit.to_dict(),
-            "atlas": dataclasses.asdict(self.atlas),
+            "atlas": dataclasses.asdict(pinned(self.atlas)),
             "run": dataclasses.asdict(self.run),
         }
         plain: dict[str, Any] = json.loads(json.dumps(tables))

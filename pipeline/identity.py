@@ -155,6 +155,28 @@ def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
         raise PipelineError(f"{storage.url}/{layout.MANIFEST}: shard {shard}: {message(fault)}") from fault
 
 
+def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]:
+    """An object's row of the manifest and its shard, by bisection over shards, whose rows are sorted by uid.
+
+    Raises:
+        PipelineError: the manifest has no such object.
+    """
+    low, high = 0, run.n_shards - 1
+    while low <= high:
+        shard = (low + high) // 2
+        rows = shard_rows(storage, shard)
+        if uid < rows[0]["uid"]:
+            high = shard - 1
+        elif uid > rows[-1]["uid"]:
+            low = shard + 1
+        else:
+            match = [r for r in rows if r["uid"] == uid]
+            if match:
+                return match[0], shard
+            break
+    raise PipelineError(f"{storage.url}: no object {uid!r} in the manifest")
+
+
 def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
     """Every leaf that differs, as "config.fit.steps is 160 there, 200 here"."""
     if isinstance(there, dict) and isinstance(here, dict):

@@ -13,7 +13,7 @@ from pipeline.driver import Driver, Summary, committed_shards
 from pipeline.executor import Executor, Job, ray_executor
 from pipeline.finalize import finalize, is_finalized
 from pipeline.identity import Run
-from pipeline.manifest import read_manifest
+from pipeline.manifest import Manifest, read_manifest
 from pipeline.policy import ordered_shards
 from pipeline.progress import ProgressBar
 from pipeline.publish import prove_conditional_puts
@@ -38,12 +38,12 @@ class Outcome:
         return self.summary.shards == 0
 
 
-def plan(out: str, manifest: str, config: RunConfig) -> tuple[Storage, Run, str]:
+def plan(out: str, manifest: str | Manifest, config: RunConfig) -> tuple[Storage, Run, str]:
     """Check everything that can be checked before work begins, and freeze the run's identity.
 
     Args:
         out: path or s3 address of the output.
-        manifest: path or s3 address, in either form.
+        manifest: path or s3 address, in either form; or one that was read or made.
         config: of the run.
 
     Returns:
@@ -53,7 +53,9 @@ def plan(out: str, manifest: str, config: RunConfig) -> tuple[Storage, Run, str]
         ManifestError: the manifest's faults.
         PipelineError: the machine cannot do it, the store cannot be used, or it holds another run.
     """
-    given = read_manifest(manifest, config.run.shard_size, config.store)
+    given = manifest
+    if not isinstance(given, Manifest):
+        given = read_manifest(given, config.run.shard_size, config.store)
     if not config.ray.address:
         tasks.check_machine(config.fit)
     storage = open_storage(out, config.store)

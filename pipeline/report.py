@@ -12,6 +12,8 @@ from pipeline.shards import stats_rows
 from pipeline.storage import Storage
 
 MAX_LINES = 60
+_UNKNOWN = -1
+"""What the tables have where nothing was measured, as of objects that were not fitted here."""
 
 
 def result_rows(storage: Storage, shards: Iterable[int]) -> list[dict[str, Any]]:
@@ -52,7 +54,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(f"... and {len(rows) - MAX_LINES} more, all in {layout.METADATA} once finalized")
     if len(good) > 1:
         middle = {
-            name: statistics.median(r[name] for r in good)
+            name: statistics.median([r[name] for r in good if r[name] != _UNKNOWN] or [_UNKNOWN])
             for name in ("n_gaussians", "psnr", "ssim", "smoothness", "seconds")
         }
         lines.append(
@@ -64,7 +66,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _line(r: dict[str, Any], width: int) -> str:
     if r["status"] != OK:
         return f"{r['uid']:{width}}  quarantined: {r['reason']}: {r['error_message'][:200]}"
+    psnr, ssim = (
+        "-" if r[n] == _UNKNOWN else f"{r[n]:{form}}" for n, form in (("psnr", ".2f"), ("ssim", ".4f"))
+    )
     return (
-        f"{r['uid']:{width}}  {r['n_gaussians']:>9}  {r['psnr']:>10.2f} dB  {r['ssim']:.4f}"
+        f"{r['uid']:{width}}  {r['n_gaussians']:>9}  {psnr:>10} dB  {ssim:>6}"
         f"  {r['smoothness']:>10.3f}  {r['seconds']:>7.1f}"
     )

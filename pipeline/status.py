@@ -6,9 +6,9 @@ from collections import Counter
 from typing import Any
 
 from pipeline import layout, records
-from pipeline.errors import NotFound, PipelineError
+from pipeline.errors import NotFound
 from pipeline.finalize import is_finalized
-from pipeline.identity import Run, shard_rows
+from pipeline.identity import Run, find_row
 from pipeline.pack import read_commit
 from pipeline.schemas import JOURNAL, from_parquet
 from pipeline.shards import stats_rows
@@ -69,29 +69,11 @@ def inspect(storage: Storage, run: Run, uid: str) -> dict[str, Any]:
     Raises:
         PipelineError: the manifest has no such object.
     """
-    manifest_row, shard = _find(storage, run, uid)
+    manifest_row, shard = find_row(storage, run, uid)
     found: dict[str, Any] = {"manifest": manifest_row, "shard": shard}
     for stage in layout.STAGES:
         found[stage] = _stage(storage, stage, shard, uid)
     return found
-
-
-def _find(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]:
-    """By bisection over shards, whose rows are sorted by uid."""
-    low, high = 0, run.n_shards - 1
-    while low <= high:
-        shard = (low + high) // 2
-        rows = shard_rows(storage, shard)
-        if uid < rows[0]["uid"]:
-            high = shard - 1
-        elif uid > rows[-1]["uid"]:
-            low = shard + 1
-        else:
-            match = [r for r in rows if r["uid"] == uid]
-            if match:
-                return match[0], shard
-            break
-    raise PipelineError(f"{storage.url}: no object {uid!r} in the manifest")
 
 
 def _stage(storage: Storage, stage: str, shard: int, uid: str) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -24,8 +26,8 @@ from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
 from atlas.gaussians import Gaussians, canonical_quats
 from atlas.moments import Moments
-from atlas.plane import plane_indices
-from atlas.sphere import fibonacci_sphere
+from atlas.plane import plane_of
+from atlas.sphere import sphere_of
 from fitter import fit_object as fit_views
 from fitter import load_views
 from fitter.config import FitConfig
@@ -33,7 +35,7 @@ from fitter.errors import FitError
 from fitter.lpips import LpipsUnavailable, load_lpips
 from fitter.photometric import l1_ssim
 from fitter.rasterize import BackendUnavailable, rasterization
-from pipeline import inputs, layout, pack, records, shards
+from pipeline import inputs, layout, pack, records, shards, splats
 from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflict, StorageError
 from pipeline.executor import Job
 from pipeline.fidelity import atlas_psnr
@@ -50,7 +52,7 @@ STD_FLOOR = 1e-6
 
 
 def fit_object(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
-    """Stage 1: the object's views to the fragment of its Gaussians.
+    """Stage 1: the object's views, or the Gaussians that it is already, to the fragment of its Gaussians.
 
     Args:
         job: of the run.
@@ -86,27 +88,41 @@ def _open(job: Job) -> tuple[Storage, Run]:
 
 def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
     storage, run = _open(job)
-    watch, config = records.Stopwatch(attempt), run.fit
-    address = inputs.resolve(str(row["views"]), job.base)
-    with inputs.local(address, job.store) as path:
+    watch, stage = records.Stopwatch(attempt), layout.SPLATS
+    with _located(job, row) as path:
+        if row["format"] in splats.FORMATS:
+            gaussians, found = splats.read_splats(path, str(row["format"]))
+        else:
+            gaussians, found = _fitted(job, run, row, path, nan_losses)
+    facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], found))
+    records.publish_sample(storage, stage, facts, gaussians.to_bytes(), watch, known(JOURNAL[stage], found))
+    return {"status": OK, "uid": row["uid"]}
+
+
+@contextmanager
+def _located(job: Job, row: Facts) -> Iterator[Path]:
+    """The object's `views` as a local path; faults name them as the manifest does, wherever that path is."""
+    with inputs.local(inputs.resolve(str(row["views"]), job.base), job.store) as path:
         try:
-            views = load_views(
-                path,
-                str(row["format"]),
-                size=config.size,
-                min_views=config.min_views,
-                with_depth=config.init == "depth",
-            )
-        except FitError as fault:  # the message must not depend on where a download happened to land
+            yield path
+        except (FitError, AtlasError) as fault:
             raise type(fault)(str(fault).replace(str(path), str(row["views"]))) from fault
-    seconds_load = time.perf_counter() - watch.clock
+
+
+def _fitted(job: Job, run: Run, row: Facts, path: Path, nan_losses: int) -> tuple[Gaussians, dict[str, Any]]:
+    """The fit to views that lie at `path`, and what it measured."""
+    config, started = run.fit, time.perf_counter()
+    views = load_views(
+        path,
+        str(row["format"]),
+        size=config.size,
+        min_views=config.min_views,
+        with_depth=config.init == "depth",
+    )
+    seconds_load = time.perf_counter() - started
     seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
     fit = fit_views(views, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
-    stage = layout.SPLATS
-    facts = records.facts_of(stage, row, run, status=OK, seed=seed, **known(FACTS[stage], fit.stats))
-    measured = {**known(JOURNAL[stage], fit.stats), "seconds_load": seconds_load}
-    records.publish_sample(storage, stage, facts, fit.gaussians.to_bytes(), watch, measured)
-    return {"status": OK, "uid": row["uid"]}
+    return fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}
 
 
 def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
@@ -203,7 +219,7 @@ def merged_statistics(moments: Iterable[bytes], run: Run) -> tuple[bytes, bytes]
 
 def representation(config: AtlasConfig) -> dict[str, Any]:
     """What a reader must know of the arrays, for run.json."""
-    sphere, plane = fibonacci_sphere(config.size**2), plane_indices(config.size)
+    sphere, plane = sphere_of(config), plane_of(config)
     return {
         "channels": list(CHANNELS),
         "dtype": config.dtype,

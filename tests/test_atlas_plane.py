@@ -16,7 +16,6 @@ from atlas.plane import (
     plane_indices,
     plane_of,
     points_of,
-    read_plane_indices,
     solve_plane_indices,
     unroll,
 )
@@ -172,7 +171,7 @@ def test_a_recorded_configuration_names_the_indices_by_hash(tmp_path: Path) -> N
     assert pinned(AtlasConfig(size=8)) == AtlasConfig(size=8)
     np.save(path, turned(8)[::-1])
     with pytest.raises(AtlasError, match=r"p\.npy has SHA-256 .*, expected"):
-        read_plane_indices.__wrapped__(recorded.plane_indices, 8, recorded.plane_sha256)
+        plane_of(recorded)
     assert pinned(given) != recorded
 
 

@@ -1,0 +1,279 @@
+"""`gaussianverse import` and `export`: objects that are Gaussians go through the same machine, in and out."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from atlas_objects import cloud, gaussians
+from pipeline_runs import dataset, in_process
+
+import atlas
+from atlas import AtlasConfig, Gaussians
+from atlas.gaussiancube import from_cube
+from atlas.plane import plane_indices
+from atlas.ply import INVISIBLE, read_ply, write_ply
+from atlas.published import atlas_of, find_order, read_point_cloud
+from atlas.sphere import fibonacci_sphere
+from atlas.transport import assign
+from pipeline import cli, identity, job, layout
+from pipeline.schemas import METADATA, QUARANTINE, from_parquet
+from pipeline.shards import read_record
+from pipeline.storage import LocalStorage
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SIZE = ("--set", "atlas.size=32", "--set", "run.shard_size=2")
+CONFIG = AtlasConfig(size=32)
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "build", partial(job.build, launch=in_process))
+
+
+def publish(folder: Path, g: Gaussians, *, indices_of: Gaussians | None = None) -> None:
+    folder.mkdir(parents=True)
+    (folder / "point_cloud.ply").write_bytes(write_ply(g, sh_rest=45))
+    of = indices_of or g
+    if len(of) == 1024:
+        np.save(folder / "gs2sphere.npy", assign(of.means, fibonacci_sphere(1024)).indices)
+
+
+OBJECTS = {f"19/{k}": gaussians(cloud("shell", 1024, seed=k)) for k in range(2)} | {
+    "20/7": gaussians(cloud("shell", 700))
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("published")
+    for name, g in OBJECTS.items():
+        publish(root / name, g)
+    (root / "captions.json").write_text(json.dumps({"19/0": "a réd ball", "99/9": "of another"}))
+    return root
+
+
+def run_import(root: Path, out: Path, *more: str) -> int:
+    captions = ("--captions", str(root / "captions.json")) if (root / "captions.json").exists() else ()
+    return cli.main(["import", str(root), "--out", str(out), *SIZE, *captions, *more])
+
+
+@pytest.fixture(scope="module")
+def imported(published: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalStorage:
+    out = tmp_path_factory.mktemp("imported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "build", partial(job.build, launch=in_process))
+        assert run_import(published, out, "--license", "CC-BY-4.0") == 0
+    return LocalStorage(out)
+
+
+def rows_of(storage: LocalStorage) -> dict[str, dict[str, Any]]:
+    return {r["uid"]: r for r in from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist()}
+
+
+def test_published_objects_become_a_verified_dataset(imported: LocalStorage, capsys: Captured) -> None:
+    assert cli.main(["verify", "--out", str(imported.root)]) == 0
+    rows = rows_of(imported)
+    assert sorted(rows) == ["19_0", "19_1", "20_7"]
+    first = rows["19_0"]
+    assert (first["caption"], first["license"], first["source_id"]) == ("a réd ball", "CC-BY-4.0", "19/0")
+    assert (first["n_gaussians"], first["psnr"], first["metrics_on"], first["seed"]) == (1024, -1.0, "", -1)
+    assert rows["20_7"]["n_padded"] == 324
+    assert all(r["smoothness"] > 0.85 and r["transport_gap"] <= 1e-12 for r in rows.values())
+    run = identity.load(imported)
+    for uid, row in rows.items():
+        g = OBJECTS[row["source_id"]]
+        array = np.load(io.BytesIO(read_record(imported, layout.ATLAS, row["shard"], uid).main(layout.ATLAS)))
+        unpacked = atlas.unpack(array, run.atlas)
+        np.testing.assert_allclose(np.sort(unpacked.means, axis=0), np.sort(g.means, axis=0), atol=1e-6)
+    assert "not measured" in imported.get(layout.CARD).decode()
+
+
+def test_the_table_says_what_was_not_measured(imported: LocalStorage, capsys: Captured) -> None:
+    assert cli.main(["report", "--out", str(imported.root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert all(" - dB       -  " in line for line in lines[1:])
+
+
+def test_twice_and_from_elsewhere_it_is_the_same_dataset(
+    published: Path, imported: LocalStorage, tmp_path: Path
+) -> None:
+    shutil.copytree(published, tmp_path / "elsewhere")
+    assert run_import(tmp_path / "elsewhere", tmp_path / "out", "--license", "CC-BY-4.0") == 0
+    assert dataset(LocalStorage(tmp_path / "out")) == dataset(imported)
+
+
+def test_broken_objects_are_set_aside_with_their_reason(tmp_path: Path, capsys: Captured) -> None:
+    root = tmp_path / "in"
+    publish(root / "good", OBJECTS["19/0"])
+    publish(root / "foreign", OBJECTS["19/0"], indices_of=OBJECTS["19/1"])
+    publish(root / "cut", OBJECTS["20/7"])
+    (root / "cut/point_cloud.ply").write_bytes((root / "cut/point_cloud.ply").read_bytes()[:-1])
+    assert run_import(root, tmp_path / "out") == 0
+    storage = LocalStorage(tmp_path / "out")
+    found = {
+        r["uid"]: (r["reason"], r["error_message"], r["stage"])
+        for r in from_parquet(QUARANTINE, storage.get(layout.QUARANTINE)).to_pylist()
+    }
+    assert sorted(found) == ["cut", "foreign"]
+    assert found["cut"][0] == "bad_input"
+    assert "cut short" in found["cut"][1]
+    assert found["foreign"][0] == "rough_atlas"
+    assert found["foreign"][2] == "splats"
+    assert str(tmp_path) not in str(found)
+
+
+def test_red_and_blue_are_part_of_what_the_run_is(published: Path, tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "out"
+    assert run_import(published, out, "--swap-red-blue") == 0
+    storage = LocalStorage(out)
+    fit = Gaussians.from_bytes(read_record(storage, layout.SPLATS, 0, "19_0").main(layout.SPLATS))
+    np.testing.assert_allclose(fit.colors, OBJECTS["19/0"].colors[:, ::-1], atol=1e-6)
+    assert run_import(published, out) != 0
+    assert "another manifest" in capsys.readouterr().err
+
+
+def test_plane_indices_are_part_of_what_the_run_is(published: Path, tmp_path: Path, capsys: Captured) -> None:
+    grid, file, out = plane_indices(32).reshape(32, 32), tmp_path / "plane.npy", tmp_path / "out"
+    np.save(file, np.roll(grid, 8, axis=0))
+    assert run_import(published, out, "--plane-indices", str(file)) == 0
+    run = identity.load(LocalStorage(out))
+    assert len(run.atlas.plane_sha256) == 64
+    given = identity.load(LocalStorage(out)).identity
+    np.save(file, np.roll(grid, 16, axis=0))
+    assert run_import(published, out, "--plane-indices", str(file)) != 0
+    assert "config.atlas.plane_sha256 is" in capsys.readouterr().err
+    assert run_import(published, tmp_path / "other", "--plane-indices", str(file)) == 0
+    other = identity.load(LocalStorage(tmp_path / "other")).identity
+    assert other["config_digest"] != given["config_digest"]
+    assert other["representation"]["plane_sha256"] != given["representation"]["plane_sha256"]
+    assert other["representation"]["sphere_sha256"] == given["representation"]["sphere_sha256"]
+
+
+def test_the_ring_is_told_by_its_sphere(published: Path, imported: LocalStorage, tmp_path: Path) -> None:
+    assert run_import(published, tmp_path / "out", "--set", "atlas.layout=ring") == 0
+    assert cli.main(["verify", "--out", str(tmp_path / "out")]) == 0
+    ring, usual = (
+        identity.load(s).identity["representation"] for s in (LocalStorage(tmp_path / "out"), imported)
+    )
+    assert ring["sphere_sha256"] != usual["sphere_sha256"]
+    assert ring["plane_sha256"] != usual["plane_sha256"]
+
+
+def run_export(imported: LocalStorage, dest: Path, *more: str) -> int:
+    return cli.main(["export", "--out", str(imported.root), *more, str(dest)])
+
+
+def test_ply_of_some_and_of_all(imported: LocalStorage, tmp_path: Path, capsys: Captured) -> None:
+    assert run_export(imported, tmp_path / "one", "--format", "ply", "20_7") == 0
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "one" / "20_7.ply")]
+    np.testing.assert_array_equal(
+        read_ply((tmp_path / "one/20_7.ply").read_bytes()).means, OBJECTS["20/7"].means
+    )
+    assert run_export(imported, tmp_path / "all", "--format", "ply", "--count", "800") == 0
+    found = {p.stem: read_ply(p.read_bytes()) for p in (tmp_path / "all").iterdir()}
+    assert {uid: (len(g), int((g.opacities > INVISIBLE).sum())) for uid, g in found.items()} == {
+        "19_0": (800, 800), "19_1": (800, 800), "20_7": (800, 700),
+    }  # fmt: skip
+
+
+def test_gaussiancube(imported: LocalStorage, tmp_path: Path) -> None:
+    assert run_export(imported, tmp_path, "--format", "gaussiancube", "19_1", "20_7") == 0
+    back = from_cube(np.load(tmp_path / "20_7.npy", allow_pickle=False))
+    np.testing.assert_allclose(np.sort(back.means, axis=0), np.sort(OBJECTS["20/7"].means, axis=0), atol=1e-6)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["19_1.npy", "20_7.npy"]
+
+
+def test_the_published_pair_as_its_loader_reads_it(imported: LocalStorage, tmp_path: Path) -> None:
+    wds = pytest.importorskip("webdataset")
+    assert run_export(imported, tmp_path, "--format", "gaussianverse") == 0
+    tars = sorted(tmp_path.iterdir())
+    assert [p.name for p in tars] == ["gaussianverse-000000.tar", "gaussianverse-000001.tar"]
+    samples = {
+        s["__key__"]: s
+        for s in wds.WebDataset([str(p) for p in tars], shardshuffle=False, empty_check=False).decode()
+    }
+    assert sorted(samples) == ["19_0", "19_1", "20_7"]
+    for uid, sample in samples.items():
+        point_cloud, gs2sphere = sample["point_cloud.npy"], sample["gs2sphere.npy"]
+        assert (point_cloud.shape, point_cloud.dtype) == ((1024, 59), np.float32)
+        assert sample["metadata.json"]["hash_key"] == uid
+        placed = read_point_cloud(point_cloud[gs2sphere])
+        order = find_order(placed, np.arange(1024), CONFIG)
+        record = read_record(imported, layout.ATLAS, int(uid == "20_7"), uid)
+        stored = np.load(io.BytesIO(record.main(layout.ATLAS)))
+        np.testing.assert_allclose(atlas_of(placed, order, CONFIG), stored, atol=2e-6)
+    # as its loader takes the caption, and as its maker writes it
+    assert samples["19_0"]["metadata.json"]["caption"] == samples["19_0"]["caption.txt"] == "a réd ball"
+
+
+def test_out_and_in_again(imported: LocalStorage, tmp_path: Path) -> None:
+    assert run_export(imported, tmp_path, "--format", "gaussianverse", "20_7") == 0
+    with tarfile.open(tmp_path / "gaussianverse-000001.tar") as archive:
+        for member in archive:
+            folder, _, name = member.name.partition(".")
+            (tmp_path / "in" / folder).mkdir(parents=True, exist_ok=True)
+            extracted = archive.extractfile(member)
+            assert extracted is not None
+            (tmp_path / "in" / folder / name).write_bytes(extracted.read())
+    assert run_import(tmp_path / "in", tmp_path / "out") == 0
+    (row,) = rows_of(LocalStorage(tmp_path / "out")).values()
+    assert (row["status"], row["n_gaussians"], row["n_padded"]) == ("ok", 700, 324)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "fault"),
+    [
+        (["--format", "ply", "nobody"], 1, "no object 'nobody' in the manifest"),
+        (["--format", "gaussiancube", "--count", "5", "19_0"], 2, "only PLY has any"),
+        (["--format", "ply", "--count", "-5", "19_0"], 2, "above 0"),
+    ],
+)
+def test_what_export_refuses(
+    arguments: list[str], code: int, fault: str, imported: LocalStorage, tmp_path: Path, capsys: Captured
+) -> None:
+    assert run_export(imported, tmp_path, *arguments) == code
+    assert fault in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quarantined_object_is_not_exported_and_leaves_nothing(tmp_path: Path, capsys: Captured) -> None:
+    root = tmp_path / "in"
+    publish(root / "good", OBJECTS["19/0"])
+    publish(root / "foreign", OBJECTS["19/0"], indices_of=OBJECTS["19/1"])
+    assert run_import(root, tmp_path / "out") == 0
+    storage = LocalStorage(tmp_path / "out")
+    for format in ("ply", "gaussianverse"):
+        assert run_export(storage, tmp_path / "exp", "--format", format, "foreign") == 1
+        assert "foreign was quarantined: rough_atlas" in capsys.readouterr().err
+        assert list((tmp_path / "exp").iterdir()) == []
+        assert run_export(storage, tmp_path / format, "--format", format) == 0
+        assert len(list((tmp_path / format).iterdir())) == 1
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data is not there")
+def test_published_fits_and_a_statue_go_through(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    shutil.copytree(SHARED / "gaussianverse_samples", root)
+    statue = read_ply((SHARED / "splats_real" / "massa_statue_sh0.ply").read_bytes())
+    (root / "statue.ply").write_bytes(write_ply(statue))
+    assert cli.main(["import", str(root), "--out", str(tmp_path / "out"), "--swap-red-blue"]) == 0
+    storage = LocalStorage(tmp_path / "out")
+    assert cli.main(["verify", "--out", str(tmp_path / "out")]) == 0
+    rows = rows_of(storage)
+    assert {uid: (r["status"], r["n_gaussians"], r["n_dropped"]) for uid, r in rows.items()} == {
+        "9350303": ("ok", 16384, 0), "9351401": ("ok", 16384, 0), "statue": ("ok", 58649, 42265),
+    }  # fmt: skip
+    assert min(r["smoothness"] for r in rows.values()) > 0.9
+    fit = Gaussians.from_bytes(read_record(storage, layout.SPLATS, 0, "9351401").main(layout.SPLATS))
+    red, _, blue = fit.colors.mean(axis=0)
+    assert red > blue + 0.05

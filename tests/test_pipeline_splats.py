@@ -1,0 +1,99 @@
+"""Stage 1 without a fit: which files are read, and which are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from atlas_objects import cloud, gaussians
+
+from atlas import AtlasConfig, Gaussians, pack
+from atlas.errors import AtlasError, RoughAtlas
+from atlas.ply import write_ply
+from atlas.published import write_pair
+from atlas.sphere import fibonacci_sphere
+from atlas.transport import assign
+from pipeline.splats import read_splats
+
+G = gaussians(cloud("shell", 1024))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """A published object: a list of Gaussians, and the sphere point of each."""
+    (tmp_path / "point_cloud.ply").write_bytes(write_ply(G))
+    np.save(tmp_path / "gs2sphere.npy", assign(G.means, fibonacci_sphere(1024)).indices)
+    return tmp_path
+
+
+def test_a_pair_is_read_as_it_is_listed(pair: Path) -> None:
+    read, facts = read_splats(pair, "splats")
+    np.testing.assert_array_equal(read.means, G.means)
+    np.testing.assert_allclose(read.colors, G.colors, atol=1e-6)
+    assert facts["n_gaussians"] == 1024
+    assert [facts[f"bbox_min_{a}"] for a in "xyz"] == G.means.min(axis=0).tolist()
+    assert [facts[f"bbox_max_{a}"] for a in "xyz"] == G.means.max(axis=0).tolist()
+
+
+def test_red_and_blue_change_places(pair: Path) -> None:
+    np.testing.assert_allclose(read_splats(pair, "splats-bgr")[0].colors, G.colors[:, ::-1], atol=1e-6)
+
+
+def test_what_was_exported_comes_back_without_its_padding(tmp_path: Path) -> None:
+    few, config = gaussians(cloud("shell", 700)), AtlasConfig(size=32)
+    point_cloud, gs2sphere = write_pair(pack(few, config).array, config)
+    np.save(tmp_path / "point_cloud.npy", point_cloud)
+    np.save(tmp_path / "gs2sphere.npy", gs2sphere)
+    read, facts = read_splats(tmp_path, "splats")
+    assert len(read) == facts["n_gaussians"] == 700
+    np.testing.assert_allclose(np.sort(read.means, axis=0), np.sort(few.means, axis=0), atol=1e-6)
+
+
+def test_a_file_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.ply").write_bytes(write_ply(G[:50]))
+    assert len(read_splats(tmp_path / "a.ply", "splats")[0]) == 50
+
+
+def other_indices(folder: Path) -> None:
+    other = gaussians(cloud("shell", 1024, seed=5))
+    np.save(folder / "gs2sphere.npy", assign(other.means, fibonacci_sphere(1024)).indices)
+
+
+def archive(folder: Path) -> None:
+    with (folder / "gs2sphere.npy").open("wb") as file:
+        np.savez(file, a=np.arange(3))
+
+
+def invisible(folder: Path) -> None:
+    (folder / "gs2sphere.npy").unlink()
+    faint = Gaussians(G.means, G.scales, G.quats, np.zeros(1024, np.float32), G.colors)
+    (folder / "point_cloud.ply").write_bytes(write_ply(faint))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "fault"),
+    [
+        (other_indices, RoughAtlas, "not those of these Gaussians"),
+        (lambda p: np.save(p / "gs2sphere.npy", np.arange(1000)), AtlasError, "got 1024 and int64"),
+        (lambda p: (p / "gs2sphere.npy").write_bytes(b"x"), AtlasError, "gs2sphere.npy: not a .npy file"),
+        (archive, AtlasError, "expected one array"),
+        (lambda p: (p / "point_cloud.ply").write_bytes(b"x"), AtlasError, "not a PLY"),
+        (lambda p: (p / "point_cloud.npy").touch(), AtlasError, "expected one of .*, found 2"),
+        (lambda p: (p / "point_cloud.ply").unlink(), AtlasError, "expected one of .*, found 0"),
+        (lambda p: (p / "point_cloud.ply").write_bytes(write_ply(G[:3])), AtlasError, "got 3 and int64"),
+        (invisible, AtlasError, "all Gaussians are invisible"),
+    ],
+)
+def test_what_is_refused(
+    pair: Path, spoil: Callable[[Path], object], kind: type[Exception], fault: str
+) -> None:
+    spoil(pair)
+    with pytest.raises(kind, match=fault):
+        read_splats(pair, "splats")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(AtlasError, match=r"a\.ply: cannot be read: No such file"):
+        read_splats(tmp_path / "a.ply", "splats")
