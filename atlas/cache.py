@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from atlas.store import Store
+from atlas.store import Store, fresh
 
 _USED = "used"
 _LOCK = "lock"
@@ -36,19 +36,19 @@ class CachedStore:
         """See `Store`; not kept."""
         return self._store.get(key)
 
-    def read(self, key: str, offset: int, nbytes: int, total: int) -> bytearray:
+    def read(self, key: str, offset: int, nbytes: int, total: int) -> memoryview:
         """See `Store`."""
         path = self._folder / f"{key.replace('/', '_')}-{offset}-{nbytes}"
-        with suppress(FileNotFoundError):
-            kept = bytearray(path.read_bytes())
+        with suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
+            kept = fresh(nbytes)
             # a file that a full disk cut short is fetched again
-            if len(kept) == nbytes:
+            if file.seek(0, 2) == nbytes and file.seek(0) == 0 and file.readinto(kept) == nbytes:
                 return kept
         data = self._store.read(key, offset, nbytes, total)
         self._keep(path, data)
         return data
 
-    def _keep(self, path: Path, data: bytearray) -> None:
+    def _keep(self, path: Path, data: memoryview) -> None:
         """Write a file if there is room for it. Whoever dies on the way leaves at most a temporary file."""
         with open(self._folder / _LOCK, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -138,7 +138,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         row = self.catalogue.row(place)
         if hashlib.sha256(data).hexdigest() != row["atlas_sha256"]:
             raise DatasetError(f"{self._store.url}/{extent.key}: {uid}: the atlas is damaged; fetch it again")
-        return self._item(sample.decode(memoryview(data), self.catalogue.size), row)
+        return self._item(sample.decode(data, self.catalogue.size), row)
 
     def standard(self) -> Standard:
         """What standardises batches of this dataset, and its inverse."""

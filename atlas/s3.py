@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from urllib3.exceptions import HTTPError
 
 from atlas.errors import DatasetError
-from atlas.store import S3Options, wrong_size
+from atlas.store import S3Options, fresh, wrong_size
 
 # the same answer however often one asks; everything else may pass (5xx, SlowDown, time-outs, cut connections)
 _FINAL = {
@@ -50,13 +50,13 @@ class S3Store:
         """See `Store`."""
         return bytes(self._receive(key, None, None))
 
-    def read(self, key: str, offset: int, nbytes: int, total: int) -> bytearray:
+    def read(self, key: str, offset: int, nbytes: int, total: int) -> memoryview:
         """See `Store`."""
         return self._receive(key, (offset, nbytes), total)
 
-    def _receive(self, key: str, span: tuple[int, int] | None, total: int | None) -> bytearray:
+    def _receive(self, key: str, span: tuple[int, int] | None, total: int | None) -> memoryview:
         """The bytes of a span, or of the whole; each try asks for what is still missing, of the same version."""
-        data, done, etag, tries = bytearray(span[1] if span else 0), 0, "", 0
+        data, done, etag, tries = fresh(span[1] if span else 0), 0, "", 0
         first = span[0] if span else 0
         while True:
             request = {"Bucket": self.bucket, "Key": self.prefix + key}
@@ -74,9 +74,8 @@ class S3Store:
                 if total is not None and whole != total:
                     raise wrong_size(f"{self.url}/{key}", whole, total)
                 if not span and not done:
-                    data = bytearray(whole)
-                view = memoryview(data)
-                while done < len(data) and (count := answer["Body"].readinto(view[done : done + _CHUNK])):
+                    data = fresh(whole)
+                while done < len(data) and (count := answer["Body"].readinto(data[done : done + _CHUNK])):
                     done += count
                 if done == len(data):
                     return data

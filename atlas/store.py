@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from atlas.errors import DatasetError
 
@@ -21,7 +24,7 @@ class Store(Protocol):
             DatasetError: there is no such key, or it cannot be read.
         """
 
-    def read(self, key: str, offset: int, nbytes: int, total: int) -> bytearray:
+    def read(self, key: str, offset: int, nbytes: int, total: int) -> memoryview:
         """`nbytes` bytes from `offset` of a key that must be `total` bytes long.
 
         Raises:
@@ -77,6 +80,11 @@ def wrong_size(where: str, found: int, expected: int) -> DatasetError:
     return DatasetError(f"{where}: {found} bytes, index.json says {expected}: {what}; fetch it again")
 
 
+def fresh(nbytes: int) -> memoryview:
+    """Writable memory that is not set to 0 first, as a bytearray's would be."""
+    return np.empty(nbytes, np.uint8).data
+
+
 class LocalStore:
     """A folder."""
 
@@ -92,21 +100,23 @@ class LocalStore:
         except OSError as fault:
             raise DatasetError(f"{self.url}/{key}: {fault.strerror or fault}") from fault
 
-    def read(self, key: str, offset: int, nbytes: int, total: int) -> bytearray:
+    def read(self, key: str, offset: int, nbytes: int, total: int) -> memoryview:
         """See `Store`."""
         where = f"{self.url}/{key}"
-        data = bytearray(nbytes)
+        data = fresh(nbytes)
         try:
-            with open(where, "rb", buffering=0) as file:
-                found = file.seek(0, 2)
+            file = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                found = os.fstat(file).st_size
                 if found != total:
                     raise wrong_size(where, found, total)
-                file.seek(offset)
-                view, done = memoryview(data), 0
+                done = 0
                 while done < nbytes:
-                    done += (count := file.readinto(view[done:]))
+                    done += (count := os.preadv(file, [data[done:]], offset + done))
                     if not count:
                         raise wrong_size(where, offset + done, total)
+            finally:
+                os.close(file)
         except OSError as fault:
             raise DatasetError(f"{where}: {fault.strerror or fault}") from fault
         return data

@@ -1,0 +1,79 @@
+"""Finished datasets of made-up atlases, through the pipeline's own fragments, pack and finalize."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atlas.gaussians import Gaussians
+from manifests import runform
+from manifests.schema import Row
+from pipeline import identity, layout, pack, records, tasks
+from pipeline.config import RunConfig
+from pipeline.finalize import finalize
+from pipeline.identity import shard_rows
+from pipeline.schemas import OK
+from pipeline.storage import LocalStorage
+
+LICENSES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-NC-4.0")
+
+
+def array_of(index: int, size: int, dtype: str = "float32") -> np.ndarray[Any, Any]:
+    """Atlas number `index`: every value its own."""
+    values = np.random.default_rng(index).random((size, size, 16)).astype(np.float32)
+    values[..., (3, 7, 11)] = values[..., 3:4]
+    return values.astype(dtype)
+
+
+def publish_dataset(
+    root: Path, uids: Sequence[str], *, shard_size: int, size: int = 8, dtype: str = "float32",
+    quarantined: frozenset[str] = frozenset(), captions: Mapping[str, str] | None = None,
+) -> Path:  # fmt: skip
+    """Objects of psnr 20, 21, .. in turn of three licences; object i has the atlas `array_of(i)`."""
+    storage = LocalStorage(root)
+    captions = captions or {uid: f"caption of {uid}: é" for uid in uids}
+    rows = [
+        Row(uid, f"views/{uid}", license=LICENSES[i % 3], caption=captions[uid]) for i, uid in enumerate(uids)
+    ]
+    config = RunConfig.from_tables(
+        {"run": {"shard_size": shard_size}, "atlas": {"size": size, "dtype": dtype}}
+    )
+    manifest = runform.encode(rows, shard_size=shard_size)
+    made = identity.identity_of(manifest, config, tasks.representation(config.atlas))
+    run = identity.establish(storage, manifest, made)
+    splat = Gaussians(
+        np.zeros((1, 3)), np.ones((1, 3)), np.eye(4)[:1], np.ones(1), np.ones((1, 3))
+    ).to_bytes()
+    for shard in range(run.n_shards):
+        for row in (dict(r, shard=shard) for r in shard_rows(storage, shard)):
+            watch = records.Stopwatch(1)
+            if row["uid"] in quarantined:
+                why = {"reason": "bad_input", "error_class": "BadInput", "error_message": "it is bad"}
+                for stage in layout.STAGES:
+                    records.publish_quarantine(storage, stage, row, run, why, watch)
+                continue
+            facts = records.facts_of(
+                layout.SPLATS, row, run, status=OK, n_gaussians=size * size - 3, psnr=20.0 + int(row["index"])
+            )
+            records.publish_sample(storage, layout.SPLATS, facts, splat, watch, {})
+            facts = records.facts_of(
+                layout.ATLAS,
+                row,
+                run,
+                status=OK,
+                n_gaussians=size * size - 5,
+                n_padded=5,
+                size=size,
+                dtype=dtype,
+            )
+            buffer = io.BytesIO()
+            np.save(buffer, array_of(int(row["index"]), size, dtype))
+            records.publish_sample(storage, layout.ATLAS, facts, buffer.getvalue(), watch, {})
+        pack.pack(storage, run, layout.SPLATS, shard, None)
+        pack.pack(storage, run, layout.ATLAS, shard, lambda mains: tasks.moments_of(mains, run))
+    finalize(storage, run, lambda moments: tasks.merged_statistics(moments, run))
+    return root
