@@ -61,7 +61,8 @@ The objects keep their own licences; `license` in `metadata.parquet` names each.
   Channels: {channels}. A pixel's position is its offset plus its point of the sphere; opacity 0 is padding.
 - `splats/*.tar`: per object `<uid>.splat.npz` (means, scales, quats wxyz, opacities, colors), `<uid>.json`,
   `<uid>.txt`.
-- `atlas_mean.npy`, `atlas_std.npy`: per pixel and channel, over all objects here.
+- `atlas_mean.npy`, `atlas_std.npy`: per pixel and channel, over all objects here. `channels.json`: range and
+  quantiles per channel. `sphere_points.npy`: the point of the sphere behind each pixel, [{size}, {size}, 3].
 - `metadata.parquet`: a row per object of the manifest; `atlas_offset, atlas_nbytes` are its array's place in the tar.
 - `index.json`: shards with sizes and sha256. `SHA256SUMS`: of every file; `sha256sum -c SHA256SUMS` checks them.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pipeline import card, layout
@@ -16,8 +16,8 @@ from pipeline.publish import publish_exact
 from pipeline.schemas import SCHEMA_VERSION
 from pipeline.storage import Head, Storage, sha256_of
 
-Merge = Callable[[Iterable[bytes]], tuple[bytes, bytes]]
-"""The moments of all shards, in their order, to the bytes of mean and standard deviation."""
+Merge = Callable[[Iterable[bytes]], Mapping[str, bytes]]
+"""The moments of all shards, in their order, to the files of `layout.STATISTICS`."""
 
 
 def is_finalized(storage: Storage) -> bool:
@@ -50,9 +50,9 @@ def finalize(storage: Storage, run: Run, merge: Merge) -> None:
     def put(key: str, data: bytes) -> None:
         written[key] = publish_exact(storage, key, data)
 
-    mean, std = merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
-    put(layout.MEAN, mean)
-    put(layout.STD, std)
+    statistics = merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
+    for key in layout.STATISTICS:
+        put(key, statistics[key])
     tables = tables_of(storage, run.n_shards)
     put(layout.METADATA, tables.metadata)
     put(layout.QUARANTINE, tables.quarantine)
@@ -89,7 +89,7 @@ def index_of(
         "uids_sha256": totals.uids_sha256,
         "size": run.atlas.size,
         **run.identity["representation"],
-        "statistics": {key: {"sha256": written[key].sha256} for key in (layout.MEAN, layout.STD)},
+        "statistics": {key: {"sha256": written[key].sha256} for key in layout.STATISTICS},
         "shards": [
             {
                 "shard": k,

@@ -38,13 +38,17 @@ MAX_REVISIONS = 999
 
 MEAN = "atlas_mean.npy"
 STD = "atlas_std.npy"
+CHANNELS = "channels.json"
+POINTS = "sphere_points.npy"
+STATISTICS = (MEAN, STD, CHANNELS, POINTS)
+"""What a reader needs of the arrays besides the shards, listed in index.json with their hashes."""
 METADATA = "metadata.parquet"
 QUARANTINE = "quarantine.parquet"
 INDEX = "index.json"
 CARD = "README.md"
 SUMS = "SHA256SUMS"
 SUCCESS = "_SUCCESS"
-FINAL = (MEAN, STD, METADATA, QUARANTINE, INDEX, CARD, SUMS, SUCCESS)
+FINAL = (*STATISTICS, METADATA, QUARANTINE, INDEX, CARD, SUMS, SUCCESS)
 
 _UID = re.compile(r"[A-Za-z0-9_-]+")
 _STAGE = "|".join(STAGES)

@@ -1,14 +1,15 @@
 """The bodies of the tasks: a row of the manifest in, bytes into the store and a flat dict out.
 
-With `pipeline.fidelity` the only file of this room that knows fitter and atlas. Plain functions, of which
-`pipeline.executor` makes Ray tasks. They raise nothing: a fault comes back as a dict with its reason, and the
-driver decides what follows.
+With `fidelity`, `splats` and `export` the only files of this room that know fitter and atlas. Plain functions, of
+which `pipeline.executor` makes Ray tasks. They raise nothing: a fault comes back as a dict with its reason, and
+the driver decides what follows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
 from atlas.gaussians import Gaussians, canonical_quats
 from atlas.moments import Moments
-from atlas.plane import plane_of
+from atlas.plane import plane_of, points_of
 from atlas.sphere import sphere_of
 from fitter import fit_object as fit_views
 from fitter import load_views
@@ -49,6 +50,8 @@ CHANNELS = (
     "scale_x", "scale_y", "scale_z", "opacity", "quat_w", "quat_x", "quat_y", "quat_z",
 )  # fmt: skip
 STD_FLOOR = 1e-6
+QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
+"""To 1/64 of their value, see `Moments`."""
 
 
 def fit_object(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
@@ -209,12 +212,40 @@ def moments_of(mains: Iterable[bytes], run: Run) -> bytes:
     return bytes(moments.to_bytes())
 
 
-def merged_statistics(moments: Iterable[bytes], run: Run) -> tuple[bytes, bytes]:
-    """(atlas_mean.npy, atlas_std.npy) of the moments of all shards, in their order."""
-    total = Moments(run.atlas.size)
+def merged_statistics(moments: Iterable[bytes], run: Run) -> dict[str, bytes]:
+    """The files of `layout.STATISTICS`, of the moments of all shards in their order.
+
+    Mean and standard deviation per pixel and channel, float32 [size, size, 16]; range and quantiles per channel;
+    the sphere point behind each pixel, float64 [size, size, 3], which added to the offsets gives positions.
+    """
+    config = run.atlas
+    total = Moments(config.size)
     for data in moments:
         total.merge(Moments.from_bytes(data))
-    return npy(np.asarray(total.mean(), np.float32)), npy(np.asarray(total.std(STD_FLOOR), np.float32))
+    return {
+        layout.MEAN: npy(np.asarray(total.mean(), np.float32)),
+        layout.STD: npy(np.asarray(total.std(STD_FLOOR), np.float32)),
+        layout.CHANNELS: (json.dumps(channel_statistics(total), indent=1) + "\n").encode(),
+        layout.POINTS: npy(points_of(config).reshape(config.size, config.size, 3)),
+    }
+
+
+def channel_statistics(moments: Moments) -> dict[str, Any]:
+    """The content of channels.json: range and quantiles of each channel over all cells, padding included."""
+    quantiles = moments.quantiles(QUANTILES)
+    return {
+        "atlases": moments.count,
+        "fractions": list(QUANTILES),
+        "channels": [
+            {
+                "name": name,
+                "min": float(moments.lowest[k]),
+                "max": float(moments.highest[k]),
+                "quantiles": [float(value) for value in quantiles[k]],
+            }
+            for k, name in enumerate(CHANNELS)
+        ],
+    }
 
 
 def representation(config: AtlasConfig) -> dict[str, Any]:

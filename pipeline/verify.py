@@ -184,7 +184,7 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
         shards = range(run.n_shards)
         commits = {(stage, k): read_commit(storage, stage, k) for stage in layout.STAGES for k in shards}
         tables = tables_of(storage, run.n_shards)
-        heads = {key: Head(0, sha256_of(storage.get(key))) for key in (layout.MEAN, layout.STD)}
+        heads = {key: Head(0, sha256_of(storage.get(key))) for key in layout.STATISTICS}
     except PipelineError as fault:
         yield f"{layout.INDEX}: cannot be judged: {fault}"
         return
@@ -205,14 +205,13 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
 
 
 def _statistics(storage: Storage, run: Run, checks: Checks) -> Iterator[str]:
-    """Mean and standard deviation are those of the moments."""
-    keys = (layout.MEAN, layout.STD)
+    """Mean, standard deviation and what else is told of the arrays are those of the moments."""
     try:
         expected = checks.merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
-        there = [storage.get(key) for key in keys]
+        there = {key: storage.get(key) for key in layout.STATISTICS}
     except Exception as fault:  # every way in which moments can't be read is the finding
         yield f"{layout.MEAN}: cannot be judged: {type(fault).__name__}: {fault}"
         return
-    for key, data, given in zip(keys, there, expected, strict=True):
-        if data != given:
+    for key, data in there.items():
+        if data != expected[key]:
             yield f"{key}: not that of the shards' moments"

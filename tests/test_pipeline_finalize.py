@@ -17,7 +17,7 @@ UIDS = ["a", "b", "c", "d", "e"]
 
 
 def merge(moments):  # type: ignore[no-untyped-def]
-    return b"mean of " + b"|".join(moments), b"std"
+    return {**dict.fromkeys(layout.STATISTICS, b"std"), layout.MEAN: b"mean of " + b"|".join(moments)}
 
 
 def packed(root: Path, quarantined: set[str], shard_size: int = 2) -> tuple[LocalStorage, Run]:

@@ -182,8 +182,8 @@ def test_without_credentials_the_line_says_so(
         S3Storage(f"s3://{BUCKET}/x", config).put_if_absent("k", b"")
 
 
-def merge(moments: Iterable[bytes]) -> tuple[bytes, bytes]:
-    return b"mean" + b"".join(moments), b"std"
+def merge(moments: Iterable[bytes]) -> dict[str, bytes]:
+    return {**dict.fromkeys(layout.STATISTICS, b"std"), layout.MEAN: b"mean" + b"".join(moments)}
 
 
 CHECKS = Checks(main={stage: len for stage in layout.STAGES}, moments=b"".join, merge=merge)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from atlas_objects import cloud, gaussians
 from pipeline_runs import TINY, write_manifest, write_views
 
 import atlas
@@ -63,7 +65,9 @@ def test_the_stages_one_after_the_other(planned: Planned) -> None:
         assert tasks.pack_shard(p.job, stage, 0) == {"status": "ok", "samples": 1}
     moments = p.storage.get(layout.moments(0))
     assert tasks.moments_of([made.main(layout.ATLAS)], p.run) == moments
-    mean, std = (np.load(io.BytesIO(data)) for data in tasks.merged_statistics([moments], p.run))
+    found = tasks.merged_statistics([moments], p.run)
+    assert tuple(found) == layout.STATISTICS
+    mean, std = (np.load(io.BytesIO(found[key])) for key in (layout.MEAN, layout.STD))
     np.testing.assert_allclose(mean, tasks.atlas_array(made.main(layout.ATLAS), p.run.atlas), rtol=1e-6)
     np.testing.assert_array_equal(std, np.float32(tasks.STD_FLOOR))
 
@@ -254,5 +258,34 @@ def test_moments_do_not_depend_on_how_they_are_merged() -> None:
     mains = [tasks.npy(rng.normal(size=(16, 16, 16)).astype(np.float32)) for _ in range(5)]
     whole = tasks.merged_statistics([tasks.moments_of(mains, run)], run)
     parts = tasks.merged_statistics([tasks.moments_of(mains[:2], run), tasks.moments_of(mains[2:], run)], run)
-    for one, two in zip(whole, parts, strict=True):
-        np.testing.assert_allclose(np.load(io.BytesIO(one)), np.load(io.BytesIO(two)), rtol=1e-5, atol=1e-7)
+    for key in (layout.MEAN, layout.STD):
+        one, two = (np.load(io.BytesIO(found[key])) for found in (whole, parts))
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
+    assert whole[layout.CHANNELS] == parts[layout.CHANNELS]
+
+
+def test_channels_have_their_range_and_quantiles() -> None:
+    run = Run({"config": {"fit": {}, "atlas": {"size": 16}, "run": {}}})
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(7, 16, 16, 16)).astype(np.float32) * np.arange(1, 17, dtype=np.float32)
+    found = json.loads(
+        tasks.merged_statistics([tasks.moments_of([tasks.npy(v) for v in values], run)], run)[layout.CHANNELS]
+    )
+    assert found["atlases"] == 7
+    assert [c["name"] for c in found["channels"]] == list(tasks.CHANNELS)
+    flat = values.reshape(-1, 16)
+    assert [c["min"] for c in found["channels"]] == flat.min(axis=0).tolist()
+    assert [c["max"] for c in found["channels"]] == flat.max(axis=0).tolist()
+    expected = np.quantile(flat, found["fractions"], axis=0, method="lower").T
+    np.testing.assert_allclose([c["quantiles"] for c in found["channels"]], expected, rtol=1 / 64, atol=1e-2)
+
+
+@pytest.mark.parametrize("layout_of_sphere", ["fibonacci", "ring"])
+def test_the_published_points_are_what_unpacking_adds(layout_of_sphere: str) -> None:
+    run = Run({"config": {"fit": {}, "atlas": {"size": 16, "layout": layout_of_sphere}, "run": {}}})
+    made = atlas.pack(gaussians(cloud("shell", 256)), run.atlas)
+    found = tasks.merged_statistics([tasks.moments_of([made.to_bytes()], run)], run)
+    points = np.load(io.BytesIO(found[layout.POINTS]))
+    assert (points.shape, points.dtype) == ((16, 16, 3), np.float64)
+    positions = (made.array[..., :3] + points).astype(np.float32).reshape(-1, 3)
+    np.testing.assert_array_equal(positions, atlas.unpack(made.array, run.atlas).means)

@@ -30,8 +30,8 @@ def good(data: bytes) -> None:
         raise ValueError("these are no data")
 
 
-def merge(moments: Iterable[bytes]) -> tuple[bytes, bytes]:
-    return b"mean" + b"".join(moments), b"std"
+def merge(moments: Iterable[bytes]) -> dict[str, bytes]:
+    return {**dict.fromkeys(layout.STATISTICS, b"std"), layout.MEAN: b"mean" + b"".join(moments)}
 
 
 CHECKS = Checks(main=dict.fromkeys(layout.STAGES, good), moments=b"".join, merge=merge)
@@ -228,7 +228,7 @@ def test_moments_of_something_else_are_found(copy: Copy) -> None:
     assert any("not the moments of the shard's atlases" in fault for fault in copy.faults())
 
 
-@pytest.mark.parametrize("key", [layout.MEAN, layout.STD])
+@pytest.mark.parametrize("key", layout.STATISTICS)
 def test_statistics_of_something_else_are_found(copy: Copy, key: str) -> None:
     copy.write(key, b"mean?")
     index = json.loads(copy.storage.get(layout.INDEX))
