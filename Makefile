@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test lint format bench-raster bench-fit bench-ranking bench-atlas constraints clean
+.PHONY: help setup fit-shard test lint format bench-raster bench-fit bench-ranking bench-atlas bench-reader constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench-atlas: $(STAMP) ## transport and whole atlases: CPU seconds, memory, gap; 
 
 bench-fit: $(STAMP) ## PSNR against CPU seconds
 	$(BIN)/python -m bench.fit $(ARGS)
+
+bench-reader: $(STAMP) ## samples/s of AtlasDataset against webdataset's .decode() and raw reads
+	$(BIN)/python -m bench.reader $(ARGS)
 
 constraints: $(STAMP) ## write the installed versions to constraints.txt
 	(head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' | sort -f) > constraints.new
