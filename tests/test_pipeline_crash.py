@@ -1,0 +1,141 @@
+"""Death before every single call of the store: what is started again ends the same.
+
+Only these calls leave anything behind, so death before one is death at any time since the one before it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
+from servers.memory_s3 import MemoryS3
+
+import atlas
+import pipeline.s3
+from pipeline import job, layout, tasks
+from pipeline.config import load
+from pipeline.storage import LocalStorage, Storage, StoreConfig, open_storage
+
+CONFIG = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
+CALLS = ("put_object", "head_object", "get_object", "delete_object", "paginate")
+
+
+class Death(BaseException):
+    """Not an Exception: nothing may catch it, as nothing catches SIGKILL."""
+
+
+class Fate:
+    """Counts the calls of a store, and ends the process at one of them."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.at = -1
+
+    def wrapped(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            self.calls += 1
+            if self.calls == self.at:
+                raise Death
+            return real(*args, **options)
+
+        return call
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One object that can be done, and one without views."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_views(folder / "views" / "a")
+    return str(write_manifest(folder, ["a", "b"]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _once() -> Iterator[None]:
+    """The same fit is made once for all of this file; everything around it is real."""
+    fit, pack, fits, atlases = tasks.fit_views, atlas.pack, list[Any](), dict[bytes, Any]()
+
+    def one_fit(views: Any, config: Any, **options: Any) -> Any:
+        if not fits:
+            fits.append(fit(views, config, **options))
+        return fits[0]
+
+    def one_atlas(gaussians: Any, config: Any) -> Any:
+        data = gaussians.to_bytes()
+        if data not in atlases:
+            atlases[data] = pack(gaussians, config)
+        return atlases[data]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tasks, "fit_views", one_fit)
+        patched.setattr(atlas, "pack", one_atlas)
+        patched.setattr(tasks, "atlas_psnr", lambda *_: 99.0)
+        patched.setattr(job, "ProgressBar", Silent)
+        yield
+
+
+class Silent:
+    def __init__(self, total: int) -> None: ...
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def opened(self, done: int) -> None: ...
+
+    def finished(self, uid: str, quarantined: bool) -> None: ...
+
+    def retried(self, task: object, reason: str, text: str) -> None: ...
+
+
+def built(url: str, manifest: str) -> Storage:
+    storage, run, base = job.plan(url, manifest, CONFIG)
+    job.build(storage, run, CONFIG, base, launch=in_process)
+    return storage
+
+
+def enumerated(url: Callable[[int], str], manifest: str, fate: Fate, expected: dict[str, bytes]) -> int:
+    """Die at call 1, 2, 3, .. until a run outlives it; how often that was."""
+    for number in range(1, 10_000):
+        fate.calls, fate.at = 0, number
+        try:
+            built(url(number), manifest)
+        except Death:
+            fate.at = -1
+        else:
+            fate.at = -1
+            return number - 1
+        storage = built(url(number), manifest)
+        assert dataset(storage) == expected, f"death at call {number}"
+        assert storage.head(layout.SUCCESS) is not None
+    raise AssertionError("it never ends")
+
+
+def test_death_at_every_call_of_the_file_system(
+    manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also between the temporary file, the link and the two syncs of one write."""
+    expected = dataset(built(str(tmp_path / "whole"), manifest))
+    fate = Fate()
+    for name in ("get", "get_range", "put_if_absent", "head", "size", "list", "delete"):
+        real = getattr(LocalStorage, name)
+        monkeypatch.setattr(LocalStorage, name, fate.wrapped(real))
+    monkeypatch.setattr(os, "fsync", fate.wrapped(lambda _: None))
+    monkeypatch.setattr(os, "link", fate.wrapped(os.link))
+    deaths = enumerated(lambda n: str(tmp_path / str(n)), manifest, fate, expected)
+    assert deaths > 150
+
+
+def test_death_at_every_request_to_s3(manifest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, fate = MemoryS3(), Fate()
+    monkeypatch.setattr(pipeline.s3, "_client", lambda _: client)
+    expected = dataset(built("s3://bucket/whole", manifest))
+    for name in CALLS:
+        monkeypatch.setattr(client, name, fate.wrapped(getattr(client, name)))
+    deaths = enumerated(lambda n: f"s3://bucket/{n}", manifest, fate, expected)
+    assert deaths > 60
+    assert dataset(open_storage("s3://bucket/1", StoreConfig())) == expected

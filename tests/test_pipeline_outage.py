@@ -1,0 +1,189 @@
+"""A store that fails on the wire: nothing lost, nothing double, no object condemned."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_runs import dataset, planned, publish_all
+from servers.fault_proxy import CUT, FAULTS, LOST, STALLED, UNAVAILABLE, UNSENT, FaultProxy, proxying
+from servers.moto_server import BUCKET
+from test_pipeline_driver import Inline, Watch
+
+from pipeline import layout, pack
+from pipeline import publish as publishing
+from pipeline.driver import Driver
+from pipeline.errors import StorageError
+from pipeline.executor import PACK, Task
+from pipeline.finalize import finalize
+from pipeline.policy import INFRASTRUCTURE, PolicyConfig, failed
+from pipeline.publish import Published
+from pipeline.s3 import S3Storage
+from pipeline.schemas import Facts
+from pipeline.storage import LocalStorage, StoreConfig
+from pipeline.verify import Checks, verify
+
+UIDS = ["a", "b", "c"]
+
+
+@pytest.fixture
+def proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
+    with proxying(s3_endpoint) as started:
+        yield started
+
+
+def storage_through(proxy: FaultProxy, tmp_path: Path, name: str = "out") -> S3Storage:
+    config = StoreConfig(
+        endpoint_url=proxy.url, region="us-east-1", max_attempts=1, connect_timeout_s=2, read_timeout_s=0.5
+    )
+    return S3Storage(f"s3://{BUCKET}/{tmp_path.name}/{name}", config)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_bad_answer_costs_one_attempt(fault: str, proxy: FaultProxy, tmp_path: Path) -> None:
+    storage = storage_through(proxy, tmp_path)
+    left = [fault]
+    proxy.fault = lambda method, path: left.pop() if method == "PUT" and left else ""
+    ended = publishing.publish(storage, "k", b"data" * 1000, pause_s=0)
+    reached = fault in (LOST, CUT)
+    assert ended is (Published.OURS if reached else Published.WRITTEN)
+    assert proxy.met[fault] == 1
+    assert storage.get("k") == b"data" * 1000
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_answer_to_a_read_is_a_fault_that_may_pass(
+    fault: str, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    storage = storage_through(proxy, tmp_path)
+    storage.put_if_absent("k", b"data" * 1000)
+    proxy.fault = fault
+    for read in (partial(storage.get, "k"), partial(storage.get_range, "k", 8, 400)):
+        with pytest.raises(StorageError):
+            read()
+    with pytest.raises(StorageError):
+        list(storage.list(""))
+    proxy.fault = ""
+    assert storage.get("k") == b"data" * 1000
+
+
+class Remote(Inline):
+    """Made-up fits against a store that may fail: what a task of the pipeline reports is reported."""
+
+    def result(self, handle: Any) -> Facts:
+        try:
+            return super().result(handle)
+        except StorageError as fault:
+            return failed(INFRASTRUCTURE, fault)
+
+
+def merge(moments: Iterable[bytes]) -> dict[str, bytes]:
+    return {**dict.fromkeys(layout.STATISTICS, b"std"), layout.MEAN: b"mean" + b"".join(moments)}
+
+
+CHECKS = Checks(main={stage: len for stage in layout.STAGES}, moments=b"".join, merge=merge)
+
+
+def whole(tmp_path: Path) -> dict[str, bytes]:
+    storage = LocalStorage(tmp_path / "whole")
+    run = planned(storage, UIDS, shard_size=2)
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage)
+        for shard in range(run.n_shards):
+            pack.pack(storage, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+    finalize(storage, run, merge)
+    return dataset(storage)
+
+
+def driven(storage: S3Storage, policy: PolicyConfig, **options: Any) -> Watch:
+    run = planned(storage, UIDS, shard_size=2)
+    watch = Watch()
+    executor = Remote(storage, run, **options)  # type: ignore[arg-type]
+    executor._done = partial(_done, executor)  # type: ignore[method-assign]
+    Driver(storage, run, executor, policy, shards=range(run.n_shards), watch=watch).run()
+    finalize(storage, run, merge)
+    return watch
+
+
+def _done(executor: Remote, task: Task) -> Facts:
+    """As `Inline` does it, with the bytes of `publish_all`."""
+    from pipeline_runs import publish_one
+
+    run, storage = executor._run, executor.storage
+    if task.kind == PACK:
+        pack.pack(storage, run, task.stage, task.shard, b"".join if task.stage == layout.ATLAS else None)
+        return {"status": "ok"}
+    uid = str(task.row["uid"])
+    publish_one(storage, run, task.stage, dict(task.row), data=f"data of {uid}".encode())
+    return {"status": "ok", "uid": uid}
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(publishing.publish, "__kwdefaults__", {"pause_s": 0.01})
+
+
+def test_every_seventh_request_fails_in_some_way_and_the_dataset_is_the_same(
+    proxy: FaultProxy, tmp_path: Path
+) -> None:
+    draw = random.Random(7)
+    quick = [LOST, CUT, UNSENT]  # the client waits long after a stall and after a 503, on purpose
+
+    def now_and_then(method: str, path: str) -> str:
+        return draw.choice(quick) if draw.random() < 1 / 7 else ""
+
+    storage = storage_through(proxy, tmp_path)
+    run = planned(storage, UIDS, shard_size=2)
+    proxy.fault = now_and_then
+    policy = PolicyConfig(pause_s=0.01, pause_max_s=0.01, breaker_store_failures=50)
+    executor = Remote(storage, run)  # type: ignore[arg-type]
+    executor._done = partial(_done, executor)  # type: ignore[method-assign]
+    watch = Watch()
+    Driver(
+        storage, run, executor, policy, shards=range(run.n_shards), watch=watch, sleep=lambda _: None
+    ).run()
+    assert sum(proxy.met[fault] for fault in quick) > 5
+    proxy.fault = ""
+    finalize(storage, run, merge)
+    assert watch.ends == dict.fromkeys(UIDS, False), "nothing was condemned"
+    assert list(verify(storage, run, CHECKS)) == []
+    assert dataset(storage) == whole(tmp_path)
+
+
+_SLOW = pytest.mark.slow
+OUTAGES = [
+    (UNSENT, 1.0),
+    pytest.param(UNAVAILABLE, 60.0, marks=_SLOW),
+    pytest.param(STALLED, 60.0, marks=_SLOW),
+    pytest.param(UNSENT, 60.0, marks=_SLOW),
+]
+
+
+@pytest.mark.parametrize(("fault", "seconds"), OUTAGES)
+def test_an_outage_is_outlasted(fault: str, seconds: float, proxy: FaultProxy, tmp_path: Path) -> None:
+    storage = storage_through(proxy, tmp_path)
+    calls, over = [0], threading.Event()
+
+    def after_a_while(method: str, path: str) -> str:
+        calls[0] += 1
+        if calls[0] == 25:
+            threading.Timer(seconds, over.set).start()
+        return fault if calls[0] >= 25 and not over.is_set() else ""
+
+    proxy.fault = after_a_while
+    policy = PolicyConfig(
+        pause_s=0.05, pause_max_s=0.2, breaker_store_failures=1000, infrastructure_retries=500
+    )
+    started = time.monotonic()
+    watch = driven(storage, policy)
+    assert time.monotonic() - started > seconds
+    assert proxy.met[fault] > 1
+    assert watch.ends == dict.fromkeys(UIDS, False)
+    assert dataset(storage) == whole(tmp_path)

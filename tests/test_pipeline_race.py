@@ -1,0 +1,132 @@
+"""Several drivers on one output at once, with fits that differ each time they are made, as on GPUs."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_runs import planned, publish_one
+
+from pipeline import layout, pack, shards
+from pipeline.cleaning import clean_work
+from pipeline.driver import Driver
+from pipeline.executor import ATLAS, PACK, Task
+from pipeline.finalize import finalize
+from pipeline.identity import Run
+from pipeline.policy import PolicyConfig
+from pipeline.schemas import Facts
+from pipeline.storage import LocalStorage
+from pipeline.verify import Checks, verify
+
+UIDS = [f"o{i}" for i in range(7)]
+LOST = "o3"
+
+
+class Hasty(LocalStorage):
+    """A store whose calls take a random time each, so that every two drivers meet differently."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        super().__init__(root)
+        self._random = random.Random(seed)
+
+    def put_if_absent(self, key: str, data: bytes | bytearray) -> bool:
+        time.sleep(self._random.random() * 2e-3)
+        return super().put_if_absent(key, data)
+
+    def get(self, key: str) -> bytes:
+        time.sleep(self._random.random() * 1e-3)
+        return super().get(key)
+
+
+class Worker:
+    """An executor whose fits carry its name: whose came first shows in the bytes."""
+
+    def __init__(self, storage: LocalStorage, run: Run, name: str) -> None:
+        self._storage, self._run, self._name, self._tasks = storage, run, name, list[Task]()
+        self.fits = 0
+
+    def slots(self) -> int:
+        return 1
+
+    def submit(self, task: Task) -> int:
+        self._tasks.append(task)
+        return len(self._tasks) - 1
+
+    def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
+        return list(handles)[:1]
+
+    def cancel(self, handle: Hashable) -> None: ...
+
+    def result(self, handle: Any) -> Facts:
+        task, storage, run = self._tasks[handle], self._storage, self._run
+        if task.kind == PACK:
+            pack.pack(storage, run, task.stage, task.shard, b"".join if task.stage == layout.ATLAS else None)
+            return {"status": "ok"}
+        uid = str(task.row["uid"])
+        data: bytes | None = f"{uid} by {self._name}, fit {self.fits}".encode()
+        if task.kind == ATLAS:
+            fit = shards.read_record(storage, layout.SPLATS, task.shard, uid)
+            data = b"atlas of " + fit.main(layout.SPLATS) if fit.ok else None
+        else:
+            self.fits += 1
+            # one driver finds that the object cannot be done, the other does it: the first of them counts
+            if uid == LOST and self._name == "first":
+                data = None
+        publish_one(storage, run, task.stage, dict(task.row), data=data)
+        return {"status": "ok", "uid": uid}
+
+
+class Quiet:
+    def opened(self, done: int) -> None: ...
+
+    def finished(self, uid: str, quarantined: bool) -> None: ...
+
+    def retried(self, task: Task, reason: str, text: str) -> None: ...
+
+
+def merge(moments: Iterable[bytes]) -> dict[str, bytes]:
+    return {**dict.fromkeys(layout.STATISTICS, b"std"), layout.MEAN: b"mean" + b"".join(moments)}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_drivers_at_once_make_one_dataset_whose_atlases_are_of_its_fits(tmp_path: Path, seed: int) -> None:
+    out = tmp_path / "out"
+    run = planned(LocalStorage(out), UIDS, shard_size=3)
+    faults: list[BaseException] = []
+
+    def drive(name: str, number: int) -> None:
+        storage = Hasty(out, 100 * seed + number)
+        chosen = list(range(run.n_shards))
+        random.Random(seed + number).shuffle(chosen)
+        try:
+            Driver(
+                storage, run, Worker(storage, run, name), PolicyConfig(), shards=chosen, watch=Quiet()
+            ).run()
+            if seed % 3 == 0:
+                clean_work(storage)
+            finalize(storage, run, merge)
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=drive, args=(name, k)) for k, name in enumerate(("first", "second"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert faults == []
+    storage = LocalStorage(out)
+    checks = Checks(main={stage: len for stage in layout.STAGES}, moments=b"".join, merge=merge)
+    assert list(verify(storage, run, checks)) == []
+    for shard in range(run.n_shards):
+        for row in shards.stats_rows(storage, layout.ATLAS, shard):
+            fit, atlas = (
+                shards.read_record(storage, stage, shard, str(row["uid"])) for stage in layout.STAGES
+            )
+            assert fit.ok == atlas.ok
+            if fit.ok:
+                assert atlas.main(layout.ATLAS) == b"atlas of " + fit.main(layout.SPLATS)
