@@ -66,7 +66,8 @@ class Renderer:
         self._program = self._ctx.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
         self._program["diffuse"] = float(shading == "diffuse")
         self._white = self._texture(np.full((1, 1, 4), 255, np.uint8))
-        self._parts = [(part, self._vertex_array(part), self._texture(part.texture)) for part in mesh.parts]
+        textures = {id(part.texture): self._texture(part.texture) for part in mesh.parts}  # many share one
+        self._parts = [(part, self._vertex_array(part), textures[id(part.texture)]) for part in mesh.parts]
         self._fine = self._framebuffer(size * _SAMPLES)
         self._plain = self._framebuffer(size)
 

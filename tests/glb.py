@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-POINTS, LINES, TRIANGLES = 0, 1, 4
+POINTS, LINES, TRIANGLES, STRIP, FAN = 0, 1, 4, 5, 6
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -34,8 +34,10 @@ class Glb:
         return self._add("bufferViews", {"buffer": 0, "byteOffset": offset, "byteLength": len(data)})
 
     def _accessor(self, array: np.ndarray, *, normalized: bool = False) -> int:
-        code = {"f": 5126, "I": 5125, "B": 5121}[array.dtype.char]
-        kind = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}[1 if array.ndim == 1 else array.shape[1]]
+        code = {"f": 5126, "I": 5125, "H": 5123, "B": 5121}[array.dtype.char]
+        kind = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}[
+            1 if array.ndim == 1 else array.shape[1]
+        ]
         value = {"bufferView": self._view(array.tobytes()), "componentType": code, "count": len(array)}
         value |= {"type": kind, "min": array.min(0).tolist(), "max": array.max(0).tolist()}
         if array.ndim == 1:
@@ -53,27 +55,47 @@ class Glb:
         colors: np.ndarray | None = None,
         mode: int = TRIANGLES,
         matrix: np.ndarray | None = None,
+        attributes: dict[str, np.ndarray] | None = None,
+        texture_info: dict[str, Any] | None = None,
+        gloss: bool = False,
         **material: Any,
     ) -> "Glb":
-        attributes = {"POSITION": self._accessor(np.asarray(vertices, np.float32))}
+        accessors = {"POSITION": self._accessor(np.asarray(vertices, np.float32))}
         if uv is not None:
-            attributes["TEXCOORD_0"] = self._accessor(np.asarray(uv, np.float32))
+            accessors["TEXCOORD_0"] = self._accessor(np.asarray(uv, np.float32))
         if colors is not None:
-            attributes["COLOR_0"] = self._accessor(colors, normalized=colors.dtype == np.uint8)
-        pbr: dict[str, Any] = {"metallicFactor": 0}
+            accessors["COLOR_0"] = self._accessor(colors, normalized=colors.dtype == np.uint8)
+        for name, array in (attributes or {}).items():
+            accessors[name] = self._accessor(array, normalized=not name.startswith("JOINTS"))
+        names = ("diffuseFactor", "diffuseTexture") if gloss else ("baseColorFactor", "baseColorTexture")
+        base: dict[str, Any] = {}
         if factor is not None:
-            pbr["baseColorFactor"] = list(factor)
+            base[names[0]] = list(factor)
         if texture is not None:
             image = self._add("images", {"bufferView": self._view(png(texture)), "mimeType": "image/png"})
-            pbr["baseColorTexture"] = {"index": self._add("textures", {"source": image})}
-        primitive: dict[str, Any] = {"attributes": attributes, "mode": mode}
+            base[names[1]] = {"index": self._add("textures", {"source": image}), **(texture_info or {})}
+        if gloss:
+            material["extensions"] = {"KHR_materials_pbrSpecularGlossiness": base}
+        else:
+            base["metallicFactor"] = 0
+            material["pbrMetallicRoughness"] = base
+        primitive: dict[str, Any] = {"attributes": accessors, "mode": mode}
         primitive["indices"] = self._accessor(np.asarray(faces, np.uint32).ravel())
-        if factor is not None or texture is not None or material:
-            primitive["material"] = self._add("materials", {"pbrMetallicRoughness": pbr, **material})
+        if material != {"pbrMetallicRoughness": {"metallicFactor": 0}}:
+            primitive["material"] = self._add("materials", material)
         node: dict[str, Any] = {"mesh": self._add("meshes", {"primitives": [primitive]})}
         if matrix is not None:
             node["matrix"] = np.asarray(matrix, float).T.ravel().tolist()
         self.json["scenes"][0]["nodes"].append(self._add("nodes", node))
+        return self
+
+    def add_skin(self, joints: list[dict[str, Any]], inverse_bind: Any) -> "Glb":
+        """Binds the last node to new root nodes."""
+        indices = [self._add("nodes", joint) for joint in joints]
+        matrices = np.asarray(inverse_bind, np.float32).transpose(0, 2, 1).reshape(-1, 16)
+        skin = {"joints": indices, "inverseBindMatrices": self._accessor(np.ascontiguousarray(matrices))}
+        self.json["nodes"][indices[0] - 1]["skin"] = self._add("skins", skin)
+        self.json["scenes"][0]["nodes"] += indices
         return self
 
     def __bytes__(self) -> bytes:

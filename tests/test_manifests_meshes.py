@@ -1,16 +1,17 @@
 """Meshes: axes, normalisation, colours of every origin, what is left out."""
 
+import base64
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from glb import LINES, POINTS, Glb, box
+from glb import FAN, LINES, POINTS, STRIP, Glb, box
 
 from manifests.errors import RenderError
 from manifests.meshes import Mesh, load_mesh
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "meshes"
-pytest.importorskip("trimesh", reason="needs the extra 'render'")
 
 
 def load(tmp_path: Path, glb: Glb) -> Mesh:
@@ -123,6 +124,183 @@ def test_broken_files(data: bytes, tmp_path: Path) -> None:
         load_mesh(tmp_path / "m.glb")
     with pytest.raises(RenderError, match="no such file"):
         load_mesh(tmp_path / "absent.glb")
+
+
+QUAD, QUAD_FACES = [(-1, 1, 0), (1, 1, 0), (1, -1, 0), (-1, -1, 0)], [0, 2, 1, 0, 3, 2]
+QUAD_UV = np.float32([(0, 0), (1, 0), (1, 1), (0, 1)])
+GRAY = np.full((2, 2, 3), 90)
+
+
+def test_specular_glossiness_gives_its_diffuse_colour(tmp_path: Path) -> None:
+    glb = Glb().add(QUAD, QUAD_FACES, uv=QUAD_UV, texture=GRAY, factor=(0.5, 1, 1, 1), gloss=True)
+    glb.json["extensionsRequired"] = ["KHR_materials_pbrSpecularGlossiness"]
+    (part,) = load(tmp_path, glb).parts
+    assert part.texture is not None
+    assert (part.texture == [90, 90, 90, 255]).all()
+    np.testing.assert_array_equal(part.colors, np.tile(np.float32([0.5, 1, 1, 1]), (4, 1)))
+
+
+def lower_left(uv: np.ndarray) -> np.ndarray:
+    return np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("transform", "expected"),
+    [
+        ({"offset": [0.25, 0.5], "scale": [2, 3]}, QUAD_UV * [2, 3] + [0.25, 0.5]),
+        # the extension's own example: the lower left quadrant, turned clockwise by 90 degrees
+        (
+            {"offset": [0, 1], "rotation": np.pi / 2, "scale": [0.5, 0.5]},
+            [(0, 1), (0, 0.5), (0.5, 0.5), (0.5, 1)],
+        ),
+        ({"texCoord": 1}, QUAD_UV / 4),
+    ],
+)
+def test_texture_transform(transform: dict[str, object], expected: np.ndarray, tmp_path: Path) -> None:
+    info = {"extensions": {"KHR_texture_transform": transform}}
+    glb = Glb().add(
+        QUAD, QUAD_FACES, uv=QUAD_UV, texture=GRAY, texture_info=info, attributes={"TEXCOORD_1": QUAD_UV / 4}
+    )
+    glb.json["extensionsRequired"] = ["KHR_texture_transform"]
+    (part,) = load(tmp_path, glb).parts
+    np.testing.assert_allclose(part.uv, lower_left(np.asarray(expected)), atol=1e-6)
+
+
+def test_texture_on_the_second_set_of_coordinates_also_as_integers(tmp_path: Path) -> None:
+    second = np.uint16(65535 * (1 - QUAD_UV))
+    glb = Glb().add(
+        QUAD,
+        QUAD_FACES,
+        uv=QUAD_UV,
+        texture=GRAY,
+        texture_info={"texCoord": 1},
+        attributes={"TEXCOORD_1": second},
+    )
+    (part,) = load(tmp_path, glb).parts
+    np.testing.assert_allclose(part.uv, lower_left(1 - QUAD_UV), atol=1e-6)
+    glb = Glb().add(QUAD, QUAD_FACES, uv=QUAD_UV, texture=GRAY, texture_info={"texCoord": 1})
+    with pytest.raises(RenderError, match="no TEXCOORD_1"):
+        load(tmp_path, glb)
+
+
+@pytest.mark.parametrize(
+    ("mode", "indices"), [(STRIP, [0, 1, 3, 2]), (FAN, [3, 0, 1, 2]), (STRIP, [0, 1, 3, 2, 2])]
+)
+def test_strips_and_fans_are_triangles(mode: int, indices: list[int], tmp_path: Path) -> None:
+    (part,) = load(tmp_path, Glb().add(QUAD, indices, mode=mode)).parts
+    a, b, c = part.vertices[part.faces].transpose(1, 0, 2)
+    area = np.cross(b - a, c - a)
+    assert np.linalg.norm(area, axis=1).sum() / 2 == pytest.approx(0.9**2)
+    assert (area[:2] @ area[0] > 0).all()  # one side
+
+
+def test_a_skinned_mesh_stands_where_its_joints_are_and_not_its_node(tmp_path: Path) -> None:
+    """Half of a box hangs on each of two joints; its node's scale of 100 says nothing."""
+    vertices, faces = box()
+    upper = (vertices[:, 1] > 0).astype(np.uint8)
+    joints = np.zeros((24, 4), np.uint8)
+    joints[:, 0] = upper
+    weights = np.tile(np.float32([1, 0, 0, 0]), (24, 1))
+    glb = Glb().add(
+        vertices,
+        faces,
+        matrix=np.diag([100.0, 1, 1, 1]),
+        attributes={"JOINTS_0": joints, "WEIGHTS_0": weights},
+    )
+    bind = np.tile(np.eye(4), (2, 1, 1))
+    bind[1, 1, 3] = -5  # the second joint was at y = 5 when bound, and now is at y = 8
+    glb.add_skin([{}, {"translation": [0, 8, 0]}], bind)
+    mesh = load(tmp_path, glb)
+    size = (mesh.points.max(0) - mesh.points.min(0)) / mesh.scale
+    np.testing.assert_allclose(size, [1, 1, 4], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"extensionsRequired": ["KHR_draco_mesh_compression"]},
+            "compressed by KHR_draco.*without compression",
+        ),
+        ({"extensionsRequired": ["EXT_unheard_of"]}, "requires the extension EXT_unheard_of"),
+        ({"asset": {"version": "1.0"}}, "only glTF 2.0"),
+        (
+            {"textures": [{"extensions": {"KHR_texture_basisu": {"source": 0}}}]},
+            "no PNG, JPEG or WebP.*basisu",
+        ),
+        ({"images": [{"bufferView": 0}]}, "image 0 cannot be decoded"),
+        ({"images": [{"uri": "../a.png"}]}, "beside the file"),
+        ({"images": [{"uri": "https://example.org/a.png"}]}, "beside the file"),
+        ({"nodes": [{"mesh": 0, "weights": [0.5]}]}, "morph targets"),
+        ({"nodes": [{"mesh": 0, "children": [0]}]}, "two parents"),
+        ({"accessors": [{"componentType": 5126, "count": 4, "type": "VEC3"}] * 3}, "sparse or compressed"),
+    ],
+)
+def test_what_is_not_read_is_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    glb = Glb().add(QUAD, QUAD_FACES, uv=QUAD_UV, texture=GRAY)
+    load(tmp_path, glb)
+    glb.json |= change
+    with pytest.raises(RenderError, match=rf"m\.glb: .*{message}"):
+        load(tmp_path, glb)
+
+
+def test_gltf_with_its_data_inline_and_beside_it(tmp_path: Path) -> None:
+    glb = Glb().add(QUAD, QUAD_FACES, uv=QUAD_UV, texture=GRAY)
+    expected = load(tmp_path, glb).parts[0]
+    (tmp_path / "a b.bin").write_bytes(glb.binary)
+    inline = "data:application/octet-stream;base64," + base64.b64encode(glb.binary).decode()
+    for uri in ("a%20b.bin", inline):
+        buffers = [{"uri": uri, "byteLength": len(glb.binary)}]
+        (tmp_path / "m.gltf").write_text(json.dumps(glb.json | {"buffers": buffers}))
+        (part,) = load_mesh(tmp_path / "m.gltf").parts
+        np.testing.assert_array_equal(part.vertices, expected.vertices)
+        np.testing.assert_array_equal(part.texture, expected.texture)  # type: ignore[arg-type]
+
+
+def test_whatever_bytes_are_changed_there_is_a_mesh_or_a_named_error(tmp_path: Path) -> None:
+    vertices, faces = box()
+    data = bytes(Glb().add(vertices, faces, uv=np.zeros((24, 2)), texture=GRAY, matrix=np.eye(4)))
+    rng, meshes, errors = np.random.default_rng(0), 0, []
+    for _ in range(500):
+        changed = bytearray(data)
+        for at in rng.integers(len(data), size=rng.integers(1, 4)):
+            changed[at] = rng.integers(32, 127) if rng.random() < 0.8 else rng.integers(256)
+        if rng.random() < 0.1:
+            changed = changed[: rng.integers(len(data))]
+        (tmp_path / "m.glb").write_bytes(changed)
+        try:
+            mesh = load_mesh(tmp_path / "m.glb")
+        except RenderError as error:
+            errors.append(str(error))
+        else:
+            assert np.isfinite(mesh.points).all()
+            meshes += 1
+    assert all("m.glb: " in error for error in errors)
+    assert min(meshes, len(errors)) > 50
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="shared sample data is absent")
+@pytest.mark.parametrize("path", sorted(DATA.rglob("*.glb")), ids=lambda path: path.stem[:12])
+def test_real_files_are_what_another_reader_sees(path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh", reason="the other reader is not installed")
+    y_up_to_z_up = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    mesh, theirs = load_mesh(path), []
+    scene = trimesh.load_scene(path, process=False)
+    for name in scene.graph.nodes_geometry:
+        transform, geometry = scene.graph[name]
+        if isinstance(part := scene.geometry[geometry], trimesh.Trimesh):
+            turned = (part.vertices @ transform[:3, :3].T + transform[:3, 3]) @ y_up_to_z_up.T
+            normals = part.vertex_normals @ transform[:3, :3].T @ y_up_to_z_up.T
+            theirs.append((turned[part.faces], normals / np.linalg.norm(normals, axis=1)[:, None]))
+    ours = [((p.vertices[p.faces] - mesh.offset) / mesh.scale, p.normals) for p in mesh.parts]
+    assert len(ours) == len(theirs)
+
+    def order(found: tuple[np.ndarray, np.ndarray]) -> tuple[float, ...]:
+        return (len(found[0]), *np.round(found[0].mean((0, 1)), 2))
+
+    for (a, m), (b, n) in zip(sorted(ours, key=order), sorted(theirs, key=order), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6 * np.ptp(b))
+        np.testing.assert_allclose(m, n, atol=1e-5)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="shared sample data is absent")

@@ -10,7 +10,7 @@ from glb import Glb, box
 
 from fitter.exr import read_normal_depth
 from fitter.views import Views, drop_duplicate_poses, load_views
-from manifests import drawing, jsonl, meshes, render, rig
+from manifests import drawing, jsonl, render, rig
 from manifests.errors import RenderError
 
 SIZE = 48
@@ -18,7 +18,6 @@ SIZE = 48
 
 @pytest.fixture(scope="module")
 def _egl() -> None:
-    pytest.importorskip("trimesh", reason="needs the extra 'render'")
     pytest.importorskip("moderngl", reason="needs the extra 'render'")
     try:
         drawing._open_context()[1].release()
@@ -218,7 +217,7 @@ def test_size_out_of_range(tmp_path: Path) -> None:
             render.render_mesh(tmp_path / "m.glb", tmp_path / "o", size=size)
 
 
-def test_missing_driver_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     import moderngl
 
     def fail(**_: object) -> None:
@@ -230,9 +229,6 @@ def test_missing_driver_says_what_to_install(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(__import__("sys").modules, "moderngl", None)
     with pytest.raises(RenderError, match=r"pip install 'gaussianverse\[render\]'"):
         drawing._open_context()
-    monkeypatch.setitem(__import__("sys").modules, "trimesh", None)
-    with pytest.raises(RenderError, match=r"pip install 'gaussianverse\[render\]'"):
-        meshes.load_mesh(tmp_path)
 
 
 def test_command_line_renders_and_adds_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
