@@ -10,11 +10,15 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from pipeline.errors import NotFound, PipelineError, StorageError, StoreRefused
 from pipeline.storage import Entry, Head, Storage, StoreConfig, sha256_of
 
 _SHA256 = "sha256"
+# botocore lets the last two through where an error's own body breaks off on the way
+_FAULTS = (ClientError, BotoCoreError, OSError, HTTPError, ResponseParserError)
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _TAKEN = {"412", "PreconditionFailed"}
 # the same answer however often one asks; everything else may pass (409, 5xx, SlowDown, time-outs)
@@ -60,7 +64,7 @@ class S3Storage(Storage):
         try:
             answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
             data: bytes = answer["Body"].read()
-        except (ClientError, BotoCoreError, OSError) as fault:
+        except _FAULTS as fault:
             raise self._fault(fault, key) from fault
         expected = answer["Metadata"].get(_SHA256)
         if expected and sha256_of(data) != expected:
@@ -76,7 +80,7 @@ class S3Storage(Storage):
                 Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={offset}-{offset + nbytes - 1}"
             )
             data: bytes = answer["Body"].read()
-        except (ClientError, BotoCoreError, OSError) as fault:
+        except _FAULTS as fault:
             raise self._fault(fault, key) from fault
         if len(data) != nbytes:
             raise StorageError(f"{self.url}/{key}: {len(data)} bytes at {offset}, expected {nbytes}")
@@ -92,7 +96,7 @@ class S3Storage(Storage):
                 IfNoneMatch="*",
                 Metadata={_SHA256: sha256_of(data)},
             )
-        except (ClientError, BotoCoreError, OSError) as fault:
+        except _FAULTS as fault:
             if _code(fault) in _TAKEN:
                 return False
             if _code(fault) in _UNSUPPORTED:
@@ -108,7 +112,7 @@ class S3Storage(Storage):
         try:
             answer = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
             sha256 = answer["Metadata"].get(_SHA256) or self._computed_sha256(key)
-        except (ClientError, BotoCoreError, OSError) as fault:
+        except _FAULTS as fault:
             if _code(fault) in _MISSING:
                 return None
             raise self._fault(fault, key) from fault
@@ -118,7 +122,7 @@ class S3Storage(Storage):
         """See `Storage`."""
         try:
             return int(self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)["ContentLength"])
-        except (ClientError, BotoCoreError, OSError) as fault:
+        except _FAULTS as fault:
             raise self._fault(fault, key) from fault
 
     def list(self, prefix: str) -> Iterator[Entry]:
@@ -130,14 +134,14 @@ class S3Storage(Storage):
             for page in pages:
                 for item in page.get("Contents", ()):
                     yield Entry(item["Key"].removeprefix(self.prefix), int(item["Size"]))
-        except (ClientError, BotoCoreError, OSError) as fault:
+        except _FAULTS as fault:
             raise self._fault(fault, prefix) from fault
 
     def delete(self, key: str) -> None:
         """See `Storage`."""
         try:
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
-        except (ClientError, BotoCoreError, OSError) as fault:
+        except _FAULTS as fault:
             raise self._fault(fault, key) from fault
 
     def delete_many(self, keys: Sequence[str]) -> None:
@@ -148,7 +152,7 @@ class S3Storage(Storage):
                 answer = self._client.delete_objects(
                     Bucket=self.bucket, Delete={"Objects": chosen, "Quiet": True}
                 )
-            except (ClientError, BotoCoreError, OSError) as fault:
+            except _FAULTS as fault:
                 raise self._fault(fault, keys[start]) from fault
             if faults := answer.get("Errors"):
                 raise StorageError(

@@ -73,6 +73,19 @@ def test_a_bad_answer_to_a_read_is_a_fault_that_may_pass(
     assert storage.get("k") == b"data" * 1000
 
 
+@pytest.mark.parametrize("fault", [CUT, LOST])
+def test_a_missing_key_whose_answer_breaks_off_is_a_fault_that_may_pass(
+    fault: str, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """botocore reads an error's body outside of its own guard."""
+    storage = storage_through(proxy, tmp_path)
+    proxy.fault = fault
+    with pytest.raises(StorageError):
+        storage.get("none")
+    with pytest.raises(StorageError):
+        storage.get_range("none", 0, 5)
+
+
 class Remote(Inline):
     """Made-up fits against a store that may fail: what a task of the pipeline reports is reported."""
 

@@ -1,0 +1,226 @@
+"""The pipeline without the fits: what the driver holds and does per second, and what it adds to every object.
+
+    python -m bench.pipeline                 205,737 objects on an executor without Ray, 20,000 on Ray
+    python -m bench.pipeline --objects 5000 --ray-objects 1000
+
+`driver_growth_mb` and `restart_s` are those of the whole manifest; so is `objects_per_s_driver`, with tasks that
+cost nothing. `objects_per_s` is with Ray and real fragments of a few bytes through every stage to the commit.
+`overhead_ms` is thread CPU time per object for everything but fit, transport and the quality render, with
+arrays of full size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.record import keep
+from manifests import runform
+from manifests.schema import Row
+from pipeline import identity, layout, pack, records, shards
+from pipeline.config import RunConfig, load
+from pipeline.driver import Driver
+from pipeline.executor import ATLAS, PACK, Job, Task, ray_executor
+from pipeline.identity import Run, shard_rows
+from pipeline.policy import PolicyConfig
+from pipeline.schemas import OK, Facts
+from pipeline.storage import LocalStorage, StoreConfig, open_storage
+
+PAPER = 205_737
+SHARD = 256
+RAY_OBJECTS = 20_000
+HALF = 0.5
+
+
+class Stop(BaseException):
+    """Ends a run half-way, as a kill does."""
+
+
+class Silent:
+    def opened(self, done: int) -> None: ...
+
+    def finished(self, uid: str, quarantined: bool) -> None: ...
+
+    def retried(self, task: Task, reason: str, text: str) -> None: ...
+
+
+class Nothing:
+    """Tasks that end at once. Of a packed shard only the commit key is written, so that a restart finds it."""
+
+    def __init__(self, storage: LocalStorage, stop_after: int = -1) -> None:
+        self._storage, self._stop, self._numbers = storage, stop_after, itertools.count()
+        self._tasks: dict[Hashable, Task] = {}
+        self.first: float | None = None
+        self.done = 0
+
+    def slots(self) -> int:
+        return 64
+
+    def submit(self, task: Task) -> Hashable:
+        if self.first is None:
+            self.first = time.perf_counter()
+        handle = next(self._numbers)
+        self._tasks[handle] = task
+        return handle
+
+    def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
+        return list(handles)
+
+    def result(self, handle: Hashable) -> Facts:
+        task = self._tasks.pop(handle)
+        if task.kind == PACK:
+            self._storage.put_if_absent(layout.commit(task.stage, task.shard), b"")
+        elif task.kind == ATLAS:
+            self.done += 1
+            if self.done == self._stop:
+                raise Stop
+        return {"status": OK, "uid": task.row.get("uid", "")}
+
+    def cancel(self, handle: Hashable) -> None: ...
+
+
+def resident_mb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("this machine has no /proc")
+
+
+def planned(storage: LocalStorage, objects: int) -> Run:
+    rows = [
+        Row(
+            f"{i:032x}",
+            f"s3://bucket/views/{i:032x}",
+            license="CC-BY-4.0",
+            caption="a wooden chair with arms",
+        )
+        for i in range(objects)
+    ]
+    manifest = runform.encode(rows, shard_size=SHARD)
+    config = RunConfig()
+    frozen = identity.identity_of(manifest, config, {"channels": [], "dtype": "float32"})
+    return identity.establish(storage, manifest, frozen)
+
+
+def drive(storage: LocalStorage, run: Run, executor: Any) -> None:
+    Driver(storage, run, executor, PolicyConfig(), shards=range(run.n_shards), watch=Silent()).run()
+
+
+def driver_alone(root: Path, objects: int) -> dict[str, float]:
+    storage = LocalStorage(root / "driver")
+    run = planned(storage, objects)
+    before, started = resident_mb(), time.perf_counter()
+    first = Nothing(storage, int(objects * HALF))
+    with suppress(Stop):
+        drive(storage, run, first)
+    half, again = time.perf_counter(), Nothing(storage)
+    drive(storage, run, again)
+    ended = time.perf_counter()
+    assert again.first is not None
+    return {
+        "driver_growth_mb": resident_mb() - before,
+        "objects_per_s_driver": objects / (ended - started),
+        "restart_s": again.first - half,
+        "objects": objects,
+    }
+
+
+def tiny_fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
+    return _tiny(job, row, attempt, layout.SPLATS)
+
+
+def tiny_atlas(job: Job, row: Facts, attempt: int) -> Facts:
+    storage = open_storage(job.url, job.store)
+    shards.read_record(storage, layout.SPLATS, int(row["shard"]), str(row["uid"]))
+    return _tiny(job, row, attempt, layout.ATLAS)
+
+
+def tiny_pack(job: Job, stage: str, shard: int) -> Facts:
+    run = identity.load_cached(job.url, job.store)
+    summarise = None if stage == layout.SPLATS else lambda mains: b"".join(mains)[:1]
+    pack.pack(open_storage(job.url, job.store), run, stage, shard, summarise)
+    return {"status": OK}
+
+
+def _tiny(job: Job, row: Facts, attempt: int, stage: str) -> Facts:
+    run = identity.load_cached(job.url, job.store)
+    facts = records.facts_of(stage, row, run, status=OK)
+    records.publish_sample(
+        open_storage(job.url, job.store), stage, facts, b"nothing", records.Stopwatch(attempt), {}
+    )
+    return {"status": OK, "uid": row["uid"]}
+
+
+def on_ray(root: Path, objects: int) -> dict[str, float]:
+    storage = LocalStorage(root / "ray")
+    run = planned(storage, objects)
+    config, job = load("cpu"), Job(storage.url)
+    with ray_executor(config, job) as executor:
+        import ray
+
+        remote = ray.remote(num_cpus=1, max_retries=0)
+        executor._fit, executor._atlas, executor._pack = map(remote, (tiny_fit, tiny_atlas, tiny_pack))  # type: ignore[attr-defined]
+        before, started = resident_mb(), time.perf_counter()
+        drive(storage, run, executor)
+        seconds = time.perf_counter() - started
+    return {
+        "objects_per_s": objects / seconds,
+        "ray_objects": objects,
+        "ray_driver_growth_mb": resident_mb() - before,
+    }
+
+
+def overhead(root: Path, rounds: int = 64) -> dict[str, float]:
+    """Thread CPU milliseconds per object of both stages' publishing, the reading between them, and the packing."""
+    storage = LocalStorage(root / "overhead")
+    run = planned(storage, rounds)
+    job = Job(storage.url, store=StoreConfig())
+    rng = np.random.default_rng(0)
+    splat, atlas = rng.bytes(10_435 * 14 * 4), rng.bytes(128 * 128 * 16 * 4)
+    rows = [{**row, "shard": shard} for shard in range(run.n_shards) for row in shard_rows(storage, shard)]
+    start = time.thread_time()
+    for row in rows:
+        opened = open_storage(job.url, job.store)
+        facts = records.facts_of(layout.SPLATS, row, run, status=OK)
+        records.publish_sample(opened, layout.SPLATS, facts, splat, records.Stopwatch(1), {})
+        shards.read_record(opened, layout.SPLATS, int(row["shard"]), str(row["uid"]))
+        facts = records.facts_of(layout.ATLAS, row, run, status=OK)
+        records.publish_sample(opened, layout.ATLAS, facts, atlas, records.Stopwatch(1), {})
+    published = time.thread_time()
+    for shard in range(run.n_shards):
+        pack.pack(storage, run, layout.SPLATS, shard, None)
+        pack.pack(storage, run, layout.ATLAS, shard, lambda mains: b"".join(mains)[:1])
+    packed = time.thread_time()
+    return {
+        "overhead_ms": 1e3 * (packed - start) / rounds,
+        "overhead_publish_ms": 1e3 * (published - start) / rounds,
+        "overhead_pack_ms": 1e3 * (packed - published) / rounds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--objects", type=int, default=PAPER, help="for the driver alone")
+    parser.add_argument("--ray-objects", type=int, default=RAY_OBJECTS)
+    args = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="bench-pipeline-"))
+    try:
+        result: dict[str, Any] = overhead(root)
+        result |= driver_alone(root, args.objects)
+        result |= on_ray(root, args.ray_objects)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    keep("pipeline", result)
+
+
+if __name__ == "__main__":
+    main()
