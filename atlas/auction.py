@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from atlas.blocks import GROUP, LEAF, OPTIONS, best_two, renew
+from atlas.blocks import GROUP, LEAF, OPTIONS, best_two, raise_price
 
 
 @njit(**OPTIONS)
@@ -72,8 +72,7 @@ def auction(
         profits[i] = left
         leaf = place // LEAF
         hints[i] = leaf
-        b.prices[leaf, place - leaf * LEAF] += best - left
-        renew(b, leaf)
+        raise_price(b, place, best - left)
         outbid = owner[place]
         owner[place] = i
         held[i] = place

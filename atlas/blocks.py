@@ -137,10 +137,25 @@ def _renew_group(b: Any, g: Any) -> None:
 
 
 @njit(inline="always", **OPTIONS)
-def renew(b: Any, leaf: Any) -> None:
-    """Recompute the floors above a leaf in which a price has risen."""
-    _renew_leaf(b, leaf)
-    _renew_group(b, leaf // GROUP)
+def raise_price(b: Any, place: Any, rise: Any) -> None:
+    """Raise the price of a place, and the floors above it where it was what they rest on.
+
+    A floor is a minimum: only the price that attains it can raise it. A floor left where it is bounds as before.
+    """
+    leaf = place // LEAF
+    k = place - leaf * LEAF
+    g = leaf // GROUP
+    e = leaf - g * GROUP
+    price, x0, x1, x2 = b.prices[leaf, k], b.x[leaf, k], b.y[leaf, k], b.z[leaf, k]
+    b.prices[leaf, k] = price + rise
+    # the same sum may have been rounded otherwise in the floor
+    least = price - _ROUNDING * (1.0 + abs(price))
+    along = b.leaf_pivots[0, g, e] * x0 + b.leaf_pivots[1, g, e] * x1 + b.leaf_pivots[2, g, e] * x2
+    if least - along <= b.leaf_floors[g, e]:
+        _renew_leaf(b, leaf)
+    along = b.group_pivots[0, g] * x0 + b.group_pivots[1, g] * x1 + b.group_pivots[2, g] * x2
+    if least - along <= b.group_floors[g]:
+        _renew_group(b, g)
 
 
 @njit(**OPTIONS)

@@ -6,7 +6,17 @@ from atlas_objects import SHAPES, cloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.blocks import BLOCK, GROUP, LEAF, UNAFFORDABLE, Blocks, build_blocks, price_out, renew, settle
+from atlas.blocks import (
+    BLOCK,
+    GROUP,
+    LEAF,
+    UNAFFORDABLE,
+    Blocks,
+    build_blocks,
+    price_out,
+    raise_price,
+    settle,
+)
 
 
 def values(blocks: Blocks, bidders: np.ndarray) -> np.ndarray:
@@ -71,12 +81,32 @@ def test_search_finds_what_reading_everything_finds(
     )
     # prices rise: floors that are renewed, and floors that are not, both still bound
     for place in rng.choice(np.flatnonzero(order < count), min(count, 50)):
-        flat[place] += spread * rng.random()
+        rise = spread * rng.random()
         if held:
-            renew(blocks, place // LEAF)
+            raise_price(blocks, place, rise)
+        else:
+            flat[place] += rise
     np.testing.assert_allclose(
         prices_out(blocks, bidders, rng),
         values(blocks, bidders).max(axis=1),
         rtol=0,
         atol=1e-14 * (1 + spread),
     )
+
+
+@pytest.mark.parametrize("spread", [1e-6, 0.3, 1e4])
+def test_floors_stay_the_least_of_their_blocks_while_prices_rise(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    blocks, _ = build_blocks(cloud("shell", 2 * BLOCK))
+    bidders = cloud("volume", 40)
+    blocks.prices[:] = spread * rng.random(blocks.prices.shape)
+    settle(blocks, bidders, rng.integers(0, 40, 2 * BLOCK))
+    for place in rng.integers(0, 2 * BLOCK, 3000):
+        raise_price(blocks, place, 0.1 * spread * rng.random())
+    placed = np.stack([blocks.x, blocks.y, blocks.z]).reshape(3, 2, GROUP, LEAF)
+    prices = blocks.prices.reshape(2, GROUP, LEAF)
+    leaves = prices - (placed * blocks.leaf_pivots[..., None]).sum(axis=0)
+    groups = prices - (placed * blocks.group_pivots[:, :, None, None]).sum(axis=0)
+    tight = {"rtol": 0, "atol": 1e-12 * (1 + spread)}
+    np.testing.assert_allclose(blocks.leaf_floors, leaves.min(axis=2), **tight)
+    np.testing.assert_allclose(blocks.group_floors, groups.min(axis=(1, 2)), **tight)
