@@ -1,0 +1,115 @@
+"""The examples, offline, on shards that the main job made of tiny objects."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pipeline_runs import in_process, tiny_arguments, write_manifest, write_views
+
+from atlas.ply import read_ply
+from examples import sample_atlas, train_atlas
+from examples.diffusion import byte_embeddings, tiny_unet, widened
+from pipeline import job
+from pipeline.config import load
+
+UIDS = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("made")
+    for seed, uid in enumerate(UIDS):
+        write_views(folder / "views" / uid, seed)
+    config = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
+    storage, run, base = job.plan(str(folder / "out"), str(write_manifest(folder, UIDS)), config)
+    assert job.build(storage, run, config, base, launch=in_process).finalized
+    return str(folder / "out")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for one another take minutes for so little on a machine that does other things too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def trained(dataset: str, out: Path, *arguments: str) -> list[dict[str, Any]]:
+    assert train_atlas.main([dataset, str(out), "--tiny-random", "--batch-size", "2", *arguments]) == 0
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_loss_falls_and_a_sample_is_a_ply(dataset: str, tmp_path: Path) -> None:
+    options = ["--steps", "120", "--batch-size", "3", "--learning-rate", "1e-2", "--ema", "0.9"]
+    losses = np.array([s["diffusion"] for s in trained(dataset, tmp_path / "run", *options)])
+    assert len(losses) == 120
+    # noise of every strength, so one step's loss says little; 0.91 when this was written
+    assert losses[-30:].mean() < 0.95 * losses[:15].mean()
+    ply = tmp_path / "x.ply"
+    arguments = [dataset, str(tmp_path / "run/step-000120"), str(ply), "--tiny-random"]
+    assert sample_atlas.main([*arguments, "--caption", "a ball", "--steps", "8"]) == 0
+    assert 0 < len(read_ply(ply.read_bytes())) <= 16 * 16
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(dataset: str, tmp_path: Path) -> None:
+    options = ["--photometric", "0.1", "--view-size", "32", "--save-every", "2"]
+    whole = trained(dataset, tmp_path / "whole", "--steps", "5", *options)
+    assert all(0 < s["photometric"] < 2 for s in whole)
+    resumed = trained(
+        dataset,
+        tmp_path / "resumed",
+        "--steps",
+        "5",
+        *options,
+        "--resume",
+        str(tmp_path / "whole/step-000002"),
+    )
+    assert resumed == whole[2:]
+
+
+def test_widening_repeats_what_the_checkpoint_does() -> None:
+    torch.manual_seed(0)
+    narrow = tiny_unet(16).eval()
+    image, captions = torch.randn(2, 4, 16, 16), byte_embeddings(torch.device("cpu"))(["a", ""])
+    with torch.no_grad():
+        expected = narrow(image, 7, captions).sample
+        wide = widened(narrow)
+        found = wide(image.repeat(1, 4, 1, 1), 7, captions).sample
+    assert (wide.config.in_channels, wide.config.out_channels) == (16, 16)
+    assert torch.allclose(found, expected.repeat(1, 4, 1, 1), atol=1e-5)
+
+
+def test_a_checkpoint_of_other_channels_is_refused() -> None:
+    unet = tiny_unet(16)
+    unet.register_to_config(in_channels=9)
+    with pytest.raises(ValueError, match="9 channels in"):
+        widened(unet)
+
+
+def test_a_share_of_captions_is_dropped() -> None:
+    embedded = torch.ones(2000, 3, 2)
+    kept = train_atlas.drop_captions(embedded, 0.2, torch.Generator().manual_seed(0))
+    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    assert abs(float((kept == 0).all(dim=(1, 2)).float().mean()) - 0.2) < 0.03
+    assert torch.equal(train_atlas.drop_captions(embedded, 0.0, torch.Generator()), embedded)
+
+
+def test_cameras_look_at_the_origin() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        viewmats, Ks = train_atlas.random_camera(generator, 32)
+        rotation, shift = viewmats[0, :3, :3], viewmats[0, :3, 3]
+        assert torch.allclose(rotation @ rotation.T, torch.eye(3), atol=1e-5)
+        assert float(torch.linalg.det(rotation)) > 0.99
+        assert torch.allclose(shift, torch.tensor([0.0, 0.0, train_atlas.CAMERA_DISTANCE]), atol=1e-5)
+        assert Ks.shape == (1, 3, 3)
+
+
+def test_a_sample_without_visible_gaussians_says_so() -> None:
+    with pytest.raises(ValueError, match="not one Gaussian"):
+        sample_atlas.gaussians_of(torch.zeros(16, 8, 8))
