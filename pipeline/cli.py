@@ -136,6 +136,7 @@ def _add_config(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--workers", type=int, help="cores to use on this machine; default: all")
     sub.add_argument("--ray-address", help="a Ray cluster to join; default: Ray on this machine")
+    sub.add_argument("--events", type=Path, metavar="FILE", help="append JSON lines of what happens")
     operators.add_store(sub)
 
 
@@ -156,7 +157,9 @@ def _fit_shard(args: argparse.Namespace) -> int:
 
     config = operators.config_of(args)
     storage, run, base = job.plan(args.out, args.manifest, config)
-    return _carried(job.build(storage, run, config, base, shards=getattr(args, "shards", "")))
+    return _carried(
+        job.build(storage, run, config, base, shards=getattr(args, "shards", ""), events=args.events)
+    )
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -178,7 +181,7 @@ def _import(args: argparse.Namespace) -> int:
     )
     given = Manifest(runform.encode(rows, shard_size=config.run.shard_size), str(folder))
     storage, run, base = job.plan(args.out, given, config)
-    return _carried(job.build(storage, run, config, base, shards=args.shards))
+    return _carried(job.build(storage, run, config, base, shards=args.shards, events=args.events))
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -197,7 +200,10 @@ def _atlas_shard(args: argparse.Namespace) -> int:
     config = operators.config_of(args)
     storage = open_storage(args.out, config.store)
     run = identity.load(storage)
-    return _carried(job.build(storage, run, config, "", shards=args.shards, stages=(layout.ATLAS,)))
+    stages = (layout.ATLAS,)
+    return _carried(
+        job.build(storage, run, config, "", shards=args.shards, stages=stages, events=args.events)
+    )
 
 
 def _carried(outcome: Outcome) -> int:
@@ -259,7 +265,7 @@ def _retry_failed(args: argparse.Namespace) -> int:
         )
         return 0
     print(f"Revision {revision.number}: {revision.run.n_objects} objects")
-    return _carried(job.build(revision.storage, revision.run, config, manifest.base))
+    return _carried(job.build(revision.storage, revision.run, config, manifest.base, events=args.events))
 
 
 def _doctor(args: argparse.Namespace) -> int:

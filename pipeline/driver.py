@@ -25,6 +25,7 @@ from pipeline.policy import (
     deadline_of,
     decide,
     failed,
+    repeats,
 )
 from pipeline.schemas import Facts
 from pipeline.storage import Storage
@@ -55,6 +56,12 @@ class Summary:
     objects: int = 0
     quarantined: int = 0
     retries: int = 0
+    repeats: int = 0
+    """Tasks started a second time at the tail."""
+    fit_seconds: float = 0.0
+    """Of fits whose fragment stands."""
+    slot_seconds: float = 0.0
+    """Slots times wall time."""
 
 
 @dataclass
@@ -115,6 +122,7 @@ class Driver:
         self._ready: deque[Task] = deque()
         self._delayed: list[_Delayed] = []
         self._flights: dict[Hashable, _Flight] = {}
+        self._twins: set[Hashable] = set()
         self._order = itertools.count()
         self._slots = 1
         self.summary = Summary()
@@ -129,9 +137,11 @@ class Driver:
         """
         committed = self._persistently(lambda: committed_shards(self._storage))
         waiting = deque(k for k in self._shards if not all((stage, k) in committed for stage in self._stages))
-        self._progress = self._clock()
+        self._progress = last = self._clock()
         while True:
             self._slots = self._executor.slots()
+            last, before = self._clock(), last
+            self.summary.slot_seconds += self._slots * (last - before)
             window = self._policy.window * self._slots
             while waiting and len(self._ready) + len(self._delayed) + len(self._flights) < window:
                 self._open_shard(waiting.popleft(), committed)
@@ -141,6 +151,8 @@ class Driver:
             while self._ready and len(self._flights) < window:
                 task = self._ready.popleft()
                 self._flights[self._executor.submit(task)] = _Flight(task, now)
+            if not waiting and not self._ready and not self._delayed:
+                self._repeat()
             if self._flights:
                 self._collect()
                 self._expire()
@@ -192,11 +204,53 @@ class Driver:
             if flight.cancelled is not None and result["status"] == "failed":
                 result = failed("timeout", f"cancelled {self._deadline(flight):.0f} s after its start")
             self._progress = self._clock()
+            if handle in self._twins:
+                self._twins.discard(handle)
+                if result["status"] == "failed" and result["reason"] != CONFLICT and self._twin_of(flight):
+                    continue  # the other one is still at it
+            elif (twin := self._twin_of(flight)) and result["status"] == "failed":
+                self._twins.discard(twin)  # and what this one was, the twin is now
+                if result["reason"] != CONFLICT:
+                    continue
             self._settle(flight, result)
+            self._end_twin(flight)
+
+    def _repeat(self) -> None:
+        """At the tail, start the oldest tasks again where slots are idle: a slow machine need not hold up a run.
+
+        Harmless, since the first to publish wins; the loser is cancelled.
+        """
+        now, running = self._clock(), list(self._flights.items())
+        ages = [now - flight.submitted for _, flight in running]
+        idle = self._slots - len(running)
+        for k in repeats(ages, idle, self._policy):
+            flight = running[k][1]
+            if flight.task.kind == PACK or flight.cancelled is not None or self._twin_of(flight):
+                continue
+            handle = self._executor.submit(flight.task)
+            self._flights[handle] = _Flight(flight.task, now)
+            self._twins.add(handle)
+            self.summary.repeats += 1
+
+    def _twin_of(self, flight: _Flight) -> Hashable | None:
+        """Another flight of the same task."""
+        for handle, other in self._flights.items():
+            if other is not flight and other.task is flight.task:
+                return handle
+        return None
+
+    def _end_twin(self, flight: _Flight) -> None:
+        """Once a task has ended, its repetition has nothing to add."""
+        twin = self._twin_of(flight)
+        if twin is not None:
+            self._executor.cancel(twin)
+            del self._flights[twin]
+            self._twins.discard(twin)
 
     def _settle(self, flight: _Flight, result: Facts) -> None:
         task = flight.task
         if result["status"] != "failed":
+            self.summary.fit_seconds += float(result.get("fit_seconds", 0.0))
             self._complete(task, quarantined=result["status"] != "ok", fresh=False)
             return
         reason, text = str(result["reason"]), str(result["error_message"])
@@ -271,10 +325,11 @@ class Driver:
                 flight.started = now
             if flight.cancelled is not None:
                 if now - flight.cancelled > self._policy.grace_s:
-                    del self._flights[
-                        handle
-                    ]  # not even cancelling ends it; its slot is lost, the object is not
-                    self._settle(flight, failed("timeout", "did not end when cancelled"))
+                    # not even cancelling ends it; its slot is lost, the object is not
+                    del self._flights[handle]
+                    self._twins.discard(handle)
+                    if self._twin_of(flight) is None:
+                        self._settle(flight, failed("timeout", "did not end when cancelled"))
             elif now - flight.started > self._deadline(flight):
                 flight.cancelled = now
                 self._executor.cancel(handle)

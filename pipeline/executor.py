@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Protocol
 
 from pipeline.config import RunConfig
@@ -80,6 +81,11 @@ class RayExecutor:
         self._fit = ray.remote(**fit)(tasks.fit_object)
         self._atlas = ray.remote(**plain)(tasks.atlas_object)
         self._pack = ray.remote(**plain)(tasks.pack_shard)
+
+    @property
+    def metrics(self) -> Any:
+        """Ray's counters and gauges, `ray.util.metrics`."""
+        return import_module("ray.util.metrics")
 
     def slots(self) -> int:
         """See `Executor`: as many as CPUs, or as fit on the GPUs."""

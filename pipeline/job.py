@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipeline import identity, layout, report, tasks
 from pipeline.config import RunConfig
-from pipeline.driver import Driver, Summary, committed_shards
-from pipeline.executor import Executor, Job, ray_executor
+from pipeline.driver import Driver, Summary, Watch, committed_shards
+from pipeline.events import EventLog, RayMetrics, Watches, publish_summary
+from pipeline.executor import Executor, Job, RayExecutor, ray_executor
 from pipeline.finalize import finalize, is_finalized
 from pipeline.identity import Run
 from pipeline.manifest import Manifest, read_manifest
@@ -73,6 +76,7 @@ def build(
     shards: str = "",
     stages: tuple[str, ...] = layout.STAGES,
     launch: Launch = ray_executor,
+    events: Path | None = None,
 ) -> Outcome:
     """Bring shards to their commit, and finalize once all are there. What is done already is not done again.
 
@@ -84,6 +88,7 @@ def build(
         shards: such as "0-9,12"; "" = all.
         stages: both, or one.
         launch: opens what tasks run on.
+        events: a file to append JSON lines to.
 
     Raises:
         UsageError: no such shards.
@@ -94,9 +99,20 @@ def build(
     summary = Summary()
     if any((stage, k) not in committed for stage in stages for k in chosen):
         job = Job(storage.url, base, config.policy.fit_deadline_s, config.store)
-        with launch(config, job) as executor, ProgressBar(_objects(run, chosen)) as bar:
-            driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=bar)
+        started = time.time()
+        with ExitStack() as stack:
+            if events is not None:
+                log = stack.enter_context(EventLog(events))
+            executor = stack.enter_context(launch(config, job))
+            watches: list[Watch] = [stack.enter_context(ProgressBar(_objects(run, chosen)))]
+            if events is not None:
+                watches.append(log)
+            if isinstance(executor, RayExecutor):
+                watches.append(RayMetrics(executor.metrics))
+            watch = Watches(*watches)
+            driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=watch)
             summary = driver.run()
+        publish_summary(storage, run, summary, started)
         committed = committed_shards(storage)
     finalized = is_finalized(storage)
     if not finalized and len(committed) == len(layout.STAGES) * run.n_shards:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -54,6 +54,8 @@ class PolicyConfig:
     """With work under way and nothing finished for this long beyond every deadline, the run gives up."""
     window: int = 2
     """Tasks under way per slot."""
+    repeat_after_s: float = 300.0
+    """At the tail a task that has run for this long is started a second time on an idle slot; 0 = never."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,20 @@ def deadline_of(kind: str, config: PolicyConfig) -> float:
     """Seconds after its start at which the driver cancels a task of this kind by force."""
     soft = {"fit": config.fit_deadline_s, "atlas": config.atlas_deadline_s, "pack": config.pack_deadline_s}
     return soft[kind] + config.grace_s
+
+
+def repeats(ages: Sequence[float], idle: int, config: PolicyConfig) -> list[int]:
+    """Which of the running tasks to start a second time: the oldest, one for each idle slot.
+
+    Args:
+        ages: seconds since each task was submitted.
+        idle: slots without a task.
+        config: how old a task must be.
+    """
+    if config.repeat_after_s <= 0:
+        return []
+    old = [k for k, age in enumerate(ages) if age >= config.repeat_after_s]
+    return sorted(old, key=lambda k: -ages[k])[: max(0, idle)]
 
 
 def ordered_shards(shards: str, n_shards: int) -> list[int]:

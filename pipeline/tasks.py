@@ -42,6 +42,7 @@ from pipeline.executor import Job
 from pipeline.fidelity import atlas_psnr
 from pipeline.identity import Run, load_cached
 from pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, failed, seed_of
+from pipeline.publish import Published
 from pipeline.schemas import FACTS, JOURNAL, OK, QUARANTINED, Facts, known, message
 from pipeline.storage import Storage, open_storage
 
@@ -98,8 +99,10 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
         else:
             gaussians, found = _fitted(job, run, row, path, nan_losses)
     facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], found))
-    records.publish_sample(storage, stage, facts, gaussians.to_bytes(), watch, known(JOURNAL[stage], found))
-    return {"status": OK, "uid": row["uid"]}
+    measured = known(JOURNAL[stage], found)
+    ended = records.publish_sample(storage, stage, facts, gaussians.to_bytes(), watch, measured)
+    spent = 0.0 if ended is Published.ADOPTED else time.perf_counter() - watch.clock
+    return {"status": OK, "uid": row["uid"], "fit_seconds": spent}
 
 
 @contextmanager

@@ -367,3 +367,52 @@ def test_a_refusing_store_ends_the_run_at_once(storage: LocalStorage) -> None:
     unreliable(storage, lambda: StoreRefused("AccessDenied"), 1)
     with pytest.raises(StoreRefused):
         drive(Inline(storage, run), run)
+
+
+class Slow(Inline):
+    """Tasks end in the order of submission, but those in `stuck` never do; a repetition of them does."""
+
+    def __init__(self, storage: LocalStorage, run: Run, stuck: set[str], faults: Any = None) -> None:
+        super().__init__(storage, run, faults)
+        self._stuck, self._held = stuck, set[Hashable]()
+
+    def submit(self, task: Task) -> Hashable:
+        handle = super().submit(task)
+        if task.kind == FIT and task.row["uid"] in self._stuck:
+            self._stuck.discard(str(task.row["uid"]))
+            self._held.add(handle)
+        return handle
+
+    def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
+        return super().wait([h for h in handles if h not in self._held], timeout_s)
+
+
+def test_at_the_tail_a_slow_task_is_started_again_and_the_first_to_end_counts(storage: LocalStorage) -> None:
+    run = planned(storage, UIDS)
+    executor, watch = Slow(storage, run, {"c"}), Watch()
+    policy = PolicyConfig(repeat_after_s=20)
+    summary = drive(executor, run, policy=policy, watch=watch, tick=0.5)
+    assert (summary.repeats, summary.objects) == (1, 5)
+    assert executor.log.count((FIT, "c")) == 1
+    assert len(executor.cancelled) == 1, "the slow one is cancelled"
+    assert watch.ends == dict.fromkeys(UIDS, False)
+
+
+def test_a_repetition_that_fails_condemns_nobody_while_the_first_is_at_it(storage: LocalStorage) -> None:
+    run = planned(storage, UIDS)
+    executor = Slow(storage, run, {"c"}, {(FIT, "c"): ["bad_input"]})
+    policy = PolicyConfig(repeat_after_s=20, fit_deadline_s=100, grace_s=5)
+    watch = Watch()
+    # the first never ends: it is cancelled at its deadline, and tried again
+    summary = drive(executor, run, policy=policy, watch=watch, tick=0.5)
+    assert watch.ends == dict.fromkeys(UIDS, False)
+    assert summary.repeats >= 1
+
+
+def test_without_repeats_nothing_is_started_twice(storage: LocalStorage) -> None:
+    run = planned(storage, UIDS)
+    executor = Slow(storage, run, {"c"})
+    policy = PolicyConfig(
+        repeat_after_s=0, fit_deadline_s=50, atlas_deadline_s=50, pack_deadline_s=50, grace_s=5
+    )
+    assert drive(executor, run, policy=policy, tick=0.5).repeats == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,3 +154,17 @@ def test_the_atlas_stage_needs_the_splats_shards_and_not_their_fragments(
         storage.delete(entry.key)
     assert job.build(storage, run, CONFIG, "", launch=in_process, stages=(layout.ATLAS,)).finalized
     assert dataset(storage) == dataset(whole.storage)
+
+
+def test_a_call_leaves_its_summary_and_its_events(manifest: str, tmp_path: Path) -> None:
+    storage, run, base = planned(tmp_path / "out", manifest)
+    events = tmp_path / "events.jsonl"
+    job.build(storage, run, CONFIG, base, launch=in_process, events=events)
+    (key,) = [e.key for e in storage.list("runs/summary-")]
+    summary = json.loads(storage.get(key))
+    assert 0 < summary["goodput"] <= 1
+    assert (summary["objects"], summary["shards"], summary["retries"]) == (3, 2, 0)
+    names = [json.loads(line)["event"] for line in events.read_text().splitlines()]
+    assert sorted(names) == sorted(["opened"] * 2 + ["finished"] * 3 + ["ended"])
+    job.build(storage, run, CONFIG, base, launch=in_process)
+    assert len(list(storage.list("runs/summary-"))) == 1, "a call that does nothing leaves nothing"

@@ -127,3 +127,13 @@ def test_a_damaged_fragment_is_read_again_and_then_stops_the_run() -> None:
     attempts, decision = attempts_until_decided(DAMAGED)
     assert attempts == 3
     assert isinstance(decision, Stop)
+
+
+def test_the_oldest_tasks_are_repeated_on_idle_slots_only() -> None:
+    from pipeline.policy import repeats
+
+    config = PolicyConfig(repeat_after_s=10)
+    assert repeats([5, 30, 12, 40], 2, config) == [3, 1]
+    assert repeats([5, 30, 12, 40], 9, config) == [3, 1, 2]
+    assert repeats([30, 40], 0, config) == repeats([30], -1, config) == []
+    assert repeats([30, 40], 2, PolicyConfig(repeat_after_s=0)) == []

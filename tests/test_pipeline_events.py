@@ -1,0 +1,86 @@
+"""Events, metrics and the summary of a call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_runs import planned
+
+from pipeline import layout
+from pipeline.driver import Summary
+from pipeline.errors import BreakerOpen
+from pipeline.events import EventLog, RayMetrics, Watches, goodput, publish_summary
+from pipeline.executor import FIT, Task
+from pipeline.policy import History
+from pipeline.storage import LocalStorage
+
+TASK = Task(FIT, layout.SPLATS, 3, {"uid": "a"}, History({"timeout": 1}))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_events_are_appended_as_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "events.jsonl"
+    with EventLog(path) as log:
+        log.opened(2)
+        log.finished("a", True)
+        assert len(lines(path)) == 2, "a line is there as soon as it is written"
+        log.retried(TASK, "timeout", "took too long")
+    with pytest.raises(BreakerOpen), EventLog(path) as log:
+        raise BreakerOpen("too much at once")
+    found = lines(path)
+    assert [line["event"] for line in found] == ["opened", "finished", "retried", "ended", "stopped"]
+    assert found[2] | {"time": 0} == {
+        "time": 0, "event": "retried", "task": "fit", "stage": "splats", "shard": 3, "uid": "a",
+        "reason": "timeout", "message": "took too long", "attempts": 1,
+    }  # fmt: skip
+    assert (found[4]["error"], found[4]["message"]) == ("BreakerOpen", "too much at once")
+
+
+class Metrics:
+    """In place of ray.util.metrics."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, float] = {}
+
+    def Counter(self, name: str, description: str, tag_keys: tuple[str, ...]) -> Any:
+        counts = self.counts
+
+        class One:
+            def inc(self, value: float, tags: dict[str, str]) -> None:
+                assert set(tags) == set(tag_keys)
+                key = ",".join([name, *tags.values()])
+                counts[key] = counts.get(key, 0) + value
+
+        return One()
+
+
+def test_metrics_count_outcomes_and_retries_and_watches_pass_them_on() -> None:
+    metrics = Metrics()
+    watch = Watches(RayMetrics(metrics), RayMetrics(metrics))
+    watch.opened(9)
+    watch.finished("a", False)
+    watch.finished("b", True)
+    watch.retried(TASK, "timeout", "")
+    assert metrics.counts == {
+        "gaussianverse_objects,ok": 2,
+        "gaussianverse_objects,quarantined": 2,
+        "gaussianverse_retries,fit,timeout": 2,
+    }
+
+
+def test_the_summary_is_kept_beside_the_journal_and_is_no_part_of_the_dataset(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, ["a"])
+    summary = Summary(shards=1, objects=1, fit_seconds=30.0, slot_seconds=40.0)
+    key = publish_summary(storage, run, summary, started=0.0)
+    assert not layout.in_dataset(key)
+    assert key.startswith("runs/summary-19700101T000000-")
+    found = json.loads(storage.get(key))
+    assert (found["goodput"], found["objects"], found["config_digest"]) == (0.75, 1, run.digest)
+    assert goodput(Summary()) == 0.0
