@@ -97,6 +97,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
                 f"window {window}, batch_size {batch_size}: at least 1; seed {seed}: at least 0"
             )
         self.rank, self.world = _place(rank, world)
+        self._placed = rank is not None
         self.batch_size = batch_size
         self._selected = self.catalogue.select(filters, split, heldout, uids)
         self._uneven, self._seed, self._window = uneven, seed, window if shuffle else 0
@@ -113,6 +114,11 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         return order.share_size(len(self._selected), self.world, self._uneven)
 
     def __iter__(self) -> Iterator[AtlasSample]:
+        if not self._placed and _place(None, None) not in ((0, 1), (self.rank, self.world)):
+            raise DatasetError(
+                "the dataset was made before torch.distributed was initialised, so every rank would read all of "
+                "it; make it afterwards, or give rank and world"
+            )
         start = self.cursor
         sequence = self._sequence(start)
         worker = get_worker_info()

@@ -276,6 +276,17 @@ def test_a_dataset_can_be_sent_to_another_process(root: Path) -> None:
     assert uids(pickle.loads(pickle.dumps(dataset))) == uids(dataset)
 
 
+def test_ranks_are_those_of_torch_distributed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    early, given = AtlasDataset(root), AtlasDataset(root, rank=0, world=1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    assert uids(AtlasDataset(root)) == uids(AtlasDataset(root, rank=1, world=2))
+    assert len(uids(given)) == 11
+    with pytest.raises(DatasetError, match=r"before torch\.distributed was initialised"):
+        list(early)
+
+
 def test_persistent_workers_are_refused(root: Path) -> None:
     with pytest.raises(ValueError, match="persistent_workers"):
         AtlasLoader(AtlasDataset(root), 2, num_workers=1, persistent_workers=True)
