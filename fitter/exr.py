@@ -1,9 +1,8 @@
-"""GObjaverse's `_nd.exr`: world normals and z-depth of one view."""
+"""GObjaverse's `_nd.exr`: world normals and z-depth of one view, of which depth is read here."""
 
 import io
 
 import numpy as np
-import OpenEXR
 from numpy.typing import NDArray
 
 from fitter.errors import BadInput, DecodeError
@@ -11,20 +10,25 @@ from fitter.errors import BadInput, DecodeError
 MAX_SIDE = 8192  # pixels
 
 
-def read_normal_depth(data: bytes, where: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Normals and depth from the bytes of an `_nd.exr`; `where` names the view in errors.
+def read_depth(data: bytes, where: str) -> NDArray[np.float32]:
+    """Depth from the bytes of an `_nd.exr`; `where` names the view in errors.
 
     The file holds (R, G, B) with normal = (-R, -B, G) in the z-up world of the cameras, and A = depth
-    along the optical axis. Pixels that are not finite, or not in front of the camera, are empty.
+    along the optical axis. Pixels that are not finite, or not in front of the camera, or whose normal is
+    zero or not finite, are empty.
 
     Returns:
-        normals: float32 [H, W, 3], unit length, NaN where empty.
-        depth: float32 [H, W], > 0, NaN where empty.
+        float32 [H, W], > 0, NaN where empty.
 
     Raises:
         DecodeError: broken, truncated, or not an EXR file.
         BadInput: a channel of R, G, B, A is missing, or a side is longer than `MAX_SIDE`.
+        ImportError: OpenEXR isn't installed.
     """
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise ImportError("depth needs OpenEXR: pip install 'gaussianverse[build]'") from error
     try:
         lo, hi = OpenEXR.File(io.BytesIO(data), header_only=True).header()["dataWindow"]
         if max(int(hi[0] - lo[0]), int(hi[1] - lo[1])) >= MAX_SIDE:
@@ -36,13 +40,10 @@ def read_normal_depth(data: bytes, where: str) -> tuple[NDArray[np.float32], NDA
         if missing:
             raise BadInput(f"{where}: the EXR lacks channel {', '.join(missing)}; it needs R, G, B, A")
         red, green, blue, depth = (np.asarray(channels[c].pixels, np.float32) for c in "RGBA")
+        surface = np.isfinite(red + green + blue) & ((red != 0) | (green != 0) | (blue != 0))
+        surface &= np.isfinite(depth) & (depth > 0)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DecodeError(
             f"{where}: the EXR cannot be decoded ({error}); render or fetch it again"
         ) from error
-    normals = np.stack([-red, -blue, green], axis=-1)
-    length = np.linalg.norm(normals, axis=-1)
-    empty = ~(np.isfinite(depth) & (depth > 0) & np.isfinite(length) & (length > 0))
-    depth = np.where(empty, np.float32(np.nan), depth)
-    normals = np.where(empty[..., None], np.float32(np.nan), normals / np.where(empty, 1, length)[..., None])
-    return normals, depth
+    return np.where(surface, depth, np.float32(np.nan))

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+_STRIP_PIXELS = 1 << 18  # read at once
+
 
 def area_mean(array: NDArray[np.float64], m: int, axis: int) -> NDArray[np.float64]:
     """Averages the n cells along `axis` into m <= n equal ones, cells cut by an edge counting by share.
@@ -24,16 +26,37 @@ def shrink_rgba(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np
     """uint8 [H, W, 4] straight alpha -> [height, width, 4], averaged by area.
 
     Colours are averaged premultiplied, so that the hidden colour of empty pixels does not bleed in;
-    where the mean alpha is 0 the colour is 0.
+    where the mean alpha is 0 the colour is 0. Memory beyond the two images stays below about 100 MB: rows are
+    summed strip by strip, with the same sums in the same order as `area_mean` over the whole.
     """
-    rgba = image.astype(np.float64)
-    rgba[..., :3] *= rgba[..., 3:] / 255
-    mean = area_mean(area_mean(rgba, height, 0), width, 1)
+    H, W = image.shape[:2]
+    shrunk = np.empty((height, width, 4), np.uint8)
+    edges = np.arange(height + 1) * H / height
+    below = np.minimum(edges.astype(np.intp), H - 1)
+    share = (edges - below)[:, None, None]
+    running, before = np.zeros((1, W, 4)), np.empty((0, W, 4))  # sums of all rows above; the last edge read
+    strip = max(1, _STRIP_PIXELS // W)
+    for start in range(0, H, strip):
+        cells = image[start : start + strip].astype(np.float64)
+        cells[..., :3] *= cells[..., 3:] / 255
+        sums = np.cumsum(np.concatenate([running, cells]), axis=0)
+        first, last = np.searchsorted(below, (start, start + len(cells)))
+        rows = below[first:last] - start
+        at_edges = np.concatenate([before, sums[rows] + share[first:last] * cells[rows]])
+        if len(at_edges) > 1:
+            mean = area_mean(np.diff(at_edges, axis=0) * (height / H), width, 1)
+            shrunk[last - len(mean) - 1 : last - 1] = _straight(mean)
+        running, before = sums[-1:], at_edges[-1:]
+    return shrunk
+
+
+def _straight(mean: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Premultiplied means [..., 4] in 0..255 to straight alpha."""
     mean[np.abs(mean) < 1e-6] = 0  # what the difference of running sums leaves of nothing
     alpha = mean[..., 3:]
     mean[..., :3] *= np.divide(255, alpha, out=np.zeros_like(alpha), where=alpha > 0)
-    shrunk: NDArray[np.uint8] = np.rint(mean).clip(0, 255).astype(np.uint8)
-    return shrunk
+    straight: NDArray[np.uint8] = np.rint(mean).clip(0, 255).astype(np.uint8)
+    return straight
 
 
 def shrink_depth(depth: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

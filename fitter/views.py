@@ -18,6 +18,7 @@ FORMATS = ("auto", "gobjaverse", "transforms")
 
 _ROTATION_TOLERANCE = 1e-3
 _SAME_POSE = 1e-6
+_LARGEST = 1e12  # of a camera's entries: products of two stay finite in float32
 _MAX_BYTES = 4 << 30  # of one object's decoded images
 
 
@@ -34,7 +35,8 @@ class Views:
 
     Raises:
         BadInput: an array has another shape or type; or a pose is not finite or not a rotation with a
-            translation (tolerance 1e-3, right-handed), or a focal length is not positive: names the view.
+            translation (tolerance 1e-3, right-handed), or a focal length is not positive, or there is skew, or
+            an entry is beyond 1e12: names the view.
     """
 
     images: NDArray[np.uint8]
@@ -98,6 +100,10 @@ def _check_camera(name: str, c2w: NDArray[np.float64], K: NDArray[np.float64]) -
         raise BadInput(
             f"view {name}: its pose or intrinsics hold NaN or infinity; render it again or remove it"
         )
+    if max(np.abs(c2w).max(), np.abs(K).max()) > _LARGEST:
+        raise BadInput(
+            f"view {name}: its pose or intrinsics hold numbers beyond {_LARGEST:.0e}; give the scene another unit"
+        )
     R = c2w[:3, :3]
     error = float(np.abs(R.T @ R - np.eye(3)).max())
     if error > _ROTATION_TOLERANCE or np.linalg.det(R) < 0 or (c2w[3] != (0, 0, 0, 1)).any():
@@ -106,8 +112,10 @@ def _check_camera(name: str, c2w: NDArray[np.float64], K: NDArray[np.float64]) -
             f"(det {np.linalg.det(R):+.4f}, R^T R - I up to {error:.1e}, last row {c2w[3].tolist()}); "
             "remove scale and mirroring from the camera matrix"
         )
-    if K[0, 0] <= 0 or K[1, 1] <= 0 or (K[2] != (0, 0, 1)).any():
-        raise BadInput(f"view {name}: intrinsics {K.tolist()}; focal lengths must be > 0, last row 0 0 1")
+    if K[0, 0] <= 0 or K[1, 1] <= 0 or K[0, 1] != 0 or K[1, 0] != 0 or (K[2] != (0, 0, 1)).any():
+        raise BadInput(
+            f"view {name}: intrinsics {K.tolist()}; focal lengths must be > 0, skew 0, the last row 0 0 1"
+        )
 
 
 def drop_duplicate_poses(views: Views) -> Views:
@@ -160,7 +168,8 @@ def load_views(
 
     Args:
         path: "gobjaverse": a folder with or without its campos_* level, a .tar or a .tar.gz;
-            "transforms": a folder with transforms.json or transforms_train.json, or such a file.
+            "transforms": a folder, a .tar or a .tar.gz with transforms.json or transforms_train.json, or such
+            a file.
         format: "gobjaverse", "transforms", or "auto" to tell by what is there.
         size: shrink to this longer side, in pixels, while reading; None keeps the size.
         min_views: fewer complete views than this are an error; incomplete ones are skipped.

@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
 import re
+import struct
+import sys
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +17,8 @@ import pytest
 from PIL import Image
 
 from fitter import views as views_module
-from fitter.errors import BadInput, DecodeError, MissingViews
+from fitter.errors import BadInput, DecodeError, FitError, MissingViews
+from fitter.exr import read_depth
 from fitter.sources import files, image
 from fitter.views import Views, drop_duplicate_poses, load_views
 
@@ -136,11 +141,18 @@ def test_two_sets_of_views_are_ambiguous(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (camera(1, origin=None), "no 'origin'"),
-        (camera(1, x=[0, 1]), "'x' has shape"),
-        (camera(1, y=["down", 0, 0]), "'y' is not numeric"),
+        (camera(1, x=[0, 1]), r"'x' is \[0, 1\], expected 3 numbers"),
+        (camera(1).replace(b"[0, 1, 0]", b"null"), "'x' is null, expected 3 numbers"),
+        (camera(1, y=["down", 0, 0]), "'y' holds \"down\", expected a finite number"),
+        (camera(1, x_fov="0.69"), "'x_fov' holds \"0.69\", expected a finite number"),
+        (camera(1, x_fov=True), "'x_fov' holds true, expected a finite number"),
+        (camera(1, x_fov=[0.69]), "'x_fov' holds .0.69., expected a finite number"),
+        (camera(1, x_fov=10**400), r"'x_fov' holds 10+\.\.\., expected a number below"),
         (camera(1, x_fov=0), "x_fov is 0"),
-        (camera(1, y_fov=float("nan")), "y_fov is nan"),
-        (camera(1, origin=[float("nan"), 0, 0]), "NaN"),
+        (camera(1, y_fov=float("nan")), "'y_fov' holds NaN"),
+        (camera(1, origin=[float("nan"), 0, 0]), "'origin' holds NaN"),
+        (camera(1, origin=[1e200, 0, 0]), r"numbers beyond 1e\+12"),
+        (camera(1, x_fov=1e-300), r"numbers beyond 1e\+12"),
         (camera(1, z=[1, 0, 0]), "right-handed"),
         (b"{", "invalid JSON"),
         (b"[" * 100_000, "invalid JSON"),
@@ -178,6 +190,45 @@ def test_image_without_alpha_is_refused(tmp_path: Path) -> None:
         load_views(tmp_path)
 
 
+def raw_png(depth: int, color: int, row: bytes, transparent: bytes = b"") -> bytes:
+    """A PNG one pixel high, by its format: what encoders at hand don't write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
+    header = struct.pack(">IIBBBBB", len(row) * 8 // depth // channels, 1, depth, color, 0, 0, 0)
+    key = chunk(b"tRNS", transparent) if transparent else b""
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + key + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (raw_png(16, 6, struct.pack(">4H", 0x8000, 0x4000, 0xFFFF, 0x8000)), [(128, 64, 255, 128)]),
+        (raw_png(16, 4, struct.pack(">2H", 0x4000, 0x8000)), [(64, 64, 64, 128)]),
+        (raw_png(8, 0, bytes([10, 77]), b"\0\x4d"), [(10, 10, 10, 255), (77, 77, 77, 0)]),
+        (raw_png(8, 2, bytes([1, 2, 3, 4, 5, 6]), b"\0\1\0\2\0\3"), [(1, 2, 3, 0), (4, 5, 6, 255)]),
+    ],
+    ids=["RGBA 16", "grey alpha 16", "grey 8 keyed", "RGB 8 keyed"],
+)
+def test_transparency_of_every_kind(data: bytes, expected: list[tuple[int, ...]]) -> None:
+    np.testing.assert_array_equal(image.decode_rgba(data, "x")[0], expected)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        raw_png(16, 0, struct.pack(">2H", 0x4000, 0x1234), b"\x12\x34"),
+        raw_png(16, 2, struct.pack(">3H", 0x4012, 0x4034, 0x4056), b"\x40\x12\x40\x34\x40\x56"),
+    ],
+)
+def test_sixteen_bits_with_a_transparent_colour_are_refused(data: bytes) -> None:
+    with pytest.raises(BadInput, match="16-bit PNG whose transparency is one colour"):
+        image.decode_rgba(data, "x")
+
+
 def test_sizes_must_agree(tmp_path: Path) -> None:
     write_folder(tmp_path, members() | {"00003/00003.png": png(size=(8, 9))})
     with pytest.raises(BadInput, match="view 00003 has 8 x 9 pixels, view 00000 8 x 8"):
@@ -200,13 +251,30 @@ def test_images_that_would_fill_the_memory_are_refused(
     assert len(load_views(tmp_path, size=4)) == 4
 
 
-def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
-    write_folder(tmp_path / "o", members())
-    (tmp_path / "secret.png").write_bytes(png())
-    (tmp_path / "o/00001/00001.png").unlink()
-    (tmp_path / "o/00001/00001.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(BadInput, match="leads outside the folder"):
-        load_views(tmp_path / "o")
+def test_links_within_the_folder_are_followed_as_caches_are_made_of_them(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    for name, data in members().items():
+        blob, link = tmp_path / "blobs" / name.replace("/", "-"), tmp_path / "snapshots" / "o" / name
+        blob.write_bytes(data)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    assert len(load_views(tmp_path / "snapshots" / "o")) == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.json", "/etc/hostname", "a/../../secret.json", "a\0b", "x" * 300]
+)
+def test_names_that_lead_out_of_the_folder_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text("{}")
+    (tmp_path / "o").mkdir()
+    with pytest.raises(BadInput, match=r"leads outside|not a usable file name"):
+        files.Folder(tmp_path / "o").read(name, 100)
+
+
+def test_circular_link_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    with pytest.raises(BadInput, match="not a usable file name"):
+        files.Folder(tmp_path).find("a")
 
 
 def test_link_to_the_whole_folder_is_fine(tmp_path: Path) -> None:
@@ -248,9 +316,11 @@ def test_file_that_is_no_archive(tmp_path: Path) -> None:
 def test_decompression_bomb_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_tar(tmp_path / "o.tar.gz", members() | {"bomb": bytes(4 << 20)})
     assert path.stat().st_size < 1 << 20
-    monkeypatch.setattr(files.read_tar, "__defaults__", (1 << 20,))
-    with pytest.raises(BadInput, match="more than the limit of 1048576 bytes"):
-        load_views(path)
+    for function in (files.Archive.__init__, files.list_tar):
+        monkeypatch.setattr(function, "__defaults__", (1 << 20,))
+    for format in ("auto", "gobjaverse"):
+        with pytest.raises(BadInput, match="more than the limit of 1048576 bytes"):
+            load_views(path, format)
 
 
 def test_bomb_in_a_header_stops_as_well(tmp_path: Path) -> None:
@@ -259,7 +329,79 @@ def test_bomb_in_a_header_stops_as_well(tmp_path: Path) -> None:
         info.pax_headers = {"comment": "a" * (4 << 20)}
         archive.addfile(info)
     with pytest.raises(BadInput, match="more than the limit"):
-        files.read_tar(tmp_path / "o.tar.gz", re.compile("x"), limit=1 << 20)
+        files.Archive(tmp_path / "o.tar.gz", re.compile("x"), limit=1 << 20)
+
+
+def tar_with(pax: dict[str, str], format: int = tarfile.PAX_FORMAT) -> bytes:
+    """Four views, the first of whose members says `pax` about itself."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=format) as archive:
+        for name, data in members().items():
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = len(data), pax
+            archive.addfile(info, io.BytesIO(data))
+            pax = {}
+    return out.getvalue()
+
+
+def long_name_chain(n: int) -> bytes:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 0
+    return header.tobuf(tarfile.GNU_FORMAT) * n + tar_with({})
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (tar_with({"GNU.sparse.map": "abc"}), DecodeError, "truncated or not a tar"),
+        (tar_with({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), DecodeError, "truncated or not a tar"),
+        (
+            tar_with({"GNU.sparse.map": "0,5", "GNU.sparse.size": "99999999999"}),
+            BadInput,
+            "not a regular file",
+        ),
+        (tar_with({"size": "99999999999999999999"}), BadInput, "claims more than the limit"),
+        (long_name_chain(3000), DecodeError, "truncated or not a tar"),
+    ],
+    ids=["sparse map", "sparse in the data", "sparse", "size", "long names"],
+)
+def test_headers_that_contradict_themselves(
+    data: bytes, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "o.tar").write_bytes(data)
+    for format in ("auto", "gobjaverse"):
+        with pytest.raises(error, match=message):
+            load_views(tmp_path / "o.tar", format)
+
+
+def test_whatever_bytes_of_an_archive_are_changed_the_error_has_a_name(tmp_path: Path) -> None:
+    data, rng, outcomes = tar_with({"comment": "x"}), np.random.default_rng(0), {"views": 0, "error": 0}
+    for _ in range(200):
+        changed = bytearray(data)
+        for at in rng.integers(len(data), size=rng.integers(1, 5)):
+            changed[at] = rng.integers(256)
+        (tmp_path / "o.tar").write_bytes(changed)
+        try:
+            load_views(tmp_path / "o.tar")
+        except FitError:
+            outcomes["error"] += 1
+        else:
+            outcomes["views"] += 1
+    assert min(outcomes.values()) > 20
+
+
+def test_of_a_member_twice_under_two_spellings_the_last_counts(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "o.tar", members() | {"./00000/00000.png": png((99, 0, 0, 255))})
+    views = load_views(path)
+    assert views.names == ("00000", "00001", "00002", "00003")
+    assert views.images[0, 0, 0, 0] == 99
+
+
+@pytest.mark.parametrize("pack", [write_folder, lambda d, m: write_tar(d / "o.tar", m)])
+def test_two_views_of_one_number_are_refused(pack: Callable[..., Path], tmp_path: Path) -> None:
+    path = pack(tmp_path, members() | {"0/0.json": camera(9), "0/0.png": png()})
+    with pytest.raises(BadInput, match=r"views 0+ and 0+ have one number"):
+        load_views(path)
 
 
 def nd_exr(R: float, G: float, B: float, A: np.ndarray) -> bytes:
@@ -286,13 +428,20 @@ def test_depth_is_alpha_of_nd_exr_and_nan_where_empty(pack: Callable[..., Path],
     assert load_views(path, with_depth=True, size=4).depths.shape == (3, 4, 4)  # type: ignore[union-attr]
 
 
-def test_normals_are_minus_r_minus_b_g() -> None:
-    from fitter.exr import read_normal_depth
+def test_a_pixel_without_a_normal_is_empty() -> None:
+    assert np.isnan(read_depth(nd_exr(0, 0, 0, np.ones((2, 3))), "x")).all()
+    assert np.isnan(read_depth(nd_exr(0, np.inf, 0, np.ones((2, 3))), "x")).all()
+    assert (read_depth(nd_exr(0, 0, 1e-3, np.ones((2, 3))), "x") == 1).all()
 
-    normals, _ = read_normal_depth(nd_exr(0.6, 0.8, 0.0, np.ones((2, 3))), "x")
-    np.testing.assert_allclose(normals, np.broadcast_to([-0.6, 0, 0.8], (2, 3, 3)), atol=1e-7)
-    normals, _ = read_normal_depth(nd_exr(0.0, 0.0, 2.0, np.ones((2, 3))), "x")
-    np.testing.assert_allclose(normals, np.broadcast_to([0, -1, 0], (2, 3, 3)), atol=1e-7)
+
+def test_without_openexr_depth_alone_fails_and_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    write_folder(tmp_path, members(2) | {"00001/00001_nd.exr": b"x"})
+    assert len(load_views(tmp_path)) == 2
+    with pytest.raises(ImportError, match=r"pip install 'gaussianverse\[build\]'"):
+        load_views(tmp_path, with_depth=True)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_fitter_sources_gobjaverse import FOV, camera, png, write_folder
+from test_fitter_sources_gobjaverse import FOV, camera, png, write_folder, write_tar
 
 from fitter.errors import BadInput, DecodeError, MissingViews
 from fitter.views import load_views
@@ -49,6 +49,13 @@ def test_both_readers_see_the_same_camera(tmp_path: Path) -> None:
         ({"camera_angle_x": 1.0}, {"camera_angle_x": FOV}),
         ({"fl_x": 22.221, "fl_y": 22.221, "cx": 8, "cy": 8, "w": 16, "h": 16}, {}),
         ({"fl_x": 11.1105, "camera_angle_x": 1.0}, {}),
+        ({"fl_x": 99.0, "fl_y": 99.0}, {"camera_angle_x": FOV}),
+        ({"camera_angle_x": 1.0, "camera_angle_y": 1.0}, {"fl_x": 11.1105, "fl_y": 11.1105}),
+        ({"fl_x": 99.0, "fl_y": 11.1105}, {"fl_x": 11.1105}),
+        ({"camera_angle_y": FOV}, {}),
+        ({"fl_y": 22.221, "w": 16, "h": 16}, {}),
+        ({"fl_x": 11.1105, "camera_model": "OPENCV", "k1": 0, "p2": 0.0, "distortion_params": [0, 0]}, {}),
+        ({"fl_x": 11.1105, "camera_model": "PINHOLE", "is_fisheye": False}, {}),
     ],
 )
 def test_dialects_of_the_focal_length(shared: dict[str, Any], own: dict[str, Any], tmp_path: Path) -> None:
@@ -82,16 +89,32 @@ def test_frame_without_its_image_is_skipped_under_the_minimum_it_fails(tmp_path:
         ([frame()], {}, "no focal length"),
         ([{"file_path": "a"}], {"camera_angle_x": 1.0}, "no 'transform_matrix'"),
         ([{"transform_matrix": POSE}], {"camera_angle_x": 1.0}, "no 'file_path'"),
-        ([frame(transform_matrix=[[1]])], {"camera_angle_x": 1.0}, "has shape"),
-        ([frame(transform_matrix="x")], {"camera_angle_x": 1.0}, "not numeric"),
+        ([frame(transform_matrix=[[1]])], {"camera_angle_x": 1.0}, "expected 4 x 4 numbers"),
+        ([frame(transform_matrix="x")], {"camera_angle_x": 1.0}, "expected 4 x 4 numbers"),
+        ([frame(transform_matrix=[["1"] * 4] * 4)], {"camera_angle_x": 1.0}, 'holds "1"'),
         ([frame(transform_matrix=np.diag([1.0, 1, np.nan, 1]).tolist())], {"camera_angle_x": 1.0}, "NaN"),
         ([frame()], {"camera_angle_x": 4.0}, "radians"),
         ([frame()], {"camera_angle_x": "wide"}, "finite number"),
         ([frame()], {"fl_x": -3}, "focal lengths must be > 0"),
         ([frame()], {"fl_x": 3, "w": 0}, "pixels > 0"),
         ([frame()], {"fl_x": 3, "k1": 0.1}, "undistort"),
-        ([frame("../outside")], {"camera_angle_x": 1.0}, "leads outside the folder"),
-        ([frame("/etc/hostname")], {"camera_angle_x": 1.0}, "leads outside the folder"),
+        ([frame()], {"fl_x": 3, "k6": 0.1}, "undistort"),
+        ([frame(p12=0.1)], {"fl_x": 3}, "undistort"),
+        ([frame(distortion_params=[0, 0.1])], {"fl_x": 3}, "undistort"),
+        ([frame()], {"fl_x": 3, "k1": None}, "'k1' holds null"),
+        (
+            [frame()],
+            {"fl_x": 3, "camera_model": "OPENCV_FISHEYE"},
+            "camera_model 'OPENCV_FISHEYE'.*undistort",
+        ),
+        ([frame()], {"fl_x": 3, "camera_model": "EQUIRECTANGULAR"}, "camera_model 'EQUIRECTANGULAR'"),
+        ([frame(camera_model=["PINHOLE"])], {"fl_x": 3}, "camera_model .'PINHOLE'."),
+        ([frame()], {"fl_x": 3, "is_fisheye": True}, "'is_fisheye': not a pinhole"),
+        ([frame()], {"fl_x": 3, "ftheta_p1": 0.4}, "'ftheta_p1': not a pinhole"),
+        ([frame(mask_path="masks/0.png")], {"fl_x": 3}, "'mask_path' is not read.*as alpha"),
+        ([frame(fl_x=None)], {"fl_x": 3}, "'fl_x' holds null"),
+        ([frame("../outside")], {"camera_angle_x": 1.0}, "leads outside"),
+        ([frame("/etc/hostname")], {"camera_angle_x": 1.0}, "leads outside"),
         ([frame("a\0b")], {"camera_angle_x": 1.0}, "not a usable file name"),
     ],
 )
@@ -117,6 +140,33 @@ def test_broken_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png()[:50])
     with pytest.raises(DecodeError, match=r"frame 0 .*cannot be decoded"):
         load_views(tmp_path)
+
+
+@pytest.mark.parametrize("level", ["", "./", "object/"])
+@pytest.mark.parametrize("format", ["auto", "transforms"])
+def test_an_archive_reads_as_its_folder_does(level: str, format: str, tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    for split in ("val", "train"):
+        write(tmp_path / "o", [frame(f"./{split}/r_0")], f"transforms_{split}.json", camera_angle_x=FOV)
+    found = [file for file in (tmp_path / "o").rglob("*") if file.is_file()]
+    named = {f"{level}{file.relative_to(tmp_path / 'o')}": file.read_bytes() for file in found}
+    folder, archive = load_views(tmp_path / "o"), load_views(write_tar(tmp_path / "o.tar.gz", named), format)
+    assert archive.names == folder.names == ("train/r_0", "val/r_0")
+    np.testing.assert_array_equal(archive.images, folder.images)
+    np.testing.assert_array_equal(archive.c2w, folder.c2w)
+
+
+def test_faults_of_an_archive_are_named(tmp_path: Path) -> None:
+    cameras = json.dumps({"fl_x": 3, "frames": [frame("../0.png")]}).encode()
+    path = write_tar(tmp_path / "o.tar", {"transforms.json": cameras})
+    with pytest.raises(BadInput, match="leads outside"):
+        load_views(path)
+    path = write_tar(tmp_path / "o.tar", {"a/transforms.json": cameras, "b/transforms.json": cameras})
+    with pytest.raises(BadInput, match=r"several sets of views \(a, b\)"):
+        load_views(path)
+    path = write_tar(tmp_path / "o.tar", {"notes.txt": b"x"})
+    with pytest.raises(MissingViews, match=r"no transforms\.json"):
+        load_views(path, "transforms")
 
 
 @pytest.mark.skipif(not MIC.is_dir(), reason="shared sample data is absent")

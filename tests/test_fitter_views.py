@@ -1,12 +1,14 @@
 """Views: validation, duplicates, hold-out, shrinking."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fitter import resample
 from fitter.errors import BadInput
 from fitter.resample import area_mean, shrink_depth, shrink_rgba
 from fitter.views import Views, drop_duplicate_poses, resize, split_heldout
@@ -86,6 +88,25 @@ def test_focal_length_must_be_positive() -> None:
         dataclasses.replace(views, Ks=Ks)
 
 
+@pytest.mark.parametrize("entry", [(0, 1), (1, 0)])
+def test_skew_is_refused(entry: tuple[int, int]) -> None:
+    views = ring(3)
+    Ks = views.Ks.copy()
+    Ks[(1, *entry)] = 0.5
+    with pytest.raises(BadInput, match=r"view v1: .*skew 0"):
+        dataclasses.replace(views, Ks=Ks)
+
+
+def test_numbers_that_float32_cannot_multiply_are_refused() -> None:
+    views = ring(3)
+    Ks = views.Ks.copy()
+    Ks[2, 0, 0] = 1e300
+    with pytest.raises(BadInput, match=r"view v2: .*beyond 1e\+12"):
+        dataclasses.replace(views, Ks=Ks)
+    with pytest.raises(BadInput, match=r"view v1: .*beyond 1e\+12"):
+        with_pose((0, 3), 1e200)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -152,6 +173,38 @@ def test_halving_is_the_mean_of_blocks_and_hidden_colour_does_not_bleed() -> Non
 def test_shrinking_keeps_a_constant_at_any_ratio() -> None:
     image = np.full((13, 17, 4), (10, 90, 250, 128), np.uint8)
     assert (shrink_rgba(image, 5, 7) == (10, 90, 250, 128)).all()
+
+
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    new=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    strip=st.integers(1, 500),
+    seed=st.integers(0, 9),
+)
+def test_strips_give_what_the_whole_gives(
+    size: tuple[int, int], new: tuple[int, int], strip: int, seed: int
+) -> None:
+    height, width = np.minimum(size, new)
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (*size, 4), np.uint8) * (rng.random((*size, 1)) < 0.6)
+    rgba = image.astype(np.float64)
+    rgba[..., :3] *= rgba[..., 3:] / 255
+    mean = area_mean(area_mean(rgba, height, 0), width, 1)
+    alpha = mean[..., 3:]
+    mean[..., :3] *= np.divide(255, alpha, out=np.zeros_like(alpha), where=alpha > 1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resample, "_STRIP_PIXELS", strip)
+        shrunk = shrink_rgba(image.astype(np.uint8), height, width)
+    np.testing.assert_array_equal(shrunk, np.rint(mean).clip(0, 255))
+
+
+def test_shrinking_a_large_image_takes_little_memory() -> None:
+    image = np.full((4096, 2048, 4), 200, np.uint8)
+    tracemalloc.start()
+    shrink_rgba(image, 64, 32)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # the image in float64 is 268 MB
 
 
 def test_depth_is_sampled_and_not_averaged() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from glb import Glb, box
 
-from fitter.exr import read_normal_depth
 from fitter.views import Views, drop_duplicate_poses, load_views
 from manifests import drawing, jsonl, render, rig
 from manifests.errors import RenderError
@@ -33,6 +32,14 @@ def drawn(tmp_path: Path, glb: Glb, **options: Any) -> tuple[Views, dict[str, An
     assert render.render_mesh(tmp_path / "m.glb", tmp_path / "o", **({"size": SIZE} | options)) == 40
     views = load_views(tmp_path / "o", "gobjaverse", min_views=40, with_depth=True)
     return views, json.loads((tmp_path / "o" / "00000" / "00000.json").read_text())
+
+
+def read_normals(path: Path) -> np.ndarray:
+    """[H, W, 3] from an `_nd.exr`, as GObjaverse's reader takes them: (-R, -B, G)."""
+    openexr = pytest.importorskip("OpenEXR")
+    channels = openexr.File(str(path), separate_channels=True).channels()
+    red, green, blue = (channels[c].pixels for c in "RGB")
+    return np.stack([-red, -blue, green], axis=-1)
 
 
 def project(views: Views, point: Any) -> np.ndarray:
@@ -95,7 +102,7 @@ def test_depth_and_normals_are_those_of_a_box(tmp_path: Path) -> None:
         hit = np.isfinite(depth)
         np.testing.assert_allclose(np.abs(world[hit]).max(1), 0.45, atol=2e-3)  # on a face of the box
         path = tmp_path / "o" / f"{view:05d}" / f"{view:05d}_nd.exr"
-        normals = read_normal_depth(path.read_bytes(), str(path))[0][hit]
+        normals = read_normals(path)[hit]
         inner = np.sort(np.abs(world[hit]), axis=1)[:, 1] < 0.44  # away from the edges
         face = np.eye(3)[np.abs(world[hit]).argmax(1)] * np.sign(world[hit])
         np.testing.assert_allclose(normals[inner], face[inner], atol=1e-3)
@@ -149,7 +156,7 @@ def test_both_sides_of_a_sheet_are_drawn_and_face_their_viewer(tmp_path: Path) -
     assert (alpha[across] == 255).all()
     for view in np.flatnonzero(across):
         path = tmp_path / "o" / f"{view:05d}" / f"{view:05d}_nd.exr"
-        normals = read_normal_depth(path.read_bytes(), str(path))[0]
+        normals = read_normals(path)
         toward = [0, np.sign(views.c2w[view, 1, 3]), 0]  # each side has the normal that its viewer sees
         np.testing.assert_allclose(normals[middle, middle], toward, atol=1e-6)
 

@@ -6,8 +6,11 @@ Archives are read in memory and never extracted, so a member's name can't become
 import gzip
 import json
 import re
+import stat
 import tarfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -16,36 +19,40 @@ from fitter.errors import BadInput, DecodeError, MissingViews
 MAX_JSON_BYTES = 32 << 20  # a transforms.json of 10,000 frames is about 6 MB
 MAX_IMAGE_BYTES = 256 << 20
 MAX_ARCHIVE_BYTES = 4 << 30  # decompressed; a GObjaverse object with all its maps is about 0.2 GB
+# ValueError and RecursionError: tarfile on headers that contradict themselves, or name one another
+_BROKEN_TAR = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError)
 
 
 class Folder:
-    """Files below one folder; a name or link that leads out of it is refused."""
+    """Files below one folder, by names that an untrusted file may give.
+
+    Names are refused that lead out of the folder. Links in the folder are followed wherever they lead: who
+    made the folder made them, and caches (Hugging Face's) are all links into a folder of blobs.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._resolved = root.resolve()
 
     def find(self, name: str) -> Path | None:
         """Path of the file called `name` ('/'-separated, relative), or None when there is none.
 
         Raises:
-            BadInput: `name`, links followed, lies outside the folder.
+            BadInput: `name` is absolute, or has a "..", or can't be a file's.
         """
+        path = self.root / _below(name, self.root)
         try:
-            path = (self._resolved / name).resolve()
-            inside, there = path.is_relative_to(self._resolved), path.is_file()
-        except (OSError, ValueError, RuntimeError) as error:  # too long, NUL byte, circular link
+            return path if stat.S_ISREG(path.stat().st_mode) else None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:  # too long, NUL byte, circular link
             raise BadInput(f"{self.root}: {name[:200]!r} is not a usable file name: {error}") from error
-        if not inside:
-            raise BadInput(f"{self.root}: {name!r} leads outside the folder; move the file into it")
-        return path if there else None
 
     def read(self, name: str, limit: int) -> bytes:
         """Bytes of the file called `name`.
 
         Raises:
             MissingViews: there is no such file.
-            BadInput: it lies outside the folder or has more than `limit` bytes.
+            BadInput: what `find` raises, or it has more than `limit` bytes.
             DecodeError: it cannot be read.
         """
         path = self.find(name)
@@ -59,6 +66,13 @@ class Folder:
         if len(data) > limit:
             raise BadInput(f"{path}: larger than the limit of {limit} bytes")
         return data
+
+
+def _below(name: str, root: Path) -> PurePosixPath:
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise BadInput(f"{root}: {name!r} leads outside; move the file into it")
+    return parts
 
 
 class _Bounded:
@@ -75,37 +89,83 @@ class _Bounded:
         return data
 
 
-def read_tar(path: Path, wanted: re.Pattern[str], limit: int = MAX_ARCHIVE_BYTES) -> dict[str, bytes]:
-    """Members of a .tar or .tar.gz whose names match `wanted` in full: {name: bytes}.
+class Archive:
+    """Members of a .tar or .tar.gz, held in memory; their names are normalised, so "./a" is "a".
+
+    Args:
+        path: the archive.
+        wanted: which members to hold: a pattern for the whole of a normalised name.
+        limit: bytes of the whole archive, unpacked.
 
     Raises:
         MissingViews: the archive isn't there.
         DecodeError: it is truncated or not an archive.
-        BadInput: a wanted member is a link or has a name that leaves the archive, or the whole is
-            larger than `limit` bytes unpacked.
+        BadInput: a wanted member is not a plain file or has a name that leaves the archive, or the whole
+            is larger than `limit`.
     """
-    members: dict[str, bytes] = {}
+
+    def __init__(self, path: Path, wanted: re.Pattern[str], limit: int = MAX_ARCHIVE_BYTES) -> None:
+        self.root = path
+        self.members: dict[str, bytes] = {}
+        with _opened(path, limit) as archive:
+            for member in _each(archive, limit, path):
+                parts = PurePosixPath(member.name)
+                if not wanted.fullmatch(str(parts)):
+                    continue
+                if parts.is_absolute() or ".." in parts.parts:
+                    raise BadInput(f"{path}: member {member.name!r} leaves the archive; pack it again")
+                plain = member.isreg() and not member.issparse()
+                file = archive.extractfile(member) if plain else None
+                if file is None:
+                    raise BadInput(f"{path}: member {member.name!r} is not a regular file")
+                self.members[str(parts)] = file.read()  # of two of one name the last, as tar unpacks them
+
+    def find(self, name: str) -> str | None:
+        """The member called `name`, or None when there is none; raises what `Folder.find` raises."""
+        normalised = str(_below(name, self.root))
+        return normalised if normalised in self.members else None
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Bytes of the member called `name`.
+
+        Raises:
+            MissingViews: there is no such member.
+            BadInput: it has more than `limit` bytes.
+        """
+        found = self.find(name)
+        if found is None:
+            raise MissingViews(f"{self.root}: no member {name}")
+        if len(self.members[found]) > limit:
+            raise BadInput(f"{self.root}: member {name} is larger than the limit of {limit} bytes")
+        return self.members[found]
+
+
+def list_tar(path: Path, limit: int = MAX_ARCHIVE_BYTES) -> list[str]:
+    """The normalised names of a .tar's or .tar.gz's members; raises what `Archive` raises."""
+    with _opened(path, limit) as archive:
+        return [str(PurePosixPath(member.name)) for member in _each(archive, limit, path)]
+
+
+def _each(archive: tarfile.TarFile, limit: int, path: Path) -> Iterator[tarfile.TarInfo]:
+    for member in archive:
+        if archive.offset > limit:  # where the next is said to lie: tarfile would read on to there, end or not
+            raise BadInput(f"{path}: member {member.name!r} claims more than the limit of {limit} bytes")
+        yield member
+
+
+@contextmanager
+def _opened(path: Path, limit: int) -> Iterator[tarfile.TarFile]:
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
             with tarfile.open(fileobj=_Bounded(stream, limit, path), mode="r|") as archive:  # type: ignore[call-overload]
-                for member in archive:
-                    if not wanted.fullmatch(member.name):
-                        continue
-                    parts = PurePosixPath(member.name)
-                    if parts.is_absolute() or ".." in parts.parts:
-                        raise BadInput(f"{path}: member {member.name!r} leaves the archive; pack it again")
-                    file = archive.extractfile(member) if member.isreg() else None
-                    if file is None:
-                        raise BadInput(f"{path}: member {member.name!r} is not a regular file")
-                    members[member.name] = file.read()
+                yield archive
     except FileNotFoundError as error:
         raise MissingViews(f"{path}: no such archive") from error
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except _BROKEN_TAR as error:
         raise DecodeError(f"{path}: truncated or not a tar archive ({error}); fetch it again") from error
-    return members
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitter.errors import BadInput, MissingViews
-from fitter.exr import read_normal_depth
-from fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Folder, parse_json, read_tar
+from fitter.exr import read_depth
+from fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, parse_json
 from fitter.sources.image import decode_rgba
+from fitter.sources.numbers import number, numbers
 from fitter.sources.view import View
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
 
     Raises:
         MissingViews: nothing there looks like a view.
-        BadInput: JSON without a camera, an image without alpha, or several sets of views in one place.
+        BadInput: JSON without a camera, an image without alpha, or several sets of views in one place, or
+            two views of one number.
         DecodeError: a broken image, EXR or archive.
     """
     level, kinds, read = _list_folder(path) if path.is_dir() else _list_tar(path, with_depth)
@@ -51,7 +53,7 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
         height, width = image.shape[:2]
         depth = None
         if with_depth and _DEPTH in kinds[view]:
-            depth = read_normal_depth(read(f"{stem}_nd.exr", MAX_IMAGE_BYTES), where)[1]
+            depth = read_depth(read(f"{stem}_nd.exr", MAX_IMAGE_BYTES), where)
             if depth.shape != (height, width):
                 raise BadInput(
                     f"{where}: the image has {width} x {height} pixels, its depth {depth.shape[::-1]}"
@@ -76,15 +78,8 @@ def _list_folder(root: Path) -> tuple[str, dict[str, set[str]], _Read]:
 
 
 def _list_tar(path: Path, with_depth: bool) -> tuple[str, dict[str, set[str]], _Read]:
-    wanted = _MEMBER if with_depth else _MEMBER_NO_DEPTH
-    members = {name: data for name, data in read_tar(path, wanted).items() if _MEMBER.fullmatch(name)}
-
-    def read(name: str, limit: int) -> bytes:
-        if len(members[name]) > limit:
-            raise BadInput(f"{path}: member {name} is larger than the limit of {limit} bytes")
-        return members[name]
-
-    return *_group(path, list(members)), read
+    archive = Archive(path, _MEMBER if with_depth else _MEMBER_NO_DEPTH)
+    return *_group(path, [name for name in archive.members if _MEMBER.fullmatch(name)]), archive.read
 
 
 def _group(path: Path, names: list[str]) -> tuple[str, dict[str, set[str]]]:
@@ -98,29 +93,29 @@ def _group(path: Path, names: list[str]) -> tuple[str, dict[str, set[str]]]:
         raise MissingViews(f"{path}: no views; expected {_LAYOUT}")
     if len(levels) > 1:
         raise BadInput(f"{path}: several sets of views ({', '.join(sorted(levels))}); point at one of them")
-    return levels.popitem()
+    level, kinds = levels.popitem()
+    first: dict[int, str] = {}
+    for view in kinds:
+        if first.setdefault(int(view), view) != view:
+            raise BadInput(f"{path}: views {first[int(view)]} and {view} have one number; remove one")
+    return level, kinds
 
 
-def _number(camera: dict[str, Any], key: str, shape: tuple[int, ...], where: str) -> NDArray[np.float64]:
+def _entry(camera: dict[str, Any], key: str, where: str) -> Any:
     if key not in camera:
         raise BadInput(f"{where}: the JSON has no {key!r}; GObjaverse's has x, y, z, origin, x_fov, y_fov")
-    try:
-        value = np.asarray(camera[key], np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadInput(f"{where}: {key!r} is not numeric: {error}") from error
-    if value.shape != shape:
-        raise BadInput(f"{where}: {key!r} has shape {list(value.shape)}, expected {list(shape)}")
-    return value
+    return camera[key]
 
 
 def _camera_to_world(camera: dict[str, Any], where: str) -> NDArray[np.float64]:
     c2w = np.eye(4)
-    c2w[:3] = np.stack([_number(camera, key, (3,), where) for key in ("x", "y", "z", "origin")], axis=1)
+    columns = ("x", "y", "z", "origin")
+    c2w[:3] = np.stack([numbers(_entry(camera, key, where), (3,), where, key) for key in columns], axis=1)
     return c2w
 
 
 def _intrinsics(camera: dict[str, Any], width: int, height: int, where: str) -> NDArray[np.float64]:
-    fov_x, fov_y = (float(_number(camera, key, (), where)) for key in ("x_fov", "y_fov"))
+    fov_x, fov_y = (number(_entry(camera, key, where), where, key) for key in ("x_fov", "y_fov"))
     for key, fov in (("x_fov", fov_x), ("y_fov", fov_y)):
         if not 0 < fov < np.pi:
             raise BadInput(f"{where}: {key} is {fov}, expected radians in (0, pi)")

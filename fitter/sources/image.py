@@ -19,7 +19,7 @@ def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
 
     Raises:
         DecodeError: broken or truncated, or not an image.
-        BadInput: no alpha channel, or a side longer than `MAX_SIDE`.
+        BadInput: no alpha channel, transparency by one colour of 16 bits, or a side longer than `MAX_SIDE`.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -32,12 +32,22 @@ def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
                     f"{where}: the image has no alpha channel (mode {image.mode}), and alpha separates the "
                     "object from its background: render RGBA, or add a mask as alpha"
                 )
+            if _is_deep_without_alpha(data):
+                raise BadInput(
+                    f"{where}: a 16-bit PNG whose transparency is one colour (tRNS) loses it when decoded; "
+                    "save it with an alpha channel"
+                )
             image.verify()  # checksums and the end mark of a PNG, which decoding alone tolerates
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return np.array(image.convert("RGBA"), np.uint8)
+            return np.array(image if image.mode == "RGBA" else image.convert("RGBA"), np.uint8)
     except Image.DecompressionBombError as error:
         raise BadInput(f"{where}: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise DecodeError(
             f"{where}: the image cannot be decoded ({error}); render or fetch it again"
         ) from error
+
+
+def _is_deep_without_alpha(data: bytes) -> bool:
+    """Whether it is a PNG of 16-bit grey (colour type 0) or RGB (2); the header comes first in every PNG."""
+    return data.startswith(b"\x89PNG") and data[24] == 16 and data[25] in (0, 2)

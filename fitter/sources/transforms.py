@@ -1,10 +1,12 @@
 """transforms.json renders: NeRF-synthetic (Blender), TRELLIS, instant-ngp, nerfstudio.
 
 Matrices are OpenGL camera-to-world (x right, y up, z backward) in a z-up world; the focal length comes as
-`camera_angle_x` (radians, for the whole file or per frame) or as `fl_x, fl_y, cx, cy` at `w` x `h` pixels.
+`camera_angle_x` (radians) or as `fl_x, fl_y, cx, cy` at `w` x `h` pixels, for the whole file or per frame.
+Not supported, and refused: distorted and fisheye lenses, and masks beside the images (`mask_path`).
 """
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,112 +15,155 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitter.errors import BadInput, MissingViews
-from fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Folder, parse_json
+from fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, list_tar, parse_json
 from fitter.sources.image import decode_rgba
+from fitter.sources.numbers import number, numbers
 from fitter.sources.view import View
 
 log = logging.getLogger(__name__)
 
+WHOLE = "transforms.json"
 SPLITS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
 _OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
-_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+_PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")  # the last where its distortion is zero
+_DISTORTION = re.compile(r"[kp][0-9]+")
+_OTHER_LENSES = re.compile(r"is_fisheye|latlong|equirectangular|ftheta_.*")  # instant-ngp's
+_FOCAL = {"fl_x", "fl_y", "camera_angle_x", "camera_angle_y"}
+_WANTED = re.compile(r".*\.(json|png|webp|jpe?g)", re.IGNORECASE)
+
+_Camera = dict[str, Any]
 
 
-def find_transforms(path: Path) -> list[Path]:
-    """The camera files of a folder: transforms.json alone, else those of the splits that exist."""
-    if (path / "transforms.json").is_file():
-        return [path / "transforms.json"]
-    return [path / name for name in SPLITS if (path / name).is_file()]
+def find_transforms(path: Path) -> list[str]:
+    """The camera files of a folder, a .tar or a .tar.gz, as names in it: transforms.json alone, else the splits.
+
+    Raises:
+        BadInput: an archive that holds several sets of them; or what `list_tar` raises.
+    """
+    if path.is_dir():
+        return _chosen([name for name in (WHOLE, *SPLITS) if (path / name).is_file()])
+    names = [PurePosixPath(name) for name in list_tar(path)]
+    found = sorted({name for name in names if name.name in (WHOLE, *SPLITS)})
+    levels = sorted({str(name.parent) for name in found})
+    if len(levels) > 1:
+        raise BadInput(f"{path}: several sets of views ({', '.join(levels)}); pack one of them")
+    return _chosen([str(name) for name in found])
+
+
+def _chosen(found: list[str]) -> list[str]:
+    by_name = {PurePosixPath(name).name: name for name in found}
+    return [by_name[WHOLE]] if WHOLE in by_name else [by_name[name] for name in SPLITS if name in by_name]
 
 
 def read_transforms(path: Path) -> Iterator[View]:
-    """Views of a folder (all its splits), or of one camera file; frames without their image are skipped.
+    """Views of a folder or archive (all its splits), or of one camera file; frames without their image are skipped.
 
     Raises:
         MissingViews: no camera file.
         BadInput: a camera file that says something wrong, or an image without alpha.
-        DecodeError: a broken image.
+        DecodeError: a broken image or archive.
     """
-    files = find_transforms(path) if path.is_dir() else [path]
-    if not files or not all(file.is_file() for file in files):
-        raise MissingViews(f"{path}: no transforms.json and no {SPLITS[0]}")
+    if path.suffix == ".json" and not path.is_dir():
+        if not path.is_file():
+            raise MissingViews(f"{path}: no such file")
+        source: Folder | Archive = Folder(path.parent)
+        files = [path.name]
+    else:
+        files = find_transforms(path)
+        source = Folder(path) if path.is_dir() else Archive(path, _WANTED)
+    if not files:
+        raise MissingViews(f"{path}: no {WHOLE} and no {SPLITS[0]}")
     for file in files:
-        yield from _read_file(file)
+        yield from _read_file(source, file)
 
 
-def _read_file(file: Path) -> Iterator[View]:
-    folder = Folder(file.parent)
-    shared = parse_json(folder.read(file.name, MAX_JSON_BYTES), str(file))
+def _read_file(source: Folder | Archive, file: str) -> Iterator[View]:
+    place = f"{source.root}/{file}"
+    shared = parse_json(source.read(file, MAX_JSON_BYTES), place)
     frames = shared.get("frames")
     if not isinstance(frames, list):
-        raise BadInput(f"{file}: no list 'frames'")
+        raise BadInput(f"{place}: no list 'frames'")
     for index, frame in enumerate(frames):
-        where = f"{file}: frame {index}"
+        where = f"{place}: frame {index}"
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
             raise BadInput(f"{where}: no 'file_path'")
         where = f"{where} ({frame['file_path']})"
-        image_name = _image_name(folder, frame["file_path"])
+        camera = shared | frame
+        _check_lens(camera, where)
+        if camera.get("mask_path"):
+            raise BadInput(f"{where}: 'mask_path' is not read; put the mask into the image as alpha")
+        image_name = _image_name(source, PurePosixPath(file).parent, frame["file_path"])
         if image_name is None:
             log.warning("%s: skipped: no such image", where)
             continue
-        image = decode_rgba(folder.read(image_name, MAX_IMAGE_BYTES), where)
-        camera = {**shared, **frame}
-        name = str(PurePosixPath(image_name).with_suffix(""))
+        image = decode_rgba(source.read(image_name, MAX_IMAGE_BYTES), where)
         height, width = image.shape[:2]
-        yield View(name, image, _camera_to_world(camera, where), _intrinsics(camera, width, height, where))
+        name = str(PurePosixPath(image_name).relative_to(PurePosixPath(file).parent).with_suffix(""))
+        K = _intrinsics(frame, camera, width, height, where)
+        yield View(name, image, _camera_to_world(camera, where), K)
 
 
-def _image_name(folder: Folder, file_path: str) -> str | None:
+def _image_name(source: Folder | Archive, level: PurePosixPath, file_path: str) -> str | None:
     """`file_path` as it stands, or with the extension that Blender's exporters leave out."""
-    return next((name for name in (file_path, f"{file_path}.png") if folder.find(name)), None)
+    names = (str(level / file_path), f"{level / file_path}.png")
+    return next((name for name in names if source.find(name)), None)
 
 
-def _camera_to_world(camera: dict[str, Any], where: str) -> NDArray[np.float64]:
-    try:
-        matrix = np.asarray(camera["transform_matrix"], np.float64)
-    except KeyError as error:
-        raise BadInput(f"{where}: no 'transform_matrix'") from error
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadInput(f"{where}: 'transform_matrix' is not numeric: {error}") from error
-    if matrix.shape not in ((4, 4), (3, 4)):
-        raise BadInput(f"{where}: 'transform_matrix' has shape {list(matrix.shape)}, expected [4, 4]")
+def _check_lens(camera: _Camera, where: str) -> None:
+    model = camera.get("camera_model", _PINHOLES[0])
+    if model not in _PINHOLES:
+        raise BadInput(
+            f"{where}: camera_model {model!r}; only {', '.join(_PINHOLES)} are read: undistort first"
+        )
+    for key, value in camera.items():
+        if _OTHER_LENSES.fullmatch(key) and value:
+            raise BadInput(f"{where}: {key!r}: not a pinhole camera; undistort the images first")
+        if _DISTORTION.fullmatch(key) and number(value, where, key):
+            raise BadInput(f"{where}: the lens is distorted ({key} = {value}); undistort the images first")
+    params = camera.get("distortion_params") or []
+    if not isinstance(params, list) or any(number(value, where, "distortion_params") for value in params):
+        raise BadInput(f"{where}: the lens is distorted (distortion_params); undistort the images first")
+
+
+def _camera_to_world(camera: _Camera, where: str) -> NDArray[np.float64]:
+    if "transform_matrix" not in camera:
+        raise BadInput(f"{where}: no 'transform_matrix'")
+    matrix = camera["transform_matrix"]
     c2w = np.eye(4)
-    c2w[: matrix.shape[0]] = matrix
+    rows = 3 if isinstance(matrix, list) and len(matrix) == 3 else 4
+    c2w[:rows] = numbers(matrix, (rows, 4), where, "transform_matrix")
     return c2w @ _OPENGL_TO_OPENCV
 
 
-def _intrinsics(camera: dict[str, Any], width: int, height: int, where: str) -> NDArray[np.float64]:
-    if any(_number(camera, key, 0.0, where) for key in _DISTORTION):
-        raise BadInput(f"{where}: the lens is distorted (k1, k2, p1, ..); undistort the images first")
-    sx, sy = width / _number(camera, "w", width, where), height / _number(camera, "h", height, where)
-    if "fl_x" in camera:
-        fx = _number(camera, "fl_x", 0.0, where) * sx
-        fy = _number(camera, "fl_y", fx / sx, where) * sy
-    elif "camera_angle_x" in camera:
-        fx = width / 2 / np.tan(_angle(camera, "camera_angle_x", where) / 2)
-        fy = (
-            height / 2 / np.tan(_angle(camera, "camera_angle_y", where) / 2)
-            if "camera_angle_y" in camera
-            else fx
-        )
+def _intrinsics(frame: _Camera, camera: _Camera, width: int, height: int, where: str) -> NDArray[np.float64]:
+    """K from `camera`, the file's entries overlaid by the frame's; the frame's own kind of focal length counts."""
+    sx, sy = width / _pixels(camera, "w", width, where), height / _pixels(camera, "h", height, where)
+    given = next((level for level in (frame, camera) if not _FOCAL.isdisjoint(level)), None)
+    if given is None:
+        raise BadInput(f"{where}: no focal length: none of {', '.join(sorted(_FOCAL))}")
+    if "fl_x" in given or "fl_y" in given:  # one alone means square pixels of the w x h picture
+        fx = sx * number(camera.get("fl_x", camera.get("fl_y")), where, "fl_x")
+        fy = sy * number(camera.get("fl_y", camera.get("fl_x")), where, "fl_y")
     else:
-        raise BadInput(f"{where}: no focal length: neither 'fl_x' nor 'camera_angle_x'")
-    cx = _number(camera, "cx", width / 2 / sx, where) * sx
-    cy = _number(camera, "cy", height / 2 / sy, where) * sy
+        spans = {"camera_angle_x": width, "camera_angle_y": height}
+        focal = [
+            span / 2 / np.tan(_angle(camera, key, where) / 2) for key, span in spans.items() if key in camera
+        ]
+        fx, fy = focal[0], focal[-1]
+    cx = number(camera["cx"], where, "cx") * sx if "cx" in camera else width / 2
+    cy = number(camera["cy"], where, "cy") * sy if "cy" in camera else height / 2
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 
-def _number(camera: dict[str, Any], key: str, default: float, where: str) -> float:
-    value = camera.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise BadInput(f"{where}: {key!r} is {value!r}, expected a finite number")
-    if key in ("w", "h") and value <= 0:
+def _pixels(camera: _Camera, key: str, default: int, where: str) -> float:
+    value = number(camera.get(key, default), where, key)
+    if value <= 0:
         raise BadInput(f"{where}: {key!r} is {value}, expected pixels > 0")
-    return float(value)
+    return value
 
 
-def _angle(camera: dict[str, Any], key: str, where: str) -> float:
-    value = _number(camera, key, 0.0, where)
+def _angle(camera: _Camera, key: str, where: str) -> float:
+    value = number(camera[key], where, key)
     if not 0 < value < np.pi:
         raise BadInput(f"{where}: {key!r} is {value}, expected radians in (0, pi)")
     return value
