@@ -1,0 +1,74 @@
+import io
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from atlas import sample
+from atlas.errors import DatasetError
+from pipeline.fragments import build
+
+ROW: dict[str, Any] = {
+    "uid": "a", "caption": "a caption", "size": 8, "n_padded": 5, "n_gaussians": 61, "atlas_sha256": "",
+}  # fmt: skip
+
+
+def npy(array: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+ARRAY = np.random.default_rng(0).random((8, 8, 16)).astype(np.float32)
+
+
+def data(**changed: bytes) -> memoryview:
+    members = {"a.atlas.npy": npy(ARRAY), "a.json": b"{}", "a.txt": b"a caption"}
+    members |= {f"a.{name.replace('_', '.')}": value for name, value in changed.items()}
+    return memoryview(bytearray(build(members)))
+
+
+def test_a_sample_shares_memory_with_its_bytes() -> None:
+    stretch = data()
+    found = sample.parse(stretch, "a", 8, ROW, hashes=False)
+    assert found.caption == "a caption"
+    assert (found.array == ARRAY).all()
+    assert np.shares_memory(found.array, np.frombuffer(stretch, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("make", "fault"),
+    [
+        (lambda: data(txt=b"another"), "a.txt is 'another', metadata.parquet says 'a caption'"),
+        (lambda: data(txt=b""), "a.txt is ''"),
+        (lambda: data(txt=b"\xff"), "a.txt is damaged"),
+        (lambda: data(png=b"x"), "holds a.atlas.npy, a.json, a.png, a.txt, expected"),
+        (lambda: data()[:512], "'a.atlas.npy' goes beyond the sample's end"),
+        (lambda: data()[512:], "no tar header|damaged tar header"),
+        (lambda: memoryview(bytearray(1024)), "no tar header"),
+        (lambda: data(atlas_npy=npy(ARRAY[:4])), r"shape \(4, 8, 16\), expected \(8, 8, 16\)"),
+        (lambda: data(atlas_npy=npy(ARRAY.astype(np.float64))), "dtype '<f8'"),
+        (lambda: data(atlas_npy=npy(np.asfortranarray(ARRAY))), "Fortran order True"),
+        (lambda: data(atlas_npy=npy(ARRAY)[:-4]), "4092 bytes of array"),
+        (lambda: data(atlas_npy=b"not numpy at all"), "not a .npy file"),
+        (lambda: data(atlas_npy=npy(ARRAY).replace(b"descr", b"dascr")), "damaged .npy header"),
+    ],
+)
+def test_what_else_lies_there_is_named(make: Callable[[], memoryview], fault: str) -> None:
+    with pytest.raises(DatasetError, match=fault):
+        sample.parse(make(), "a", 8, ROW, hashes=False)
+
+
+def test_a_folder_in_a_tar_is_refused() -> None:
+    info = tarfile.TarInfo("a.atlas.npy")
+    info.type = tarfile.DIRTYPE
+    with pytest.raises(DatasetError, match="not the plain file"):
+        sample.parse(memoryview(bytearray(info.tobuf())), "a", 8, ROW, hashes=False)
+
+
+@pytest.mark.parametrize("length", [1, 60, 99, 100, 101, 140])
+def test_headers_are_as_long_as_the_pipelines(length: int) -> None:
+    name = "n" * length
+    assert len(build({name: b""})) == sample.header_nbytes(length)
