@@ -1,0 +1,171 @@
+"""Malformed inputs by the thousand: an error with a name, never another exception, never a hang."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shutil
+import tarfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pipeline_runs import planned, publish_all, write_views
+
+from fitter import load_views
+from fitter.errors import FitError
+from manifests.errors import ManifestError
+from pipeline import fragments, layout, pack, records
+from pipeline.errors import PipelineError
+from pipeline.manifest import read_manifest
+from pipeline.storage import LocalStorage, StoreConfig
+
+FUZZ = settings(
+    max_examples=300, deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def damaged(data: bytes, seed: int) -> bytes:
+    """Cut off, doubled, bits flipped, a slice removed, or a slice overwritten."""
+    draw = random.Random(seed)
+    start, stop = sorted(draw.randrange(len(data) + 1) for _ in range(2))
+    kind = draw.randrange(5)
+    if kind == 0:
+        return data[:start]
+    if kind == 1:
+        return data + data[start:stop]
+    if kind == 2:
+        flipped = bytearray(data)
+        for _ in range(draw.randrange(1, 6)):
+            flipped[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        return bytes(flipped)
+    if kind == 3:
+        return data[:start] + data[stop:]
+    return data[:start] + draw.randbytes(stop - start) + data[stop:]
+
+
+SEEDS = st.integers(0, 2**32)
+KEYS = st.sampled_from(
+    ["uid", "views", "format", "category", "license", "caption", "caption_source", "source_id", "extra"]
+)
+
+
+@FUZZ
+@given(rows=st.lists(st.dictionaries(KEYS, JSON | st.just("ok"), max_size=9) | JSON, max_size=4))
+def test_manifests_of_any_json(tmp_path: Path, rows: list[Any]) -> None:
+    path = tmp_path / "objects.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with suppress(ManifestError, PipelineError):
+        read_manifest(str(path), 2, StoreConfig())
+
+
+@FUZZ
+@given(seed=SEEDS, parquet=st.booleans())
+def test_damaged_manifests(tmp_path: Path, seed: int, parquet: bool) -> None:
+    storage = LocalStorage(tmp_path / "out")
+    if parquet:
+        planned(storage, ["a", "b", "c"], shard_size=2)
+        data, name = storage.get(layout.MANIFEST), "objects.parquet"
+    else:
+        data, name = b'{"uid": "a", "views": "v"}\n{"uid": "b", "views": "w", "caption": "c"}\n', "o.jsonl"
+    path = tmp_path / name
+    path.write_bytes(damaged(data, seed))
+    with suppress(ManifestError, PipelineError):
+        read_manifest(str(path), 2, StoreConfig())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStorage, bytes, bytes]:
+    """A store with a committed shard, a fragment and the commit record."""
+    storage = LocalStorage(tmp_path_factory.mktemp("made"))
+    run = planned(storage, ["a", "b"])
+    publish_all(storage, run, layout.SPLATS, quarantined={"b"})
+    fragment = storage.get(layout.fragment(layout.SPLATS, 0, "a"))
+    pack.pack(storage, run, layout.SPLATS, 0, None)
+    return storage, fragment, storage.get(layout.commit(layout.SPLATS, 0))
+
+
+@FUZZ
+@given(seed=SEEDS)
+def test_damaged_fragments(made: tuple[LocalStorage, bytes, bytes], seed: int) -> None:
+    _, fragment, _ = made
+    data = damaged(fragment, seed)
+    try:
+        record = records.parse(layout.SPLATS, 0, "a", data)
+    except PipelineError:
+        return
+    # only what the canonical form leaves open: the members' own bytes
+    assert fragments.build(record.members) == data
+
+
+@FUZZ
+@given(
+    members=st.dictionaries(st.text("./ab\0é", min_size=1, max_size=6), st.binary(max_size=40), max_size=3)
+)
+def test_tars_of_any_members(members: dict[str, bytes]) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    with suppress(PipelineError):
+        assert all("/" not in member.name for member in fragments.index(sink.getvalue()))
+    with suppress(PipelineError):
+        records.parse(layout.SPLATS, 0, "a", sink.getvalue())
+
+
+@FUZZ
+@given(
+    seed=SEEDS,
+    replace=st.none() | st.tuples(st.sampled_from(["files", "objects", "stage", "quarantined"]), JSON),
+)
+def test_damaged_commit_records(
+    made: tuple[LocalStorage, bytes, bytes], seed: int, replace: tuple[str, Any] | None
+) -> None:
+    _, _, commit = made
+    data = damaged(commit, seed)
+    if replace is not None:
+        data = json.dumps({**json.loads(commit), replace[0]: replace[1]}).encode()
+
+    class One(LocalStorage):
+        def get(self, key: str) -> bytes:
+            return data
+
+    with suppress(PipelineError):
+        pack.read_commit(One("nowhere"), layout.SPLATS, 0)
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_views(tmp_path_factory.mktemp("views") / "ball", count=4, size=16)
+
+
+@settings(FUZZ, max_examples=150)
+@given(seed=SEEDS, replace=st.none() | JSON)
+def test_damaged_view_folders(views: Path, tmp_path: Path, seed: int, replace: Any) -> None:
+    """Any file of a folder of views damaged, or any value of its camera replaced."""
+    draw = random.Random(seed)
+    folder = tmp_path / "ball"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(views, folder)
+    path = draw.choice(sorted(p for p in folder.rglob("*") if p.is_file()))
+    if replace is not None and path.suffix == ".json":
+        camera = json.loads(path.read_text())
+        camera[draw.choice(sorted(camera))] = replace
+        path.write_text(json.dumps(camera))
+    else:
+        path.write_bytes(damaged(path.read_bytes(), seed))
+    with suppress(FitError):
+        load_views(folder, "auto", size=16, min_views=3)
