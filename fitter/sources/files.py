@@ -148,7 +148,7 @@ def list_tar(path: Path, limit: int = MAX_ARCHIVE_BYTES) -> list[str]:
 
 def _each(archive: tarfile.TarFile, limit: int, path: Path) -> Iterator[tarfile.TarInfo]:
     for member in archive:
-        if archive.offset > limit:  # where the next is said to lie: tarfile would read on to there, end or not
+        if archive.offset > limit:  # where the next is said to lie: tarfile reads on, end of file or not
             raise BadInput(f"{path}: member {member.name!r} claims more than the limit of {limit} bytes")
         yield member
 
