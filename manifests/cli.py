@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="JSONL", help="the manifest to write")
+    parser.add_argument("--force", action="store_true", help="replace a manifest that is there already")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--index", type=Path, nargs="+", metavar="JSON", help="gobjaverse_280k*.json")
     source.add_argument("--folder", type=Path, metavar="DIR", help="one folder or .tar of views per object")
@@ -83,11 +84,31 @@ def run(args: argparse.Namespace, probe: Probe | None = None) -> int:
     return 1
 
 
+# Flags that only one of the two sources knows.
+_OF_INDEX = (
+    "--views",
+    "--objaverse-map",
+    "--category-file",
+    "--categories",
+    "--all-categories",
+    "--drop-uncaptioned",
+)
+_OF_FOLDER = ("--caption-source", "--category")
+
+
 def _build(args: argparse.Namespace, _: Probe | None) -> int:
+    source, foreign = ("--index", _OF_FOLDER) if args.index else ("--folder", _OF_INDEX)
+    useless = [flag for flag in foreign if getattr(args, flag.removeprefix("--").replace("-", "_"))]
+    if useless:
+        print(f"error: {', '.join(useless)}: of no use with {source}", file=sys.stderr)
+        return 2
+    if args.index and not args.views:
+        print("error: --index needs --views, where the renders lie", file=sys.stderr)
+        return 2
+    if args.out.exists() and not args.force:
+        print(f"error: {args.out} is there already; give --force to replace it", file=sys.stderr)
+        return 1
     if args.index:
-        if not args.views:
-            print("error: --index needs --views, where the renders lie", file=sys.stderr)
-            return 2
         built = gobjaverse.build(
             args.index,
             args.views,

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from manifests.errors import ManifestError
-from manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row
+from manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row, is_address
 
 _INDEX = re.compile(r"[0-9]+/[0-9]+")
 
@@ -34,23 +34,39 @@ def read_captions(path: Path) -> dict[str, str]:
     """Captions by key, from JSON {key: caption} or from a CSV without header, key,caption.
 
     Raises:
-        ManifestError: the file cannot be read or has another form.
+        ManifestError: the file cannot be read or has another form, or a key is empty or has two captions.
     """
-    if path.suffix != ".csv":
-        return _mapping(path, "captions")
+    if path.suffix.lower() != ".csv":
+        captions = _mapping(path, "captions")
+        if "" in captions:
+            raise ManifestError(f"{path}: a caption without a key")
+        return captions
+    captions, faults = {}, []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            for row in reader:
+                fault = _caption_fault(row, captions)
+                if fault:
+                    faults.append(f"{path}:{reader.line_num}: {fault}")
+                elif row:
+                    captions[row[0]] = row[1]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path}: cannot be read as CSV: {error}") from error
-    faults = [
-        f"{path}:{number}: expected uid,caption, got {len(row)} columns; quote captions with commas"
-        for number, row in enumerate(rows, start=1)
-        if row and len(row) != 2
-    ]
     if faults:
         raise ManifestError(faults)
-    return {row[0]: row[1] for row in rows if row}
+    return captions
+
+
+def _caption_fault(row: list[str], known: Mapping[str, str]) -> str:
+    """What is wrong with a row of a CSV of captions; "" where nothing is."""
+    if row and len(row) != 2:
+        return f"expected uid,caption, got {len(row)} columns; quote captions with commas"
+    if row and not row[0].strip():
+        return "a caption without a key"
+    if row and known.get(row[0], row[1]) != row[1]:
+        return f"another caption of {row[0]!r}; remove one"
+    return ""
 
 
 def build(
@@ -92,6 +108,8 @@ def build(
     faults = [f"views {views!r}: unknown {{{name}}}" for name in _unknown_names(views)]
     if not any(name in views for name in ("{index}", "{inst}")):
         faults.append(f"views {views!r}: needs {{index}} or {{inst}}, or all objects have the same renders")
+    if not is_address(views):
+        faults.append(f"views {views!r}: only paths and s3://bucket/key can be read")
     if faults:
         raise ManifestError(faults)
 
@@ -175,6 +193,8 @@ def _read_labels(path: Path) -> dict[str, str]:
             name, label = entry["object_index"], entry["label"]
         except (TypeError, KeyError) as error:
             raise ManifestError(f"{path}: entry {number} has no object_index and label: {entry!r}") from error
+        if not isinstance(name, str):
+            raise ManifestError(f"{path}: entry {number}: object_index is {name!r}, expected a file name")
         if label not in CATEGORIES:
             raise ManifestError(f"{path}: entry {number}: unknown label {label!r}")
         labels[PurePosixPath(name).stem] = label
@@ -189,8 +209,15 @@ def _mapping(path: Path, what: str) -> dict[str, str]:
 
 
 def _load(path: Path) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+            raise ManifestError(f"{path}: the key {key!r} twice in one object; remove one")
+        return entries
+
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=unique)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from manifests.errors import ManifestError
-from manifests.files import write_whole
+from manifests.files import locked, write_whole
 from manifests.schema import FIELDS, Row, faults_of, row_from
 
 
@@ -124,8 +124,14 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 
 
 def append(path: Path, row: Row) -> None:
-    """Adds a row to a manifest, which need not exist yet; raises what `extended` raises."""
-    write(path, extended(path, row))
+    """Adds a row to a manifest, which need not exist yet; several processes may, at once.
+
+    Raises:
+        ManifestError: what `extended` raises.
+        OSError: the place cannot be written.
+    """
+    with locked(path):
+        write(path, extended(path, row))
 
 
 def extended(path: Path, row: Row) -> list[Row]:

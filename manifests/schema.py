@@ -29,6 +29,7 @@ FORMATS = ("auto", "gobjaverse", "transforms", SPLATS, SPLATS_BGR)
 MAX_UID = 128  # characters: a uid becomes part of file names
 
 _UID = re.compile(r"[A-Za-z0-9_-]+")
+_S3 = re.compile(r"s3://[^/]+/.+", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Row:
     Attributes:
         uid: unique name, of A-Z a-z 0-9 _ - only, since it becomes a file name and a WebDataset key.
         views: where its renders lie: a path, in the authoring form relative to the manifest's folder, or
-            an s3:// URL.
+            s3://bucket/key.
         format: "gobjaverse", "transforms", or "auto" to tell by what is there; "splats" for 3D Gaussians that need
             no fit, "splats-bgr" where their red and blue are exchanged.
         category: one of `CATEGORIES`, or "" for objects that GObjaverse doesn't know.
@@ -104,7 +105,9 @@ def faults_of(row: Row) -> list[str]:
     if len(row.uid) > MAX_UID:
         faults.append(f"uid {row.uid[:20]!r}..: {len(row.uid)} characters, at most {MAX_UID}")
     if not row.views:
-        faults.append("'views' is empty; give the path or URL of the object's renders")
+        faults.append("'views' is empty; give the path or s3:// address of the object's renders")
+    if not is_address(row.views):
+        faults.append(f"views {row.views[:200]!r}: only paths and s3://bucket/key can be read")
     if row.format not in FORMATS:
         faults.append(f"unknown format {row.format!r}; one of {', '.join(FORMATS)}")
     if row.category not in (*CATEGORIES, ""):
@@ -114,6 +117,11 @@ def faults_of(row: Row) -> list[str]:
         if not value.isprintable() and (name != "caption" or _unprintable(value)):
             faults.append(f"{name!r} holds characters that are not text: {value[:80]!r}")
     return faults
+
+
+def is_address(views: str) -> bool:
+    """Whether `views` is a path, or s3://bucket/key; other URLs are not read."""
+    return "://" not in views or _S3.fullmatch(views) is not None
 
 
 def _unprintable(caption: str) -> bool:

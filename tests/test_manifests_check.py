@@ -27,10 +27,12 @@ def test_faults_of_all_kinds_in_the_order_of_lines(tmp_path: Path) -> None:
         '{"uid": "a", "views": "v", "caption": "c"}\n'
         "nonsense\n"
         '{"uid": "b", "views": "v"}\n'
+        '{"uid": "c", "views": "gs://bucket/c", "caption": "c"}\n'
     )
     found = [fault.removeprefix(f"{path}:") for fault in check(path)]
-    assert [fault.split(":")[0] for fault in found] == ["1", "2", "3", "4"]
-    for fault, word in zip(found, ("no caption", "duplicate uid", "invalid JSON", "no caption"), strict=True):
+    assert [fault.split(":")[0] for fault in found] == ["1", "2", "3", "4", "5"]
+    words = ("no caption", "duplicate uid", "invalid JSON", "no caption", "only paths and s3://")
+    for fault, word in zip(found, words, strict=True):
         assert word in fault
 
 

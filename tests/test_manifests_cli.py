@@ -41,8 +41,43 @@ def test_build_from_index_says_what_it_left_out(tmp_path: Path, capsys: pytest.C
     assert call("build", manifest, "--index", *indices, "--views", "/data/{index}") == 0
     assert "left out: 1 (category Poor-quality)" in capsys.readouterr().out
     assert [row.uid for row in jsonl.read(manifest)] == ["1_1"]
-    assert call("build", manifest, "--index", *indices, "--views", "/data/{index}", "--all-categories") == 0
+    everything = ["--index", *indices, "--views", "/data/{index}", "--all-categories"]
+    assert call("build", manifest, *everything, "--force") == 0
     assert len(jsonl.read(manifest)) == 2
+
+
+def test_build_replaces_a_manifest_only_by_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("written by hand\n")
+    assert call("build", manifest, "--folder", tmp_path / "data") == 1
+    assert "m.jsonl is there already; give --force" in capsys.readouterr().err
+    assert manifest.read_text() == "written by hand\n"
+    assert call("build", manifest, "--folder", tmp_path / "data", "--force") == 0
+    assert [row.uid for row in jsonl.read(manifest)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("source", "flags"),
+    [
+        ("--folder", ["--views", "/data/{index}"]),
+        ("--folder", ["--objaverse-map", "map.json"]),
+        ("--folder", ["--category-file", "c.json"]),
+        ("--folder", ["--categories", "Food"]),
+        ("--folder", ["--all-categories"]),
+        ("--folder", ["--drop-uncaptioned"]),
+        ("--index", ["--views", "/data/{index}", "--category", "Food"]),
+        ("--index", ["--views", "/data/{index}", "--caption-source", "me"]),
+    ],
+)
+def test_flags_of_the_other_source_are_wrong_usage(
+    source: str, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    assert call("build", tmp_path / "m.jsonl", source, tmp_path / "data", *flags) == 2
+    flag = [flag for flag in flags if flag.startswith("--")][-1]
+    assert f"error: {flag}: of no use with {source}" in capsys.readouterr().err
+    assert not (tmp_path / "m.jsonl").exists()
 
 
 def test_check_reports_on_stdout_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,6 +86,7 @@ def test_captions_from_csv_come_by_objaverse_uid_and_the_first_file_wins(
     [
         ({"views": "/data"}, "all objects have the same renders"),
         ({"views": "/data/{index}/{uid}"}, r"unknown \{uid\}"),
+        ({"views": "https://host/{index}.tar"}, "only paths and s3://"),
         ({"categories": ["Vehicles"]}, "unknown categories Vehicles"),
         ({"category_file": None}, "categories cannot be told"),
         ({"objaverse_map": None}, "keyed by Objaverse uid"),
@@ -108,7 +109,11 @@ def test_faults_of_the_request(files: dict[str, Any], change: dict[str, Any], me
         ("index_files", "[", "invalid JSON"),
         ("category_file", '[{"object_index": "aa.glb"}]', "entry 0 has no object_index and label"),
         ("category_file", '[{"object_index": "aa.glb", "label": "Cars"}]', "unknown label 'Cars'"),
+        ("category_file", '[{"object_index": 5, "label": "Food"}]', "object_index is 5"),
+        ("category_file", '[{"object_index": "aa.glb", "label": ["Food"]}]', "unknown label"),
         ("category_file", "{}", "expected a list"),
+        ("caption_files", '{"1/2": "a", "1/2": "b"}', "the key '1/2' twice"),
+        ("caption_files", '{"": "a"}', "a caption without a key"),
         ("objaverse_map", '{"1/2": null}', "all text"),
         ("caption_files", '["x"]', "expected a JSON object of captions"),
     ],
@@ -126,6 +131,23 @@ def test_unquoted_commas_in_a_csv_are_faults_with_lines(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("a,fine\nb,not, fine\n")
     with pytest.raises(ManifestError, match=r"c\.csv:2: expected uid,caption, got 3"):
         read_captions(tmp_path / "c.csv")
+
+
+@pytest.mark.parametrize("name", ["c.csv", "C.CSV"])
+def test_a_byte_order_mark_is_no_part_of_a_key(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b'\xef\xbb\xbfa,"one, two"\n\nb,three\na,"one, two"\n')
+    assert read_captions(tmp_path / name) == {"a": "one, two", "b": "three"}
+
+
+def test_second_captions_and_empty_keys_are_faults_with_lines(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text('a,"over\ntwo lines"\na,other\n," "\n"",x\n')
+    with pytest.raises(ManifestError) as caught:
+        read_captions(tmp_path / "c.csv")
+    assert [fault.partition(".csv:")[2] for fault in caught.value.faults] == [
+        "3: another caption of 'a'; remove one",
+        "4: a caption without a key",
+        "5: a caption without a key",
+    ]
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="shared sample data is absent")

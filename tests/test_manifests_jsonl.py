@@ -1,5 +1,7 @@
 """JSON Lines: what is read is what was written, and faults carry their lines."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from manifests import jsonl
 from manifests.errors import ManifestError
 from manifests.schema import CATEGORIES, Row, faults_of
 
+ROOT = Path(__file__).resolve().parents[1]
 ROWS = st.builds(
     Row,
     uid=st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True),
@@ -104,6 +107,28 @@ def test_append_starts_a_manifest_and_refuses_a_second_row_of_one_uid(tmp_path: 
         with pytest.raises(ManifestError):
             jsonl.append(path, row)
     assert path.read_bytes() == before
+
+
+APPEND = """
+import sys
+from pathlib import Path
+from manifests import jsonl
+from manifests.schema import Row
+sys.stdin.read(1)
+for k in range(8):
+    jsonl.append(Path(sys.argv[1]), Row(uid=f"{sys.argv[2]}_{k}", views="v"))
+"""
+
+
+def test_rows_that_processes_append_at_once_are_all_there(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "m.jsonl"
+    command = [sys.executable, "-c", APPEND, str(path)]
+    processes = [subprocess.Popen([*command, str(i)], stdin=subprocess.PIPE, cwd=ROOT) for i in range(4)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()  # all have been started: go
+    assert [process.wait(timeout=120) for process in processes] == [0] * 4
+    assert {row.uid for row in jsonl.read(path)} == {f"{i}_{k}" for i in range(4) for k in range(8)}
 
 
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

@@ -91,3 +91,26 @@ def test_no_accepted_uid_can_leave_its_folder_or_split_a_key(uid: str) -> None:
     if not faults_of(dataclasses.replace(GOOD, uid=uid)):
         assert uid
         assert not set(uid) & set("/\\.: \n")
+
+
+@pytest.mark.parametrize("views", ["o", "/abs/o.tar", "../o", "a:b", "s3://bucket/key", "s3://b/a/c.tar"])
+def test_paths_and_s3_are_views(views: str) -> None:
+    assert faults_of(Row("a", views)) == []
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        "https://host/o.tar",
+        "gs://bucket/o",
+        "file:///o",
+        "s3://",
+        "s3://bucket",
+        "s3://bucket/",
+        "s3:///key",
+        "S3://b/k",
+    ],
+)
+def test_other_urls_are_faults(views: str) -> None:
+    (fault,) = faults_of(Row("a", views))
+    assert fault == f"views {views!r}: only paths and s3://bucket/key can be read"
