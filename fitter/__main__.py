@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from atlas.errors import AtlasError
 from atlas.ply import write_ply
 from fitter.comparison import comparison
-from fitter.config import ConfigError, FitConfig, load_profile
+from fitter.config import ConfigError, load_fit_config
 from fitter.errors import FitError
 from fitter.fit import fit_object
 from fitter.lpips import LpipsUnavailable
@@ -30,24 +30,36 @@ def _parser() -> argparse.ArgumentParser:
         "--profile", default="cpu", help="cpu, test, paper, fast, or a TOML file (default: cpu)"
     )
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of the views (default: auto)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_seed, default=0, help="of everything random (default: 0)")
     parser.add_argument(
-        "--picture", type=Path, metavar="FILE.png", help="also write held-out views above their renders"
-    )
+        "--picture", type=Path, metavar="FILE.png",
+        help="also write held-out views, or where none are held out training views, above their renders",
+    )  # fmt: skip
     parser.add_argument("--ply", type=Path, metavar="FILE", help="also write a PLY that 3DGS viewers open")
+    parser.add_argument("--json", action="store_true", help="print all that was measured as one JSON object")
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
+    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 done, 1 the object or the machine is at fault (one line on stderr), 2 usage."""
-    options = _parser().parse_args(arguments)
-    # torch's own threads cost more than they bring at this size
-    torch.set_num_threads(1)
-    set_threads(os.cpu_count() or 1)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for path in (options.out, options.ply, options.picture):
+        # before a minute of work, not after it
+        if path and (path.is_dir() or not path.parent.is_dir()):
+            parser.error(f"{path} cannot be written: it is a folder, or its folder is not there")
     try:
-        config = FitConfig.from_dict(load_profile(options.profile).get("fit", {}))
-        if not options.out.parent.is_dir():
-            raise FileNotFoundError(f"{options.out.parent} is no folder; make it first")
+        config = load_fit_config(options.profile)
+    except ConfigError as fault:
+        parser.error(str(fault))
+    set_threads(_cores())
+    try:
         views = load_views(
             options.views,
             options.format,
@@ -70,16 +82,24 @@ def main(arguments: list[str] | None = None) -> int:
         if options.ply:
             options.ply.write_bytes(write_ply(fit.gaussians))
     except (FitError, AtlasError, ConfigError, LpipsUnavailable, BackendUnavailable, OSError) as fault:
-        sys.stderr.write(f"error: {options.views}: {fault}\n")
+        sys.stderr.write(f"error: {fault}\n")
         return 1
     s = fit.stats
+    if options.json:
+        sys.stdout.write(json.dumps(s) + "\n")
+        return 0
     seconds = sum(float(s[f"seconds_{phase}"]) for phase in ("init", "fit", "metrics"))
+    on = "held-out" if s["metrics_on"] == "heldout" else "training"
     sys.stdout.write(
         f"{options.out}: {s['n_gaussians']} Gaussians, PSNR {s['psnr']:.2f} dB, SSIM {s['ssim']:.4f} "
-        f"on {s['n_heldout'] or s['n_views']} {s['metrics_on']} views (white), {seconds:.1f} s, "
-        f"peak {s['peak_mb']:.0f} MB\n"
+        f"on {s['n_heldout'] or s['n_views']} {on} views (white), {seconds:.1f} s, peak {s['peak_mb']:.0f} MB\n"
     )
     return 0
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ HEADS = ("opacity", "covariance", "color")
 class Decoded:
     """The Gaussians that exist, and where each came from; a float32 tensor each, G of them.
 
-    `quats` are of any length: the rasteriser normalises, and `baked` does at the end.
+    `quats` are of any length: the rasteriser normalises, and `bake` does at the end.
     """
 
     means: Tensor  # [G, 3]

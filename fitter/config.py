@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ RANKINGS = ("gaussian+anchor", "gaussian", "opacity", "random", "none")
 LPIPS_NETS = ("none", "vgg", "alex", "squeeze")
 BACKGROUNDS = ("random", "white", "black")
 BACKENDS = ("auto", "gsplat", "cpu", "reference")
+TABLES = ("fit", "atlas", "run", "ray", "policy", "store")
+"""Of a profile."""
 
 
 class ConfigError(ValueError):
@@ -27,8 +30,18 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _at_least(name: str, value: float, low: float) -> None:
-    if not value >= low:
+    if not low <= value < math.inf:
         raise ConfigError(f"{name} is {value!r}, expected at least {low}")
+
+
+def _whole(name: str, value: Any, low: int) -> None:
+    if type(value) is not int or value < low:
+        raise ConfigError(f"{name} is {value!r}, expected a whole number of at least {low}")
+
+
+def _fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name} is {value!r}, expected a fraction between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -41,12 +54,16 @@ class LossConfig:
     volume: float = 0.01
     lpips_net: str = "vgg"
     lpips_weights: str = ""
-    """State dict of the backbone's `features`; a file that must exist unless `lpips_net` is "none"."""
+    """Absolute path of the backbone's state dict; must exist, on every node, unless `lpips_net` is "none"."""
 
     def __post_init__(self) -> None:
         _choice("loss.lpips_net", self.lpips_net, LPIPS_NETS)
         for name in ("l1", "ssim", "lpips", "volume"):
             _at_least(f"loss.{name}", getattr(self, name), 0)
+        if self.lpips_weights and not Path(self.lpips_weights).is_absolute():
+            raise ConfigError(
+                f"loss.lpips_weights is {self.lpips_weights!r}, expected an absolute path: workers run elsewhere"
+            )
 
 
 @dataclass(frozen=True)
@@ -69,7 +86,7 @@ class RateConfig:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             pair = tuple(float(x) for x in getattr(self, f.name))
-            if len(pair) != 2 or min(pair) < 0:
+            if len(pair) != 2 or not all(0 <= x < math.inf for x in pair):
                 raise ConfigError(f"rates.{f.name} is {getattr(self, f.name)!r}, expected two numbers >= 0")
             object.__setattr__(self, f.name, pair)
 
@@ -90,10 +107,19 @@ class GrowthConfig:
     """Sides of the three growth grids, in voxels, coarse to fine."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cells", tuple(int(c) for c in self.cells))
-        _at_least("growth.adjust_every", self.adjust_every, 1)
+        object.__setattr__(self, "cells", tuple(self.cells))
+        _whole("growth.adjust_every", self.adjust_every, 1)
         _at_least("growth.voxel", self.voxel, 1e-9)
-        if not self.cells or min(self.cells) < 1:
+        for name in ("gradient_threshold", "success", "min_opacity"):
+            _at_least(f"growth.{name}", getattr(self, name), 0)
+        for name in ("statistics_from", "adjust_from", "adjust_until"):
+            _fraction(f"growth.{name}", getattr(self, name))
+        if not self.statistics_from <= self.adjust_from <= self.adjust_until:
+            raise ConfigError(
+                "growth: statistics_from <= adjust_from <= adjust_until is expected, got "
+                f"{self.statistics_from!r}, {self.adjust_from!r}, {self.adjust_until!r}"
+            )
+        if not self.cells or any(type(c) is not int or c < 1 for c in self.cells):
             raise ConfigError(
                 f"growth.cells is {self.cells!r}, expected whole numbers >= 1: no cell has size 0"
             )
@@ -110,7 +136,8 @@ class FitConfig:
     k: int = 4
     """Offsets, so Gaussians, per anchor."""
     tau: int = 192 * 192
-    """The bound: never more Gaussians than this are alive."""
+    """The bound: at the start, after every adjust step and at the end no more Gaussians than this are alive and
+    have opacity > 0. Between two adjust steps a few more may gain opacity."""
     initial_anchors: int = 96 * 96
     init: str = "hull"
     feature_dim: int = 32
@@ -151,16 +178,16 @@ class FitConfig:
             "min_views",
             "min_gaussians",
         ):
-            _at_least(name, getattr(self, name), 1)
+            _whole(name, getattr(self, name), 1)
         for name in ("relocate_every", "start_size", "heldout_every"):
-            _at_least(name, getattr(self, name), 0)
+            _whole(name, getattr(self, name), 0)
+        _at_least("min_psnr", self.min_psnr, 0)
         if self.heldout_every == 1:
             raise ConfigError("heldout_every is 1, which leaves nothing to train on; use 0 or at least 2")
         if not 0 < self.max_alpha < 1:
             raise ConfigError(f"max_alpha is {self.max_alpha!r}, expected between 0 and 1")
         for name in ("bake_at", "start_until"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected a fraction between 0 and 1")
+            _fraction(name, getattr(self, name))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FitConfig:
@@ -224,13 +251,29 @@ def profile_path(profile: str | Path) -> Path:
 
 
 def load_profile(profile: str | Path) -> dict[str, Any]:
-    """The tables of a profile: `fit`, and perhaps `atlas` and `run`, which other rooms read.
+    """The tables of a profile: `fit`, and perhaps others (`TABLES`), which other rooms read.
 
     Raises:
-        ConfigError: no such profile, or not TOML.
+        ConfigError: no such profile, not TOML, or a table that is none of `TABLES`.
     """
     path = profile_path(profile)
     try:
-        return tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
         raise ConfigError(f"{path}: not a TOML file: {fault}") from fault
+    for name, table in tables.items():
+        if name not in TABLES or not isinstance(table, dict):
+            raise ConfigError(f"{path}: no table [{name}]; a profile has {', '.join(TABLES)}")
+    return tables
+
+
+def load_fit_config(profile: str | Path) -> FitConfig:
+    """The [fit] table of a profile.
+
+    Raises:
+        ConfigError: as `load_profile` and `FitConfig.from_dict`, or there is no [fit].
+    """
+    tables = load_profile(profile)
+    if "fit" not in tables:
+        raise ConfigError(f"{profile_path(profile)}: no table [fit]")
+    return FitConfig.from_dict(tables["fit"])

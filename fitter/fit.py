@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,19 +13,21 @@ from torch import Tensor
 
 from atlas.gaussians import Gaussians, canonical_quats
 from fitter.anchors import Anchors, Decoded, make_anchors
-from fitter.config import FitConfig
-from fitter.errors import FitTimeout, LowPsnr, MissingViews, NanLoss, TooFewGaussians
+from fitter.config import ConfigError, FitConfig
+from fitter.errors import BadInput, FitTimeout, LowPsnr, MissingViews, NanLoss, TooFewGaussians
+from fitter.frame import frame_of
 from fitter.growth import Statistics, bounded, grow, observe, screen_gradient, survivors
 from fitter.initial import INITIAL, camera_extent, neighbour_distance
-from fitter.lpips import load_lpips
+from fitter.lpips import MIN_SIDE, load_lpips
+from fitter.memory import peak_mb, reset_peak
 from fitter.metrics import BACKGROUND, measure
 from fitter.optimizer import RowAdam
 from fitter.photometric import l1_ssim
 from fitter.plain import Plain, bake, halves, split_parents
-from fitter.rasterize import default_backend, rasterization
+from fitter.rasterize import MAX_ALPHA, device_and_backend, rasterization
 from fitter.rasterize.compiled import ALPHA_MIN
 from fitter.scene import Scene, make_scene
-from fitter.views import Views, split_heldout
+from fitter.views import Views, resize, split_heldout
 
 Progress = Callable[[int, int, float], None]
 
@@ -48,10 +49,9 @@ class _Training:
         self, views: Views, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None
     ) -> None:
         self.config, self.deadline, self.progress = config, deadline, progress
-        self.device = torch.device("cuda" if config.backend == "gsplat" else "cpu")
-        if config.backend == "auto" and torch.cuda.is_available():
-            self.device = torch.device("cuda")
-        self.backend = default_backend(self.device) if config.backend == "auto" else config.backend
+        self.device, self.backend = device_and_backend(config.backend)
+        if self.backend == "gsplat" and config.max_alpha != MAX_ALPHA:
+            raise ConfigError(f"max_alpha is {config.max_alpha!r} and gsplat has {MAX_ALPHA} compiled in")
         self.generator = torch.Generator().manual_seed(seed)
         self.lpips: Callable[[Tensor, Tensor], Tensor] | None = None
         self.lpips_sha256 = ""
@@ -61,6 +61,12 @@ class _Training:
             )
         self.full = make_scene(views, self.device)
         self.small = make_scene(views, self.device, config.start_size) if config.start_size else self.full
+        net, side = config.loss.lpips_net, min(self.small.height, self.small.width)
+        if side < MIN_SIDE[net]:
+            raise BadInput(
+                f"views of {self.small.width} x {self.small.height} pixels are too small for LPIPS with {net}, which "
+                f"needs {MIN_SIDE[net]}; render larger ones, raise size and start_size, or set lpips_net = 'none'"
+            )
         self._order: list[int] = []
         self.loss = math.nan
         self.gaussians_now = 0
@@ -114,8 +120,9 @@ class _Training:
         reference = scene.composited(index, background)
         l1, ssim = l1_ssim(image, reference)
         loss = weights.l1 * l1 + weights.ssim * (1 - ssim)
-        if weights.volume > 0 and len(decoded.scales):
-            loss = loss + weights.volume * decoded.scales.prod(1).mean()
+        drawn = (meta["radii"][0] > 0).all(-1)
+        if weights.volume > 0 and bool(drawn.any()):
+            loss = loss + weights.volume * decoded.scales[drawn].prod(1).mean()
         if self.lpips is not None and weights.lpips > 0:
             loss = loss + weights.lpips * self.lpips(image, reference)
         self.loss, self.gaussians_now = float(loss.detach()), len(decoded.means)
@@ -143,10 +150,12 @@ def _fit_anchors(training: _Training, anchors: Anchors, extent: float, last: int
         int(growth.adjust_from * config.steps),
         int(growth.adjust_until * config.steps),
     )
+    # the last ranking, too, needs to have seen every view since the last adjust step
+    observe_again = last - max(growth.adjust_every, len(training.full))
     for step, view in training.steps(0, last):
         decoded = anchors.decode()
         meta = training.backward(step, view, decoded)
-        if statistics_from <= step < adjust_until:
+        if statistics_from <= step < adjust_until or step >= observe_again:
             scene, index = training.scene(step), torch.tensor([view])
             with torch.no_grad():
                 opacities = anchors.opacities()
@@ -156,7 +165,8 @@ def _fit_anchors(training: _Training, anchors: Anchors, extent: float, last: int
             )  # fmt: skip
         del meta, decoded
         adam.step(step / config.steps)
-        if adjust_from <= step < adjust_until and (step + 1) % growth.adjust_every == 0:
+        due = (step + 1) % growth.adjust_every == 0 and step + 1 < last
+        if adjust_from <= step < adjust_until and due:
             anchors = _adjust(anchors, statistics, adam, training)
             statistics = Statistics.empty(anchors)
     return training.bounded(anchors, statistics)
@@ -238,6 +248,12 @@ def _finished(decoded: Decoded, tau: int) -> Gaussians:
     """Detached and canonical, without what no pixel can show; at most tau, the most opaque."""
     opacities = decoded.opacities.detach()
     scales = decoded.scales.detach()
+    for name in ("means", "scales", "quats", "opacities", "colors"):
+        finite = torch.isfinite(getattr(decoded, name)).reshape(len(opacities), -1).all(1)
+        if not finite.all():
+            raise NanLoss(
+                f"{name} of {int((~finite).sum())} of {len(finite)} Gaussians are not finite at the end"
+            )
     shown = (opacities >= float(ALPHA_MIN)) & (scales > 0).all(1)
     rows = shown.nonzero()[:, 0]
     if len(rows) > tau:
@@ -265,8 +281,7 @@ def fit_object(
     On the CPU the same views, configuration and seed give the same bytes, for any number of threads.
 
     Args:
-        views: at least `config.min_views` after duplicate poses are dropped; shrunk to `config.size` by the
-            caller or by `load_views`.
+        views: at least `config.min_views` that show something, in any unit of length; shrunk to `config.size`.
         config: see `FitConfig`.
         seed: of everything random.
         deadline: `time.monotonic()` after which `FitTimeout` is raised, checked at every step.
@@ -281,8 +296,23 @@ def fit_object(
     Raises:
         FitError: one of the subclasses in `fitter.errors`, each with its `reason`.
         BackendUnavailable, LpipsUnavailable: the machine lacks what the configuration asks for.
+        ConfigError: the configuration cannot be carried out with this backend or at this size.
     """
+    # what torch sums over several threads depends on their number; and at this size they cost more than they bring
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _fit_object(views, config, seed, deadline, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit_object(
+    views: Views, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None
+) -> Fit:
     started = time.perf_counter()
+    reset_peak()
+    views = resize(views, config.size)
     # a blank view says nothing about the object, and would carve its hull to nothing
     shown = np.flatnonzero(views.images[..., 3].any(axis=(1, 2)))
     if not len(shown):
@@ -293,6 +323,8 @@ def fit_object(
             f"{len(train)} distinct views that show something are left to train on, "
             f"at least {config.min_views} are needed"
         )
+    frame = frame_of(train)
+    train, heldout = frame.views(train), frame.views(heldout)
     training = _Training(train, config, seed, deadline, progress)
     extent = camera_extent(train)
     count = min(config.initial_anchors, config.tau if config.model == "plain" else -(-config.tau // config.k))
@@ -331,12 +363,13 @@ def fit_object(
         )
     fitted = time.perf_counter()
     scene = make_scene(heldout, training.device) if len(heldout) else training.full
-    metrics = measure(gaussians, scene, training.backend, training.lpips)
+    metrics = measure(gaussians, scene, training.backend, training.lpips, config.max_alpha)
     mean_psnr = float(np.mean(metrics.psnr))
     if mean_psnr < config.min_psnr:
         raise LowPsnr(
             f"mean PSNR on white is {mean_psnr:.2f} dB, the configuration asks for {config.min_psnr:.2f}"
         )
+    gaussians = frame.world(gaussians)
     low, high = gaussians.means.min(0), gaussians.means.max(0)
     has_lpips = training.lpips is not None
     stats: dict[str, float | int | str] = {
@@ -364,7 +397,7 @@ def fit_object(
         "seconds_init": initialised - started,
         "seconds_fit": fitted - initialised,
         "seconds_metrics": time.perf_counter() - fitted,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_mb(),
     }
     return Fit(gaussians, stats)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 from fitter.errors import BadInput, TooFewGaussians
@@ -11,9 +12,10 @@ from fitter.views import Views
 
 Points = NDArray[np.float64]
 
-_COARSE, _FINE = 48, 96
-_OPAQUE = 0.5
+_COARSE = 48
+_OPAQUE = 128
 _NEAR = 1e-3
+_ROUNDS = 40
 
 
 def camera_extent(views: Views) -> float:
@@ -43,16 +45,24 @@ def focus_box(views: Views) -> tuple[Points, Points]:
     return focus - half, focus + half
 
 
-def _grid(low: Points, high: Points, n: int) -> Points:
-    axes = [low[k] + (np.arange(n) + 0.5) / n * (high[k] - low[k]) for k in range(3)]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Pixels from each pixel of the mask to the nearest outside it, 0 outside; far where there is none."""
+    if mask.all():
+        return np.full(mask.shape, float(sum(mask.shape)))
+    return np.asarray(distance_transform_edt(mask), np.float64)
 
 
-def inside_hull(points: Points, views: Views) -> NDArray[np.bool_]:
+def inside_hull(points: Points, views: Views, reach: float = 0.0) -> NDArray[np.bool_]:
     """Which of the points [P, 3] lie inside the visual hull.
 
     A point outside a view's image, or behind its camera, is not judged by that view; one that fewer than two
     views judge (of two or more) is outside.
+
+    Args:
+        points: in the views' world.
+        views: with alpha; a silhouette is where it is at least half of 255, or of the view's own most (glass).
+        reach: if > 0, the radius of a ball about each point, which is outside only where the whole ball is: no thin
+            blade slips between the centres of a grid's cells. If < 0, it is inside only where the whole ball is.
     """
     height, width = views.height, views.width
     judges = np.zeros(len(points), np.intp)
@@ -60,48 +70,61 @@ def inside_hull(points: Points, views: Views) -> NDArray[np.bool_]:
     for alpha, viewmat, K in zip(views.images[..., 3], views.viewmats, views.Ks, strict=True):
         rows = np.flatnonzero(inside)
         camera = points[rows] @ viewmat[:3, :3].T + viewmat[:3, 3]
-        ahead = camera[:, 2] > _NEAR
-        z = np.where(ahead, camera[:, 2], 1.0)
+        ahead = camera[:, 2] > _NEAR + abs(reach)
+        z = np.where(ahead, camera[:, 2], 1.0 + abs(reach))
         x = K[0, 0] * camera[:, 0] / z + K[0, 2]
         y = K[1, 1] * camera[:, 1] / z + K[1, 2]
         judged = ahead & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        rows, x, y = rows[judged], x[judged].astype(np.intp), y[judged].astype(np.intp)
+        rows, x, y, z = rows[judged], x[judged].astype(np.intp), y[judged].astype(np.intp), z[judged]
         judges[rows] += 1
-        inside[rows[alpha[y, x] < 255 * _OPAQUE]] = False
+        shown = alpha >= min(_OPAQUE, max(1.0, 0.5 * float(alpha.max())))
+        # pixels to the silhouette's edge, negative within; a ball's picture, and a pixel for the rounding
+        to_edge = _distance(~shown) - _distance(shown) if reach else np.where(shown, -1.0, 1.0)
+        pixels = max(K[0, 0], K[1, 1]) * reach / (z - abs(reach)) + np.sign(reach)
+        inside[rows[to_edge[y, x] > pixels]] = False
     return inside & (judges >= min(2, len(views)))
 
 
 def hull_points(views: Views, count: int, rng: np.random.Generator) -> Points:
     """`count` random points [count, 3] just inside the surface of the visual hull.
 
-    The hull is carved on a coarse grid over `focus_box`, then on a fine one over what was found; the points are
-    jittered within cells that are inside and have a neighbour that is not.
+    Cells that the hull may reach are found on a coarse grid over `focus_box`, then among their eighths; points are
+    drawn in those that its surface may cross, and each is judged itself.
 
     Raises:
         TooFewGaussians: the hull is empty.
     """
     low, high = focus_box(views)
-    for n in (_COARSE, _FINE):
-        cell = (high - low) / n
-        occupied = inside_hull(_grid(low, high, n), views).reshape(n, n, n)
-        found = np.argwhere(occupied)
-        if not len(found):
-            raise TooFewGaussians(
-                f"the silhouettes of {len(views)} views have no point in common (box {low.round(3).tolist()} to "
-                f"{high.round(3).tolist()}): the alpha is empty or the poses are wrong; look at the images, or "
-                "fit with init = 'random'"
-            )
-        box = low, high
-        low, high = box[0] + (found.min(0) - 1) * cell, box[0] + (found.max(0) + 2) * cell
-    padded = np.pad(occupied, 1)
-    core = occupied.copy()
-    for axis in range(3):
-        for step in (-1, 1):
-            core &= np.roll(padded, step, axis)[1:-1, 1:-1, 1:-1]
-    surface = np.argwhere(occupied & ~core)
-    chosen = surface[rng.integers(len(surface), size=count)]
-    points: Points = box[0] + (chosen + rng.random((count, 3))) * cell
-    return points
+    cells, cell = np.argwhere(np.ones((_COARSE,) * 3, bool)), (high - low) / _COARSE
+    for halved in (False, True):
+        if halved:
+            cells = (2 * cells[:, None] + np.argwhere(np.ones((2, 2, 2), bool))).reshape(-1, 3)
+            cell = cell / 2
+        centers, reach = low + (cells + 0.5) * cell, float(np.linalg.norm(cell)) / 2
+        cells = cells[inside_hull(centers, views, reach)]
+    if not len(cells):
+        raise _no_hull(views, low, high)
+    core = inside_hull(low + (cells + 0.5) * cell, views, -reach)
+    skin = cells[~core] if not core.all() else cells
+    points = np.empty((0, 3))
+    for _ in range(_ROUNDS):
+        drawn = low + (skin[rng.integers(len(skin), size=4 * count)] + rng.random((4 * count, 3))) * cell
+        points = np.concatenate([points, drawn[inside_hull(drawn, views)]])
+        if len(points) >= count:
+            return points[:count]
+    if not len(points):
+        raise _no_hull(views, low, high)
+    # a hull thinner than a thousandth of its box: the points that were found, again, and a little apart
+    again = points[rng.integers(len(points), size=count - len(points))]
+    return np.concatenate([points, again + 0.1 * cell * rng.standard_normal(again.shape)])
+
+
+def _no_hull(views: Views, low: Points, high: Points) -> TooFewGaussians:
+    return TooFewGaussians(
+        f"the silhouettes of {len(views)} views have no point in common (box {low.round(3).tolist()} to "
+        f"{high.round(3).tolist()}): poses and alpha do not belong together; look at the images, or fit with "
+        "init = 'random'"
+    )
 
 
 def depth_points(views: Views, count: int, rng: np.random.Generator) -> Points:
@@ -115,7 +138,7 @@ def depth_points(views: Views, count: int, rng: np.random.Generator) -> Points:
         raise BadInput(
             "init = 'depth' needs depth maps (`_nd.exr`) and the views have none; use init = 'hull'"
         )
-    usable = (views.images[..., 3] >= 255 * _OPAQUE) & np.isfinite(views.depths) & (views.depths > _NEAR)
+    usable = (views.images[..., 3] >= _OPAQUE) & np.isfinite(views.depths) & (views.depths > _NEAR)
     pixels = np.argwhere(usable)
     if not len(pixels):
         raise TooFewGaussians("no opaque pixel of the views has a depth; use init = 'hull'")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ PUBLISHED = {
     "alex": "torchvision's alexnet-owt-7be5be79.pth",
     "squeeze": "torchvision's squeezenet1_1-b8a52dc0.pth",
 }
+
+
+MIN_SIDE = {"none": 1, "vgg": 16, "alex": 31, "squeeze": 17}
+"""Pixels; below it a backbone's last layer has nothing left."""
 
 
 class LpipsUnavailable(RuntimeError):
@@ -65,12 +70,23 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def load_lpips(
     net: str, weights: str | Path, device: torch.device
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
+    """LPIPS, read once in a process; see `_load_lpips`, whose Args and errors these are."""
+    path = Path(weights)
+    changed = path.stat().st_mtime_ns if str(weights) and path.is_file() else 0
+    return _load_lpips(net, str(weights), device, changed)
+
+
+@lru_cache(maxsize=2)
+def _load_lpips(
+    net: str, weights: str, device: torch.device, _changed: int
+) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
     """LPIPS as a function of two images [B, H, W, 3] in [0, 1] to their mean distance, and the weights' sha256.
 
     Args:
         net: "vgg", "alex" or "squeeze".
         weights: torchvision's state dict (.pth, whole model or its `features`), or an .npz of the same names.
         device: where it runs.
+        _changed: of the file, so that another one of the same name is read again.
 
     Raises:
         LpipsUnavailable: no such file, or it does not hold this backbone's weights.
@@ -78,9 +94,9 @@ def load_lpips(
     if net not in LPIPS_NETS or net == "none":
         raise LpipsUnavailable(f"no LPIPS backbone {net!r}; expected vgg, alex or squeeze")
     path = Path(weights)
-    if not str(weights) or not path.is_file():
+    if not weights or not path.is_file():
         raise LpipsUnavailable(
-            f"LPIPS with {net} needs its backbone's weights and there is no file {str(weights)!r}: set "
+            f"LPIPS with {net} needs its backbone's weights and there is no file {weights!r}: set "
             f"loss.lpips_weights to a copy of {PUBLISHED[net]} (published at download.pytorch.org/models), or set "
             "loss.lpips_net = 'none'"
         )

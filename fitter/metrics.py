@@ -11,7 +11,7 @@ from torch import Tensor
 
 from atlas.gaussians import Gaussians
 from fitter.photometric import l1_ssim
-from fitter.rasterize import rasterization
+from fitter.rasterize import MAX_ALPHA, rasterization
 from fitter.scene import Scene
 
 BACKGROUND = "white"
@@ -32,7 +32,14 @@ def psnr(image: Tensor, reference: Tensor) -> float:
     return min(100.0, -10 * math.log10(mse)) if mse > 0 else 100.0
 
 
-def render(gaussians: Gaussians, scene: Scene, index: int, backend: str | None, background: Tensor) -> Tensor:
+def render(
+    gaussians: Gaussians,
+    scene: Scene,
+    index: int,
+    backend: str | None,
+    background: Tensor,
+    max_alpha: float = MAX_ALPHA,
+) -> Tensor:
     """View `index` of the scene, [H, W, 3], clamped to [0, 1], without gradients."""
     device, g = scene.viewmats.device, gaussians
     with torch.no_grad():
@@ -48,6 +55,7 @@ def render(gaussians: Gaussians, scene: Scene, index: int, backend: str | None, 
             scene.height,
             backgrounds=background[None],
             backend=backend,
+            max_alpha=max_alpha,
         )
     return image[0].float().clamp(0, 1)
 
@@ -57,12 +65,13 @@ def measure(
     scene: Scene,
     backend: str | None = None,
     lpips: Callable[[Tensor, Tensor], Tensor] | None = None,
+    max_alpha: float = MAX_ALPHA,
 ) -> ViewMetrics:
     """Render every view of the scene over white and compare with its reference over white."""
     white = torch.ones(3, device=scene.viewmats.device)
     rows: list[tuple[float, float, float]] = []
     for v in range(len(scene)):
-        image = render(gaussians, scene, v, backend, white)
+        image = render(gaussians, scene, v, backend, white, max_alpha)
         reference = scene.composited(torch.tensor([v]), white)
         _, ssim = l1_ssim(image[None], reference)
         with torch.no_grad():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fitter.config import ConfigError, FitConfig, load_profile
+from fitter.config import ConfigError, FitConfig, load_fit_config, load_profile
 
 
 @pytest.mark.parametrize("profile", ["paper", "fast", "cpu", "test"])
@@ -28,7 +28,14 @@ def test_the_paper_profile_is_the_papers() -> None:
     ("values", "message"),
     [
         ({"taus": 3}, "has no field 'taus'"),
-        ({"tau": 0}, "tau is 0, expected at least 1"),
+        ({"tau": 0}, "tau is 0, expected a whole number of at least 1"),
+        ({"min_psnr": float("nan")}, "min_psnr is nan"),
+        ({"growth": {"cells": [16.9, 4]}}, "no cell has size 0"),
+        ({"growth": {"adjust_from": 0.9, "adjust_until": 0.1}}, "adjust_from <= adjust_until"),
+        ({"growth": {"adjust_until": 5.0}}, "growth.adjust_until is 5.0, expected a fraction"),
+        ({"growth": {"success": -1.0}}, "growth.success is -1.0"),
+        ({"rates": {"means": [float("inf"), 1.0]}}, "expected two numbers"),
+        ({"loss": {"lpips_weights": "vgg.pth"}}, "expected an absolute path"),
         ({"tau": "many"}, r"\[fit\] tau is 'many', expected int"),
         ({"model": "mesh"}, "model is 'mesh', expected one of anchors, plain"),
         ({"heldout_every": 1}, "leaves nothing to train on"),
@@ -50,3 +57,16 @@ def test_missing_and_broken_profiles_are_named(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[fit\n")
     with pytest.raises(ConfigError, match="not a TOML file"):
         load_profile(tmp_path / "mine.toml")
+
+
+def test_a_table_in_the_wrong_place_is_named(tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    for text, fault in (
+        ("[growth]\nvoxel = 1.0\n", r"no table \[growth\]"),
+        ("fit = 3\n", r"no table \[fit\]"),
+        ("[run]\nseed = 1\n", r"no table \[fit\]"),
+    ):
+        own.write_text(text)
+        with pytest.raises(ConfigError, match=fault):
+            load_fit_config(own)
+    assert load_fit_config("cpu").size == 256

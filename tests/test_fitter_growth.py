@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fitter.anchors import Anchors, make_anchors
-from fitter.config import GrowthConfig
+from fitter.config import RANKINGS, GrowthConfig
 from fitter.growth import Statistics, bounded, grow, survivors
 
 CONFIG = GrowthConfig(voxel=0.01)
@@ -82,10 +82,17 @@ def test_faint_anchors_go_once_they_were_seen_often_enough() -> None:
     assert survivors(anchors, statistics, CONFIG, 100).tolist() == [False, True, False, True, True, True]
 
 
-@given(st.integers(1, 60), st.integers(1, 240), st.integers(0, 50))
-@settings(max_examples=100, deadline=None)
-def test_the_bound_holds_for_any_state(count: int, tau: int, seed: int) -> None:
+@given(
+    st.integers(1, 60), st.integers(1, 240), st.integers(0, 50), st.sampled_from(RANKINGS), st.floats(0, 1)
+)
+@settings(max_examples=200, deadline=None)
+def test_the_bound_holds_for_any_state(count: int, tau: int, seed: int, ranking: str, share: float) -> None:
     anchors, statistics = state(count, seed)
-    existing = int((anchors.opacities() > 0).sum())
-    after = bounded(anchors, statistics, tau, "gaussian+anchor", torch.Generator())
+    g = torch.Generator().manual_seed(seed)
+    # some anchors no view has met, some offsets are gone
+    statistics.seen[torch.rand(count, generator=g) < share] = 0
+    anchors.alive &= torch.rand(anchors.alive.shape, generator=g) > share / 2
+    existing, before = int((anchors.opacities() > 0).sum()), anchors.alive.clone()
+    after = bounded(anchors, statistics, tau, ranking, g)
     assert len(after.decode().means) == min(tau, existing)
+    assert not (after.alive & ~before).any()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 from analytic import RADIUS, ball_views
+from scipy.spatial import Delaunay
 
 from fitter.errors import BadInput, TooFewGaussians
 from fitter.initial import (
@@ -17,6 +19,7 @@ from fitter.initial import (
     inside_hull,
     neighbour_distance,
 )
+from fitter.views import Views
 
 
 def test_hull_points_lie_just_under_the_surface() -> None:
@@ -40,6 +43,34 @@ def test_the_box_does_not_depend_on_the_world() -> None:
     assert low.max() < -RADIUS
     assert high.min() > RADIUS
     assert np.isclose(camera_extent(moved), scale * camera_extent(views))
+
+
+def slab_views(half: tuple[float, float, float], alpha: int = 255) -> Views:
+    """Silhouettes of a box about the origin, of `half` its sides, from where the ball's cameras stand."""
+    views = ball_views(24, 128)
+    corners = np.array(list(itertools.product(*[(-h, h) for h in half])))
+    images = np.zeros_like(views.images)
+    for image, viewmat, K in zip(images, views.viewmats, views.Ks, strict=True):
+        camera = corners @ viewmat[:3, :3].T + viewmat[:3, 3]
+        pixels = camera[:, :2] / camera[:, 2:] * (K[0, 0], K[1, 1]) + K[:2, 2]
+        y, x = np.mgrid[: views.height, : views.width] + 0.5
+        inside = Delaunay(pixels).find_simplex(np.stack([x, y], -1)) >= 0
+        image[inside] = (200, 100, 50, alpha)
+    return dataclasses.replace(views, images=images)
+
+
+@pytest.mark.parametrize("half", [(0.4, 0.3, 0.011), (0.011, 0.011, 0.45), (0.3, 0.011, 0.3)])
+def test_a_blade_between_the_cells_is_found(half: tuple[float, float, float]) -> None:
+    points = hull_points(slab_views(half), 400, np.random.default_rng(0))
+    assert points.shape == (400, 3)
+    # silhouettes of 128 pixels know edges to a pixel, 0.01
+    assert (np.abs(points).max(0) < np.array(half) + 0.02).all()
+    assert (np.abs(points).max(0) > 0.7 * np.array(half)).all()
+
+
+def test_glass_has_a_silhouette() -> None:
+    points = hull_points(slab_views((0.3, 0.3, 0.3), alpha=60), 50, np.random.default_rng(0))
+    assert 0.2 < np.abs(points).max() < 0.4
 
 
 def test_an_empty_hull_is_an_error() -> None:

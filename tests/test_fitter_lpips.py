@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from analytic import ball_views
 from PIL import Image
 
-from fitter.lpips import LpipsUnavailable, load_lpips
+from fitter.config import FitConfig, load_profile
+from fitter.errors import BadInput
+from fitter.fit import fit_object
+from fitter.lpips import LpipsUnavailable, _import_lpips, load_lpips
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "weights"
 CPU = torch.device("cpu")
@@ -51,3 +55,24 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "noise.pth").write_bytes(b"noise")
     with pytest.raises(LpipsUnavailable, match="cannot be read as weights"):
         load_lpips("squeeze", tmp_path / "noise.pth", CPU)
+
+
+def test_lpips_is_in_the_loss_and_in_the_metrics(tmp_path: Path) -> None:
+    """Random weights tell nothing about quality, but everything about the path that a gradient takes."""
+    model = _import_lpips().LPIPS(net="squeeze", pnet_rand=True, verbose=False)
+    state = {name.split(".", 1)[1]: t.detach().numpy() for name, t in model.net.named_parameters()}
+    np.savez(tmp_path / "squeeze.npz", **state)
+    tables = {**load_profile("test")["fit"], "size": 48, "start_size": 0, "steps": 12, "min_psnr": 0.0}
+    loss = {"lpips_net": "squeeze", "lpips_weights": str(tmp_path / "squeeze.npz")}
+    fits = {
+        weight: fit_object(
+            ball_views(8),
+            FitConfig.from_dict({**tables, "heldout_every": 4, "loss": {**loss, "lpips": weight}}),
+        )
+        for weight in (0.0, 0.5)
+    }
+    assert fits[0.5].stats["lpips"] > 0
+    assert len(str(fits[0.5].stats["lpips_sha256"])) == 64
+    assert fits[0.0].gaussians.to_bytes() != fits[0.5].gaussians.to_bytes()
+    with pytest.raises(BadInput, match="too small for LPIPS with squeeze"):
+        fit_object(ball_views(8, 16), FitConfig.from_dict({**tables, "loss": loss}))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from analytic import ball_views, write_views
 from PIL import Image
 
@@ -55,17 +57,45 @@ def test_views_to_gaussians_ply_and_picture(
     assert 0 < error < np.abs(references - references[:, ::-1]).mean()
 
 
-def test_faults_are_one_line_and_exit_1(
+def test_numbers_as_json(profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_views(ball_views(12, size=32), tmp_path / "ball")
+    assert main([str(folder), str(tmp_path / "fit.npz"), "--profile", profile, "--json"]) == 0
+    stats = json.loads(capsys.readouterr().out)
+    assert stats["n_gaussians"] == len(Gaussians.load(tmp_path / "fit.npz"))
+    assert stats["peak_mb"] > 10
+
+
+def test_a_fault_of_the_object_is_one_line_and_exit_1(
     profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_views(ball_views(12, size=32), tmp_path / "ball")
-    for arguments, fault in (
-        ([str(tmp_path / "nowhere"), str(tmp_path / "x.npz"), "--profile", profile], "nowhere"),
-        ([str(folder), str(tmp_path / "no" / "x.npz"), "--profile", profile], "is no folder"),
-        ([str(folder), str(tmp_path / "x.npz"), "--profile", "sloppy"], "sloppy"),
-    ):
-        assert main(arguments) == 1
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1
-        assert fault in error
+    assert main([str(tmp_path / "nowhere"), str(tmp_path / "x.npz"), "--profile", profile]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.count("nowhere") == 1
     assert not (tmp_path / "x.npz").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_no_gpu_is_one_line(profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_views(ball_views(12, size=32), tmp_path / "ball")
+    Path(profile).write_text(PROFILE.replace('backend = "cpu"', 'backend = "gsplat"'))
+    assert main([str(folder), str(tmp_path / "x.npz"), "--profile", profile]) == 1
+    assert "needs a CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        (["--profile", "sloppy"], "no profile 'sloppy'"),
+        (["--seed", "-1"], "not a whole number"),
+        (["--ply", "no/such/folder.ply"], "cannot be written"),
+        (["--picture", "."], "cannot be written"),
+    ],
+)
+def test_wrong_usage_is_exit_2_before_any_work(
+    more: list[str], fault: str, profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path), str(tmp_path / "x.npz"), "--profile", profile, *more])
+    assert stop.value.code == 2
+    assert fault in capsys.readouterr().err

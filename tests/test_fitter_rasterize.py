@@ -36,8 +36,14 @@ EYES = [[1.8, 0.4, 0.7], [-0.6, 1.5, -0.9]]
 
 
 def run(
-    backend: str, gaussians: list[Tensor], width: int, height: int, **options: object
+    backend: str,
+    gaussians: list[Tensor],
+    width: int,
+    height: int,
+    judged: Tensor | None = None,
+    **options: object,
 ) -> dict[str, Tensor]:
+    """Images and gradients; `judged` [C, H, W] are the pixels that the loss looks at."""
     tensors = [t.detach().clone().requires_grad_() for t in gaussians]
     views, Ks = cameras(width, height, EYES)
     backgrounds = torch.tensor([[0.2, 0.5, 0.9], [1.0, 0.0, 0.3]])
@@ -46,6 +52,8 @@ def run(
     )
     g = torch.Generator().manual_seed(7)
     weights = torch.rand(image.shape, generator=g) - 0.4, torch.rand(alpha.shape, generator=g) - 0.4
+    if judged is not None:
+        weights = weights[0] * judged[..., None], weights[1] * judged[..., None]
     ((image * weights[0]).sum() + (alpha * weights[1]).sum()).backward()
     names = ("means", "quats", "scales", "opacities", "colors")
     grads = {f"d_{n}": t.grad for n, t in zip(names, tensors, strict=True)}
@@ -68,8 +76,8 @@ def test_cpu_equals_the_float64_reference(n: int, opacity: tuple[float, float], 
     assert torch.equal(ours["radii"], oracle["radii"])
     flipped = (ours["image"] - oracle["image"]).abs().amax(-1) > 1e-4
     assert flipped.float().mean() <= 0.005
-    if flipped.any():
-        pytest.skip(f"{int(flipped.sum())} pixels flipped at a threshold: gradients are not comparable")
+    # a pixel that flipped at a threshold has another gradient; which ones do depends on the machine
+    ours, oracle = (run(backend, gaussians, 61, 45, ~flipped) for backend in ("cpu", "reference"))
     for name, value in ours.items():
         if name.startswith("d_"):
             error = (value.double() - oracle[name].double()).norm() / oracle[name].double().norm()
@@ -224,3 +232,15 @@ def test_gsplat_without_cuda_says_why() -> None:
     views, Ks = cameras(8, 8, EYES)
     with pytest.raises(BackendUnavailable, match="needs a CUDA device"):
         rasterization(*(t.detach() for t in scene(5, 0)), views, Ks, 8, 8, backend="gsplat")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize(("field", "value"), [(0, math.nan), (1, 0.0), (2, math.nan), (3, math.nan)])
+def test_what_is_not_finite_or_has_no_rotation_is_not_drawn(backend: str, field: int, value: float) -> None:
+    gaussians = scene(20, 5)
+    spoilt = [t.detach().clone() for t in gaussians]
+    spoilt[field][3] = value
+    rest = torch.arange(20) != 3
+    with_it = run(backend, spoilt, 40, 30)["image"]
+    without = run(backend, [t[rest] for t in gaussians], 40, 30)["image"]
+    torch.testing.assert_close(with_it, without)

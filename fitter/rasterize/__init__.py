@@ -11,6 +11,14 @@ BACKENDS = ("gsplat", "cpu", "reference")
 RENDER_MODES = ("RGB", "RGB+D", "RGB+ED")
 
 
+MAX_ALPHA = 0.999
+"""What gsplat 1.5 has compiled in."""
+_NO_CUDA = (
+    "backend 'gsplat' needs a CUDA device and torch sees none; use backend 'cpu' (profile cpu), or install the "
+    "CUDA build of torch on a machine with an NVIDIA GPU"
+)
+
+
 class BackendUnavailable(RuntimeError):
     """The chosen backend cannot run here; the message says why and what to do."""
 
@@ -39,6 +47,19 @@ class Backend(Protocol):
         """Render RGB over the backgrounds, and alpha."""
 
 
+def device_and_backend(backend: str) -> tuple[torch.device, str]:
+    """Where tensors must lie for a backend of `BACKENDS`; "auto" is gsplat if torch sees a CUDA device, else cpu.
+
+    Raises:
+        BackendUnavailable: the backend cannot run here.
+    """
+    cuda = torch.cuda.is_available()
+    if backend == "gsplat" and not cuda:
+        raise BackendUnavailable(_NO_CUDA)
+    device = torch.device("cuda" if backend == "gsplat" or (backend == "auto" and cuda) else "cpu")
+    return device, default_backend(device) if backend == "auto" else backend
+
+
 def default_backend(device: torch.device) -> str:
     """The one rule: tensors on a CUDA device are drawn by gsplat, all others by the CPU kernels."""
     return "gsplat" if device.type == "cuda" else "cpu"
@@ -47,10 +68,7 @@ def default_backend(device: torch.device) -> str:
 def _load(backend: str, device: torch.device) -> Backend:
     if backend == "gsplat":
         if not torch.cuda.is_available():
-            raise BackendUnavailable(
-                "backend 'gsplat' needs a CUDA device and torch sees none; use backend 'cpu', or install the "
-                "CUDA build of torch on a machine with an NVIDIA GPU"
-            )
+            raise BackendUnavailable(_NO_CUDA)
         if device.type != "cuda":
             raise BackendUnavailable(f"backend 'gsplat' needs CUDA tensors, these are on {device}; move them")
         try:
@@ -115,7 +133,7 @@ def rasterization(
     eps2d: float = 0.3,
     near_plane: float = 0.01,
     far_plane: float = 1e10,
-    max_alpha: float = 0.999,
+    max_alpha: float = MAX_ALPHA,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Render Gaussians from C cameras; names, shapes and conventions are gsplat's.
 
@@ -139,6 +157,8 @@ def rasterization(
         near_plane: Gaussians nearer than this along the optical axis are not drawn.
         far_plane: nor those beyond this.
         max_alpha: alpha is clamped here; 0.999 in gsplat 1.5, 0.99 in its later versions.
+
+    A Gaussian whose mean, rotation, scale or opacity is not finite, or whose quaternion is zero, is not drawn.
 
     Returns:
         colors [C, H, W, 3 or 4], alphas [C, H, W, 1], and meta: `means2d` [C, N, 2] (pixels; after backward its

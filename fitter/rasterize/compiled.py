@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 f4 = np.float32
 i4 = np.int32
 
-# NaN and infinity keep their meaning: a poisoned input must come out as NaN, not as anything at all.
+# NaN and infinity keep their meaning: what is not finite fails every comparison, and so is not drawn.
 OPTIONS: dict[str, Any] = {
     "fastmath": {"nsz", "contract", "arcp", "reassoc", "afn"},
     "cache": True,

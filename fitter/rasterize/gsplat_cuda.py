@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from gsplat import rasterization
 from torch import Tensor
 
 
@@ -30,8 +31,6 @@ def rasterize(
     Raises:
         ValueError: `max_alpha` is not the 0.999 that gsplat 1.5 has compiled in.
     """
-    from gsplat import rasterization
-
     if max_alpha != 0.999:
         raise ValueError(
             f"gsplat 1.5 clamps alpha at 0.999, not {max_alpha}; use backend 'cpu' or 'reference'"

@@ -81,6 +81,7 @@ def rasterize(
     for c, (_, z, covariance2d) in enumerate(projected):
         with torch.no_grad():
             visible = (z > near_plane) & (z < far_plane) & (opacities >= float(ALPHA_MIN))
+            visible &= (quats != 0).any(-1)
             extent = torch.sqrt(2 * torch.log(opacities / float(ALPHA_MIN)).clamp(min=0)).clamp(
                 max=float(EXTENT_MAX)
             )
