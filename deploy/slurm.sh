@@ -1,0 +1,28 @@
+#!/bin/bash
+# A Slurm array without a cluster of Ray: each task is a driver of its own on one node, with shards of its own.
+# Preempted tasks are queued again and go on where the store says.
+#   sbatch --array=0-31 deploy/slurm.sh s3://bucket/objects.parquet s3://bucket/dataset 804
+#SBATCH --job-name=gaussianverse
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gpus=1
+#SBATCH --mem=32G
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -euo pipefail
+
+manifest=${1:?the manifest}
+out=${2:?the output}
+shards=${3:?how many shards the manifest has}
+
+count=${SLURM_ARRAY_TASK_COUNT:?start it with --array}
+first=$((SLURM_ARRAY_TASK_ID * shards / count))
+last=$(((SLURM_ARRAY_TASK_ID + 1) * shards / count - 1))
+if ((last < first)); then
+    echo "no shards for task ${SLURM_ARRAY_TASK_ID}"
+    exit 0
+fi
+exec gaussianverse fit-shard --manifest "$manifest" --out "$out" --profile paper \
+    --shards "${first}-${last}" --workers "${SLURM_CPUS_PER_TASK:-8}"

@@ -1,0 +1,112 @@
+"""deploy/ as far as it can be checked without a cluster: forms, names that must agree, and commands that parse."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import cli
+from pipeline.events import RayMetrics
+from pipeline.policy import ordered_shards
+
+ROOT = Path(__file__).resolve().parents[1]
+DEPLOY = ROOT / "deploy"
+
+
+def loaded(name: str) -> Any:
+    return yaml.safe_load((DEPLOY / name).read_text())
+
+
+def test_ray_accepts_the_cluster_file() -> None:
+    """Against the schema of the Ray that is installed."""
+    jsonschema = pytest.importorskip("jsonschema")
+    ray = pytest.importorskip("ray")
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    config = loaded("cluster.yaml")
+    jsonschema.validate(config, schema)
+    assert config["head_node_type"] in config["available_node_types"]
+    spot = config["available_node_types"]["spot"]
+    assert spot["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert spot["resources"]["GPU"] == 1
+
+
+def test_the_rayjob_has_what_kuberay_asks_for() -> None:
+    job = loaded("rayjob.yaml")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    for group in (cluster["headGroupSpec"], workers):
+        for container in group["template"]["spec"]["containers"]:
+            assert container["resources"]["requests"] == container["resources"]["limits"]
+    pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    assert pinned
+    assert cluster["rayVersion"] == pinned[1], "driver and cluster must have the same Ray"
+
+
+def test_the_commands_are_ones_that_the_command_line_takes() -> None:
+    entry = shlex.split(loaded("rayjob.yaml")["spec"]["entrypoint"])
+    script = (DEPLOY / "slurm.sh").read_text()
+    array = shlex.split(script[script.index("exec gaussianverse") + len("exec ") :].replace("\\\n", " "))
+    for command in (entry, array):
+        assert command[0] == "gaussianverse"
+        assert callable(
+            cli._parser().parse_args([w.replace("${SLURM_CPUS_PER_TASK:-8}", "8") for w in command[1:]]).verb
+        )
+
+
+@pytest.mark.parametrize(("shards", "tasks"), [(804, 32), (5, 8), (1, 1), (7, 7), (100, 33)])
+def test_the_array_takes_every_shard_once(shards: int, tasks: int, tmp_path: Path) -> None:
+    fake = tmp_path / "gaussianverse"
+    fake.write_text('#!/bin/bash\nwhile [ "$1" != --shards ]; do shift; done; echo "shards $2"\n')
+    fake.chmod(0o755)
+    taken: list[int] = []
+    for task in range(tasks):
+        environment = {
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "SLURM_ARRAY_TASK_COUNT": str(tasks),
+            "SLURM_ARRAY_TASK_ID": str(task),
+        }
+        command = ["bash", str(DEPLOY / "slurm.sh"), "m", "o", str(shards)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        if done.stdout.startswith("shards "):
+            taken += ordered_shards(done.stdout.split()[1], shards)
+    assert taken == list(range(shards))
+
+
+def test_the_container_has_all_rooms_and_files_that_exist() -> None:
+    text = (DEPLOY / "Containerfile").read_text()
+    copied = [word for line in re.findall(r"^COPY (.+)$", text, re.M) for word in line.split()[:-1]]
+    assert {"atlas", "fitter", "manifests", "pipeline"} <= set(copied)
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_dashboard_draws_metrics_that_exist() -> None:
+    names: set[str] = set()
+
+    class Metrics:
+        @staticmethod
+        def Counter(name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+            names.add(f"ray_{name}_total")
+
+    RayMetrics(Metrics)
+    text = (DEPLOY / "grafana.json").read_text()
+    drawn = set(re.findall(r"ray_gaussianverse_\w+", text))
+    assert drawn == names
+    assert all(panel["targets"] for panel in json.loads(text)["panels"])
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 15
+    for file, test in named:
+        source = (ROOT / "tests" / file).read_text()
+        assert not test or f"def {test}(" in source, f"{file}::{test}"

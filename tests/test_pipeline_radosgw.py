@@ -1,0 +1,88 @@
+"""The protocol against a real S3 server, Ceph radosgw, where it is installed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import pytest
+from pipeline_runs import dataset, planned, publish_all
+from servers import radosgw
+from servers.fault_proxy import CUT, LOST, UNSENT, proxying
+
+from pipeline import layout, pack
+from pipeline.finalize import finalize
+from pipeline.publish import Published, prove_conditional_puts, publish
+from pipeline.s3 import S3Storage
+from pipeline.storage import LocalStorage, StoreConfig
+from pipeline.verify import Checks, verify
+
+pytestmark = pytest.mark.skipif(bool(radosgw.why_not()), reason=radosgw.why_not() or "it is there")
+
+BUCKET = "bucket"
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    keys = {"AWS_ACCESS_KEY_ID": radosgw.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": radosgw.SECRET_KEY}
+    with pytest.MonkeyPatch.context() as patched, radosgw.serving(tmp_path_factory.mktemp("rgw")) as url:
+        for name, value in keys.items():
+            patched.setitem(os.environ, name, value)
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket=BUCKET)
+        yield url
+
+
+def storage_at(url: str, name: str, attempts: int = 3) -> S3Storage:
+    # another time-out than other tests', so that no client with their credentials is taken from the cache
+    config = StoreConfig(endpoint_url=url, region="us-east-1", max_attempts=attempts, read_timeout_s=7.5)
+    return S3Storage(f"s3://{BUCKET}/{name}", config)
+
+
+def test_conditional_puts_hold_and_one_of_eight_racing_writers_wins(endpoint: str) -> None:
+    storage = storage_at(endpoint, "race")
+    prove_conditional_puts(storage)
+    for number in range(10):
+        with ThreadPoolExecutor(8) as pool:
+            ended = list(
+                pool.map(lambda k, n=number: publish(storage, f"k{n}", f"by {k}".encode()), range(8))
+            )
+        assert ended.count(Published.WRITTEN) + ended.count(Published.OURS) == 1
+        assert ended.count(Published.ADOPTED) == 7
+
+
+def merge(moments: Iterable[bytes]) -> dict[str, bytes]:
+    return {**dict.fromkeys(layout.STATISTICS, b"std"), layout.MEAN: b"mean" + b"".join(moments)}
+
+
+CHECKS = Checks(main={stage: len for stage in layout.STAGES}, moments=b"".join, merge=merge)
+
+
+def test_a_dataset_there_has_the_bytes_of_one_on_disk(endpoint: str, tmp_path: Path) -> None:
+    storage, disk = storage_at(endpoint, "whole"), LocalStorage(tmp_path / "disk")
+    for place in (storage, disk):
+        run = planned(place, ["a", "b", "c"], shard_size=2)
+        for stage in layout.STAGES:
+            publish_all(place, run, stage, quarantined={"b"})
+            for shard in range(run.n_shards):
+                pack.pack(place, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+        finalize(place, run, merge)
+        assert list(verify(place, run, CHECKS)) == []
+    assert dataset(storage) == dataset(disk)
+    storage.delete_many([entry.key for entry in storage.list(layout.WORK)])
+    assert list(storage.list(layout.WORK)) == []
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize("fault", [LOST, CUT, UNSENT])
+def test_a_put_whose_answer_is_lost_is_recognised_as_ours(endpoint: str, fault: str, attempts: int) -> None:
+    """With attempts of its own, botocore repeats the put and is told 412 for what it wrote itself."""
+    with proxying(endpoint) as proxy:
+        storage = storage_at(proxy.url, f"lost-{fault}-{attempts}", attempts)
+        left = [fault]
+        proxy.fault = lambda method, path: left.pop() if method == "PUT" and left else ""
+        assert publish(storage, "k", b"data" * 1000, pause_s=0) in (Published.OURS, Published.WRITTEN)
+        assert storage.get("k") == b"data" * 1000
+        assert proxy.met[fault] == 1
