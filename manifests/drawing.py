@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from manifests import rig
 from manifests.errors import RenderError
+from manifests.gltf import MIRROR, REPEAT
 from manifests.meshes import Mesh, Part
 
 Shading = Literal["diffuse", "albedo"]
@@ -28,13 +29,14 @@ void main() {
 
 _FRAGMENT = """
 #version 330
-uniform sampler2D base; uniform bool textured; uniform float cutoff; uniform float diffuse;
+uniform sampler2D base; uniform bool textured; uniform vec2 mirrored; uniform float cutoff; uniform float diffuse;
 in vec3 world; in vec3 smooth_normal; in vec2 texcoord; in vec4 tint; in float depth;
 layout(location = 0) out vec4 surface; layout(location = 1) out vec4 geometry;
 const float bayer[16] = float[](0., 8., 2., 10., 12., 4., 14., 6., 3., 11., 1., 9., 15., 7., 13., 5.);
 const vec3 light = normalize(vec3(0.35, -0.5, 0.8));
 void main() {
-    vec4 color = textured ? tint * texture(base, texcoord) : tint;
+    vec2 folded = 1.0 - abs(mod(texcoord, 2.0) - 1.0);
+    vec4 color = textured ? tint * texture(base, mix(texcoord, folded, mirrored)) : tint;
     ivec2 cell = ivec2(gl_FragCoord.xy) & 3;
     // A negative cutoff says that alpha is coverage: drop that share of the samples.
     if (color.a < (cutoff < 0.0 ? (bayer[4 * cell.y + cell.x] + 0.5) / 16.0 : cutoff)) discard;
@@ -116,6 +118,9 @@ class Renderer:
                 cutoff = -1.0 if target is self._fine else 0.5
             self._program["cutoff"] = cutoff
             self._program["textured"] = texture is not None
+            self._program["mirrored"] = tuple(float(wrap == MIRROR) for wrap in part.wrap)
+            if texture is not None:  # one texture may serve parts that wrap differently
+                texture.repeat_x, texture.repeat_y = (wrap == REPEAT for wrap in part.wrap)
             (texture or self._white).use(0)
             vertices.render()
 

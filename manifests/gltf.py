@@ -34,6 +34,7 @@ _UNPACK = "save it again without compression, e.g. by Blender's glTF export with
 _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _IMAGES = ("PNG", "JPEG", "WEBP")
+REPEAT, MIRROR, CLAMP = 10497, 33648, 33071  # OpenGL's numbers, which glTF uses
 
 
 class Gltf:
@@ -117,6 +118,15 @@ class Gltf:
             self._images[index] = self._decode(index)
         return self._images[index]
 
+    def wrap(self, texture: int) -> tuple[int, int]:
+        """How a texture goes on beyond its borders, in u and v: `REPEAT`, `MIRROR` or `CLAMP`."""
+        entry = self.item("textures", texture)
+        sampler = self.item("samplers", entry["sampler"]) if "sampler" in entry else {}
+        wrap = (sampler.get("wrapS", REPEAT), sampler.get("wrapT", REPEAT))
+        if not {REPEAT, MIRROR, CLAMP}.issuperset(wrap):
+            raise ValueError(f"texture {texture} wraps by {wrap}")
+        return wrap
+
     def _decode(self, index: int) -> NDArray[np.uint8]:
         source = self.item("images", index)
         data = self._bytes(source["bufferView"]) if "bufferView" in source else self._fetch(source["uri"])
@@ -162,7 +172,8 @@ class Gltf:
         number = entry["buffer"]
         if number not in self._buffers:
             buffer = self.item("buffers", number)
-            self._buffers[number] = self._fetch(buffer["uri"]) if "uri" in buffer else self._chunk
+            inside = number == 0 and "uri" not in buffer  # the file's own chunk is the first buffer
+            self._buffers[number] = self._chunk if inside else self._fetch(buffer["uri"])
         start, length = int(entry.get("byteOffset", 0)), int(entry["byteLength"])
         if start < 0 or length < 0 or start + length > len(self._buffers[number]):
             raise ValueError(f"buffer view {view} reaches out of its buffer")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.errors import RenderError
-from manifests.gltf import Gltf
+from manifests.gltf import REPEAT, Gltf
 
 EXTENT = 0.9  # longest side of a normalised mesh's bounding box
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
@@ -26,6 +26,7 @@ class Part:
         colors: float32 [N, 4], linear RGBA that multiplies the texture.
         faces: uint32 [F, 3].
         texture: uint8 [h, w, 4], sRGB with straight alpha, top row first; or None.
+        wrap: how the texture goes on beyond its borders in u and v; `gltf.REPEAT`, `MIRROR` or `CLAMP`.
         cutoff: alpha below which a texel is empty: 0 opaque; None when alpha is a degree of coverage.
     """
 
@@ -35,6 +36,7 @@ class Part:
     colors: NDArray[np.float32]
     faces: NDArray[np.uint32]
     texture: NDArray[np.uint8] | None
+    wrap: tuple[int, int]
     cutoff: float | None
 
 
@@ -126,7 +128,16 @@ def _part(
     mirrored = determinant < 0  # turns its triangles inside out
     normals = _unit_length(_apply(_cofactors(linear), normals)) * np.where(mirrored, -1, 1)[:, None]
     faces = np.where(mirrored[faces[:, :1]], faces[:, ::-1], faces)
-    uv, colors, texture, cutoff = _surface(gltf, primitive, len(points))
+    material = gltf.item("materials", primitive["material"]) if "material" in primitive else {}
+    factor, info = _base_color(material)
+    colors = _vertex_colors(gltf, attributes, len(points)) * np.asarray(factor, np.float32).reshape(4).clip(
+        0, 1
+    )
+    uv, texture, wrap = np.zeros((len(points), 2), np.float32), None, (REPEAT, REPEAT)
+    if info is not None:
+        uv = _texture_coordinates(gltf, attributes, info, len(points))
+        texture, wrap = gltf.image(info["index"]), gltf.wrap(info["index"])
+    cutoffs = {"OPAQUE": 0.0, "MASK": float(material.get("alphaCutoff", 0.5)), "BLEND": None}
     return Part(
         vertices.astype(np.float32),
         normals.astype(np.float32),
@@ -134,7 +145,8 @@ def _part(
         colors,
         np.ascontiguousarray(faces, np.uint32),
         texture,
-        cutoff,
+        wrap,
+        cutoffs[material.get("alphaMode", "OPAQUE")],
     )
 
 
@@ -216,27 +228,15 @@ def _cofactors(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=-2)
 
 
-def _surface(
-    gltf: Gltf, primitive: dict[str, Any], n: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8] | None, float | None]:
-    """uv [n, 2], colors [n, 4], texture and cutoff of a primitive; white where nothing is said."""
-    attributes = primitive["attributes"]
-    material = gltf.item("materials", primitive["material"]) if "material" in primitive else {}
-    uv, colors, texture = np.zeros((n, 2), np.float32), np.ones((n, 4), np.float32), None
+def _vertex_colors(gltf: Gltf, attributes: dict[str, int], n: int) -> NDArray[np.float32]:
+    """Linear RGBA [n, 4] in 0..1; white where the file has none."""
+    colors = np.ones((n, 4), np.float32)
     if "COLOR_0" in attributes:
         given = gltf.array(attributes["COLOR_0"])
-        if given.ndim != 2 or given.shape not in ((n, 3), (n, 4)):
-            raise ValueError(f"COLOR_0 has shape {list(given.shape)}")
-        if given.dtype.kind != "f":
-            raise ValueError("COLOR_0 holds integers that aren't normalised")
-        colors[:, : given.shape[1]] *= np.clip(given, 0, 1)
-    factor, info = _base_color(material)
-    colors *= np.clip(np.asarray(factor, np.float32).reshape(4), 0, 1)
-    if info is not None:
-        uv, texture = _texture_coordinates(gltf, attributes, info, n), gltf.image(info["index"])
-    mode = material.get("alphaMode", "OPAQUE")
-    cutoffs = {"OPAQUE": 0.0, "MASK": float(material.get("alphaCutoff", 0.5)), "BLEND": None}
-    return uv, colors, texture, cutoffs[mode]
+        if given.shape not in ((n, 3), (n, 4)) or given.dtype.kind != "f":
+            raise ValueError(f"COLOR_0 is {given.dtype} {list(given.shape)}, neither float nor normalised")
+        colors[:, : given.shape[1]] = np.clip(given, 0, 1)
+    return colors
 
 
 def _base_color(material: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:

@@ -231,6 +231,7 @@ def test_a_skinned_mesh_stands_where_its_joints_are_and_not_its_node(tmp_path: P
         ({"images": [{"bufferView": 0}]}, "image 0 cannot be decoded"),
         ({"images": [{"uri": "../a.png"}]}, "beside the file"),
         ({"images": [{"uri": "https://example.org/a.png"}]}, "beside the file"),
+        ({"textures": [{"source": 0, "sampler": 0}], "samplers": [{"wrapS": 1}]}, "wraps by"),
         ({"nodes": [{"mesh": 0, "weights": [0.5]}]}, "morph targets"),
         ({"nodes": [{"mesh": 0, "children": [0]}]}, "two parents"),
         ({"accessors": [{"componentType": 5126, "count": 4, "type": "VEC3"}] * 3}, "sparse or compressed"),

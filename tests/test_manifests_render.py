@@ -90,6 +90,29 @@ def test_texture_is_not_flipped(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image[middle + dv, middle + du], [*color, 255])
 
 
+@pytest.mark.parametrize(
+    ("sampler", "columns"),
+    [
+        ({}, "rgrg"),
+        ({"wrapS": 10497}, "rgrg"),
+        ({"wrapS": 33071, "wrapT": 33071}, "rggg"),
+        ({"wrapS": 33648}, "rggr"),
+    ],
+)
+def test_texture_beyond_its_borders(sampler: dict[str, int], columns: str, tmp_path: Path) -> None:
+    """A square whose u runs from 0 to 2 over a texture that is red at the left and green at the right."""
+    quad = [(-1, 1, 0), (1, 1, 0), (1, -1, 0), (-1, -1, 0)]
+    uv = [(0, 0), (2, 0), (2, 1), (0, 1)]
+    texture = np.kron(np.array([[[255, 0, 0], [0, 255, 0]]]), np.ones((8, 4, 1)))
+    glb = Glb().add(quad, [0, 2, 1, 0, 3, 2], uv=uv, texture=texture)
+    glb.json["samplers"] = [sampler]
+    glb.json["textures"][0]["sampler"] = 0
+    views, _ = drawn(tmp_path, glb, shading="albedo")
+    image, middle = views.images[int(np.argmin(rig.directions()[:24, 1]))], SIZE // 2
+    seen = [image[middle, middle + du] for du in (-12, -4, 4, 12)]
+    assert ["r" if pixel[0] > pixel[1] else "g" for pixel in seen] == list(columns)
+
+
 def test_depth_and_normals_are_those_of_a_box(tmp_path: Path) -> None:
     views, _ = drawn(tmp_path, Glb().add(*box()))
     assert views.depths is not None
