@@ -11,10 +11,10 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test lint format bench-raster bench-fit bench-ranking bench-atlas bench-reader constraints clean
+.PHONY: help setup fit-shard test lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-reader constraints clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make the environment in .venv/, compile the kernels, check the machine (once)
 
@@ -50,6 +50,15 @@ bench-atlas: $(STAMP) ## transport and whole atlases: CPU seconds, memory, gap; 
 
 bench-fit: $(STAMP) ## PSNR against CPU seconds
 	$(BIN)/python -m bench.fit $(ARGS)
+
+bench-gates: $(STAMP) ## the gates of the order against injected faults (five minutes)
+	$(BIN)/python -m bench.gates $(ARGS)
+
+bench-precision: $(STAMP) ## float16 or float32: ARGS='FIT.npz ..'
+	$(BIN)/python -m bench.precision $(ARGS)
+
+bench-pipeline: $(STAMP) ## the driver with a no-op fit at the paper's number of objects
+	$(BIN)/python -m bench.pipeline $(ARGS)
 
 bench-reader: $(STAMP) ## samples/s of AtlasDataset against webdataset's .decode() and raw reads
 	$(BIN)/python -m bench.reader $(ARGS)

@@ -228,7 +228,7 @@ class Catalogue:
         return data
 
     def array(self, store: Store, key: str) -> npt.NDArray[np.float32]:
-        """A statistics file, checked against the index; float32 [size, size, 16]."""
+        """A statistics file, checked against the index; float32 [size, size, 16], or 3 for the sphere points."""
         data = store.get(key)
         if hashlib.sha256(data).hexdigest() != self.index["statistics"][key]["sha256"]:
             raise DatasetError(f"{self.url}/{key} is not the file that {INDEX} lists; fetch it again")

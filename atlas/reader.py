@@ -150,6 +150,10 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         """What standardises batches of this dataset, and its inverse."""
         return Standard(*(self.catalogue.array(self._store, f"atlas_{name}.npy") for name in ("mean", "std")))
 
+    def points(self) -> Tensor:
+        """The sphere point behind each cell of this dataset's atlases, [size, size, 3], for `unpack_tensor`."""
+        return torch.from_numpy(self.catalogue.array(self._store, "sphere_points.npy"))
+
     @property
     def cursor(self) -> Cursor:
         """Where the next pass begins, or where the present one stands."""

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
 from atlas.packing import ALBEDO, CHANNELS, OFFSET, OPACITY_COPIES, QUATERNION, SCALE
-from atlas.plane import plane_indices
-from atlas.sphere import fibonacci_sphere
+from atlas.plane import points_of
 
 
 class Standard(nn.Module):
@@ -69,7 +69,7 @@ class SplatTensors:
     colors: Tensor
 
 
-def unpack_tensor(atlas: Tensor, *, clamp: bool = False) -> SplatTensors:
+def unpack_tensor(atlas: Tensor, *, points: Tensor | None = None, clamp: bool = False) -> SplatTensors:
     """The Gaussians of an atlas, differentiable; what `atlas.unpack` gives, as tensors.
 
     Every cell gives a Gaussian, padding too (its opacity is 0, so it shows nothing): a network's atlas has no
@@ -77,6 +77,8 @@ def unpack_tensor(atlas: Tensor, *, clamp: bool = False) -> SplatTensors:
 
     Args:
         atlas: not standardised, [16, size, size].
+        points: the sphere point behind each cell, [size, size, 3]; `AtlasDataset.points()` gives the dataset's
+            own. None: those of the paper's layout with the plane indices that ship.
         clamp: bring values that a network overshoots into their ranges (opacity and colour [0, 1], scale at
             least 1e-6), as rendering wants them. Without it they are taken as they are.
 
@@ -89,20 +91,19 @@ def unpack_tensor(atlas: Tensor, *, clamp: bool = False) -> SplatTensors:
     if atlas.ndim != 3 or atlas.shape[0] != CHANNELS or atlas.shape[1] != atlas.shape[2]:
         raise AtlasError(f"an atlas is [{CHANNELS}, size, size], got {tuple(atlas.shape)}")
     cells = atlas.permute(1, 2, 0).reshape(-1, CHANNELS)
-    points = torch.from_numpy(_points(atlas.shape[1])).to(cells)
+    if points is None:
+        points = torch.from_numpy(points_of(AtlasConfig(size=atlas.shape[1])))
+    if points.numel() != 3 * len(cells):
+        raise AtlasError(f"points have shape {tuple(points.shape)}, expected {(*atlas.shape[1:], 3)}")
     opacities = cells[:, OPACITY_COPIES].mean(dim=1)
     scales, colors = cells[:, SCALE], cells[:, ALBEDO]
     if clamp:
         opacities, colors, scales = opacities.clamp(0, 1), colors.clamp(0, 1), scales.clamp(min=1e-6)
     return SplatTensors(
-        means=cells[:, OFFSET] + points,
+        means=cells[:, OFFSET] + points.reshape(-1, 3).to(cells),
         scales=scales,
         quats=nn.functional.normalize(cells[:, QUATERNION], dim=1),
         opacities=opacities,
         colors=colors,
     )
 
-
-def _points(size: int) -> npt.NDArray[np.float64]:
-    """The sphere point of each cell, [size^2, 3]."""
-    return np.asarray(fibonacci_sphere(size * size)[plane_indices(size)])

@@ -10,8 +10,9 @@ import torch
 from reader_datasets import array_of, publish_dataset
 from torch.utils.data import DataLoader
 
-from atlas import AtlasDataset, AtlasLoader
+from atlas import AtlasConfig, AtlasDataset, AtlasLoader
 from atlas.errors import DatasetError
+from atlas.plane import points_of
 
 UIDS = [f"obj{i:02d}" for i in range(12)]
 
@@ -242,6 +243,14 @@ def test_standardised_values_have_mean_0_and_deviation_1(root: Path) -> None:
     batch = next(iter(AtlasLoader(dataset, 4)))["atlas"]
     standard = dataset.standard()
     assert torch.allclose(standard.inverse(standard(batch)), batch, atol=1e-6)
+
+
+def test_the_points_are_those_of_its_layout(root: Path) -> None:
+    dataset = AtlasDataset(root)
+    points = dataset.points()
+    size = dataset.catalogue.size
+    assert points.shape == (size, size, 3)
+    np.testing.assert_allclose(points.reshape(-1, 3), points_of(AtlasConfig(size=size)), atol=1e-6)
 
 
 def test_reading_ahead_changes_nothing(root: Path) -> None:

@@ -7,6 +7,7 @@ from atlas_objects import cloud, gaussians
 
 from atlas import AtlasConfig, Standard, pack, unpack, unpack_tensor
 from atlas.errors import AtlasError
+from atlas.plane import points_of
 
 SIZE = 16
 
@@ -25,6 +26,17 @@ def test_unpacked_tensors_are_the_unpacked_gaussians(array: np.ndarray) -> None:
         value = getattr(found, field.name)
         assert len(value) == SIZE * SIZE
         np.testing.assert_allclose(value[live].numpy(), getattr(expected, field.name), atol=2e-7)
+
+
+def test_another_layout_brings_its_points() -> None:
+    config = AtlasConfig(size=SIZE, layout="ring", min_smoothness=0.0)
+    array = pack(gaussians(cloud("shell", 200)), config).array
+    points = torch.from_numpy(points_of(config)).reshape(SIZE, SIZE, 3)
+    found = unpack_tensor(torch.from_numpy(array).permute(2, 0, 1), points=points)
+    live = found.opacities != 0
+    np.testing.assert_allclose(found.means[live].numpy(), unpack(array, config).means, atol=2e-7)
+    with pytest.raises(AtlasError, match="points have shape"):
+        unpack_tensor(torch.from_numpy(array).permute(2, 0, 1), points=points[:4])
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
