@@ -26,7 +26,7 @@ _READ = {
     "KHR_materials_pbrSpecularGlossiness",
     "EXT_texture_webp",
 }
-# .. and those whose part of a picture is left out for every file: light, gloss, what lies below a surface.
+# .. and those whose part of a picture is left out of every file, as are all KHR_materials_ but the one above.
 _LEFT_OUT = {"KHR_lights_punctual", "KHR_xmp_json_ld"}
 _COMPRESSED = {"KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression"}
 _UNPACK = "save it again without compression, e.g. by Blender's glTF export with 'Compression' off"

@@ -245,6 +245,26 @@ def test_what_is_not_read_is_named(change: dict[str, object], message: str, tmp_
         load(tmp_path, glb)
 
 
+def test_interleaved_vertices_are_read_by_their_stride(tmp_path: Path) -> None:
+    glb = Glb().add(QUAD, QUAD_FACES, attributes={"NORMAL": np.tile(np.float32([0, 0, 1]), (4, 1))})
+    expected = load(tmp_path, glb).parts[0]
+    start, both = len(glb.binary), np.float32([[*point, 0, 0, 1] for point in QUAD])
+    glb.binary += both.tobytes()
+    glb.json["bufferViews"].append(
+        {"buffer": 0, "byteOffset": start, "byteLength": both.nbytes, "byteStride": 24}
+    )
+    view = len(glb.json["bufferViews"]) - 1
+    for name, offset in (("POSITION", 0), ("NORMAL", 12)):
+        accessor = glb.json["meshes"][0]["primitives"][0]["attributes"][name]
+        glb.json["accessors"][accessor] |= {"bufferView": view, "byteOffset": offset}
+    (part,) = load(tmp_path, glb).parts
+    np.testing.assert_array_equal(part.vertices, expected.vertices)
+    np.testing.assert_array_equal(part.normals, expected.normals)
+    glb.json["bufferViews"][view]["byteStride"] = 25
+    with pytest.raises(RenderError, match="reach out of its buffer view"):
+        load(tmp_path, glb)
+
+
 def test_gltf_with_its_data_inline_and_beside_it(tmp_path: Path) -> None:
     glb = Glb().add(QUAD, QUAD_FACES, uv=QUAD_UV, texture=GRAY)
     expected = load(tmp_path, glb).parts[0]
