@@ -31,7 +31,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patched, radosgw.serving(tmp_path_factory.mktemp("rgw")) as url:
         for name, value in keys.items():
             patched.setitem(os.environ, name, value)
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket=BUCKET)
+        # a session of its own: the default one remembers the credentials of other tests
+        client = boto3.session.Session().client("s3", endpoint_url=url, region_name="us-east-1")
+        client.create_bucket(Bucket=BUCKET)
         yield url
 
 
