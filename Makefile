@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-reader constraints clean
+.PHONY: help setup fit-shard test lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-gpu bench-reader constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-precision: $(STAMP) ## float16 or float32: ARGS='FIT.npz ..'
 
 bench-pipeline: $(STAMP) ## the driver with a no-op fit at the paper's number of objects
 	$(BIN)/python -m bench.pipeline $(ARGS)
+
+bench-gpu: $(STAMP) ## gsplat against the CPU kernels, and the GPU profiles; needs an NVIDIA GPU
+	$(BIN)/python -m bench.gpu $(ARGS)
 
 bench-reader: $(STAMP) ## samples/s of AtlasDataset against webdataset's .decode() and raw reads
 	$(BIN)/python -m bench.reader $(ARGS)
