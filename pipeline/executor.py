@@ -17,6 +17,8 @@ from pipeline.schemas import Facts, message
 from pipeline.storage import StoreConfig
 
 FIT, ATLAS, PACK = "fit", "atlas", "pack"
+_EXAMINE_S = 1800.0
+"""gsplat takes minutes to compile."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,36 @@ class RayExecutor:
         self._fit = ray.remote(**fit)(tasks.fit_object)
         self._atlas = ray.remote(**plain)(tasks.atlas_object)
         self._pack = ray.remote(**plain)(tasks.pack_shard)
+
+    def examine_nodes(self, config: RunConfig) -> None:
+        """Look once at every node whether it can do the work, and build there what workers need.
+
+        gsplat compiles at its first use, and two workers of one node that start together break each other's
+        build. A node that joins later compiles with its first fit.
+
+        Raises:
+            PipelineError: a node cannot; the message names it.
+        """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from pipeline import tasks
+
+        checks = {}
+        for node in self._ray.nodes():
+            resources = node["Resources"]
+            if not node["Alive"] or resources.get("CPU", 0) < 1 or resources.get("GPU", 0) < self._gpus:
+                continue
+            check = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=0)(tasks.examine_node)
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            handle = check.options(scheduling_strategy=strategy).remote(config)
+            checks[handle] = node["NodeManagerAddress"]
+        for handle, address in checks.items():
+            try:
+                fault = self._ray.get(handle, timeout=_EXAMINE_S)
+            except self._ray.exceptions.RayError as raised:
+                fault = message(raised)
+            if fault:
+                raise PipelineError(f"node {address}: {fault}")
 
     @property
     def metrics(self) -> Any:
@@ -176,6 +208,9 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[Executor]:
     except (ConnectionError, RuntimeError, ValueError, OSError) as fault:
         raise PipelineError(f"Ray did not start: {message(fault)}") from fault
     try:
-        yield RayExecutor(ray, config, job)
+        executor = RayExecutor(ray, config, job)
+        if config.ray.address or config.gpus_per_fit:
+            executor.examine_nodes(config)
+        yield executor
     finally:
         ray.shutdown()

@@ -37,6 +37,7 @@ from fitter.lpips import LpipsUnavailable, load_lpips
 from fitter.photometric import l1_ssim
 from fitter.rasterize import BackendUnavailable, rasterization
 from pipeline import inputs, layout, pack, records, shards, splats
+from pipeline.config import RunConfig
 from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflict, StorageError
 from pipeline.executor import Job
 from pipeline.fidelity import atlas_psnr
@@ -278,6 +279,16 @@ def check_machine(config: FitConfig) -> None:
             load_lpips(config.loss.lpips_net, config.loss.lpips_weights, torch.device("cpu"))
         except LpipsUnavailable as fault:
             raise PipelineError(message(fault)) from fault
+
+
+def examine_node(config: RunConfig) -> str:
+    """Why the machine that this runs on cannot do the work; "" if it can, and its kernels are compiled."""
+    try:
+        check_machine(config.fit)
+        warm_up(config.fit, config.atlas)
+    except PipelineError as fault:
+        return message(fault)
+    return ""
 
 
 def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:

@@ -188,3 +188,24 @@ def test_what_befell_a_task_is_classified(fault: BaseException, reason: str) -> 
 )
 def test_tasks_have_names(item: Task, name: str) -> None:
     assert item.name == name
+
+
+def test_every_node_is_examined_once_and_a_faulty_one_is_named(
+    executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline import tasks
+    from pipeline.errors import PipelineError
+
+    def well(config: Any) -> str:
+        return ""
+
+    def ill(config: Any) -> str:
+        return "no nvcc"
+
+    for function in (well, ill):
+        function.__module__ = "__main__"  # so that they travel by value
+    monkeypatch.setattr(tasks, "examine_node", well)
+    executor.examine_nodes(CONFIG)
+    monkeypatch.setattr(tasks, "examine_node", ill)
+    with pytest.raises(PipelineError, match=r"node 127\.0\.0\.1: no nvcc"):
+        executor.examine_nodes(CONFIG)

@@ -291,3 +291,10 @@ def test_the_published_points_are_what_unpacking_adds(layout_of_sphere: str) -> 
     assert (points.shape, points.dtype) == ((16, 16, 3), np.float64)
     positions = (made.array[..., :3] + points).astype(np.float32).reshape(-1, 3)
     np.testing.assert_array_equal(positions, atlas.unpack(made.array, run.atlas).means)
+
+
+def test_a_node_says_what_it_lacks() -> None:
+    from pipeline.config import load
+
+    assert tasks.examine_node(load("test")) == ""
+    assert "CUDA" in tasks.examine_node(load("paper"))
