@@ -106,4 +106,3 @@ def unpack_tensor(atlas: Tensor, *, points: Tensor | None = None, clamp: bool = 
         opacities=opacities,
         colors=colors,
     )
-
