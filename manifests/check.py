@@ -1,27 +1,32 @@
 """Every fault of a manifest, each with its line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from manifests.jsonl import Fault, describe, parse, resolve_views
+from manifests.licenses import check_wanted, described
 from manifests.schema import Row
 
 Probe = Callable[[Row], object]
 
 
-def check(path: Path, *, probe: Probe | None = None, count: int = 0) -> list[str]:
+def check(
+    path: Path, *, probe: Probe | None = None, count: int = 0, licenses: Collection[str] = ()
+) -> list[str]:
     """All faults of a manifest in authoring form; empty when there is none.
 
     Named are: unreadable JSON, unknown and missing keys, values that aren't text, bad uids, duplicate uids,
-    unknown categories and formats, missing captions, an empty manifest, and, by `probe`, unreadable views.
+    unknown categories and formats, missing captions, an empty manifest, by `licenses`, rows under another one,
+    and, by `probe`, unreadable views.
 
     Args:
         path: the manifest.
         probe: called with rows whose `views` are resolved; any exception it raises is a fault of the row.
         count: how many rows to probe, evenly spread over the manifest.
+        licenses: those that rows may have; none given = any.
 
     Raises:
-        ManifestError: the file cannot be read.
+        ManifestError: the file cannot be read, or `licenses` are misspelled.
     """
     lines, faults = parse(path)
     faults += [
@@ -29,6 +34,16 @@ def check(path: Path, *, probe: Probe | None = None, count: int = 0) -> list[str
         for line in lines
         if not line.row.caption.strip()
     ]
+    if licenses:
+        check_wanted(licenses, {line.row.license for line in lines})
+        faults += [
+            Fault(
+                line.number,
+                f"{line.row.uid!r}: {described(line.row.license)}; not among {', '.join(licenses)}",
+            )
+            for line in lines
+            if line.row.license not in licenses
+        ]
     if probe is not None:
         count = min(count, len(lines))
         chosen = [lines[i * len(lines) // count] for i in range(count)]

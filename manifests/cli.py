@@ -5,10 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-from manifests import folders, gobjaverse, jsonl, runform
+from manifests import folders, gobjaverse, jsonl, licenses, runform
 from manifests.check import Probe, check
 from manifests.errors import ManifestError
-from manifests.schema import CATEGORIES, DEFAULT_CATEGORIES
+from manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify = verbs.add_parser("check", help="name every fault of a manifest with its line")
     verify.add_argument("manifest", type=Path, metavar="JSONL")
     verify.add_argument("--probe", type=int, default=0, metavar="K", help="also read the views of K objects")
+    _add_licenses(verify, "every other row is a fault")
     verify.add_argument("--json", action="store_true", help="print one JSON object")
 
     shard = verbs.add_parser("shard", help="make objects.parquet, whose row group k is shard k")
     shard.add_argument("manifest", type=Path, metavar="JSONL")
     shard.add_argument("out", type=Path, metavar="PARQUET")
     shard.add_argument("--shard-size", type=int, default=runform.SHARD_SIZE, metavar="N", help="default: 256")
+    _add_licenses(shard, "leave out every other row")
+
+
+def _add_licenses(parser: argparse.ArgumentParser, effect: str) -> None:
+    parser.add_argument(
+        "--licenses", nargs="+", default=[], metavar="SPDX", help=f"e.g. CC0-1.0 CC-BY-4.0; {effect}"
+    )
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +67,14 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     )
     wanted.add_argument("--all-categories", action="store_true", help="with --index: also those unknown")
     wanted.add_argument("--category", default="", help="with --folder: of all objects")
-    parser.add_argument("--license", default="", help="of all objects")
+    parser.add_argument("--license", default="", help="of all objects, or of those that no file knows")
+    parser.add_argument(
+        "--license-file",
+        type=Path,
+        metavar="JSON",
+        help="with --index: {GObjaverse index or Objaverse uid: license}",
+    )
+    _add_licenses(parser, "leave out every other object")
     parser.add_argument("--drop-uncaptioned", action="store_true", help="with --index: leave those out")
 
 
@@ -92,6 +107,7 @@ _OF_INDEX = (
     "--categories",
     "--all-categories",
     "--drop-uncaptioned",
+    "--license-file",
 )
 _OF_FOLDER = ("--caption-source", "--category")
 
@@ -117,6 +133,7 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
             caption_files=args.captions,
             categories=None if args.all_categories else args.categories or DEFAULT_CATEGORIES,
             license=args.license,
+            license_file=args.license_file,
             drop_uncaptioned=args.drop_uncaptioned,
         )
         rows = built.rows
@@ -134,16 +151,27 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
             category=args.category,
             license=args.license,
         )
+    rows = _licensed(rows, args.licenses)
     jsonl.write(args.out, rows)
     print(f"{len(rows)} objects in {args.out}")
     return 0
+
+
+def _licensed(rows: list[Row], wanted: list[str]) -> list[Row]:
+    """The rows under a wanted licence, or all where none is named; says what that leaves out."""
+    if not wanted:
+        return rows
+    kept = licenses.keep(rows, wanted)
+    for license, count in sorted(kept.left_out.items()):
+        print(f"left out: {count} ({licenses.described(license)})")
+    return kept.rows
 
 
 def _check(args: argparse.Namespace, probe: Probe | None) -> int:
     if args.probe and probe is None:
         print("error: --probe: nothing here can read views; call it through gaussianverse", file=sys.stderr)
         return 2
-    faults = check(args.manifest, probe=probe, count=args.probe)
+    faults = check(args.manifest, probe=probe, count=args.probe, licenses=args.licenses)
     if args.json:
         print(json.dumps({"manifest": str(args.manifest), "faults": faults}))
     else:
@@ -157,7 +185,8 @@ def _shard(args: argparse.Namespace, _: Probe | None) -> int:
     if args.shard_size < 1:
         print(f"error: --shard-size {args.shard_size}: at least 1", file=sys.stderr)
         return 2
-    rows = jsonl.resolve_views(jsonl.read(args.manifest), args.manifest.parent)
+    rows = _licensed(jsonl.read(args.manifest), args.licenses)
+    rows = jsonl.resolve_views(rows, args.manifest.parent)
     shards = runform.write(args.out, rows, shard_size=args.shard_size)
     print(f"{len(rows)} objects in {shards} shards in {args.out}")
     return 0

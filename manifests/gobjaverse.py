@@ -78,6 +78,7 @@ def build(
     caption_files: Sequence[Path] = (),
     categories: Collection[str] | None = DEFAULT_CATEGORIES,
     license: str = "",
+    license_file: Path | None = None,
     drop_uncaptioned: bool = False,
 ) -> Built:
     """Rows for GObjaverse objects, sorted by index.
@@ -91,7 +92,8 @@ def build(
         caption_files: JSON by index or by Objaverse uid, or CSV by Objaverse uid; the first that has a
             caption wins.
         categories: which to take, by default all but Poor-quality; None takes all, also unknown ones.
-        license: of all rows.
+        license: of all rows, or of those that `license_file` does not know.
+        license_file: JSON, licences by index or by Objaverse uid.
         drop_uncaptioned: leave out objects without a caption.
 
     Returns:
@@ -117,6 +119,7 @@ def build(
     objaverse_of_index = _mapping(objaverse_map, "Objaverse files") if objaverse_map else {}
     label_of_objaverse = _read_labels(category_file) if category_file else {}
     captions = [read_captions(file) for file in caption_files]
+    licenses = _mapping(license_file, "licences") if license_file else {}
     if categories is not None and not label_of_objaverse and not any(category_of_index.values()):
         raise ManifestError(
             "categories cannot be told: give category_annotation.json with the map to Objaverse, or index "
@@ -146,7 +149,7 @@ def build(
                 views=_fill(views, {"index": index, "dict": dictionary, "inst": instance}),
                 format="gobjaverse",
                 category=category,
-                license=license,
+                license=licenses.get(index) or licenses.get(objaverse) or license,
                 caption=caption,
                 caption_source="Cap3D" if caption else "",
                 source_id=f"objaverse/{objaverse}" if objaverse else f"gobjaverse/{index}",
