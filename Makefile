@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 fit-shard: $(STAMP) ## fit a manifest's objects, build their atlases, publish shards: MANIFEST= OUT= PROFILE= SHARD=
 	$(BIN)/gaussianverse fit-shard --manifest $(MANIFEST) --out $(OUT) --profile $(PROFILE) $(if $(SHARD),--shard $(SHARD)) $(ARGS)
 
-test: $(STAMP) ## run every test
+test: $(STAMP) ## run the tests; ARGS=--run-slow adds those that take minutes
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP) ## ruff (lint and format) and mypy --strict
