@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,23 +11,19 @@ from torch import Tensor
 
 from atlas.gaussians import Gaussians, canonical_quats
 from fitter.anchors import Anchors, Decoded, make_anchors
-from fitter.config import ConfigError, FitConfig
-from fitter.errors import BadInput, FitTimeout, LowPsnr, MissingViews, NanLoss, TooFewGaussians
+from fitter.config import FitConfig
+from fitter.errors import LowPsnr, MissingViews, NanLoss, TooFewGaussians
 from fitter.frame import frame_of
-from fitter.growth import Statistics, bounded, grow, observe, screen_gradient, survivors
+from fitter.growth import Statistics, grow, observe, screen_gradient, survivors
 from fitter.initial import INITIAL, camera_extent, neighbour_distance
-from fitter.lpips import MIN_SIDE, load_lpips
 from fitter.memory import peak_mb, reset_peak
 from fitter.metrics import BACKGROUND, measure
 from fitter.optimizer import RowAdam
-from fitter.photometric import l1_ssim
 from fitter.plain import Plain, bake, halves, split_parents
-from fitter.rasterize import MAX_ALPHA, device_and_backend, rasterization
 from fitter.rasterize.compiled import ALPHA_MIN
-from fitter.scene import Scene, make_scene
+from fitter.scene import make_scene
+from fitter.training import Progress, Training
 from fitter.views import Views, resize, split_heldout
-
-Progress = Callable[[int, int, float], None]
 
 _PLAIN_SHARE = 0.1  # plain Gaussians grow by at most a tenth at a time
 
@@ -42,100 +36,7 @@ class Fit:
     stats: dict[str, float | int | str]
 
 
-class _Training:
-    """What every step needs: the scene at the step's resolution, the order of views, the loss, the clock."""
-
-    def __init__(
-        self, views: Views, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None
-    ) -> None:
-        self.config, self.deadline, self.progress = config, deadline, progress
-        self.device, self.backend = device_and_backend(config.backend)
-        if self.backend == "gsplat" and config.max_alpha != MAX_ALPHA:
-            raise ConfigError(f"max_alpha is {config.max_alpha!r} and gsplat has {MAX_ALPHA} compiled in")
-        self.generator = torch.Generator().manual_seed(seed)
-        self.lpips: Callable[[Tensor, Tensor], Tensor] | None = None
-        self.lpips_sha256 = ""
-        if config.loss.lpips_net != "none":
-            self.lpips, self.lpips_sha256 = load_lpips(
-                config.loss.lpips_net, config.loss.lpips_weights, self.device
-            )
-        self.full = make_scene(views, self.device)
-        self.small = make_scene(views, self.device, config.start_size) if config.start_size else self.full
-        net, side = config.loss.lpips_net, min(self.small.height, self.small.width)
-        if side < MIN_SIDE[net]:
-            raise BadInput(
-                f"views of {self.small.width} x {self.small.height} pixels are too small for LPIPS with {net}, which "
-                f"needs {MIN_SIDE[net]}; render larger ones, raise size and start_size, or set lpips_net = 'none'"
-            )
-        self._order: list[int] = []
-        self.loss = math.nan
-        self.gaussians_now = 0
-        self.pruned = 0
-
-    def bounded(self, anchors: Anchors, statistics: Statistics) -> Anchors:
-        """At most tau offsets alive, by the configured ranking; counts what is dropped."""
-        before = int(anchors.alive.sum())
-        anchors = bounded(anchors, statistics, self.config.tau, self.config.ranking, self.generator)
-        self.pruned += before - int(anchors.alive.sum())
-        return anchors
-
-    def scene(self, step: int) -> Scene:
-        """The views at this step's resolution."""
-        return self.small if step < self.config.start_until * self.config.steps else self.full
-
-    def steps(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """(step, view) from `first` to before `last`; every view once before any comes again."""
-        for step in range(first, last):
-            if self.deadline is not None and time.monotonic() > self.deadline:
-                raise FitTimeout(f"the deadline passed at step {step} of {self.config.steps}")
-            if not self._order:
-                self._order = torch.randperm(len(self.full), generator=self.generator).tolist()
-            yield step, self._order.pop()
-
-    def background(self) -> Tensor:
-        """RGB [3], drawn anew each step if the configuration says random."""
-        if self.config.background == "random":
-            return torch.rand(3, generator=self.generator).to(self.device)
-        return torch.full((3,), float(self.config.background == "white"), device=self.device)
-
-    def backward(self, step: int, view: int, decoded: Decoded) -> dict[str, Tensor]:
-        """Render, compare, differentiate (paper eq. 2); returns the rasteriser's `meta`."""
-        scene, weights, background = self.scene(step), self.config.loss, self.background()
-        index = torch.tensor([view])
-        image, _, meta = rasterization(
-            decoded.means,
-            decoded.quats,
-            decoded.scales,
-            decoded.opacities,
-            decoded.colors,
-            scene.viewmats[index],
-            scene.Ks[index],
-            scene.width,
-            scene.height,
-            backgrounds=background[None],
-            backend=self.backend,
-            max_alpha=self.config.max_alpha,
-        )
-        image = image.float()
-        reference = scene.composited(index, background)
-        l1, ssim = l1_ssim(image, reference)
-        loss = weights.l1 * l1 + weights.ssim * (1 - ssim)
-        drawn = (meta["radii"][0] > 0).all(-1)
-        if weights.volume > 0 and bool(drawn.any()):
-            loss = loss + weights.volume * decoded.scales[drawn].prod(1).mean()
-        if self.lpips is not None and weights.lpips > 0:
-            loss = loss + weights.lpips * self.lpips(image, reference)
-        self.loss, self.gaussians_now = float(loss.detach()), len(decoded.means)
-        if not math.isfinite(self.loss):
-            raise NanLoss(f"the loss is {self.loss} at step {step}, view {scene.names[view]}")
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
-        if self.progress is not None:
-            self.progress(step + 1, self.gaussians_now, self.loss)
-        return meta
-
-
-def _fit_anchors(training: _Training, anchors: Anchors, extent: float, last: int) -> Anchors:
+def _fit_anchors(training: Training, anchors: Anchors, extent: float, last: int) -> Anchors:
     config, growth, rates = training.config, training.config.growth, training.config.rates
     scaled = {name: getattr(rates, name) for name in ("features", "scalings")}
     scaled["offsets"] = (rates.offsets[0] * extent, rates.offsets[1] * extent)
@@ -178,7 +79,7 @@ def _with_leaves(anchors: Anchors, adam: RowAdam) -> Anchors:
     return replace(anchors, **per_anchor, heads={name: adam.tensors[name] for name in anchors.heads})
 
 
-def _adjust(anchors: Anchors, statistics: Statistics, adam: RowAdam, training: _Training) -> Anchors:
+def _adjust(anchors: Anchors, statistics: Statistics, adam: RowAdam, training: Training) -> Anchors:
     """Grow, prune, and hold the bound: one adjust step."""
     growth = training.config.growth
     fresh = grow(anchors, statistics, growth, growth.adjust_every, training.generator)
@@ -204,7 +105,7 @@ def _adjust(anchors: Anchors, statistics: Statistics, adam: RowAdam, training: _
     return anchors
 
 
-def _fit_plain(training: _Training, plain: Plain, extent: float, first: int, last: int) -> Plain:
+def _fit_plain(training: Training, plain: Plain, extent: float, first: int, last: int) -> Plain:
     config, rates = training.config, training.config.rates
     scaled = {name: getattr(rates, name) for name in Plain.NAMES}
     scaled["means"] = (rates.means[0] * extent, rates.means[1] * extent)
@@ -325,7 +226,7 @@ def _fit_object(
         )
     frame = frame_of(train)
     train, heldout = frame.views(train), frame.views(heldout)
-    training = _Training(train, config, seed, deadline, progress)
+    training = Training(train, config, seed, deadline, progress)
     extent = camera_extent(train)
     count = min(config.initial_anchors, config.tau if config.model == "plain" else -(-config.tau // config.k))
     points = INITIAL[config.init](train, count, np.random.default_rng(seed))

@@ -155,7 +155,7 @@ def test_the_bytes_do_not_depend_on_torchs_threads() -> None:
 
 
 def test_the_last_ranking_has_seen_the_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fitter import fit as module
+    from fitter import training as module
 
     seen, original = [], module.bounded
 

@@ -1,0 +1,116 @@
+"""One fit's surroundings: its views on the device, the order in which they come, the loss, the clock."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from fitter.anchors import Anchors, Decoded
+from fitter.config import ConfigError, FitConfig
+from fitter.errors import BadInput, FitTimeout, NanLoss
+from fitter.growth import Statistics, bounded
+from fitter.lpips import MIN_SIDE, load_lpips
+from fitter.photometric import l1_ssim
+from fitter.rasterize import MAX_ALPHA, device_and_backend, rasterization
+from fitter.scene import Scene, make_scene
+from fitter.views import Views
+
+Progress = Callable[[int, int, float], None]
+"""Called after every step with (steps done, Gaussians now, loss)."""
+
+
+class Training:
+    """What every step needs: the scene at the step's resolution, the order of views, the loss, the clock."""
+
+    def __init__(
+        self, views: Views, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None
+    ) -> None:
+        self.config, self.deadline, self.progress = config, deadline, progress
+        self.device, self.backend = device_and_backend(config.backend)
+        if self.backend == "gsplat" and config.max_alpha != MAX_ALPHA:
+            raise ConfigError(f"max_alpha is {config.max_alpha!r} and gsplat has {MAX_ALPHA} compiled in")
+        self.generator = torch.Generator().manual_seed(seed)
+        self.lpips: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.lpips_sha256 = ""
+        if config.loss.lpips_net != "none":
+            self.lpips, self.lpips_sha256 = load_lpips(
+                config.loss.lpips_net, config.loss.lpips_weights, self.device
+            )
+        self.full = make_scene(views, self.device)
+        self.small = make_scene(views, self.device, config.start_size) if config.start_size else self.full
+        net, side = config.loss.lpips_net, min(self.small.height, self.small.width)
+        if side < MIN_SIDE[net]:
+            raise BadInput(
+                f"views of {self.small.width} x {self.small.height} pixels are too small for LPIPS with {net}, which "
+                f"needs {MIN_SIDE[net]}; render larger ones, raise size and start_size, or set lpips_net = 'none'"
+            )
+        self._order: list[int] = []
+        self.loss = math.nan
+        self.gaussians_now = 0
+        self.pruned = 0
+
+    def bounded(self, anchors: Anchors, statistics: Statistics) -> Anchors:
+        """At most tau offsets alive, by the configured ranking; counts what is dropped."""
+        before = int(anchors.alive.sum())
+        anchors = bounded(anchors, statistics, self.config.tau, self.config.ranking, self.generator)
+        self.pruned += before - int(anchors.alive.sum())
+        return anchors
+
+    def scene(self, step: int) -> Scene:
+        """The views at this step's resolution."""
+        return self.small if step < self.config.start_until * self.config.steps else self.full
+
+    def steps(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """(step, view) from `first` to before `last`; every view once before any comes again."""
+        for step in range(first, last):
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise FitTimeout(f"the deadline passed at step {step} of {self.config.steps}")
+            if not self._order:
+                self._order = torch.randperm(len(self.full), generator=self.generator).tolist()
+            yield step, self._order.pop()
+
+    def background(self) -> Tensor:
+        """RGB [3], drawn anew each step if the configuration says random."""
+        if self.config.background == "random":
+            return torch.rand(3, generator=self.generator).to(self.device)
+        return torch.full((3,), float(self.config.background == "white"), device=self.device)
+
+    def backward(self, step: int, view: int, decoded: Decoded) -> dict[str, Tensor]:
+        """Render, compare, differentiate (paper eq. 2); returns the rasteriser's `meta`."""
+        scene, weights, background = self.scene(step), self.config.loss, self.background()
+        index = torch.tensor([view])
+        image, _, meta = rasterization(
+            decoded.means,
+            decoded.quats,
+            decoded.scales,
+            decoded.opacities,
+            decoded.colors,
+            scene.viewmats[index],
+            scene.Ks[index],
+            scene.width,
+            scene.height,
+            backgrounds=background[None],
+            backend=self.backend,
+            max_alpha=self.config.max_alpha,
+        )
+        image = image.float()
+        reference = scene.composited(index, background)
+        l1, ssim = l1_ssim(image, reference)
+        loss = weights.l1 * l1 + weights.ssim * (1 - ssim)
+        drawn = (meta["radii"][0] > 0).all(-1)
+        if weights.volume > 0 and bool(drawn.any()):
+            loss = loss + weights.volume * decoded.scales[drawn].prod(1).mean()
+        if self.lpips is not None and weights.lpips > 0:
+            loss = loss + weights.lpips * self.lpips(image, reference)
+        self.loss, self.gaussians_now = float(loss.detach()), len(decoded.means)
+        if not math.isfinite(self.loss):
+            raise NanLoss(f"the loss is {self.loss} at step {step}, view {scene.names[view]}")
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        if self.progress is not None:
+            self.progress(step + 1, self.gaussians_now, self.loss)
+        return meta
