@@ -4,7 +4,8 @@
     python -m bench.pipeline --objects 5000 --ray-objects 1000
 
 `driver_growth_mb` and `restart_s` are those of the whole manifest; so is `objects_per_s_driver`, with tasks that
-cost nothing. `objects_per_s` is with Ray and real fragments of a few bytes through every stage to the commit.
+cost nothing. `objects_per_s` is with Ray and real fragments of a few bytes through every stage to the commit;
+`put_ms` is what one durable put costs on that disk, of which every object needs two. `--folder /dev/shm` has none.
 `overhead_ms` is thread CPU time per object for everything but fit, transport and the quality render, with
 arrays of full size.
 """
@@ -161,6 +162,16 @@ def _tiny(job: Job, row: Facts, attempt: int, stage: str) -> Facts:
     return {"status": OK, "uid": row["uid"]}
 
 
+def put_ms(root: Path, rounds: int = 100) -> float:
+    """Wall milliseconds of a small durable put."""
+    storage = LocalStorage(root / "puts")
+    storage.put_if_absent("first", b"")
+    started = time.perf_counter()
+    for number in range(rounds):
+        storage.put_if_absent(str(number), bytes(2000))
+    return 1e3 * (time.perf_counter() - started) / rounds
+
+
 def on_ray(root: Path, objects: int) -> dict[str, float]:
     storage = LocalStorage(root / "ray")
     run = planned(storage, objects)
@@ -176,6 +187,7 @@ def on_ray(root: Path, objects: int) -> dict[str, float]:
     return {
         "objects_per_s": objects / seconds,
         "ray_objects": objects,
+        "put_ms": put_ms(root),
         "ray_driver_growth_mb": resident_mb() - before,
     }
 
@@ -212,8 +224,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--objects", type=int, default=PAPER, help="for the driver alone")
     parser.add_argument("--ray-objects", type=int, default=RAY_OBJECTS)
+    parser.add_argument("--folder", help="where to write (default: the system's folder for temporary files)")
     args = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="bench-pipeline-"))
+    root = Path(tempfile.mkdtemp(prefix="bench-pipeline-", dir=args.folder))
     try:
         result: dict[str, Any] = overhead(root)
         result |= driver_alone(root, args.objects)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from pipeline.storage import StoreConfig
 FIT, ATLAS, PACK = "fit", "atlas", "pack"
 _EXAMINE_S = 1800.0
 """gsplat takes minutes to compile."""
+_COUNT_S = 1.0
+"""How old a count of the cluster's resources may be; a question to its head for every task slows the driver."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class RayExecutor:
         from pipeline import tasks  # brings torch, which only those who run tasks need
 
         self._ray, self._job, self._gpus = ray, job, config.gpus_per_fit
+        self._slots, self._counted = 1, -_COUNT_S
         # Ray retries nothing: the driver knows which faults deserve it
         plain = {"num_cpus": 1, "max_retries": 0}
         fit = {**plain, "num_gpus": self._gpus, "max_calls": config.ray.max_calls} if self._gpus else plain
@@ -120,10 +124,14 @@ class RayExecutor:
         return import_module("ray.util.metrics")
 
     def slots(self) -> int:
-        """See `Executor`: as many as CPUs, or as fit on the GPUs."""
-        resources = self._ray.cluster_resources()
-        cpus = int(resources.get("CPU", 0))
-        return max(1, min(cpus, int(resources.get("GPU", 0) / self._gpus)) if self._gpus else cpus)
+        """See `Executor`: as many as CPUs, or as fit on the GPUs; as of a second ago at most."""
+        now = time.monotonic()
+        if now - self._counted >= _COUNT_S:
+            resources, self._counted = self._ray.cluster_resources(), now
+            cpus = int(resources.get("CPU", 0))
+            on_gpus = int(resources.get("GPU", 0) / self._gpus) if self._gpus else cpus
+            self._slots = max(1, min(cpus, on_gpus))
+        return self._slots
 
     def submit(self, task: Task) -> Hashable:
         """See `Executor`."""

@@ -29,20 +29,35 @@ class Published(StrEnum):
     """Somebody else's bytes were there first, and stand."""
 
 
-def publish(storage: Storage, key: str, data: bytes | bytearray, *, pause_s: float = _PAUSE_S) -> Published:
+def publish(
+    storage: Storage,
+    key: str,
+    data: bytes | bytearray,
+    *,
+    pause_s: float = _PAUSE_S,
+    durable: bool = True,
+) -> Published:
     """Write `data` under `key` unless something is there; the first writer wins.
+
+    Args:
+        storage: to write to.
+        key: to write under.
+        data: to write.
+        pause_s: before the second attempt; doubles with each.
+        durable: whether it must outlive a loss of power.
 
     Raises:
         StorageError: the store failed `ATTEMPTS` times running.
         StoreRefused: the store will not have it.
     """
     sha256 = sha256_of(data)
+    put = storage.put_if_absent if durable else storage.put_unsynced
     last: StorageError | None = None
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(pause_s * 2 ** (attempt - 1))
         try:
-            if storage.put_if_absent(key, data):
+            if put(key, data):
                 return Published.WRITTEN
         except StoreRefused:
             raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import fragments, layout
-from pipeline.errors import FragmentError, NotFound, PipelineError
+from pipeline.errors import FragmentError, PipelineError, StorageError
 from pipeline.identity import Run
 from pipeline.publish import Published, publish
 from pipeline.schemas import (
@@ -138,7 +138,7 @@ def _publish(
     data = fragments.build(members)
     sha256 = sha256_of(data)
     entry = {**entry, "fragment_sha256": sha256}
-    publish(storage, layout.run_record(stage, shard, uid, sha256), to_json(entry))
+    publish(storage, layout.run_record(stage, shard, uid, sha256), to_json(entry), durable=False)
     return publish(storage, layout.fragment(stage, shard, uid), data)
 
 
@@ -169,10 +169,12 @@ def read(storage: Storage, stage: str, shard: int, uid: str) -> Record:
 
 
 def read_entry(storage: Storage, stage: str, facts: Mapping[str, Any], sha256: str) -> Facts:
-    """The journal entry of the fragment with these facts and this hash; defaults where it is lost."""
+    """The journal entry of the fragment with these facts and this hash; defaults where it is lost or damaged."""
     shard, uid = int(facts["shard"]), str(facts["uid"])
     try:
         return from_json(JOURNAL[stage], storage.get(layout.run_record(stage, shard, uid, sha256)))
-    except NotFound:
+    except StorageError:
+        raise
+    except PipelineError:
         known = {name: facts[name] for name in ("index", "uid", "status")}
         return row(JOURNAL[stage], {**known, "stage": stage, "fragment_sha256": sha256})

@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,13 @@ class Storage(ABC):
         A StorageError leaves open whether the write happened: `pipeline.publish` finds out.
         """
 
+    def put_unsynced(self, key: str, data: bytes | bytearray) -> bool:
+        """As `put_if_absent`, for what may be lost or damaged by a loss of power, though not by a kill.
+
+        Costs less where durability has a price of its own: on local disks, most of the time of a small write.
+        """
+        return self.put_if_absent(key, data)
+
     @abstractmethod
     def head(self, key: str) -> Head | None:
         """Size and sha256, or None when there is no such key."""
@@ -128,6 +135,13 @@ class LocalStorage(Storage):
 
     def put_if_absent(self, key: str, data: bytes | bytearray) -> bool:
         """See `Storage`."""
+        return self._put(key, data, _sync)
+
+    def put_unsynced(self, key: str, data: bytes | bytearray) -> bool:
+        """See `Storage`."""
+        return self._put(key, data, lambda handle: None)
+
+    def _put(self, key: str, data: bytes | bytearray, sync: Callable[[int], None]) -> bool:
         path = self._path(key)
         temporary = self.root / _TEMPORARY / uuid.uuid4().hex
         try:
@@ -136,12 +150,12 @@ class LocalStorage(Storage):
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             try:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
-            _sync_folder(path.parent)
+            _sync_folder(path.parent, sync)
         except OSError as fault:
             raise self._fault(fault, key) from fault
         finally:
@@ -221,10 +235,14 @@ class LocalStorage(Storage):
         return StorageError(f"{where}: {fault.strerror or fault}")
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync(handle: int) -> None:
+    os.fsync(handle)
+
+
+def _sync_folder(folder: Path, sync: Callable[[int], None] = _sync) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(handle)
+        sync(handle)
     finally:
         os.close(handle)
 

@@ -143,6 +143,20 @@ def test_slots_follow_the_cluster(overrides: list[str], resources: dict[str, flo
     assert RayExecutor(FakeRay(resources), load("test", overrides), Job("/x")).slots() == slots
 
 
+def test_the_cluster_is_not_counted_for_every_task_and_its_growth_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("pipeline.executor.time.monotonic", lambda: now[0])
+    fake = FakeRay({"CPU": 2})
+    executor = RayExecutor(fake, CONFIG, Job("/x"))
+    assert executor.slots() == 2
+    fake.resources = {"CPU": 4}
+    assert executor.slots() == 2
+    now[0] += 1.0
+    assert executor.slots() == 4
+
+
 def test_ray_retries_nothing_and_gpu_workers_are_renewed() -> None:
     fake = FakeRay({})
     RayExecutor(fake, load("test", ["fit.backend=gsplat", "ray.max_calls=7"]), Job("/x"))

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from pipeline_runs import manifest_row, planned, publish_one
 
 from pipeline import fragments, layout, records
-from pipeline.errors import FragmentError, NotFound, PipelineError
+from pipeline.errors import FragmentError, NotFound, PipelineError, StorageError
 from pipeline.identity import Run
 from pipeline.schemas import FACTS, JOURNAL, OK, QUARANTINED, to_json
 from pipeline.storage import LocalStorage, sha256_of
@@ -79,6 +80,46 @@ def test_a_lost_journal_entry_is_no_obstacle(storage: LocalStorage) -> None:
     entry = records.read_entry(storage, STAGE, record.facts, "0" * 64)
     assert (entry["index"], entry["uid"], entry["attempts"]) == (7, "a", -1)
     assert list(entry) == JOURNAL[STAGE].names
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 300, b'{"index": 7'])
+def test_a_journal_entry_that_a_loss_of_power_damaged_is_as_a_lost_one(
+    storage: LocalStorage, left: bytes
+) -> None:
+    publish_one(storage, RUN, STAGE, manifest_row(7, "a"), data=b"x")
+    sha256 = sha256_of(storage.get(layout.fragment(STAGE, 0, "a")))
+    (storage.root / layout.run_record(STAGE, 0, "a", sha256)).write_bytes(left)
+    record = records.read(storage, STAGE, 0, "a")
+    entry = records.read_entry(storage, STAGE, record.facts, sha256)
+    assert (entry["index"], entry["uid"], entry["attempts"]) == (7, "a", -1)
+
+
+def test_a_store_that_fails_to_hand_out_a_journal_entry_is_a_fault(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_one(storage, RUN, STAGE, manifest_row(7, "a"), data=b"x")
+    record = records.read(storage, STAGE, 0, "a")
+
+    def away(*_: object) -> bytes:
+        raise StorageError("503")
+
+    monkeypatch.setattr(LocalStorage, "get", away)
+    with pytest.raises(StorageError, match="503"):
+        records.read_entry(storage, STAGE, record.facts, "0" * 64)
+
+
+def test_a_fragment_is_made_durable_and_its_journal_entry_is_not(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (layout.fragment(STAGE, 0, "a"), layout.run_record(STAGE, 0, "a", "0" * 64)):
+        (storage.root / folder).parent.mkdir(parents=True, exist_ok=True)
+    (storage.root / ".incoming").mkdir(exist_ok=True)
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    publish_one(storage, RUN, STAGE, manifest_row(0, "a"), data=b"x")
+    file, folder = synced
+    assert Path(file).parent.name == ".incoming"
+    assert folder == str((storage.root / layout.fragment(STAGE, 0, "a")).parent)
 
 
 def test_what_is_missing_is_not_found(storage: LocalStorage) -> None:

@@ -24,6 +24,14 @@ def test_the_first_writer_wins(storage: Storage) -> None:
     assert storage.size("a/b") == 5
 
 
+def test_the_first_writer_wins_also_without_sync(storage: Storage) -> None:
+    assert storage.put_unsynced("a/b", b"first")
+    assert not storage.put_unsynced("a/b", b"second")
+    assert not storage.put_if_absent("a/b", b"third")
+    assert storage.get("a/b") == b"first"
+    assert [entry.key for entry in storage.list("")] == ["a/b"]
+
+
 def test_of_many_writers_at_once_one_wins(storage: Storage) -> None:
     outcomes: dict[int, bool] = {}
     start = threading.Barrier(8)
