@@ -120,8 +120,8 @@ def augment(
     """
     total = owner.shape[0]
     prices = b.prices.reshape(-1)
-    group_bounds = np.empty(b.group_floors.shape[0])
-    leaf_bounds = np.empty(GROUP)
+    group_bounds = np.empty(b.group_floors.shape[0], np.float32)
+    leaf_bounds = np.empty(GROUP, np.float32)
     values = np.empty(LEAF)
     places = np.empty(total, np.int64)
     found = np.empty(total)

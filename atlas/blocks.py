@@ -18,6 +18,7 @@ import numpy.typing as npt
 from numba import njit
 
 Floats = npt.NDArray[np.float64]
+Bounds = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 # Infinities keep their meaning; inputs are checked for NaN before they come here.
@@ -33,8 +34,11 @@ GROUP = 16
 BLOCK = LEAF * GROUP
 # The price of the points that fill the last leaves: nobody's best or second best.
 UNAFFORDABLE = 1e30
-# Radii grow by this much, so that rounding in a bound never hides the best point (coordinates are <= 1).
-_ROUNDING = 1e-13
+# Bounds are computed in float32, twice as many at a time. So radii grow and floors fall by more than that rounds
+# (no term of a bound but the floor is beyond 15), and no bound hides the best point; values stay float64.
+_RADIUS_ROUNDING = 1e-6
+_ROUNDING = 1e-5
+_RELATIVE_ROUNDING = 1e-6
 
 
 class Blocks(NamedTuple):
@@ -42,7 +46,7 @@ class Blocks(NamedTuple):
 
     Attributes:
         x, y, z, prices: [16 G, 16], a row per leaf.
-        leaf_centers, leaf_pivots: [3, G, 16].
+        leaf_centers, leaf_pivots: [3, G, 16], float32 as all below.
         leaf_radii, leaf_floors: [G, 16].
         group_centers, group_pivots: [3, G].
         group_radii, group_floors: [G].
@@ -52,14 +56,18 @@ class Blocks(NamedTuple):
     y: Floats
     z: Floats
     prices: Floats
-    leaf_centers: Floats
-    leaf_pivots: Floats
-    leaf_radii: Floats
-    leaf_floors: Floats
-    group_centers: Floats
-    group_pivots: Floats
-    group_radii: Floats
-    group_floors: Floats
+    leaf_centers: Bounds
+    leaf_pivots: Bounds
+    leaf_radii: Bounds
+    leaf_floors: Bounds
+    group_centers: Bounds
+    group_pivots: Bounds
+    group_radii: Bounds
+    group_floors: Bounds
+
+
+# The fields that a search structure in use writes.
+MUTABLE = ("prices", "leaf_pivots", "leaf_floors", "group_pivots", "group_floors")
 
 
 def kd_order(points: Floats) -> Ints:
@@ -92,10 +100,10 @@ def build_blocks(points: Floats) -> tuple[Blocks, Ints]:
     order = kd_order(filled)
     placed = filled[order]
 
-    def balls(members: Floats) -> tuple[Floats, Floats]:
-        center = members.mean(axis=-2)
-        radius = np.linalg.norm(members - center[..., None, :], axis=-1).max(axis=-1)
-        return np.ascontiguousarray(np.moveaxis(center, -1, 0)), radius + _ROUNDING
+    def balls(members: Floats) -> tuple[Bounds, Bounds]:
+        center = members.mean(axis=-2).astype(np.float32)
+        radius = np.linalg.norm(members - center[..., None, :], axis=-1).max(axis=-1) + _RADIUS_ROUNDING
+        return np.ascontiguousarray(np.moveaxis(center, -1, 0)), radius.astype(np.float32)
 
     leaf_centers, leaf_radii = balls(placed.reshape(groups, GROUP, LEAF, 3))
     group_centers, group_radii = balls(placed.reshape(groups, BLOCK, 3))
@@ -112,6 +120,11 @@ def build_blocks(points: Floats) -> tuple[Blocks, Ints]:
 
 
 @njit(inline="always", **OPTIONS)
+def _rounding(price: Any) -> Any:
+    return _ROUNDING + _RELATIVE_ROUNDING * abs(price)
+
+
+@njit(inline="always", **OPTIONS)
 def _renew_leaf(b: Any, leaf: Any) -> None:
     """Recompute a leaf's floor from its prices."""
     g = leaf // GROUP
@@ -121,7 +134,7 @@ def _renew_leaf(b: Any, leaf: Any) -> None:
     for k in range(LEAF):
         t = b.prices[leaf, k] - p0 * b.x[leaf, k] - p1 * b.y[leaf, k] - p2 * b.z[leaf, k]
         low = t if t < low else low
-    b.leaf_floors[g, e] = low
+    b.leaf_floors[g, e] = low - _rounding(low)
 
 
 @njit(inline="always", **OPTIONS)
@@ -133,7 +146,7 @@ def _renew_group(b: Any, g: Any) -> None:
         for k in range(LEAF):
             t = b.prices[leaf, k] - p0 * b.x[leaf, k] - p1 * b.y[leaf, k] - p2 * b.z[leaf, k]
             low = t if t < low else low
-    b.group_floors[g] = low
+    b.group_floors[g] = low - _rounding(low)
 
 
 @njit(inline="always", **OPTIONS)
@@ -148,8 +161,8 @@ def raise_price(b: Any, place: Any, rise: Any) -> None:
     e = leaf - g * GROUP
     price, x0, x1, x2 = b.prices[leaf, k], b.x[leaf, k], b.y[leaf, k], b.z[leaf, k]
     b.prices[leaf, k] = price + rise
-    # the same sum may have been rounded otherwise in the floor
-    least = price - _ROUNDING * (1.0 + abs(price))
+    # the floor lies lower by its rounding, and that much more
+    least = price - 2.0 * _rounding(price)
     along = b.leaf_pivots[0, g, e] * x0 + b.leaf_pivots[1, g, e] * x1 + b.leaf_pivots[2, g, e] * x2
     if least - along <= b.leaf_floors[g, e]:
         _renew_leaf(b, leaf)
@@ -200,6 +213,7 @@ def settle(b: Any, bidders: Any, owner: Any) -> None:
 @njit(inline="always", **OPTIONS)
 def bound_groups(b: Any, x0: Any, x1: Any, x2: Any, bounds: Any) -> None:
     """Fill bounds [G] with no less than the best value of each group to bidder x."""
+    x0, x1, x2 = np.float32(x0), np.float32(x1), np.float32(x2)
     for g in range(bounds.shape[0]):
         d0 = x0 - b.group_pivots[0, g]
         d1 = x1 - b.group_pivots[1, g]
@@ -211,12 +225,21 @@ def bound_groups(b: Any, x0: Any, x1: Any, x2: Any, bounds: Any) -> None:
 @njit(inline="always", **OPTIONS)
 def bound_leaves(b: Any, g: Any, x0: Any, x1: Any, x2: Any, bounds: Any) -> None:
     """Fill bounds [16] with no less than the best value of each leaf of a group to bidder x."""
+    x0, x1, x2 = np.float32(x0), np.float32(x1), np.float32(x2)
     for e in range(GROUP):
         d0 = x0 - b.leaf_pivots[0, g, e]
         d1 = x1 - b.leaf_pivots[1, g, e]
         d2 = x2 - b.leaf_pivots[2, g, e]
         along = d0 * b.leaf_centers[0, g, e] + d1 * b.leaf_centers[1, g, e] + d2 * b.leaf_centers[2, g, e]
         bounds[e] = along + np.sqrt(d0 * d0 + d1 * d1 + d2 * d2) * b.leaf_radii[g, e] - b.leaf_floors[g, e]
+
+
+@njit(inline="always", **OPTIONS)
+def value(b: Any, place: Any, x0: Any, x1: Any, x2: Any) -> Any:
+    """What a place is worth to bidder x."""
+    leaf = place // LEAF
+    k = place - leaf * LEAF
+    return x0 * b.x[leaf, k] + x1 * b.y[leaf, k] + x2 * b.z[leaf, k] - b.prices[leaf, k]
 
 
 @njit(inline="always", **OPTIONS)
@@ -231,50 +254,55 @@ def leaf_values(b: Any, leaf: Any, x0: Any, x1: Any, x2: Any, values: Any) -> An
 
 
 @njit(inline="always", **OPTIONS)
-def best_two(
-    b: Any, x0: Any, x1: Any, x2: Any, hint: Any, group_bounds: Any, leaf_bounds: Any, values: Any
-) -> Any:
-    """The place of highest value to bidder x, that value, and the second highest.
+def _insert(t: Any, place: Any, best: Any, places: Any) -> None:
+    """Put a value and its place where they belong in a descending list, whose last falls out."""
+    k = best.shape[0] - 1
+    while k > 0 and best[k - 1] < t:
+        best[k] = best[k - 1]
+        places[k] = places[k - 1]
+        k -= 1
+    best[k] = t
+    places[k] = place
+
+
+@njit(inline="always", **OPTIONS)
+def best_few(
+    b: Any, x0: Any, x1: Any, x2: Any, hint: Any, best: Any, places: Any, group_bounds: Any, leaf_bounds: Any,
+    values: Any,
+) -> None:  # fmt: skip
+    """Fill best [k] with the k highest values to bidder x, descending, and places [k] with where they are.
 
     The leaf `hint`, where this bidder found its last best, is read first: it makes the bounds bite.
-    `group_bounds` [G], `leaf_bounds` [16] and `values` [16] are room to work in.
+    `group_bounds` [G] and `leaf_bounds` [16], float32, and `values` [16] are room to work in.
     """
-    best, second, place = -np.inf, -np.inf, -1
+    last = best.shape[0] - 1
+    best[:] = -np.inf
     leaf_values(b, hint, x0, x1, x2, values)
     for k in range(LEAF):
-        t = values[k]
-        if t > second:
-            if t > best:
-                second, best, place = best, t, hint * LEAF + k
-            else:
-                second = t
+        if values[k] > best[last]:
+            _insert(values[k], hint * LEAF + k, best, places)
     bound_groups(b, x0, x1, x2, group_bounds)
     for g in range(group_bounds.shape[0]):
-        if group_bounds[g] > second:
+        if group_bounds[g] > best[last]:
             bound_leaves(b, g, x0, x1, x2, leaf_bounds)
             for e in range(GROUP):
                 leaf = g * GROUP + e
-                if leaf == hint or leaf_bounds[e] <= second:
+                if leaf == hint or leaf_bounds[e] <= best[last]:
                     continue
-                if leaf_values(b, leaf, x0, x1, x2, values) > second:
+                if leaf_values(b, leaf, x0, x1, x2, values) > best[last]:
                     for k in range(LEAF):
-                        t = values[k]
-                        if t > second:
-                            if t > best:
-                                second, best, place = best, t, leaf * LEAF + k
-                            else:
-                                second = t
-    return place, best, second
+                        if values[k] > best[last]:
+                            _insert(values[k], leaf * LEAF + k, best, places)
 
 
 @njit(**OPTIONS)
 def price_out(b: Any, bidders: Any, hints: Any, profits: Any) -> None:
     """Fill profits [n] with the highest value of any point to each bidder [n, 3]: the dual prices of the rows."""
-    group_bounds = np.empty(b.group_floors.shape[0])
-    leaf_bounds = np.empty(GROUP)
+    group_bounds = np.empty(b.group_floors.shape[0], np.float32)
+    leaf_bounds = np.empty(GROUP, np.float32)
     values = np.empty(LEAF)
+    place = np.empty(1, np.int64)
     for i in range(bidders.shape[0]):
-        _, best, _ = best_two(
-            b, bidders[i, 0], bidders[i, 1], bidders[i, 2], hints[i], group_bounds, leaf_bounds, values
-        )
-        profits[i] = best
+        x0, x1, x2 = bidders[i, 0], bidders[i, 1], bidders[i, 2]
+        hint = max(hints[i], 0)
+        best_few(b, x0, x1, x2, hint, profits[i : i + 1], place, group_bounds, leaf_bounds, values)

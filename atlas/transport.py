@@ -8,27 +8,32 @@ auction comes near, shortest augmenting paths finish, and a last pass over all p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from atlas.auction import auction
 from atlas.augment import DUMMY, FREE, augment
-from atlas.blocks import LEAF, Blocks, Floats, Ints, build_blocks, price_out, settle
+from atlas.blocks import LEAF, MUTABLE, Blocks, Floats, Ints, build_blocks, price_out, settle
 from atlas.errors import TransportFailed
 
 MAX_REL_GAP = 1e-12
 
-# Epsilon falls from a quarter of the spread, fivefold per phase. Below the last one the augmenting paths are
+# Epsilon falls from a sixteenth of the spread, sevenfold per phase. Below the last one the augmenting paths are
 # faster than bids; with no empty places they are faster sooner.
-_FIRST_EPSILON = 0.25
-_FALL = 5.0
+_FIRST_EPSILON = 0.06
+_FALL = 7.0
 _LAST_EPSILON = 1e-6
 _LAST_EPSILON_SQUARE = 3e-5
+# From this epsilon on, bids keep a few points more than the best two.
+_FINE_EPSILON = 5e-4
+_FEW = 4
 # In units of the largest value: slack that is rounding and not worth a path, and an epsilon that rounding does
 # not swallow.
 _TIGHT = 4e-15
 _FINEST = 1e-13
+_NEAREST = 1e-20
 _FILLING = -3
 # Paths are first sought within this many epsilons. When they have searched from this many rows per row, epsilon
 # is far above what separates the points (a tiny cluster, say), and more phases are cheaper.
@@ -102,6 +107,10 @@ def assign(points: npt.ArrayLike, sites: npt.ArrayLike) -> Assignment:
     # Moving the points by a changes `x . s` by the constant-per-site `a . s`; moving the sites, nothing.
     unit_x, center_x, scale_x = _unit(x)
     unit_s, center_s, scale_s = _unit(s)
+    # Points this near to each other cost the same anywhere, to float64; blown up farther, prices would overflow.
+    least = _NEAREST * max(scale_s, float(np.abs(center_x - center_s).max()))
+    if scale_x < least:
+        unit_x, scale_x = unit_x * (scale_x / least), least
     reserves = 0.5 * (scale_s / scale_x) * (unit_s**2).sum(axis=1)
     reserves -= unit_s @ ((center_x - center_s) / scale_x)
     reserves -= reserves.min()
@@ -132,8 +141,8 @@ class _Side:
     hints: Ints
 
     @classmethod
-    def of(cls, points: Floats) -> _Side:
-        blocks, order = build_blocks(points)
+    def of(cls, points: Floats, built: tuple[Blocks, Ints]) -> _Side:
+        blocks, order = built
         placed = np.stack([blocks.x.ravel(), blocks.y.ravel(), blocks.z.ravel()], axis=1)
         total = len(order)
         return cls(
@@ -142,12 +151,25 @@ class _Side:
             points=placed,
             real=order < len(points),
             partner=np.full(total, FREE),
-            hints=np.zeros(total, np.int64),
+            hints=np.full(total, -1),
         )
 
     @property
     def prices(self) -> Floats:
         return self.blocks.prices.reshape(-1)
+
+
+# Every object of a dataset goes to the same sphere; a second transport has sites of its own.
+@lru_cache(maxsize=4)
+def _blocks_of(sites: bytes) -> tuple[Blocks, Ints]:
+    return build_blocks(np.frombuffer(sites).reshape(-1, 3))
+
+
+def _site_blocks(sites: Floats) -> tuple[Blocks, Ints]:
+    """Blocks as built anew, but the geometry is shared between calls with equal sites: it is never written."""
+    blocks, order = _blocks_of(sites.tobytes())
+    fresh = {name: getattr(blocks, name).copy() for name in MUTABLE}
+    return blocks._replace(**fresh), order
 
 
 def _solve(x: Floats, s: Floats, reserves: Floats) -> tuple[Ints, float]:
@@ -156,7 +178,7 @@ def _solve(x: Floats, s: Floats, reserves: Floats) -> tuple[Ints, float]:
     Returns:
         The site of each point, and the certificate's slack: how far the duals are above the primal.
     """
-    rows, sites = _Side.of(x), _Side.of(s)
+    rows, sites = _Side.of(x, build_blocks(x)), _Side.of(s, _site_blocks(s))
     empty = len(s) - len(x)
     reserve = np.zeros(len(sites.order))
     reserve[sites.real] = reserves[sites.order[sites.real]]
@@ -170,14 +192,14 @@ def _solve(x: Floats, s: Floats, reserves: Floats) -> tuple[Ints, float]:
     last = max((_LAST_EPSILON if empty else _LAST_EPSILON_SQUARE) * spread, finest)
     epsilon = max(_FIRST_EPSILON * spread, finest)
     while True:
-        _phase(rows, sites, reserve, epsilon)
+        _phase(rows, sites, reserve, epsilon, _FEW if epsilon <= _FINE_EPSILON * spread else 2)
         patience = _PATIENCE * len(x) if epsilon > finest else np.iinfo(np.int64).max
         if epsilon <= last and _finish(rows, sites, reserve, _REACH * epsilon, _TIGHT * largest, patience):
             return _certify(rows, sites, reserve)
         epsilon = max(epsilon / _FALL, last if epsilon > last else finest)
 
 
-def _phase(rows: _Side, sites: _Side, reserve: Floats, epsilon: float) -> None:
+def _phase(rows: _Side, sites: _Side, reserve: Floats, epsilon: float, kept: int) -> None:
     """Assign every row anew at the prices of the phase before, to within epsilon; then empty places bid."""
     settle(sites.blocks, rows.points, sites.partner)
     sites.partner[:] = FREE
@@ -187,14 +209,14 @@ def _phase(rows: _Side, sites: _Side, reserve: Floats, epsilon: float) -> None:
     no_reserve = np.full(len(rows.order), -np.inf)
     auction(
         sites.blocks, rows.points, rows.prices, no_reserve, queue,
-        rows.partner, sites.partner, rows.hints, epsilon,
+        rows.partner, sites.partner, rows.hints, epsilon, kept,
     )  # fmt: skip
     unheld = np.flatnonzero((sites.partner == FREE) & sites.real)
     if len(unheld):
         settle(rows.blocks, sites.points, rows.partner)
         auction(
             rows.blocks, sites.points, sites.prices, reserve, unheld,
-            sites.partner, rows.partner, sites.hints, epsilon,
+            sites.partner, rows.partner, sites.hints, epsilon, kept,
         )  # fmt: skip
 
 

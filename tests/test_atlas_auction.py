@@ -10,24 +10,26 @@ from atlas.blocks import build_blocks, settle
 from atlas.sphere import fibonacci_sphere
 
 
-def bid(bidders: np.ndarray, points: np.ndarray, reserves: np.ndarray, epsilon: float):  # type: ignore[no-untyped-def]
+def bid(bidders: np.ndarray, points: np.ndarray, reserves: np.ndarray, epsilon: float, kept: int = 2):  # type: ignore[no-untyped-def]
     blocks, order = build_blocks(points)
     profits, held = np.full(len(bidders), np.inf), np.full(len(bidders), -1)
     owner = np.full(len(order), -1)
     settle(blocks, bidders, owner)
-    hints = np.zeros(len(bidders), np.int64)
+    hints = np.full(len(bidders), -1)
     bids = auction(
-        blocks, bidders, profits, reserves, np.arange(len(bidders)), held, owner, hints, epsilon
+        blocks, bidders, profits, reserves, np.arange(len(bidders)), held, owner, hints, epsilon, kept
     )  # fmt: skip
     placed = np.stack([blocks.x.ravel(), blocks.y.ravel(), blocks.z.ravel()], axis=1)
     return bids, bidders @ placed.T, blocks.prices.ravel(), profits, held, owner, order
 
 
+@pytest.mark.parametrize("kept", [2, 4])
 @pytest.mark.parametrize("epsilon", [0.1, 1e-2, 1e-4])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_everybody_holds_a_point_within_epsilon_of_the_best(shape: str, epsilon: float) -> None:
+def test_everybody_holds_a_point_within_epsilon_of_the_best(shape: str, epsilon: float, kept: int) -> None:
     bidders, points = cloud(shape, 200), fibonacci_sphere(300)
-    bids, value, prices, profits, held, owner, order = bid(bidders, points, np.full(200, -np.inf), epsilon)
+    no_reserve = np.full(200, -np.inf)
+    bids, value, prices, profits, held, owner, order = bid(bidders, points, no_reserve, epsilon, kept)
     assert bids >= 200
     assert (held >= 0).all()
     assert (order[held] < 300).all()
@@ -59,3 +61,13 @@ def test_bidders_are_content_with_their_reserve() -> None:
     assert (held[::2] == -1).all()
     assert (profits[::2] == 10.0).all()
     assert (held[1::2] >= 0).all()
+
+
+@pytest.mark.parametrize("kept", [3, 4, 8])
+def test_the_few_that_are_kept_change_no_bid(kept: int) -> None:
+    bidders, points = cloud("volume", 256), fibonacci_sphere(256)
+    reserves = np.full(256, -np.inf)
+    for searched, remembered in zip(
+        bid(bidders, points, reserves, 1e-3), bid(bidders, points, reserves, 1e-3, kept), strict=True
+    ):
+        np.testing.assert_allclose(remembered, searched, rtol=0, atol=1e-13)

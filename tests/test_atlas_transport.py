@@ -1,6 +1,10 @@
 """Exact transport against scipy's dense solver, and the certificate against dense arithmetic."""
 
+import os
+import subprocess
+import sys
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
+from atlas import transport
 from atlas.errors import TransportFailed
 from atlas.sphere import fibonacci_sphere
 from atlas.transport import MAX_REL_GAP, Assignment, assign
 
 SITES = 1024
+
+SOLVES = """
+import hashlib
+from atlas.sphere import fibonacci_sphere
+from atlas.transport import assign
+from atlas_objects import SHAPES, cloud
+digest = hashlib.sha256()
+for shape in SHAPES:
+    for count, sites in ((700, 1500), (500, 500)):
+        result = assign(cloud(shape, count), fibonacci_sphere(sites))
+        digest.update(result.indices.tobytes())
+        digest.update(repr((result.primal, result.dual, result.rel_gap)).encode())
+print(digest.hexdigest())
+"""
 
 
 @lru_cache
@@ -161,6 +180,35 @@ def test_repeated_runs_are_equal(shape: str) -> None:
     assert (first.primal, first.dual, first.rel_gap) == (second.primal, second.dual, second.rel_gap)
 
 
+def test_blocks_of_sites_seen_before_are_as_new() -> None:
+    points, sites = cloud("volume", 700), sphere(1500)
+    first = assign(points, sites)
+    assign(cloud("rod", 900), sites)
+    again = assign(points, sites)
+    transport._blocks_of.cache_clear()
+    anew = assign(points, sites)
+    for other in (again, anew):
+        np.testing.assert_array_equal(other.indices, first.indices)
+        assert (other.primal, other.dual, other.rel_gap) == (first.primal, first.dual, first.rel_gap)
+
+
+def test_compiled_now_or_before_the_answer_has_the_same_bits(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)]),
+    }
+    fresh, cached = (
+        subprocess.run(
+            [sys.executable, "-c", SOLVES], env=environment, capture_output=True, text=True, check=True
+        )
+        for _ in range(2)
+    )
+    assert len(fresh.stdout) == 65
+    assert fresh.stdout == cached.stdout
+
+
 def test_order_of_generic_points_does_not_matter() -> None:
     points, sites = cloud("volume", 500), sphere(900)
     order = np.random.default_rng(2).permutation(500)
@@ -202,6 +250,13 @@ def test_one_point_and_all_points_one() -> None:
     check(np.zeros((50, 3)), np.zeros((50, 3)))
 
 
+@pytest.mark.parametrize("apart", [1e-12, 1e-19, 1e-40, 1e-209])
+@pytest.mark.parametrize("far", [0.0, 1.0, 1e30])
+def test_points_that_all_but_coincide(apart: float, far: float) -> None:
+    check(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, apart], [far, 0.0, 0.0]]), sphere(64))
+    check(np.array([[far, 0.0, 0.0], [far, 0.0, apart]]), sphere(64))
+
+
 @pytest.mark.parametrize(
     ("points", "sites", "says"),
     [
@@ -222,8 +277,6 @@ def test_bad_input_is_named(points: object, sites: object, says: str) -> None:
 
 
 def test_a_certificate_that_does_not_hold_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    import atlas.transport as transport
-
     honest = transport._solve
 
     def swapped(*arguments: Floats) -> tuple[np.ndarray, float]:
