@@ -1,0 +1,170 @@
+"""Two nodes of a Ray cluster on one machine, and a job whose workers and nodes are killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
+
+from pipeline import job, layout
+from pipeline.config import load
+from pipeline.schemas import QUARANTINE, from_parquet
+from pipeline.storage import LocalStorage, Storage
+
+UIDS = [f"o{i}" for i in range(6)]
+MEMORY = 80 << 20
+
+
+def profile(*more: str) -> Any:
+    return load("test", [*tiny_arguments()[3::2], "run.shard_size=3", "policy.pause_s=0.1", *more])
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("inputs")
+    for seed, uid in enumerate(UIDS):
+        write_views(folder / "views" / uid, seed)
+    return str(write_manifest(folder, UIDS))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(manifest: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    config = profile()
+    storage, run, base = job.plan(str(tmp_path_factory.mktemp("whole") / "out"), manifest, config)
+    job.build(storage, run, config, base, launch=in_process)
+    return dataset(storage)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head that runs no task, and two nodes of one core each; a dead one is noticed within seconds."""
+    from ray.cluster_utils import Cluster
+
+    assert not ray.is_initialized(), "an earlier test left Ray running"
+    quick = {
+        "health_check_period_ms": 500,
+        "health_check_timeout_ms": 500,
+        "health_check_failure_threshold": 3,
+    }
+    started = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 0, "object_store_memory": MEMORY, "include_dashboard": False, "_system_config": quick,
+        },
+    )  # fmt: skip
+    try:
+        for _ in range(2):
+            started.add_node(num_cpus=1, object_store_memory=MEMORY)
+        started.wait_for_nodes()
+        yield started
+    finally:
+        ray.shutdown()
+        started.shutdown()
+
+
+def workers_of(node: Any) -> dict[int, str]:
+    """Processes of a node that run tasks, and what Ray says that they do."""
+    (raylet,) = (info.process.pid for info in node.all_processes["raylet"])
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            title = (folder / "cmdline").read_bytes().decode(errors="replace")
+            if parent == raylet and title.startswith("ray::"):
+                found[int(folder.name)] = title
+    return found
+
+
+def at_work(node: Any) -> list[int]:
+    """Those that are in the middle of a fit."""
+    return [pid for pid, title in workers_of(node).items() if title.startswith("ray::fit_object")]
+
+
+def built(
+    out: Path, manifest: str, cluster: Any, disturb: Callable[[LocalStorage], None]
+) -> tuple[Storage, Any]:
+    """The job on the cluster, while `disturb` does its worst."""
+    config = profile(f"ray.address={cluster.address}")
+    storage, run, base = job.plan(str(out), manifest, config)
+    faults: list[BaseException] = []
+
+    def disturbing() -> None:
+        try:
+            disturb(LocalStorage(out))
+        except BaseException as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=disturbing)
+    thread.start()
+    outcome = job.build(storage, run, config, base)
+    thread.join(60)
+    assert faults == []
+    return storage, outcome
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """What `condition` gives once that is true."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.01)
+    raise AssertionError("it never came to that")
+
+
+def fits(storage: LocalStorage) -> int:
+    return sum(1 for _ in storage.list(f"{layout.WORK}{layout.SPLATS}/"))
+
+
+def nobody_was_condemned(storage: Storage) -> bool:
+    return from_parquet(QUARANTINE, storage.get(layout.QUARANTINE)).num_rows == 0
+
+
+@pytest.mark.slow
+def test_a_node_is_killed_in_the_middle(
+    cluster: Any, manifest: str, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    second = cluster.list_all_nodes()[2]
+
+    def kill_node(storage: LocalStorage) -> None:
+        """The raylet first, so that nobody is left to report the deaths of its workers."""
+        until(lambda: fits(storage) >= 1 and at_work(second))
+        (raylet,) = (info.process for info in second.all_processes["raylet"])
+        workers = workers_of(second)
+        os.kill(raylet.pid, signal.SIGKILL)
+        for worker in workers:
+            with suppress(ProcessLookupError):  # it has noticed
+                os.kill(worker, signal.SIGKILL)
+
+    storage, outcome = built(tmp_path / "out", manifest, cluster, kill_node)
+    assert outcome.finalized
+    assert outcome.summary.retries > 0, "the death was felt"
+    assert nobody_was_condemned(storage)
+    assert dataset(storage) == undisturbed
+
+
+@pytest.mark.slow
+def test_workers_are_killed_in_the_middle_of_fits(
+    cluster: Any, manifest: str, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    nodes = cluster.list_all_nodes()[1:]
+
+    def kill_workers(storage: LocalStorage) -> None:
+        for node in nodes:
+            os.kill(until(partial(at_work, node))[0], signal.SIGKILL)
+
+    storage, outcome = built(tmp_path / "out", manifest, cluster, kill_workers)
+    assert outcome.finalized
+    assert outcome.summary.retries >= 1, "the deaths were felt"
+    assert nobody_was_condemned(storage)
+    assert dataset(storage) == undisturbed
