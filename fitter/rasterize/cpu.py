@@ -11,7 +11,7 @@ from torch import Tensor
 from fitter.rasterize.binning import bin_pairs, depth_order
 from fitter.rasterize.blending import blend, blend_backward
 from fitter.rasterize.compiled import TILE, f4
-from fitter.rasterize.projection import DEPTH, GRADIENT, RECORD, X, Y, project, project_backward
+from fitter.rasterize.projection import GRADIENT, RECORD, project, project_backward
 from fitter.threads import over_range
 
 
@@ -36,7 +36,7 @@ class _Rasterize(torch.autograd.Function):
         tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
         image = np.empty((count, 4, height, width), np.float32)
         radii = np.empty((count, n, 2), np.int32)
-        depths = np.empty((count, n), np.float32)
+        depths, screen = np.empty((count, n), np.float32), means2d.detach().numpy()
         kept = []
         for c in range(count):
             record, tiles = np.empty((n, RECORD), np.float32), np.empty((n, 4), np.int32)
@@ -44,6 +44,7 @@ class _Rasterize(torch.autograd.Function):
             over_range(
                 project, n, *inputs[:4], color, views[c], Ks[c], width, height,
                 f4(camera["eps2d"]), f4(camera["near"]), f4(camera["far"]), record, tiles, radii[c],
+                screen[c], depths[c],
             )  # fmt: skip
             slots = np.empty((n, 2), np.int32)
             offsets, ends = (
@@ -55,8 +56,6 @@ class _Rasterize(torch.autograd.Function):
                 blend, tiles_x * tiles_y, record, pairs, offsets, ends, width, height, tiles_x,
                 backgrounds[c], max_alpha, image[c],
             )  # fmt: skip
-            means2d.detach().numpy()[c] = record[:, [X, Y]]
-            depths[c] = record[:, DEPTH]
             kept.append((record, tiles, slots, pairs, offsets, ends))
         ctx.kept, ctx.inputs, ctx.camera, ctx.image = kept, inputs, camera, image
         result = torch.from_numpy(image), torch.from_numpy(radii), torch.from_numpy(depths)

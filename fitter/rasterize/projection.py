@@ -88,8 +88,9 @@ def _footprint(g: Any, view: Any, fx: Any, fy: Any, u_min: Any, u_max: Any, v_mi
 def project(
     first: Any, last: Any, means: Any, quats: Any, scales: Any, opacities: Any, colors: Any, view: Any, K: Any,
     width: Any, height: Any, eps2d: Any, near: Any, far: Any, record: Any, tiles: Any, radii: Any,
+    means2d: Any, depths: Any,
 ) -> None:  # fmt: skip
-    """Gaussians first to last: fill record [N, RECORD], tiles [N, 4] and radii [N, 2] (pixels).
+    """Gaussians first to last: fill record [N, RECORD], tiles [N, 4], radii and means2d [N, 2] (pixels), depths [N].
 
     tiles are x0, x1, y0, y1, with x0 = x1 where the Gaussian is culled.
     """
@@ -102,6 +103,7 @@ def project(
         _geometry(i, means, quats, scales, view, g)
         z, opacity = g[2], opacities[i]
         record[i, X], record[i, Y], record[i, DEPTH] = f4(0), f4(0), z
+        means2d[i, 0], means2d[i, 1], depths[i] = f4(0), f4(0), z
         if not (z > near and z < far and opacity >= ALPHA_MIN):
             continue
         u, v, _uc, _vc, _rz = _footprint(g, view, fx, fy, u_min, u_max, v_min, v_max)
@@ -131,6 +133,7 @@ def project(
             continue
         inverse = f4(1) / det
         record[i, X], record[i, Y] = x, y
+        means2d[i, 0], means2d[i, 1] = x, y
         # exponent of alpha in base 2: log2 o + QA dx^2 + QB dx dy + QC dy^2
         record[i, QA] = f4(-0.5) * LOG2E * cov_yy * inverse
         record[i, QB] = LOG2E * cov_xy * inverse
