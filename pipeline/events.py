@@ -116,7 +116,9 @@ def goodput(summary: Summary) -> float:
     return summary.fit_seconds / summary.slot_seconds if summary.slot_seconds else 0.0
 
 
-def publish_summary(storage: Storage, run: Run, summary: Summary, started: float) -> str:
+def publish_summary(
+    storage: Storage, run: Run, summary: Summary, started: float, *, stopped: str = ""
+) -> str:
     """Keep what a call did under `runs/`; each call has a key of its own. Returns the key.
 
     Args:
@@ -124,6 +126,7 @@ def publish_summary(storage: Storage, run: Run, summary: Summary, started: float
         run: the run.
         summary: of the driver.
         started: seconds since 1970, UTC.
+        stopped: the error that ended the call early; "" where it did all that it was to do.
     """
     when = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started))
     key = layout.summary(f"{when}-{socket.gethostname()}-{os.getpid()}")
@@ -131,6 +134,7 @@ def publish_summary(storage: Storage, run: Run, summary: Summary, started: float
         "started": round(started, 3),
         "seconds": round(time.time() - started, 3),
         "config_digest": run.digest,
+        "stopped": stopped,
         "shards": summary.shards,
         "objects": summary.objects,
         "quarantined": summary.quarantined,

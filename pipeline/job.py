@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -12,6 +13,7 @@ from typing import Any
 from pipeline import identity, layout, report, tasks
 from pipeline.config import RunConfig
 from pipeline.driver import Driver, Summary, Watch, committed_shards
+from pipeline.errors import PipelineError
 from pipeline.events import EventLog, RayMetrics, Watches, publish_summary
 from pipeline.executor import Executor, Job, RayExecutor, ray_executor
 from pipeline.finalize import finalize, is_finalized
@@ -21,6 +23,8 @@ from pipeline.policy import ordered_shards
 from pipeline.progress import ProgressBar
 from pipeline.publish import prove_conditional_puts
 from pipeline.storage import Storage, open_storage
+
+log = logging.getLogger(__name__)
 
 Launch = Callable[[RunConfig, Job], AbstractContextManager[Executor]]
 
@@ -102,16 +106,20 @@ def build(
         started = time.time()
         with ExitStack() as stack:
             if events is not None:
-                log = stack.enter_context(EventLog(events))
+                lines = stack.enter_context(EventLog(events))
             executor = stack.enter_context(launch(config, job))
             watches: list[Watch] = [stack.enter_context(ProgressBar(_objects(run, chosen)))]
             if events is not None:
-                watches.append(log)
+                watches.append(lines)
             if isinstance(executor, RayExecutor):
                 watches.append(RayMetrics(executor.metrics))
             watch = Watches(*watches)
             driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=watch)
-            summary = driver.run()
+            try:
+                summary = driver.run()
+            except (PipelineError, KeyboardInterrupt) as stop:
+                _keep_stopped(storage, run, driver.summary, started, stop)
+                raise
         publish_summary(storage, run, summary, started)
         committed = committed_shards(storage)
     finalized = is_finalized(storage)
@@ -120,6 +128,14 @@ def build(
         finalized = True
     complete = [k for k in chosen if all((stage, k) in committed for stage in layout.STAGES)]
     return Outcome(storage, summary, finalized, report.result_rows(storage, complete[: report.MAX_LINES]))
+
+
+def _keep_stopped(storage: Storage, run: Run, summary: Summary, started: float, stop: BaseException) -> None:
+    """The summary of a call that stops early; what stopped it may keep this from being written, and comes first."""
+    try:
+        publish_summary(storage, run, summary, started, stopped=type(stop).__name__)
+    except PipelineError as fault:
+        log.warning("no summary of this call was kept: %s", fault)
 
 
 def _objects(run: Run, shards: list[int]) -> int:

@@ -83,4 +83,5 @@ def test_the_summary_is_kept_beside_the_journal_and_is_no_part_of_the_dataset(tm
     assert key.startswith("runs/summary-19700101T000000-")
     found = json.loads(storage.get(key))
     assert (found["goodput"], found["objects"], found["config_digest"]) == (0.75, 1, run.digest)
+    assert found["stopped"] == ""
     assert goodput(Summary()) == 0.0

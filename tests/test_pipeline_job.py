@@ -12,8 +12,8 @@ from pipeline_runs import InProcess, dataset, in_process, tiny_arguments, write_
 
 from pipeline import job, layout
 from pipeline.config import RunConfig, load
-from pipeline.errors import BreakerOpen, RunConflict, UsageError
-from pipeline.executor import Job, Task
+from pipeline.errors import BreakerOpen, RunConflict, StorageError, UsageError
+from pipeline.executor import ATLAS, Job, Task
 from pipeline.identity import Run
 from pipeline.storage import LocalStorage, Storage
 
@@ -168,3 +168,55 @@ def test_a_call_leaves_its_summary_and_its_events(manifest: str, tmp_path: Path)
     assert sorted(names) == sorted(["opened"] * 2 + ["finished"] * 3 + ["ended"])
     job.build(storage, run, CONFIG, base, launch=in_process)
     assert len(list(storage.list("runs/summary-"))) == 1, "a call that does nothing leaves nothing"
+
+
+class Ending(InProcess):
+    """Stops the run once there is a fit."""
+
+    stop: BaseException
+
+    def submit(self, task: Task) -> int:
+        if task.kind == ATLAS:
+            raise self.stop
+        return super().submit(task)
+
+
+@pytest.mark.parametrize("stop", [BreakerOpen("the store is away"), KeyboardInterrupt()])
+def test_a_call_that_stops_early_leaves_its_summary_too(
+    manifest: str, tmp_path: Path, stop: BaseException
+) -> None:
+    storage, run, base = planned(tmp_path / "out", manifest)
+
+    @contextmanager
+    def ending(config: RunConfig, job: Job) -> Iterator[InProcess]:
+        executor = Ending(job)
+        executor.stop = stop
+        yield executor
+
+    with pytest.raises(type(stop)):
+        job.build(storage, run, CONFIG, base, launch=ending)
+    (key,) = [e.key for e in storage.list("runs/summary-")]
+    summary = json.loads(storage.get(key))
+    assert summary["stopped"] == type(stop).__name__
+    assert summary["fit_seconds"] > 0
+    assert summary["shards"] == 0
+
+
+def test_a_store_that_is_away_at_the_end_does_not_hide_what_stopped_the_call(
+    manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, run, base = planned(tmp_path / "out", manifest)
+
+    @contextmanager
+    def ending(config: RunConfig, job: Job) -> Iterator[InProcess]:
+        executor = Ending(job)
+        executor.stop = BreakerOpen("first")
+        yield executor
+
+    def away(*_: object, **__: object) -> str:
+        raise StorageError("503")
+
+    monkeypatch.setattr(job, "publish_summary", away)
+    with pytest.raises(BreakerOpen, match="first"):
+        job.build(storage, run, CONFIG, base, launch=ending)
+    assert "no summary of this call was kept: 503" in caplog.text
