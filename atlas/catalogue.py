@@ -19,10 +19,13 @@ import pyarrow.parquet as pq
 from atlas.errors import DatasetError
 from atlas.sample import BLOCK, header_nbytes
 from atlas.store import Store
+from atlas.views import CAMERAS
 
 SCHEMA_VERSION = 1
 INDEX, METADATA, SUMS, SUCCESS = "index.json", "metadata.parquet", "SHA256SUMS", "_SUCCESS"
 SPLITS = ("all", "train", "heldout")
+ATLAS, VIEWS = "atlas", "views"
+"""Families of shards that are read here."""
 _END = 2 * BLOCK
 _OPERATORS = {
     "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater,
@@ -45,6 +48,15 @@ class Extent:
     total: int
 
 
+@dataclass(frozen=True)
+class _Places:
+    """{shard: (key, nbytes)} of a family, and where each sample begins and ends in its file, [N]."""
+
+    files: dict[int, tuple[str, int]]
+    starts: Rows
+    ends: Rows
+
+
 class Catalogue:
     """The samples of a dataset, in the order in which they lie in its shards.
 
@@ -52,6 +64,7 @@ class Catalogue:
         index: what index.json holds.
         digest: hex sha256 of index.json, which names the dataset.
         size: side of an atlas.
+        n_views: reference views of each object; 0 where the dataset has none.
 
     Raises:
         DatasetError: the dataset is not finished, or index, table and sums don't agree.
@@ -68,6 +81,7 @@ class Catalogue:
                 f"{self.url}: schema version {self.index['schema_version']}, this reader knows {SCHEMA_VERSION}"
             )
         self.size = int(self.index["size"])
+        self.n_views = int(self.index.get("views", 0))
         # not pq.read_table: its threads may outlive the interpreter, and then abort the process
         table = pq.ParquetFile(io.BytesIO(self._vouched(store, METADATA, sums))).read(use_threads=False)
         self._quarantined = table.filter(pc.not_equal(table["status"], "ok")).select(["uid", "reason"])
@@ -76,7 +90,9 @@ class Catalogue:
             pc.sort_indices(table, [("shard", "ascending"), ("atlas_sample", "ascending")])
         )
         self._columns = {name: _column(self._table[name]) for name in self._table.column_names}
-        self._address()
+        self._places = {ATLAS: self._placed(ATLAS, "atlas.npy")}
+        if self.n_views:
+            self._places[VIEWS] = self._placed(VIEWS, CAMERAS)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -119,14 +135,17 @@ class Catalogue:
         why = f"it was quarantined: {lost[0]['reason']}" if lost else "no such object"
         raise DatasetError(f"{self.url}: {uid}: {why}")
 
-    def stretch(self, sample: int) -> Extent:
-        """Where a sample lies: from its first tar header to that of the next sample."""
-        key, total = self._files[int(self.shards[sample])]
-        return Extent(key, int(self._starts[sample]), int(self._ends[sample] - self._starts[sample]), total)
+    def stretch(self, sample: int, family: str = ATLAS) -> Extent:
+        """Where a sample of a family lies: from its first tar header to that of the next sample."""
+        places = self._places[family]
+        key, total = places.files[int(self.shards[sample])]
+        return Extent(
+            key, int(places.starts[sample]), int(places.ends[sample] - places.starts[sample]), total
+        )
 
     def atlas_member(self, sample: int) -> Extent:
         """Where a sample's .npy file lies."""
-        key, total = self._files[int(self.shards[sample])]
+        key, total = self._places[ATLAS].files[int(self.shards[sample])]
         offset, nbytes = (self._columns[f"atlas_{name}"].item(sample) for name in ("offset", "nbytes"))
         return Extent(key, offset, nbytes, total)
 
@@ -186,36 +205,36 @@ class Catalogue:
             raise DatasetError(f"filter {condition!r} on a column of {column.type}: {fault}") from fault
         return np.asarray(mask.to_numpy(), np.bool_)
 
-    def _address(self) -> None:
-        """Check the table's addresses against the index, so that the stretches cover every shard to its end."""
-        self._files = {
-            int(s["shard"]): (s["atlas"]["key"], int(s["atlas"]["nbytes"])) for s in self.index["shards"]
-        }
+    def _placed(self, family: str, first_suffix: str) -> _Places:
+        """Where a family's samples lie, each beginning with the member of this suffix, whose address the table
+        has; checked against the index, so that the stretches cover every shard to its end."""
+        files = {int(s["shard"]): (s[family]["key"], int(s[family]["nbytes"])) for s in self.index["shards"]}
         counts = dict(zip(*(c.tolist() for c in np.unique(self.shards, return_counts=True)), strict=True))
         for entry in self.index["shards"]:
-            said, found = entry["atlas"]["samples"], counts.pop(entry["shard"], 0)
+            said, found = entry[family]["samples"], counts.pop(entry["shard"], 0)
             if said != found:
                 raise DatasetError(
-                    f"{self.url}: {entry['atlas']['key']} has {said} samples in {INDEX} and {found} in {METADATA}"
+                    f"{self.url}: {entry[family]['key']} has {said} samples in {INDEX} and {found} in {METADATA}"
                 )
         if counts or self.index["samples"] != len(self):
             raise DatasetError(f"{self.url}: {METADATA} has samples that {INDEX} does not count")
         offset, nbytes, place = (
-            np.asarray(self._columns[f"atlas_{n}"]) for n in ("offset", "nbytes", "sample")
+            np.asarray(self._columns[f"{family}_{n}"]) for n in ("offset", "nbytes", "sample")
         )
         first = np.append(True, self.shards[1:] != self.shards[:-1])[: len(self)]
         last = np.append(first[1:], True)[: len(self)]
-        totals = np.array([self._files[int(s)][1] for s in self.shards], np.int64)
-        names = np.asarray(pc.utf8_length(self._table["uid"])) + len(".atlas.npy")
-        self._starts = offset - np.array([header_nbytes(n) for n in names.tolist()], np.int64)
-        self._ends = np.where(last, totals - _END, np.roll(self._starts, -1))
-        wrong = (self._starts != np.where(first, 0, self._starts)) | (offset + nbytes > self._ends)
+        totals = np.array([files[int(s)][1] for s in self.shards], np.int64)
+        names = np.asarray(pc.utf8_length(self._table["uid"])) + len(f".{first_suffix}")
+        starts = offset - np.array([header_nbytes(n) for n in names.tolist()], np.int64)
+        ends = np.where(last, totals - _END, np.roll(starts, -1))
+        wrong = (starts != np.where(first, 0, starts)) | (offset + nbytes > ends)
         wrong |= place != np.arange(len(self)) - np.maximum.accumulate(
             np.where(first, np.arange(len(self)), 0)
         )
         if wrong.any():
             uid = self.uids([int(wrong.argmax())])[0]
             raise DatasetError(f"{self.url}: {METADATA} and {INDEX} do not agree on where {uid} lies")
+        return _Places(files, starts, ends)
 
     @cached_property
     def _by_uid(self) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -13,23 +13,34 @@ from atlas.reader import AtlasDataset, AtlasSample
 
 
 class AtlasBatch(TypedDict):
-    """B samples: atlas float32 [B, 16, size, size], and lists of B."""
+    """B samples: atlas float32 [B, 16, size, size], and lists of B; of `views=True` also tensors of their views."""
 
     atlas: Tensor
     caption: list[str]
     uid: list[str]
     row: list[dict[str, Any]]
+    views: NotRequired[Tensor]
+    """[B, K, 4, s, s], see `AtlasSample`."""
+    viewmats: NotRequired[Tensor]
+    """[B, K, 4, 4]"""
+    Ks: NotRequired[Tensor]
+    """[B, K, 3, 3]"""
 
 
 def collate(samples: list[AtlasSample]) -> AtlasBatch:
     """Samples to a batch. The channels stay last in memory, as they are in the shards: nothing is transposed."""
     stacked = torch.stack([s["atlas"].permute(1, 2, 0) for s in samples])
-    return {
+    batch: AtlasBatch = {
         "atlas": stacked.permute(0, 3, 1, 2),
         "caption": [s["caption"] for s in samples],
         "uid": [s["uid"] for s in samples],
         "row": [s["row"] for s in samples],
     }
+    if "views" in samples[0]:
+        batch["views"] = torch.stack([s["views"] for s in samples])
+        batch["viewmats"] = torch.stack([s["viewmats"] for s in samples])
+        batch["Ks"] = torch.stack([s["Ks"] for s in samples])
+    return batch
 
 
 class AtlasLoader:

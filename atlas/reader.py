@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,11 +15,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from atlas import order, sample
 from atlas.cache import CachedStore
-from atlas.catalogue import Catalogue, Filter
+from atlas.catalogue import ATLAS, VIEWS, Catalogue, Filter
 from atlas.errors import DatasetError
 from atlas.order import Cursor, Indices
 from atlas.standard import Standard
 from atlas.store import LocalStore, S3Options, open_store
+from atlas.views import ReferenceViews
+
+T = TypeVar("T")
 
 STATE_VERSION = 1
 _S3_READAHEAD = 16
@@ -36,6 +39,12 @@ class AtlasSample(TypedDict):
     caption: str
     uid: str
     row: dict[str, Any]
+    views: NotRequired[Tensor]
+    """With `views=True`: RGBA, straight alpha in [0, 1], float32 [K, 4, s, s]."""
+    viewmats: NotRequired[Tensor]
+    """World-to-camera, OpenCV, in the world of the Gaussians; float32 [K, 4, 4]."""
+    Ks: NotRequired[Tensor]
+    """In pixels, float32 [K, 3, 3]."""
 
 
 class AtlasDataset(IterableDataset[AtlasSample]):
@@ -64,6 +73,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         standardise: by the dataset's mean and standard deviation. Cheaper on the device: see `standard()`.
         hashes: compare every byte with the sums, for 0.7 ms a sample.
         columns: of the row; None = all.
+        views: yield the reference views as well, which the dataset must have; None = where it has some.
         s3: how to reach the store.
         cache: a folder for what was fetched once, shared by the processes of a machine.
         cache_bytes: at most so much is kept there.
@@ -71,7 +81,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             (none) from a folder.
 
     Raises:
-        DatasetError: no finished dataset, an unknown column, too few samples for the ranks.
+        DatasetError: no finished dataset, an unknown column, too few samples for the ranks, no views in it.
     """
 
     def __init__(
@@ -79,8 +89,8 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         uids: Iterable[str] | None = None, shuffle: bool = True, seed: int = 0, window: int = 8,
         uneven: str = order.DROP, rank: int | None = None, world: int | None = None, batch_size: int = 1,
         standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
-        s3: S3Options | None = None, cache: str | Path | None = None, cache_bytes: int = 100 * 2**30,
-        readahead: int | None = None,
+        views: bool | None = False, s3: S3Options | None = None, cache: str | Path | None = None,
+        cache_bytes: int = 100 * 2**30, readahead: int | None = None,
     ) -> None:  # fmt: skip
         self._store = open_store(url, s3)
         local = isinstance(self._store, LocalStore)
@@ -90,6 +100,10 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             self._store = CachedStore(self._store, Path(cache, self.catalogue.digest[:16]), cache_bytes)
         if columns is not None:
             self.catalogue.check_columns(columns)
+        if views and not self.catalogue.n_views:
+            raise DatasetError(
+                f"{self._store.url}: has no reference views; make the dataset with --set run.views=K"
+            )
         if uneven not in order.UNEVEN:
             raise DatasetError(f"uneven {uneven!r} is none of {', '.join(order.UNEVEN)}")
         if window < 1 or batch_size < 1 or seed < 0:
@@ -102,6 +116,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         self._selected = self.catalogue.select(filters, split, heldout, uids)
         self._uneven, self._seed, self._window = uneven, seed, window if shuffle else 0
         self._hashes, self._columns = hashes, columns
+        self._views = self.catalogue.n_views > 0 if views is None else views
         self._standard = self.standard() if standardise else None
         self._cursor = Cursor()
         if len(self) == 0:
@@ -133,7 +148,8 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         self._cursor = start.next_epoch()
 
     def get(self, uid: str) -> AtlasSample:
-        """One object's sample, whatever the filters, by one range read of its atlas; its sha256 is checked.
+        """One object's sample, whatever the filters, by one range read of its atlas (and one of its views); their
+        hashes are checked.
 
         Raises:
             DatasetError: no such object, it was quarantined, or its bytes are damaged.
@@ -144,7 +160,9 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         row = self.catalogue.row(place)
         if hashlib.sha256(data).hexdigest() != row["atlas_sha256"]:
             raise DatasetError(f"{self._store.url}/{extent.key}: {uid}: the atlas is damaged; fetch it again")
-        return self._item(sample.decode(data, self.catalogue.size), row)
+        return self._item(
+            sample.decode(data, self.catalogue.size), row, self._fetch_views(place, row, hashes=True)
+        )
 
     def standard(self) -> Standard:
         """What standardises batches of this dataset, and its inverse."""
@@ -232,22 +250,40 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch(self, place: int) -> AtlasSample:
-        extent = self.catalogue.stretch(place)
         row = self.catalogue.row(place)
+        size, hashes = self.catalogue.size, self._hashes
+        found = self._parsed(
+            place, ATLAS, row, lambda d: sample.parse(d, row["uid"], size, row, hashes=hashes)
+        )
+        return self._item(found.array, row, self._fetch_views(place, row, hashes=hashes))
+
+    def _fetch_views(self, place: int, row: dict[str, Any], *, hashes: bool) -> ReferenceViews | None:
+        if not self._views:
+            return None
+        return self._parsed(
+            place, VIEWS, row, lambda d: sample.parse_views(d, row["uid"], row, hashes=hashes)
+        )
+
+    def _parsed(self, place: int, family: str, row: dict[str, Any], parse: Callable[[memoryview], T]) -> T:
+        """What a sample's stretch in the shard of a family holds; faults tell where it is."""
+        extent = self.catalogue.stretch(place, family)
         data = self._store.read(extent.key, extent.offset, extent.nbytes, extent.total)
         try:
-            found = sample.parse(data, row["uid"], self.catalogue.size, row, hashes=self._hashes)
+            return parse(data)
         except DatasetError as fault:
             where = f"{self._store.url}/{extent.key}, bytes from {extent.offset}, {row['uid']}"
             raise DatasetError(f"{where}: {fault}; fetch the shard again") from fault
-        return self._item(found.array, row)
 
-    def _item(self, array: Any, row: dict[str, Any]) -> AtlasSample:
+    def _item(self, array: Any, row: dict[str, Any], views: ReferenceViews | None) -> AtlasSample:
         atlas = torch.from_numpy(array).permute(2, 0, 1)
         if self._standard is not None:
             atlas = self._standard(atlas)
         chosen = row if self._columns is None else {name: row[name] for name in self._columns}
-        return {"atlas": atlas, "caption": row["caption"], "uid": row["uid"], "row": chosen}
+        item: AtlasSample = {"atlas": atlas, "caption": row["caption"], "uid": row["uid"], "row": chosen}
+        if views is not None:
+            item["views"] = torch.from_numpy(views.images).permute(0, 3, 1, 2).float().div_(255)
+            item["viewmats"], item["Ks"] = torch.from_numpy(views.viewmats), torch.from_numpy(views.Ks)
+        return item
 
 
 def _place(rank: int | None, world: int | None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""One sample's stretch of a shard's tar: `UID.atlas.npy`, `UID.json`, `UID.txt`; read and checked in place."""
+"""One sample's stretch of a tar, read and checked in place: `UID.json`, `UID.txt`, and the atlas or the views."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atlas.errors import DatasetError
+from atlas.views import CAMERAS, ReferenceViews, images_sha256, suffixes
 
 BLOCK = 512
 CHANNELS = 16
@@ -52,22 +53,55 @@ def parse(data: memoryview, uid: str, size: int, row: Mapping[str, Any], *, hash
     Raises:
         DatasetError: something else lies there, or a byte is not as it was written.
     """
+    (npy,) = _checked(data, uid, ["atlas.npy"], row, "atlas_sha256", hashes=hashes)
+    return Sample(decode(npy, size), row["caption"])
+
+
+def parse_views(data: memoryview, uid: str, row: Mapping[str, Any], *, hashes: bool) -> ReferenceViews:
+    """Read an object's reference views from their bytes in the tar.
+
+    Args:
+        data, uid, row, hashes: as for `parse`.
+
+    Raises:
+        DatasetError: something else lies there, or a byte is not as it was written.
+    """
+    names = suffixes(row["n_reference_views"])
+    cameras, *images = _checked(data, uid, [CAMERAS, *names], row, "views_sha256", hashes=hashes)
+    if hashes and images_sha256(dict(zip(names, images, strict=True))) != row["images_sha256"]:
+        raise DatasetError("its views are damaged: their sha256 is not the one in metadata.parquet")
+    views = ReferenceViews.from_members(cameras, images)
+    if views.images.shape[1] != row["reference_size"]:
+        raise DatasetError(f"views of {views.images.shape[1]} pixels, expected {row['reference_size']}")
+    return views
+
+
+def _checked(
+    data: memoryview, uid: str, wanted: list[str], row: Mapping[str, Any], digest: str, *, hashes: bool
+) -> list[memoryview]:
+    """The members of these suffixes, once those around them are what they must be.
+
+    Args:
+        data, uid, row, hashes: as for `parse`.
+        wanted: suffixes of all members but `json` and `txt`.
+        digest: the row's column for the sha256 of the first.
+    """
     members = dict(_members(data, exact=hashes))
-    expected = [f"{uid}.atlas.npy", f"{uid}.json", f"{uid}.txt"]
+    names = [f"{uid}.{suffix}" for suffix in wanted]
+    expected = sorted([*names, f"{uid}.json", f"{uid}.txt"])
     if list(members) != expected:
         raise DatasetError(f"holds {', '.join(members) or 'nothing'}, expected {', '.join(expected)}")
-    npy, facts, text = members.values()
     if hashes:
-        if hashlib.sha256(npy).hexdigest() != row["atlas_sha256"]:
-            raise DatasetError(f"{expected[0]} is damaged: its sha256 is not the one in metadata.parquet")
-        _compare(bytes(facts), row)
+        if hashlib.sha256(members[names[0]]).hexdigest() != row[digest]:
+            raise DatasetError(f"{names[0]} is damaged: its sha256 is not the one in metadata.parquet")
+        _compare(bytes(members[f"{uid}.json"]), row)
     try:
-        caption = str(text, "utf-8")
+        caption = str(members[f"{uid}.txt"], "utf-8")
     except UnicodeDecodeError as fault:
-        raise DatasetError(f"{expected[2]} is damaged: {fault}") from fault
+        raise DatasetError(f"{uid}.txt is damaged: {fault}") from fault
     if caption != row["caption"]:
-        raise DatasetError(f"{expected[2]} is {caption!r}, metadata.parquet says {row['caption']!r}")
-    return Sample(decode(npy, size), caption)
+        raise DatasetError(f"{uid}.txt is {caption!r}, metadata.parquet says {row['caption']!r}")
+    return [members[name] for name in names]
 
 
 def decode(npy: memoryview, size: int) -> npt.NDArray[np.float32]:

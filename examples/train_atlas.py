@@ -6,7 +6,9 @@
 
 DATASET is a folder or s3://bucket/prefix. OUT gets `metrics.jsonl` and, every `--save-every` steps,
 `step-000500/` with the averaged UNet (what `sample_atlas` reads) and all that `--resume` needs: weights, optimiser,
-and where the data stand, exact to the sample, also for another number of GPUs and workers.
+and where the data stand, exact to the sample, also for another number of GPUs and workers. `--photometric W`
+adds the paper's photometric term: against one of the object's reference views where the shards carry some
+(`run.views`), else against a render of the object's own atlas.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,8 +63,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--learning-rate", type=float, default=5e-5)
     made.add_argument("--ema", type=float, default=0.9999, help="decay of the averaged weights")
     made.add_argument("--caption-dropout", type=float, default=0.2)
-    made.add_argument("--photometric", type=float, default=0.0, help="weight of one rendered view a step")
-    made.add_argument("--view-size", type=int, default=256, help="pixels of that view's side")
+    made.add_argument("--photometric", type=float, default=0.0, help="weight of one view a step")
+    made.add_argument(
+        "--view-size", type=int, default=256, help="pixels of its side, where shards carry no views"
+    )
     made.add_argument("--lpips-weights", type=Path, help="VGG's backbone weights; without them no LPIPS term")
     made.add_argument("--save-every", type=int, default=5_000)
     made.add_argument("--seed", type=int, default=0)
@@ -95,40 +99,63 @@ def random_camera(generator: torch.Generator, size: int) -> tuple[Tensor, Tensor
     return viewmat[None], torch.tensor([[[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]])
 
 
-def photometric_loss(
-    predicted: Tensor,
-    actual: Tensor,
-    size: int,
-    generator: torch.Generator,
-    lpips: Callable[[Tensor, Tensor], Tensor] | None,
-) -> Tensor:
-    """L1, mask and LPIPS between renders of the predicted and the actual atlas from one random view.
+class Reference(NamedTuple):
+    """What an object looks like from one side: on white [1, s, s, 3], alpha [1, s, s, 1], viewmats [1, 4, 4],
+    Ks [1, 3, 3]."""
 
-    The paper compares with the object's reference images. Shards carry none, so the actual atlas is rendered:
-    the same view of the same object, as well as it was fitted.
+    color: Tensor
+    alpha: Tensor
+    viewmats: Tensor
+    Ks: Tensor
+
+
+def render(atlas: Tensor, viewmats: Tensor, Ks: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Colours on white [1, size, size, 3] and alphas [1, size, size, 1] of an atlas [16, ..], not standardised."""
+    g = unpack_tensor(atlas, clamp=True)
+    colors, alphas, _ = rasterization(
+        g.means, g.quats, g.scales, g.opacities, g.colors, viewmats, Ks, size, size,
+        backgrounds=torch.ones(1, 3, device=atlas.device),
+    )  # fmt: skip
+    return colors, alphas
+
+
+def given_view(batch: AtlasBatch, chosen: int, generator: torch.Generator, device: torch.device) -> Reference:
+    """One of the reference views, drawn at random, that the shards carry of a batch's object `chosen`."""
+    views = batch["views"][chosen]
+    k = torch.randint(len(views), (1,), generator=generator)
+    rgba = views[k].permute(0, 2, 3, 1).to(device)
+    rgb, alpha = rgba[..., :3], rgba[..., 3:]
+    viewmats, Ks = (batch[name][chosen][k].to(device) for name in ("viewmats", "Ks"))
+    return Reference(rgb * alpha + 1 - alpha, alpha, viewmats, Ks)
+
+
+def rendered_view(atlas: Tensor, size: int, generator: torch.Generator) -> Reference:
+    """An atlas seen from a random point of view, for shards that carry no views: as well as the object was fitted.
+
+    Args:
+        atlas: not standardised, [16, size, size].
+        size: of the view, pixels.
+        generator: of the point of view.
+    """
+    viewmats, Ks = (t.to(atlas.device) for t in random_camera(generator, size))
+    with torch.no_grad():
+        return Reference(*render(atlas, viewmats, Ks, size), viewmats, Ks)
+
+
+def photometric_loss(
+    predicted: Tensor, reference: Reference, lpips: Callable[[Tensor, Tensor], Tensor] | None
+) -> Tensor:
+    """L1, mask and LPIPS between the render of an atlas and what the object looks like.
 
     Args:
         predicted: one atlas, not standardised, [16, size, size].
-        actual: the same.
-        size: of the view, pixels.
-        generator: of the view.
+        reference: of the object.
         lpips: of two images [B, H, W, 3], or None.
     """
-    viewmats, Ks = (t.to(predicted.device) for t in random_camera(generator, size))
-
-    def render(atlas: Tensor) -> tuple[Tensor, Tensor]:
-        g = unpack_tensor(atlas, clamp=True)
-        colors, alphas, _ = rasterization(
-            g.means, g.quats, g.scales, g.opacities, g.colors, viewmats, Ks, size, size,
-            backgrounds=torch.ones(1, 3, device=atlas.device),
-        )  # fmt: skip
-        return colors, alphas
-
-    color, alpha = render(predicted)
-    with torch.no_grad():
-        true_color, true_alpha = render(actual)
-    loss = L1_WEIGHT * (color - true_color).abs().mean() + MASK_WEIGHT * (alpha - true_alpha).abs().mean()
-    return loss if lpips is None else loss + LPIPS_WEIGHT * lpips(color, true_color)
+    color, alpha = render(predicted, reference.viewmats, reference.Ks, reference.alpha.shape[1])
+    loss = L1_WEIGHT * (color - reference.color).abs().mean()
+    loss = loss + MASK_WEIGHT * (alpha - reference.alpha).abs().mean()
+    return loss if lpips is None else loss + LPIPS_WEIGHT * lpips(color, reference.color)
 
 
 class Trainer:
@@ -140,7 +167,9 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(args.seed)
         filters = [] if args.min_psnr is None else [("psnr", ">=", args.min_psnr)]
-        self.dataset = AtlasDataset(args.dataset, filters=filters, seed=args.seed)
+        # the paper's photometric term compares with the object's renders, where the shards carry some
+        views = None if args.photometric else False
+        self.dataset = AtlasDataset(args.dataset, filters=filters, seed=args.seed, views=views)
         self.loader = AtlasLoader(self.dataset, args.batch_size, num_workers=args.workers)
         self.standard: Standard = self.dataset.standard().to(self.device)
         unet = tiny_unet(self.dataset.catalogue.size) if args.tiny_random else load_unet(args.checkpoint)
@@ -192,12 +221,13 @@ class Trainer:
             signal = self.schedule.alphas_cumprod.to(clean)[times].view(-1, 1, 1, 1)
             estimate = self.standard.inverse(signal.sqrt() * noisy - (1 - signal).sqrt() * velocity)
             chosen = int(torch.randint(len(clean), (1,), generator=generator))
+            if "views" in batch:
+                reference = given_view(batch, chosen, generator, self.device)
+            else:
+                actual = self.standard.inverse(clean[chosen])
+                reference = rendered_view(actual, self.args.view_size, generator)
             losses["photometric"] = self.args.photometric * photometric_loss(
-                estimate[chosen],
-                self.standard.inverse(clean[chosen]),
-                self.args.view_size,
-                generator,
-                self.lpips,
+                estimate[chosen], reference, self.lpips
             )
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()

@@ -27,7 +27,7 @@ configs:
   data_files: atlas/*.tar
 - config_name: splats
   data_files: splats/*.tar
----
+{views_config}---
 
 # Gaussian atlases of {samples} objects
 
@@ -61,7 +61,7 @@ The objects keep their own licences; `license` in `metadata.parquet` names each.
   Channels: {channels}. A pixel's position is its offset plus its point of the sphere; opacity 0 is padding.
 - `splats/*.tar`: per object `<uid>.splat.npz` (means, scales, quats wxyz, opacities, colors), `<uid>.json`,
   `<uid>.txt`.
-- `atlas_mean.npy`, `atlas_std.npy`: per pixel and channel, over all objects here. `channels.json`: range and
+{views}- `atlas_mean.npy`, `atlas_std.npy`: per pixel and channel, over all objects here. `channels.json`: range and
   quantiles per channel. `sphere_points.npy`: the point of the sphere behind each pixel, [{size}, {size}, 3].
 - `metadata.parquet`: a row per object of the manifest; `atlas_offset, atlas_nbytes` are its array's place in the tar.
 - `index.json`: shards with sizes and sha256. `SHA256SUMS`: of every file; `sha256sum -c SHA256SUMS` checks them.
@@ -77,6 +77,17 @@ In JSON and tables nothing is null: -1 stands for a number that was not measured
 ## Configuration
 
 Digest `{digest}`; `run.json` holds all of it.
+"""
+
+
+_VIEWS_CONFIG = """\
+- config_name: views
+  data_files: views/*.tar
+"""
+_VIEWS = """\
+- `views/*.tar`: of the objects in `atlas/`, in the same order, {count} renders that they were fitted to:
+  `<uid>.view00.png` and so on (RGBA, {size} x {size}), `<uid>.cameras.npz` (viewmats: world-to-camera, OpenCV,
+  [{count}, 4, 4]; Ks: [{count}, 3, 3], pixels), in the world of the Gaussians; `<uid>.json`, `<uid>.txt`.
 """
 
 
@@ -98,6 +109,8 @@ def card_of(run: Run, totals: Totals, index: dict[str, Any]) -> str:
         quarantined=_counts(totals.reasons, "reason") + f"\nDetails: `{layout.QUARANTINE}`.",
         channels=", ".join(index["channels"]),
         digest=run.digest,
+        views_config=_VIEWS_CONFIG if "views" in index else "",
+        views=_VIEWS.format(count=index["views"], size=index["views_size"]) if "views" in index else "",
     )
 
 

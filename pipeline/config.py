@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from atlas.config import AtlasConfig
 from atlas.plane import pinned
+from atlas.views import MAX_VIEWS
 from fitter.config import ConfigError, FitConfig, load_profile
 from pipeline.policy import PolicyConfig
 from pipeline.storage import StoreConfig
@@ -30,10 +31,25 @@ class RunSettings:
     shard_size: int = 256
     """Objects per shard; a manifest in run form brings its own."""
     seed: int = 0
+    views: int = 0
+    """Reference views of each object, in shards of their own; 0 = none, and no such shards."""
+    views_size: int = 0
+    """Pixels of their side; 0 = that of the views that are fitted to."""
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
             raise ConfigError(f"run.shard_size is {self.shard_size}, expected at least 1")
+        if not 0 <= self.views <= MAX_VIEWS:
+            raise ConfigError(f"run.views is {self.views}, expected 0 to {MAX_VIEWS}")
+        if self.views_size < 0 or (self.views_size and not self.views):
+            raise ConfigError(
+                f"run.views_size is {self.views_size}, expected at least 0, and 0 without run.views"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """As run.json holds it; what a run without views is must not depend on there being such an option."""
+        table = dataclasses.asdict(self)
+        return table if self.views else {n: v for n, v in table.items() if not n.startswith("views")}
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ class RunConfig:
         tables = {
             "fit": self.fit.to_dict(),
             "atlas": dataclasses.asdict(pinned(self.atlas)),
-            "run": dataclasses.asdict(self.run),
+            "run": self.run.identity(),
         }
         plain: dict[str, Any] = json.loads(json.dumps(tables))
         return plain

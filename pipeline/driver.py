@@ -116,6 +116,7 @@ class Driver:
     ) -> None:
         self._storage, self._run, self._executor, self._policy = storage, run, executor, policy
         self._shards, self._stages, self._watch = list(shards), stages, watch
+        self._families = families_of(run, stages)
         self._clock, self._sleep = clock, sleep
         self._breaker = Breaker(policy)
         self._open: dict[int, _Shard] = {}
@@ -136,7 +137,7 @@ class Driver:
             ShardConflict: a key holds other bytes than it must.
         """
         committed = self._persistently(lambda: committed_shards(self._storage))
-        waiting = deque(k for k in self._shards if not all((stage, k) in committed for stage in self._stages))
+        waiting = deque(k for k in self._shards if not all((f, k) in committed for f in self._families))
         self._progress = last = self._clock()
         while True:
             self._slots = self._executor.slots()
@@ -164,7 +165,7 @@ class Driver:
     def _open_shard(self, shard: int, committed: set[tuple[str, int]]) -> None:
         rows = self._persistently(lambda: shard_rows(self._storage, shard))
         uids = {str(r["uid"]) for r in rows}
-        packed = {stage for stage in layout.STAGES if (stage, shard) in committed}
+        packed = {family for family in layout.FAMILIES if (family, shard) in committed}
         have = {
             stage: uids
             if stage in packed
@@ -185,8 +186,8 @@ class Driver:
                 self._ready.append(Task(FIT, layout.SPLATS, shard, row))
             elif layout.ATLAS in self._stages and row["uid"] not in have[layout.ATLAS]:
                 self._ready.append(Task(ATLAS, layout.ATLAS, shard, row))
-        for stage in self._stages:
-            self._pack_when_complete(shard, stage)
+        for family in self._families:
+            self._pack_when_complete(shard, family)
 
     def _listed(self, stage: str, shard: int) -> set[str]:
         keys = (layout.parse_fragment(e.key) for e in self._storage.list(layout.fragments(stage, shard)))
@@ -194,7 +195,9 @@ class Driver:
 
     def _pack_when_complete(self, shard: int, stage: str) -> None:
         state = self._open[shard]
-        if state.left[stage] == 0 and stage not in state.packed:
+        # views are there before the fits, and wait for the atlases to say which objects came through
+        complete = layout.ATLAS in state.packed if stage == layout.VIEWS else state.left[stage] == 0
+        if complete and stage not in state.packed:
             self._ready.appendleft(Task(PACK, stage, shard))
 
     def _collect(self) -> None:
@@ -288,7 +291,9 @@ class Driver:
         state = self._open[task.shard]
         if task.kind == PACK:
             state.packed.add(task.stage)
-            if all(s in state.packed for s in self._stages):
+            if task.stage == layout.ATLAS and layout.VIEWS in self._families:
+                self._pack_when_complete(task.shard, layout.VIEWS)
+            if all(family in state.packed for family in self._families):
                 del self._open[task.shard]
                 self.summary.shards += 1
             return
@@ -352,6 +357,11 @@ class Driver:
                 if why := self._breaker.infrastructure():
                     raise BreakerOpen(f"{why}; last: {fault}. Nothing was condemned: run again") from fault
                 self._sleep(self._policy.pause_s)
+
+
+def families_of(run: Run, stages: tuple[str, ...]) -> tuple[str, ...]:
+    """The families of shards that working on these stages brings to their commit: views go with the atlases."""
+    return (*stages, *(f for f in run.families if f not in layout.STAGES and layout.ATLAS in stages))
 
 
 def committed_shards(storage: Storage) -> set[tuple[str, int]]:

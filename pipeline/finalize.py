@@ -32,9 +32,8 @@ def finalize(storage: Storage, run: Run, merge: Merge) -> None:
         PipelineError: a shard is missing, or not a single object came through.
         ShardConflict: something else wrote one of the files.
     """
-    commits = {
-        (stage, k): read_commit(storage, stage, k) for stage in layout.STAGES for k in _shards(storage, run)
-    }
+    shards = _shards(storage, run)
+    commits = {(family, k): read_commit(storage, family, k) for family in run.families for k in shards}
     samples = sum(commits[layout.ATLAS, k]["samples"] for k in range(run.n_shards))
     if samples == 0:
         reasons = sum(
@@ -53,7 +52,7 @@ def finalize(storage: Storage, run: Run, merge: Merge) -> None:
     statistics = merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
     for key in layout.STATISTICS:
         put(key, statistics[key])
-    tables = tables_of(storage, run.n_shards)
+    tables = tables_of(storage, run.n_shards, run.families)
     put(layout.METADATA, tables.metadata)
     put(layout.QUARANTINE, tables.quarantine)
     index = index_of(run, commits, tables.totals, written)
@@ -66,7 +65,7 @@ def finalize(storage: Storage, run: Run, merge: Merge) -> None:
 
 def _shards(storage: Storage, run: Run) -> range:
     there = {layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS)}
-    for stage in layout.STAGES:
+    for stage in run.families:
         missing = [k for k in range(run.n_shards) if (stage, k) not in there]
         if missing:
             raise PipelineError(
@@ -89,6 +88,7 @@ def index_of(
         "uids_sha256": totals.uids_sha256,
         "size": run.atlas.size,
         **run.identity["representation"],
+        **({"views": run.settings.views, "views_size": run.views_size} if run.settings.views else {}),
         "statistics": {key: {"sha256": written[key].sha256} for key in layout.STATISTICS},
         "shards": [
             {
@@ -100,7 +100,7 @@ def index_of(
                         "samples": commits[stage, k]["samples"],
                         **commits[stage, k]["files"][layout.shard_tar(stage, k)],
                     }
-                    for stage in layout.STAGES
+                    for stage in run.families
                 },
             }
             for k in range(run.n_shards)

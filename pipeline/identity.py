@@ -60,8 +60,18 @@ class Run:
 
     @property
     def settings(self) -> RunSettings:
-        """Seed and shard size."""
+        """Seed, shard size and reference views."""
         return from_table(RunSettings, self.identity["config"]["run"], "run")
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Of shards that this run makes: its stages, and views where it is told to."""
+        return layout.FAMILIES if self.settings.views else layout.STAGES
+
+    @property
+    def views_size(self) -> int:
+        """Side of a reference view in pixels."""
+        return self.settings.views_size or self.fit.size
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import identity, layout, report, tasks
 from pipeline.config import RunConfig
-from pipeline.driver import Driver, Summary, Watch, committed_shards
+from pipeline.driver import Driver, Summary, Watch, committed_shards, families_of
 from pipeline.errors import PipelineError
 from pipeline.events import EventLog, RayMetrics, Watches, publish_summary
 from pipeline.executor import Executor, Job, RayExecutor, ray_executor
@@ -101,7 +101,7 @@ def build(
     chosen = ordered_shards(shards, run.n_shards) if shards else list(range(run.n_shards))
     committed = committed_shards(storage)
     summary = Summary()
-    if any((stage, k) not in committed for stage in stages for k in chosen):
+    if not all((family, k) in committed for family in families_of(run, stages) for k in chosen):
         job = Job(storage.url, base, config.policy.fit_deadline_s, config.store)
         started = time.time()
         with ExitStack() as stack:
@@ -123,10 +123,10 @@ def build(
         publish_summary(storage, run, summary, started)
         committed = committed_shards(storage)
     finalized = is_finalized(storage)
-    if not finalized and len(committed) == len(layout.STAGES) * run.n_shards:
+    if not finalized and len(committed) == len(run.families) * run.n_shards:
         finalize(storage, run, lambda moments: tasks.merged_statistics(moments, run))
         finalized = True
-    complete = [k for k in chosen if all((stage, k) in committed for stage in layout.STAGES)]
+    complete = [k for k in chosen if all((family, k) in committed for family in run.families)]
     return Outcome(storage, summary, finalized, report.result_rows(storage, complete[: report.MAX_LINES]))
 
 

@@ -4,7 +4,7 @@
     manifest/objects.parquet                  row group k is shard k
     _work/<stage>/000123/<uid>.tar            fragments: one per object and stage, whatever became of it
     _work/runs/<stage>/000123/<uid>.<..>.json what making that very fragment took (times, host)
-    <stage>/<stage>-000123.tar                shards
+    <stage>/<stage>-000123.tar                shards; of the stages, and of views/ where a run asks for them
     stats/<stage>-000123.parquet              one row per object of the manifest, the quarantined included
     moments/moments-000123.npz
     _commits/<stage>/000123.json              a shard exists if and only if this exists
@@ -23,9 +23,14 @@ import re
 SPLATS = "splats"
 ATLAS = "atlas"
 STAGES = (SPLATS, ATLAS)
+"""Of every run, in their order."""
+VIEWS = "views"
+"""Reference views: packed like a stage where a run asks for them, made by the first stage's task."""
+FAMILIES = (*STAGES, VIEWS)
+"""Of shards."""
 
-MAIN_SUFFIX = {SPLATS: "splat.npz", ATLAS: "atlas.npy"}
-"""Extension of the member that holds the arrays; the others are `json` and `txt` (the caption)."""
+MAIN_SUFFIX = {SPLATS: "splat.npz", ATLAS: "atlas.npy", VIEWS: "cameras.npz"}
+"""Extension of the member that holds the arrays; the others are `json`, `txt` (the caption) and views' PNGs."""
 
 RUN = "run.json"
 MANIFEST = "manifest/objects.parquet"
@@ -51,7 +56,7 @@ SUCCESS = "_SUCCESS"
 FINAL = (*STATISTICS, METADATA, QUARANTINE, INDEX, CARD, SUMS, SUCCESS)
 
 _UID = re.compile(r"[A-Za-z0-9_-]+")
-_STAGE = "|".join(STAGES)
+_STAGE = "|".join(FAMILIES)
 _COMMIT = re.compile(rf"_commits/({_STAGE})/(\d+)\.json")
 _FRAGMENT = re.compile(rf"_work/({_STAGE})/(\d+)/([A-Za-z0-9_-]+)\.tar")
 
@@ -63,8 +68,8 @@ def _number(shard: int) -> str:
 
 
 def _checked(stage: str, uid: str | None = None) -> str:
-    if stage not in STAGES:
-        raise ValueError(f"stage {stage!r} is none of {', '.join(STAGES)}")
+    if stage not in FAMILIES:
+        raise ValueError(f"stage {stage!r} is none of {', '.join(FAMILIES)}")
     if uid is not None and not _UID.fullmatch(uid):
         raise ValueError(f"uid {uid!r} cannot be part of a key: only A-Z a-z 0-9 _ - are allowed")
     return stage

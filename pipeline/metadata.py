@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline import layout
 from pipeline.errors import PipelineError
-from pipeline.schemas import METADATA, OK, QUARANTINE, STATS, ParquetSink, exact
+from pipeline.schemas import OK, QUARANTINE, STATS, ParquetSink, exact, metadata_schema
 from pipeline.shards import stats_table
 from pipeline.storage import Storage
 
@@ -80,39 +81,40 @@ class Tables:
     totals: Totals
 
 
-def tables_of(storage: Storage, n_shards: int) -> Tables:
-    """Both files of committed shards; the same shards always give the same bytes.
+def tables_of(storage: Storage, n_shards: int, families: tuple[str, ...] = layout.STAGES) -> Tables:
+    """Both files of committed shards of these families; the same shards always give the same bytes.
 
     Raises:
         NotFound: a shard's table is missing.
-        PipelineError: one is damaged, or the two stages' tables are not of the same objects.
+        PipelineError: one is damaged, or the families' tables are not of the same objects.
     """
-    metadata, quarantine, totals = ParquetSink(METADATA), ParquetSink(QUARANTINE), Totals()
+    schema = metadata_schema(families)
+    metadata, quarantine, totals = ParquetSink(schema), ParquetSink(QUARANTINE), Totals()
     for shard in range(n_shards):
-        splats, atlases = (stats_table(storage, stage, shard) for stage in layout.STAGES)
-        if not splats["uid"].equals(atlases["uid"]):
-            raise PipelineError(f"shard {shard}: its two tables are not of the same objects")
-        rows = _joined(splats, atlases)
+        tables = {family: stats_table(storage, family, shard) for family in families}
+        splats, atlases = (tables[stage] for stage in layout.STAGES)
+        if any(not splats["uid"].equals(table["uid"]) for table in tables.values()):
+            raise PipelineError(f"shard {shard}: its tables are not of the same objects")
+        rows = _joined(tables, schema)
         metadata.add(rows)
         quarantine.add(_given_up(splats, atlases))
         totals.add(rows)
     return Tables(metadata.finish(), quarantine.finish(), totals)
 
 
-def _joined(splats: pa.Table, atlases: pa.Table) -> pa.Table:
-    """Rows of metadata.parquet: what both stages say of each object; its state is the later stage's."""
-    tables = {layout.SPLATS: splats, layout.ATLAS: atlases}
-    addresses = {f"{stage}_{name}": (stage, name) for stage in layout.STAGES for name in _ADDRESS}
+def _joined(tables: Mapping[str, pa.Table], schema: pa.Schema) -> pa.Table:
+    """Rows of metadata.parquet: what all families say of each object; its state is the later stage's."""
+    addresses = {f"{family}_{name}": (family, name) for family in tables for name in _ADDRESS}
     columns = []
-    for name in METADATA.names:
+    for name in schema.names:
         if name in addresses:
-            stage, column = addresses[name]
-        elif name in _STATE or name not in STATS[layout.SPLATS].names:
-            stage, column = layout.ATLAS, name
+            family, column = addresses[name]
+        elif name in _STATE:
+            family, column = layout.ATLAS, name
         else:
-            stage, column = layout.SPLATS, name
-        columns.append(tables[stage][column])
-    return pa.Table.from_arrays(columns, schema=exact(METADATA))
+            family, column = next(f for f in tables if name in STATS[f].names), name
+        columns.append(tables[family][column])
+    return pa.Table.from_arrays(columns, schema=exact(schema))
 
 
 def _given_up(splats: pa.Table, atlases: pa.Table) -> pa.Table:

@@ -90,6 +90,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    from atlas.views import read_cameras
     from pipeline import layout, tasks
     from pipeline.errors import UsageError
     from pipeline.policy import ordered_shards
@@ -99,9 +100,14 @@ def _verify(args: argparse.Namespace) -> int:
     storage, run = opened(args)
     config = run.atlas
     checks = Checks(
-        main={layout.SPLATS: tasks.check_splats, layout.ATLAS: lambda data: tasks.check_atlas(data, config)},
+        main={
+            layout.SPLATS: tasks.check_splats,
+            layout.ATLAS: lambda data: tasks.check_atlas(data, config),
+            layout.VIEWS: read_cameras,
+        },
         moments=lambda mains: tasks.moments_of(mains, run),
         merge=lambda moments: tasks.merged_statistics(moments, run),
+        views=lambda members: tasks.check_views(members, run),
     )
     if args.sample is not None:
         if args.sample < 1 or args.shards:
@@ -134,14 +140,14 @@ def _finalize(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from pipeline import layout, report
+    from pipeline import report
     from pipeline.driver import committed_shards
     from pipeline.policy import ordered_shards
 
     storage, run = opened(args)
     there = committed_shards(storage)
     chosen = ordered_shards(args.shards, run.n_shards) if args.shards else list(range(run.n_shards))
-    rows = report.result_rows(storage, [k for k in chosen if all((s, k) in there for s in layout.STAGES)])
+    rows = report.result_rows(storage, [k for k in chosen if all((s, k) in there for s in run.families)])
     print(json.dumps(rows) if args.json else report.table(rows))
     return 0
 

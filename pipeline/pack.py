@@ -13,6 +13,7 @@ from pipeline.errors import FragmentError, NotFound, PipelineError
 from pipeline.identity import Run, shard_rows
 from pipeline.publish import publish, publish_exact
 from pipeline.schemas import JOURNAL, SCHEMA_VERSION, STATS, Facts, row, to_parquet
+from pipeline.shards import stats_rows
 from pipeline.storage import Head, Storage, sha256_of
 
 Summarise = Callable[[Iterable[bytes]], bytes]
@@ -97,7 +98,7 @@ def pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summaris
     Args:
         storage: of the run.
         run: the run.
-        stage: "splats" or "atlas".
+        stage: of the run's families; "views" only once the shard of the atlases exists.
         shard: its number; every object of it has its fragment.
         summarise: makes the shard's moments, for the atlas stage.
 
@@ -117,7 +118,7 @@ def pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summaris
 
 def _pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summarise | None) -> dict[str, Any]:
     uids = [str(r["uid"]) for r in shard_rows(storage, shard)]
-    assembled = assemble(stage, shard, uids, lambda uid: storage.get(layout.fragment(stage, shard, uid)))
+    assembled = assemble(stage, shard, uids, _fetch(storage, stage, shard))
     files: dict[str, Head] = {}
 
     def put(key: str, data: bytes | bytearray) -> None:
@@ -135,6 +136,25 @@ def _pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summari
     commit = commit_record(run, stage, shard, assembled.rows, files)
     publish_exact(storage, layout.commit(stage, shard), (json.dumps(commit, indent=1) + "\n").encode())
     return commit
+
+
+def _fetch(storage: Storage, stage: str, shard: int) -> Fetch:
+    """Where the fragments of a shard come from.
+
+    Views were published before the fit that they go with, and nobody gives them up for themselves: which
+    objects have a sample is what the committed atlases say, so that both families hold the same ones.
+    """
+    if stage != layout.VIEWS:
+        return lambda uid: storage.get(layout.fragment(stage, shard, uid))
+    read_commit(storage, layout.ATLAS, shard)  # its table counts only once the shard exists
+    lost = {r["uid"]: r for r in stats_rows(storage, layout.ATLAS, shard) if r["sample"] == -1}
+
+    def fetch(uid: str) -> bytes:
+        if uid in lost:
+            return records.given_up(stage, lost[uid])
+        return storage.get(layout.fragment(stage, shard, uid))
+
+    return fetch
 
 
 def commit_record(

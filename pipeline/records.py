@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from atlas.views import MAX_VIEWS, suffixes
 from pipeline import fragments, layout
 from pipeline.errors import FragmentError, PipelineError, StorageError
 from pipeline.identity import Run
@@ -22,6 +23,7 @@ from pipeline.schemas import (
     SCHEMA_VERSION,
     Facts,
     from_json,
+    known,
     message,
     row,
     to_json,
@@ -86,12 +88,19 @@ def facts_of(stage: str, manifest_row: Mapping[str, Any], run: Run, **values: An
 
 
 def publish_sample(
-    storage: Storage, stage: str, facts: Facts, data: bytes, watch: Stopwatch, measured: Mapping[str, Any]
+    storage: Storage,
+    stage: str,
+    facts: Facts,
+    data: bytes,
+    watch: Stopwatch,
+    measured: Mapping[str, Any],
+    images: Mapping[str, bytes] | None = None,
 ) -> Published:
-    """Publish a finished object: arrays, facts, caption."""
+    """Publish a finished object: arrays, facts, caption, and the images of views by their suffix."""
     uid = str(facts["uid"])
     members = {
         layout.main_member(stage, uid): data,
+        **{f"{uid}.{suffix}": image for suffix, image in (images or {}).items()},
         f"{uid}.json": to_json(facts),
         f"{uid}.txt": str(facts["caption"]).encode(),
     }
@@ -142,6 +151,20 @@ def _publish(
     return publish(storage, layout.fragment(stage, shard, uid), data)
 
 
+def sample_members(stage: str, facts: Mapping[str, Any]) -> list[str]:
+    """Names of the members of an object that came through, in the order in which they lie in the tar."""
+    uid = str(facts["uid"])
+    images = suffixes(min(int(facts["n_reference_views"]), MAX_VIEWS)) if stage == layout.VIEWS else []
+    return sorted(
+        [layout.main_member(stage, uid), f"{uid}.json", f"{uid}.txt", *(f"{uid}.{s}" for s in images)]
+    )
+
+
+def given_up(stage: str, facts: Mapping[str, Any]) -> bytes:
+    """The fragment, in this family, of an object that another stage gave up, of whose row `facts` are."""
+    return fragments.build({f"{facts['uid']}.json": to_json(row(FACTS[stage], known(FACTS[stage], facts)))})
+
+
 def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
     """Read a fragment and check that it is this object's.
 
@@ -154,8 +177,7 @@ def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
         facts = from_json(FACTS[stage], members.get(f"{uid}.json", b""))
     except PipelineError as fault:
         raise FragmentError(f"{where}: {fault}; delete it to have it made again") from fault
-    sample = {layout.main_member(stage, uid), f"{uid}.json", f"{uid}.txt"}
-    expected = sample if facts["status"] == OK else {f"{uid}.json"}
+    expected = set(sample_members(stage, facts)) if facts["status"] == OK else {f"{uid}.json"}
     if set(members) != expected or (facts["uid"], facts["shard"]) != (uid, shard):
         raise FragmentError(
             f"{where}: holds {', '.join(sorted(members))}, expected {', '.join(sorted(expected))}"
@@ -176,5 +198,5 @@ def read_entry(storage: Storage, stage: str, facts: Mapping[str, Any], sha256: s
     except StorageError:
         raise
     except PipelineError:
-        known = {name: facts[name] for name in ("index", "uid", "status")}
-        return row(JOURNAL[stage], {**known, "stage": stage, "fragment_sha256": sha256})
+        about = {name: facts[name] for name in ("index", "uid", "status")}
+        return row(JOURNAL[stage], {**about, "stage": stage, "fragment_sha256": sha256})

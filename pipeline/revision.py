@@ -80,7 +80,7 @@ def open_revision(
 
 def _complete(storage: Storage, run: Run) -> bool:
     there = committed_shards(storage)
-    return all((stage, k) in there for stage in layout.STAGES for k in range(run.n_shards))
+    return all((stage, k) in there for stage in run.families for k in range(run.n_shards))
 
 
 def _states(storage: Storage, run: Run) -> dict[str, str]:

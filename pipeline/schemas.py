@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -54,6 +54,7 @@ _FIT = [
     *_columns(_S, "metrics_on", "background", "lpips_sha256"),
     *_BBOX,
 ]
+_VIEWS = [("n_reference_views", _I), ("reference_size", _I), ("images_sha256", _S)]
 _ADDRESS = [("sample", _I), ("offset", _I), ("nbytes", _I), ("sha256", _S)]
 _HEAD = [*_IDENTITY, *_STATE, *_SOURCE]
 
@@ -71,6 +72,7 @@ def _atlas_columns() -> list[tuple[str, pa.DataType]]:
 FACTS: dict[str, pa.Schema] = {
     layout.SPLATS: pa.schema([*_HEAD, *_FIT, *_RUN]),
     layout.ATLAS: pa.schema([*_HEAD, *_atlas_columns(), *_RUN]),
+    layout.VIEWS: pa.schema([*_HEAD, *_VIEWS, *_RUN]),
 }
 """The JSON member of a fragment, whatever became of the object."""
 
@@ -82,6 +84,7 @@ STATS: dict[str, pa.Schema] = {
 _SECONDS = {
     layout.SPLATS: ("seconds_load", "seconds_init", "seconds_fit", "seconds_metrics"),
     layout.ATLAS: ("transport_seconds",),
+    layout.VIEWS: (),
 }
 JOURNAL: dict[str, pa.Schema] = {
     stage: pa.schema(
@@ -96,14 +99,22 @@ JOURNAL: dict[str, pa.Schema] = {
 """What making each fragment took. `started` is in seconds since 1970, UTC."""
 
 _SHARED = {name for name, _ in [*_HEAD, *_RUN]} | {"n_gaussians"}
-METADATA: pa.Schema = pa.schema(
-    [
-        *FACTS[layout.SPLATS],
-        *(f for f in FACTS[layout.ATLAS] if f.name not in _SHARED),
-        *(pa.field(f"{stage}_{n}", t) for stage in layout.STAGES for n, t in _ADDRESS),
-    ]
-)
-"""metadata.parquet: both stages' rows in one, every object that has a splat, an atlas or neither."""
+
+
+def metadata_schema(families: Sequence[str]) -> pa.Schema:
+    """metadata.parquet: the rows of these families in one, of every object that has a splat, an atlas or neither."""
+    first, *others = families
+    return pa.schema(
+        [
+            *FACTS[first],
+            *(f for family in others for f in FACTS[family] if f.name not in _SHARED),
+            *(pa.field(f"{family}_{n}", t) for family in families for n, t in _ADDRESS),
+        ]
+    )
+
+
+METADATA: pa.Schema = metadata_schema(layout.STAGES)
+"""Of a run without reference views."""
 
 QUARANTINE: pa.Schema = pa.schema([*_IDENTITY, ("stage", _S), *_STATE, *_SOURCE])
 

@@ -32,7 +32,7 @@ def spot_check(storage: Storage, run: Run, checks: Checks, count: int, *, seed: 
         yield f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so that no shard can be judged"
         return
     whole: set[tuple[str, int]] = set()
-    for stage in layout.STAGES:
+    for stage in run.families:
         for shard in range(run.n_shards):
             faults = list(_files(storage, stage, shard))
             yield from faults
@@ -43,7 +43,7 @@ def spot_check(storage: Storage, run: Run, checks: Checks, count: int, *, seed: 
     for index in sorted(random.Random(seed).sample(range(run.n_objects), min(count, run.n_objects))):
         drawn[index // size].append(index)
     for shard, indices in drawn.items():
-        for stage in layout.STAGES:
+        for stage in run.families:
             if (stage, shard) in whole:
                 yield from _objects(storage, stage, shard, indices, checks)
 

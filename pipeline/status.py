@@ -20,13 +20,13 @@ def status_of(storage: Storage, run: Run) -> dict[str, Any]:
 
     Reasons are those of committed shards; what is not committed is counted by its fragments.
     """
-    committed: dict[str, set[int]] = {stage: set() for stage in layout.STAGES}
+    committed: dict[str, set[int]] = {stage: set() for stage in run.families}
     for entry in storage.list(layout.COMMITS):
         if found := layout.parse_commit(entry.key):
             committed[found[0]].add(found[1])
     stages: dict[str, Any] = {}
     reasons: Counter[str] = Counter()
-    for stage in layout.STAGES:
+    for stage in run.families:
         done = samples = 0
         for shard in sorted(committed[stage]):
             commit = read_commit(storage, stage, shard)
@@ -64,14 +64,14 @@ def status_text(status: dict[str, Any]) -> str:
 
 
 def inspect(storage: Storage, run: Run, uid: str) -> dict[str, Any]:
-    """All that the store knows of one object: its row, both stages' facts, where its bytes lie.
+    """All that the store knows of one object: its row, each stage's facts, where its bytes lie.
 
     Raises:
         PipelineError: the manifest has no such object.
     """
     manifest_row, shard = find_row(storage, run, uid)
     found: dict[str, Any] = {"manifest": manifest_row, "shard": shard}
-    for stage in layout.STAGES:
+    for stage in run.families:
         found[stage] = _stage(storage, stage, shard, uid)
     return found
 

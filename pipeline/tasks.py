@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,18 +24,21 @@ import torch
 
 import atlas
 from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, DatasetError
 from atlas.gaussians import Gaussians, canonical_quats
 from atlas.moments import Moments
 from atlas.plane import plane_of, points_of
 from atlas.sphere import sphere_of
+from atlas.views import CAMERAS, ReferenceViews, images_sha256, suffixes
 from fitter import fit_object as fit_views
 from fitter import load_views
 from fitter.config import FitConfig
-from fitter.errors import FitError
+from fitter.errors import BadInput, FitError
 from fitter.lpips import LpipsUnavailable, load_lpips
 from fitter.photometric import l1_ssim
 from fitter.rasterize import BackendUnavailable, rasterization
+from fitter.reference import reference_views
+from fitter.views import Views
 from pipeline import inputs, layout, pack, records, shards, splats
 from pipeline.config import RunConfig
 from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflict, StorageError
@@ -78,7 +81,7 @@ def pack_shard(job: Job, stage: str, shard: int) -> Facts:
 
     def body() -> Facts:
         storage, run = _open(job)
-        summarise = None if stage == layout.SPLATS else lambda mains: moments_of(mains, run)
+        summarise = (lambda mains: moments_of(mains, run)) if stage == layout.ATLAS else None
         record = pack.pack(storage, run, stage, shard, summarise)
         return {"status": OK, "samples": record["samples"]}
 
@@ -96,9 +99,16 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
     watch, stage = records.Stopwatch(attempt), layout.SPLATS
     with _located(job, row) as path:
         if row["format"] in splats.FORMATS:
+            if run.settings.views:
+                raise BadInput("Gaussians come without views, and run.views asks for some; set run.views=0")
             gaussians, found = splats.read_splats(path, str(row["format"]))
         else:
-            gaussians, found = _fitted(job, run, row, path, nan_losses)
+            views, seconds_load = _loaded(run, row, path)
+            if run.settings.views:
+                # before the fit: whoever finds the splats' fragment need not ask for the views'
+                _publish_views(storage, run, row, views, records.Stopwatch(attempt))
+            gaussians, found = _fitted(job, run, row, views, nan_losses)
+            found["seconds_load"] = seconds_load
     facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], found))
     measured = known(JOURNAL[stage], found)
     ended = records.publish_sample(storage, stage, facts, gaussians.to_bytes(), watch, measured)
@@ -116,20 +126,45 @@ def _located(job: Job, row: Facts) -> Iterator[Path]:
             raise type(fault)(str(fault).replace(str(path), str(row["views"]))) from fault
 
 
-def _fitted(job: Job, run: Run, row: Facts, path: Path, nan_losses: int) -> tuple[Gaussians, dict[str, Any]]:
-    """The fit to views that lie at `path`, and what it measured."""
+def _loaded(run: Run, row: Facts, path: Path) -> tuple[Views, float]:
+    """The views that lie at `path`, and how long that took; whole where reference views are made of them, which
+    the fit does not notice, since it shrinks them in the same way."""
     config, started = run.fit, time.perf_counter()
     views = load_views(
         path,
         str(row["format"]),
-        size=config.size,
+        size=None if run.settings.views else config.size,
         min_views=config.min_views,
         with_depth=config.init == "depth",
     )
-    seconds_load = time.perf_counter() - started
+    return views, time.perf_counter() - started
+
+
+def _fitted(
+    job: Job, run: Run, row: Facts, views: Views, nan_losses: int
+) -> tuple[Gaussians, dict[str, Any]]:
+    """The fit, and what it measured."""
     seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
-    fit = fit_views(views, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
-    return fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}
+    fit = fit_views(views, run.fit, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
+    return fit.gaussians, {**fit.stats, "seed": seed}
+
+
+def _publish_views(storage: Storage, run: Run, row: Facts, views: Views, watch: records.Stopwatch) -> None:
+    """The fragment of an object's reference views; they are a function of the views and the configuration."""
+    chosen = reference_views(views, run.settings.views, run.views_size)
+    made = ReferenceViews(chosen.images, chosen.viewmats.astype(np.float32), chosen.Ks.astype(np.float32))
+    members = made.to_members()
+    cameras = members.pop(CAMERAS)
+    facts = records.facts_of(
+        layout.VIEWS,
+        row,
+        run,
+        status=OK,
+        n_reference_views=len(made),
+        reference_size=run.views_size,
+        images_sha256=images_sha256(members),
+    )
+    records.publish_sample(storage, layout.VIEWS, facts, cameras, watch, {}, images=members)
 
 
 def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
@@ -205,6 +240,18 @@ def check_splats(data: bytes) -> int:
 def check_atlas(data: bytes, config: AtlasConfig) -> int:
     """Number of live Gaussians in an .atlas.npy. Raises AtlasError where it is none, or does not unpack."""
     return len(atlas.unpack(atlas_array(data, config), config))
+
+
+def check_views(members: Mapping[str, bytes], run: Run) -> int:
+    """Number of reference views among an object's members, by suffix. Raises DatasetError where they are not
+    as many, or not as large, as the run says."""
+    count, size = run.settings.views, run.views_size
+    views = ReferenceViews.from_members(members[CAMERAS], [members[name] for name in suffixes(count)])
+    if views.images.shape[:2] != (count, size):
+        raise DatasetError(
+            f"{len(views)} views of {views.images.shape[1]} pixels, expected {count} of {size}"
+        )
+    return len(views)
 
 
 def moments_of(mains: Iterable[bytes], run: Run) -> bytes:

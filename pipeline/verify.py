@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from atlas.views import images_sha256
 from pipeline import fragments, layout
 from pipeline.errors import NotFound, PipelineError
 from pipeline.finalize import Merge, index_of
 from pipeline.identity import Run, shard_rows
 from pipeline.metadata import tables_of
 from pipeline.pack import commit_record, read_commit
+from pipeline.records import sample_members
 from pipeline.schemas import (
     FACTS,
     JOURNAL,
-    METADATA,
     QUARANTINE,
     Facts,
     from_json,
     from_parquet,
     known,
+    metadata_schema,
     same_rows,
 )
 from pipeline.shards import stats_rows
@@ -37,6 +39,8 @@ class Checks:
     """The moments of a shard's atlases, to compare with those stored."""
     merge: Merge
     """The statistics of all shards' moments, likewise."""
+    views: Callable[[Mapping[str, bytes]], object] = len
+    """Of the members of an object's reference views, by suffix."""
 
 
 def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | None = None) -> Iterator[str]:
@@ -54,7 +58,7 @@ def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | No
         return
     for shard in range(run.n_shards) if shards is None else shards:
         atlases: list[bytes] = []
-        for stage in layout.STAGES:
+        for stage in run.families:
             yield from _shard(storage, run, stage, shard, checks, atlases)
         if (data := _get(storage, layout.moments(shard))) is not None and data != checks.moments(atlases):
             yield f"{layout.moments(shard)}: not the moments of the shard's atlases"
@@ -101,6 +105,8 @@ def _shard(
     if commit != commit_record(run, stage, shard, rows, heads):
         yield f"{layout.commit(stage, shard)}: does not say what the shard holds"
     yield from _rows(storage, stage, shard, rows)
+    if stage == layout.VIEWS:
+        yield from _aligned(storage, shard, rows)
     tar = storage.get(layout.shard_tar(stage, shard))
     yield from _samples(stage, layout.shard_tar(stage, shard), tar, rows, checks, atlases)
 
@@ -119,6 +125,18 @@ def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterat
         yield f"{key}: its rows are not the manifest's"
 
 
+def _aligned(storage: Storage, shard: int, rows: list[Facts]) -> Iterator[str]:
+    """Views are of the objects that have an atlas, and of no others."""
+    try:
+        atlases = stats_rows(storage, layout.ATLAS, shard)
+    except PipelineError as fault:
+        yield f"{layout.stats(layout.VIEWS, shard)}: cannot be compared with the atlases: {fault}"
+        return
+    places = [[(r["uid"], r["sample"], r["reason"]) for r in table] for table in (rows, atlases)]
+    if places[0] != places[1]:
+        yield f"{layout.stats(layout.VIEWS, shard)}: its samples are not those of the atlases"
+
+
 def _samples(
     stage: str, key: str, tar: bytes, rows: list[Facts], checks: Checks, atlases: list[bytes]
 ) -> Iterator[str]:
@@ -128,13 +146,14 @@ def _samples(
         yield f"{key}: {fault}"
         return
     samples = [facts for facts in rows if facts["sample"] != -1]
-    expected = [n for f in samples for n in sorted(_members(stage, str(f["uid"])))]
+    expected = [n for f in samples for n in sample_members(stage, f)]
     if list(members) != expected or not tar.endswith(fragments.END):
         yield f"{key}: its members are not those of its table, in the manifest's order"
         return
     for facts in samples:
         uid = str(facts["uid"])
-        data = {n: tar[m.offset : m.offset + m.nbytes] for n in _members(stage, uid) for m in [members[n]]}
+        own = [members[n] for n in sample_members(stage, facts)]
+        data = {m.name: tar[m.offset : m.offset + m.nbytes] for m in own}
         main = members[layout.main_member(stage, uid)]
         content = data[main.name]
         if (main.offset, main.nbytes, sha256_of(content)) != (
@@ -147,6 +166,10 @@ def _samples(
             if from_json(FACTS[stage], data[f"{uid}.json"]) != known(FACTS[stage], facts):
                 yield f"{key}: {uid}.json is not its row of the table"
             checks.main[stage](content)
+            if stage == layout.VIEWS:
+                checks.views({name.removeprefix(f"{uid}."): member for name, member in data.items()})
+                if images_sha256(data) != facts["images_sha256"]:
+                    yield f"{key}: {uid}: its images are not those that the table tells"
         except Exception as fault:  # every way in which a sample can't be read is the finding
             yield f"{key}: {uid}: {type(fault).__name__}: {fault}"
             continue
@@ -154,10 +177,6 @@ def _samples(
             yield f"{key}: {uid}.txt is not the object's caption"
         if stage == layout.ATLAS:
             atlases.append(content)
-
-
-def _members(stage: str, uid: str) -> tuple[str, ...]:
-    return (layout.main_member(stage, uid), f"{uid}.json", f"{uid}.txt")
 
 
 def _sums(storage: Storage) -> Iterator[str]:
@@ -182,14 +201,14 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
     """The tables and index.json are what the shards give."""
     try:
         shards = range(run.n_shards)
-        commits = {(stage, k): read_commit(storage, stage, k) for stage in layout.STAGES for k in shards}
-        tables = tables_of(storage, run.n_shards)
+        commits = {(stage, k): read_commit(storage, stage, k) for stage in run.families for k in shards}
+        tables = tables_of(storage, run.n_shards, run.families)
         heads = {key: Head(0, sha256_of(storage.get(key))) for key in layout.STATISTICS}
     except PipelineError as fault:
         yield f"{layout.INDEX}: cannot be judged: {fault}"
         return
     for key, schema, expected in (
-        (layout.METADATA, METADATA, tables.metadata),
+        (layout.METADATA, metadata_schema(run.families), tables.metadata),
         (layout.QUARANTINE, QUARANTINE, tables.quarantine),
     ):
         try:

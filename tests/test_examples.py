@@ -10,6 +10,7 @@ import pytest
 import torch
 from pipeline_runs import in_process, tiny_arguments, write_manifest, write_views
 
+from atlas import AtlasDataset, AtlasLoader
 from atlas.ply import read_ply
 from examples import sample_atlas, train_atlas
 from examples.diffusion import byte_embeddings, tiny_unet, widened
@@ -28,6 +29,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     storage, run, base = job.plan(str(folder / "out"), str(write_manifest(folder, UIDS)), config)
     assert job.build(storage, run, config, base, launch=in_process).finalized
     return str(folder / "out")
+
+
+@pytest.fixture(scope="module")
+def seen(dataset: str) -> str:
+    """The same objects, whose shards carry reference views."""
+    folder = Path(dataset).parent
+    config = load("test", [*tiny_arguments()[3::2], "run.views=4"])
+    storage, run, base = job.plan(str(folder / "seen"), str(folder / "objects.jsonl"), config)
+    assert job.build(storage, run, config, base, launch=in_process).finalized
+    return str(folder / "seen")
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +81,37 @@ def test_a_resumed_run_is_the_uninterrupted_one(dataset: str, tmp_path: Path) ->
         str(tmp_path / "whole/step-000002"),
     )
     assert resumed == whole[2:]
+
+
+def test_the_photometric_loss_is_of_the_objects_views_where_shards_carry_some(
+    seen: str, tmp_path: Path
+) -> None:
+    options = ["--photometric", "1", "--save-every", "2"]
+    short = trained(seen, tmp_path / "short", "--steps", "3", *options)
+    # --view-size would change what is rendered, and nothing is
+    assert trained(seen, tmp_path / "again", "--steps", "3", *options, "--view-size", "7") == short
+    resumed = ["--steps", "3", *options, "--resume", str(tmp_path / "short/step-000002")]
+    assert trained(seen, tmp_path / "resumed", *resumed) == short[2:]
+
+
+def test_with_views_the_photometric_loss_falls(seen: str, tmp_path: Path) -> None:
+    options = ["--steps", "120", "--batch-size", "3", "--learning-rate", "1e-2", "--photometric", "1"]
+    losses = np.array([s["photometric"] for s in trained(seen, tmp_path / "run", *options)])
+    # 0.91 when this was written
+    assert losses[-60:].mean() < 0.95 * losses[:40].mean()
+
+
+def test_of_all_atlases_an_objects_own_looks_most_like_its_views(seen: str) -> None:
+    (batch,) = AtlasLoader(AtlasDataset(seen, views=True), batch_size=3)
+    for k in range(3):
+        losses = torch.zeros(3)
+        for draw in range(8):
+            generator = torch.Generator().manual_seed(draw)
+            reference = train_atlas.given_view(batch, k, generator, torch.device("cpu"))
+            with torch.no_grad():
+                of_each = [train_atlas.photometric_loss(a, reference, None) for a in batch["atlas"]]
+            losses += torch.stack(of_each)
+        assert int(losses.argmin()) == k
 
 
 def test_widening_repeats_what_the_checkpoint_does() -> None:
