@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,16 @@ def test_what_cannot_be_is_a_usage_error(slots: int, seconds: float | None) -> N
 def test_puts_are_those_that_a_run_makes(tmp_path: Path) -> None:
     """Counted on a run that nothing disturbs."""
     storage, puts = LocalStorage(tmp_path), [0]
-    real = storage.put_if_absent
 
-    def counted(key: str, data: bytes | bytearray) -> bool:
-        puts[0] += 1
-        return real(key, data)
+    def counting(put: Callable[[str, bytes | bytearray], bool]) -> Callable[[str, bytes | bytearray], bool]:
+        def counted(key: str, data: bytes | bytearray) -> bool:
+            puts[0] += 1
+            return put(key, data)
 
-    storage.put_if_absent = counted  # type: ignore[method-assign]
+        return counted
+
+    storage.put_if_absent = counting(storage.put_if_absent)  # type: ignore[method-assign]
+    storage.put_unsynced = counting(storage.put_unsynced)  # type: ignore[method-assign]
     from pipeline.finalize import finalize
     from pipeline.publish import prove_conditional_puts
 
