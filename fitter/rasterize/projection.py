@@ -173,6 +173,11 @@ def project_backward(
         for s in range(slots[i, 0], slots[i, 1]):
             for k in range(9):
                 acc[k] += pair_gradients[s, k]
+        nothing = True
+        for k in range(9):
+            nothing = nothing and acc[k] == f4(0)
+        if nothing:  # hidden behind others in all of its tiles
+            continue
         conic_a = record[i, QA] * f4(-2) / LOG2E
         conic_b = record[i, QB] * f4(-1) / LOG2E
         conic_c = record[i, QC] * f4(-2) / LOG2E
