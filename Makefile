@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-gpu bench-reader constraints clean
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-gpu bench-reader constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ fit-shard: $(STAMP) ## fit a manifest's objects, build their atlases, publish sh
 
 test: $(STAMP) ## run the tests; ARGS=--run-slow adds those that take minutes
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(STAMP) ## run the tests that make up their inputs on other inputs than last time (ten minutes)
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=search $(ARGS)
 
 lint: $(STAMP) ## ruff (lint and format) and mypy --strict
 	$(BIN)/ruff check .

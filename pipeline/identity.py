@@ -20,7 +20,7 @@ from pipeline import layout
 from pipeline.config import RunConfig, RunSettings, digest_of, from_table
 from pipeline.errors import NotFound, PipelineError, RunConflict
 from pipeline.publish import Published, publish, publish_exact
-from pipeline.schemas import SCHEMA_VERSION, message
+from pipeline.schemas import SCHEMA_VERSION, is_count, is_sha256, json_object, message
 from pipeline.storage import Storage, StoreConfig, open_storage, sha256_of
 
 # those whose version can change a byte of the result
@@ -135,13 +135,26 @@ def load(storage: Storage) -> Run:
         PipelineError: run.json is damaged, or of another schema version.
     """
     try:
-        identity = json.loads(storage.get(layout.RUN))
+        data = storage.get(layout.RUN)
     except NotFound as fault:
         raise NotFound(f"{storage.url}: no run here (no {layout.RUN}); start one with fit-shard") from fault
-    except ValueError as fault:
-        raise PipelineError(f"{storage.url}/{layout.RUN}: not JSON; it was damaged after the run") from fault
-    if not isinstance(identity, dict) or identity.get("schema_version") != SCHEMA_VERSION:
-        raise PipelineError(f"{storage.url}/{layout.RUN}: not of schema version {SCHEMA_VERSION}")
+    where = f"{storage.url}/{layout.RUN}"
+    try:
+        identity = json_object(data)
+    except PipelineError as fault:
+        raise PipelineError(f"{where}: {fault}; it was damaged after the run") from fault
+    if (version := identity.get("schema_version")) != SCHEMA_VERSION:
+        raise PipelineError(f"{where}: of schema version {version!r}, expected {SCHEMA_VERSION}")
+    counts: list[Any] = [1, identity.get("n_shards"), identity.get("n_objects")]
+    tables = [identity.get(name) for name in ("config", "representation", "versions")]
+    if (
+        not all(map(is_count, counts))
+        or counts != sorted(counts)
+        or not is_sha256(identity.get("manifest_sha256"))
+        or not all(isinstance(table, dict) for table in tables)
+        or identity.get("config_digest") != digest_of(identity["config"])
+    ):
+        raise PipelineError(f"{where}: its entries do not belong together; it was damaged after the run")
     return Run(identity)
 
 

@@ -12,7 +12,17 @@ from pipeline import fragments, layout, records
 from pipeline.errors import FragmentError, NotFound, PipelineError
 from pipeline.identity import Run, shard_rows
 from pipeline.publish import publish, publish_exact
-from pipeline.schemas import JOURNAL, SCHEMA_VERSION, STATS, Facts, row, to_parquet
+from pipeline.schemas import (
+    JOURNAL,
+    SCHEMA_VERSION,
+    STATS,
+    Facts,
+    is_count,
+    is_sha256,
+    json_object,
+    row,
+    to_parquet,
+)
 from pipeline.shards import stats_rows
 from pipeline.storage import Head, Storage, sha256_of
 
@@ -186,17 +196,33 @@ def read_commit(storage: Storage, stage: str, shard: int) -> dict[str, Any]:
         PipelineError: the record is damaged.
     """
     key = layout.commit(stage, shard)
-    files = {layout.shard_tar(stage, shard), layout.stats(stage, shard)}
+    data = storage.get(key)
     try:
-        record = json.loads(storage.get(key))
-        about = (record["schema_version"], record["stage"], record["shard"])
-        faulty = (
-            about != (SCHEMA_VERSION, stage, shard) or set(record["files"]) - {layout.moments(shard)} != files
+        record = json_object(data)
+        _check_commit(record, stage, shard)
+    except PipelineError as fault:
+        raise PipelineError(f"{storage.url}/{key}: not this shard's commit record: {fault}") from fault
+    return record
+
+
+def _check_commit(record: dict[str, Any], stage: str, shard: int) -> None:
+    for name, expected in (("schema_version", SCHEMA_VERSION), ("stage", stage), ("shard", shard)):
+        if record.get(name) != expected:
+            raise PipelineError(f"{name} is {record.get(name)!r}, expected {expected!r}")
+    files, quarantined = record.get("files"), record.get("quarantined")
+    named = {layout.shard_tar(stage, shard), layout.stats(stage, shard)}
+    if not isinstance(files, dict) or set(files) - {layout.moments(shard)} != named:
+        raise PipelineError(f"its files are not {' and '.join(sorted(named))}")
+    for name, stored in files.items():
+        if not (
+            isinstance(stored, dict) and is_count(stored.get("nbytes")) and is_sha256(stored.get("sha256"))
+        ):
+            raise PipelineError(f"{name} has no size and hash")
+    if not (isinstance(quarantined, dict) and all(map(is_count, quarantined.values()))):
+        raise PipelineError(f"quarantined is {quarantined!r}, expected a count for each reason")
+    objects: Any = record.get("objects")
+    samples: Any = record.get("samples")
+    if not (is_count(objects) and is_count(samples) and objects == samples + sum(quarantined.values())):
+        raise PipelineError(
+            f"{objects!r} objects, {samples!r} samples, quarantined {quarantined}: no such sum"
         )
-        _ = [int(f["nbytes"]) + len(f["sha256"]) for f in record["files"].values()]
-        _ = int(record["objects"]) + int(record["samples"]) + sum(record["quarantined"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise PipelineError(f"{storage.url}/{key}: not a commit record ({type(fault).__name__})") from fault
-    if faulty:
-        raise PipelineError(f"{storage.url}/{key}: the commit record of something else")
-    return dict(record)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -170,19 +171,42 @@ def from_json(schema: pa.Schema, data: bytes) -> Facts:
     """Read what `to_json(row(schema, ..))` wrote, strictly.
 
     Raises:
-        PipelineError: not JSON, other keys than the schema's, or a value of another type.
+        PipelineError: not JSON, other keys than the schema's, or a value of another type or not finite.
     """
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError) as fault:
-        raise PipelineError(f"not JSON: {fault}") from fault
-    if not isinstance(values, dict) or list(values) != schema.names:
+    values = json_object(data)
+    if list(values) != schema.names:
         raise PipelineError("expected a JSON object with exactly the schema's keys, in its order")
     for field in schema:
         kind: type[Any] = str if field.type == _S else float if field.type == _F else int
-        if type(values[field.name]) is not kind:
-            raise PipelineError(f"{field.name} is {values[field.name]!r}, expected {field.type}")
+        value = values[field.name]
+        if type(value) is not kind or (kind is float and not math.isfinite(value)):
+            raise PipelineError(f"{field.name} is {value!r}, expected {field.type}")
     return values
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`.
+
+    Raises:
+        PipelineError: not JSON, or not an object.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as fault:
+        raise PipelineError(f"not JSON: {fault}") from fault
+    if not isinstance(value, dict):
+        raise PipelineError(f"a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def is_count(value: object) -> bool:
+    """Whether a value out of JSON is a whole number >= 0. True and 2.0 are not, and 1e999 is no reason to fail."""
+    return type(value) is int and value >= 0
+
+
+def is_sha256(value: object) -> bool:
+    """Whether a value out of JSON is a hash as this package writes it."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def to_parquet(schema: pa.Schema, rows: Iterable[Mapping[str, Any]], *, checksums: bool = False) -> bytes:

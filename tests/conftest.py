@@ -8,6 +8,12 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# The tests try the same inputs each time, so that what fails is what was changed; `make fuzz` looks for others.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("search", max_examples=2000, print_blob=True)
+settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

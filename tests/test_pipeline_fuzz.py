@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
 import shutil
 import tarfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pipeline_runs import planned, publish_all, write_views
 
 from fitter import load_views
 from fitter.errors import FitError
 from manifests.errors import ManifestError
-from pipeline import fragments, layout, pack, records
+from pipeline import fragments, identity, layout, pack, records
 from pipeline.errors import PipelineError
 from pipeline.manifest import read_manifest
 from pipeline.storage import LocalStorage, StoreConfig
 
 FUZZ = settings(
-    max_examples=300, deadline=None,
+    max_examples=3 * settings.default.max_examples, deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 
@@ -126,25 +128,63 @@ def test_tars_of_any_members(members: dict[str, bytes]) -> None:
         records.parse(layout.SPLATS, 0, "a", sink.getvalue())
 
 
+class One(LocalStorage):
+    """The same bytes under every key."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__("nowhere")
+        self.data = data
+
+    def get(self, key: str) -> bytes:
+        return self.data
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the values of some JSON lie, its containers included."""
+    yield at
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in inner:
+        yield from places(below, (*at, key))
+
+
+def replaced(value: Any, at: tuple[Any, ...], by: Any) -> Any:
+    """Some JSON with another value in one place."""
+    if not at:
+        return by
+    inner = dict(value) if isinstance(value, dict) else list(value)
+    inner[at[0]] = replaced(inner[at[0]], at[1:], by)
+    return inner
+
+
 @FUZZ
-@given(
-    seed=SEEDS,
-    replace=st.none() | st.tuples(st.sampled_from(["files", "objects", "stage", "quarantined"]), JSON),
-)
-def test_damaged_commit_records(
-    made: tuple[LocalStorage, bytes, bytes], seed: int, replace: tuple[str, Any] | None
-) -> None:
-    _, _, commit = made
-    data = damaged(commit, seed)
-    if replace is not None:
-        data = json.dumps({**json.loads(commit), replace[0]: replace[1]}).encode()
+@given(seed=SEEDS, by=JSON)
+@example(seed=0, by=math.inf)
+@example(seed=0, by=True)
+def test_damaged_commit_records(made: tuple[LocalStorage, bytes, bytes], seed: int, by: Any) -> None:
+    """Damaged bytes, and any value of it replaced: what is read are counts that add up, and hashes."""
+    commit = json.loads(made[2])
+    whole = [json.dumps(replaced(commit, at, by)).encode() for at in places(commit)]
+    for data in (damaged(made[2], seed), *whole):
+        with suppress(PipelineError):
+            record = pack.read_commit(One(data), layout.SPLATS, 0)
+            assert record["objects"] == record["samples"] + sum(record["quarantined"].values())
+            assert all(type(stored["nbytes"]) is int for stored in record["files"].values())
 
-    class One(LocalStorage):
-        def get(self, key: str) -> bytes:
-            return data
 
-    with suppress(PipelineError):
-        pack.read_commit(One("nowhere"), layout.SPLATS, 0)
+@FUZZ
+@given(seed=SEEDS, by=JSON)
+@example(seed=0, by=math.nan)
+def test_damaged_run_files(made: tuple[LocalStorage, bytes, bytes], seed: int, by: Any) -> None:
+    """Whatever still passes for a run has settings that can be read."""
+    data = made[0].get(layout.RUN)
+    frozen = json.loads(data)
+    entry = replaced(frozen, random.Random(seed).choice(list(places(frozen))), by)
+    for changed in (damaged(data, seed), json.dumps(entry).encode()):
+        with suppress(PipelineError):
+            run = identity.load(One(changed))
+            assert run.n_objects >= run.n_shards >= 1
+            assert min(run.fit.steps, run.atlas.size) > 0
+            assert run.families
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +192,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_views(tmp_path_factory.mktemp("views") / "ball", count=4, size=16)
 
 
-@settings(FUZZ, max_examples=150)
+@settings(FUZZ, max_examples=FUZZ.max_examples // 2)
 @given(seed=SEEDS, replace=st.none() | JSON)
 def test_damaged_view_folders(views: Path, tmp_path: Path, seed: int, replace: Any) -> None:
     """Any file of a folder of views damaged, or any value of its camera replaced."""

@@ -214,11 +214,13 @@ def test_a_commit_that_names_other_files_is_found(copy: Copy) -> None:
     for key in ("../../etc/passwd", "/etc/passwd", layout.RUN):
         record["files"] = {key: {"nbytes": 1, "sha256": "0" * 64}}
         copy.write(commit, json.dumps(record).encode())
-        assert any("the commit record of something else" in fault for fault in copy.faults())
+        assert any("its files are not" in fault for fault in copy.faults())
 
 
 def test_wrong_counts_in_a_commit_are_found(copy: Copy) -> None:
     copy.cover_up(samples=3)
+    assert any("no such sum" in fault for fault in copy.faults())
+    copy.cover_up(samples=0, quarantined={"bad_input": 3})
     assert any("does not say what the shard holds" in fault for fault in copy.faults())
 
 
