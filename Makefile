@@ -30,7 +30,7 @@ fit-shard: $(STAMP) ## fit a manifest's objects, build their atlases, publish sh
 test: $(STAMP) ## run the tests; ARGS=--run-slow adds those that take minutes
 	$(BIN)/python -m pytest $(ARGS)
 
-fuzz: $(STAMP) ## run the tests that make up their inputs on other inputs than last time (ten minutes)
+fuzz: $(STAMP) ## run the tests that make up their inputs on other inputs than last time (four minutes)
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=search $(ARGS)
 
 lint: $(STAMP) ## ruff (lint and format) and mypy --strict

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from atlas.arrays import npy, read_npy
 from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
 from atlas.gaussians import Gaussians
@@ -85,11 +83,8 @@ def _read(path: Path) -> Gaussians:
 
 
 def _load(options: argparse.Namespace) -> tuple[Any, AtlasConfig]:
-    try:
-        array = np.load(options.source, allow_pickle=False)
-    except (ValueError, EOFError) as fault:
-        raise AtlasError(f"not a .npy file: {fault}") from fault
-    if not isinstance(array, np.ndarray) or array.ndim != 3:
+    array = read_npy(options.source.read_bytes())
+    if array.ndim != 3:
         raise AtlasError("not an atlas [size, size, 16]")
     return array, AtlasConfig(size=array.shape[0], **{name: getattr(options, name) for name in _READING})
 
@@ -117,9 +112,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _plane(options: argparse.Namespace) -> None:
-    sink = io.BytesIO()
-    np.save(sink, solve_plane_indices(options.size).astype("<i4"))
-    options.out.write_bytes(sink.getvalue())
+    options.out.write_bytes(npy(solve_plane_indices(options.size).astype("<i4")))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from atlas.arrays import read_npy
 from atlas.errors import DatasetError
 from atlas.sample import BLOCK, header_nbytes
 from atlas.store import Store
@@ -251,7 +252,7 @@ class Catalogue:
         data = store.get(key)
         if hashlib.sha256(data).hexdigest() != self.index["statistics"][key]["sha256"]:
             raise DatasetError(f"{self.url}/{key} is not the file that {INDEX} lists; fetch it again")
-        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
+        return np.asarray(read_npy(data), np.float32)
 
 
 def is_heldout(uid: str, fraction: float) -> bool:

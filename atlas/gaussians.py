@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from atlas.arrays import npz, read_npz
 from atlas.errors import AtlasError
 
 FloatArray = npt.NDArray[np.float32]
@@ -58,9 +57,7 @@ class Gaussians:
 
     def to_bytes(self) -> bytes:
         """The uncompressed npz file; the same Gaussians always give the same bytes."""
-        buffer = io.BytesIO()
-        np.savez(buffer, **{f.name: getattr(self, f.name) for f in fields(self)})
-        return buffer.getvalue()
+        return npz({f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Gaussians:
@@ -70,9 +67,8 @@ class Gaussians:
             AtlasError: the bytes are no such npz file, or a field is missing.
         """
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                return cls(**{name: archive[name] for name in _TAILS})
-        except (ValueError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as fault:
+            return cls(**read_npz(data, _TAILS))
+        except AtlasError as fault:
             raise AtlasError(f"not a Gaussians npz file: {fault}") from fault
 
     def save(self, path: str | Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from atlas.arrays import npz, read_npz
 from atlas.errors import AtlasError
 
 CHANNELS = 16
@@ -96,12 +96,7 @@ class Moments:
 
     def to_bytes(self) -> bytes:
         """The uncompressed npz file; the same statistics always give the same bytes."""
-        sink = io.BytesIO()
-        np.savez(
-            sink, count=np.int64(self.count), mean=self._mean, m2=self._m2,
-            lowest=self.lowest, highest=self.highest, histogram=self.histogram,
-        )  # fmt: skip
-        return sink.getvalue()
+        return npz(self._arrays())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Moments:
@@ -111,25 +106,29 @@ class Moments:
             AtlasError: the bytes are no such npz file.
         """
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                mean = archive["mean"]
-                moments = cls(mean.shape[0])
-                moments._check_shape(mean.shape)
-                moments.count = int(archive["count"])
-                moments._mean, moments._m2 = mean, archive["m2"]
-                moments.lowest, moments.highest = archive["lowest"], archive["highest"]
-                moments.histogram = archive["histogram"]
-                return moments
-        except (
-            ValueError,
-            KeyError,
-            OSError,
-            EOFError,
-            IndexError,
-            AttributeError,
-            zipfile.BadZipFile,
-        ) as fault:
+            found = read_npz(data, cls(0)._arrays())
+            size = len(found["mean"]) if found["mean"].ndim else 0
+            if found["mean"].shape != (size, size, CHANNELS):
+                raise AtlasError(f"mean is {found['mean'].shape}, expected [size, size, {CHANNELS}]")
+            moments = cls(size)
+            for name, array in moments._arrays().items():
+                if (found[name].dtype, found[name].shape) != (array.dtype, array.shape):
+                    raise AtlasError(
+                        f"{name} is {found[name].dtype} {found[name].shape}, expected {array.dtype} {array.shape}"
+                    )
+        except AtlasError as fault:
             raise AtlasError(f"not an npz file of moments: {fault}") from fault
+        moments.count = int(found["count"])
+        moments._mean, moments._m2 = found["mean"], found["m2"]
+        moments.lowest, moments.highest = found["lowest"], found["highest"]
+        moments.histogram = found["histogram"]
+        return moments
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {
+            "count": np.asarray(self.count, np.int64), "mean": self._mean, "m2": self._m2,
+            "lowest": self.lowest, "highest": self.highest, "histogram": self.histogram,
+        }  # fmt: skip
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self._mean.shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atlas import gates
+from atlas.arrays import npy
 from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
 from atlas.gaussians import FloatArray, Gaussians
@@ -58,9 +58,7 @@ class Atlas:
         vanished = (stored == 0) & (self.array > 0)
         vanished[..., _ANY_SIGN] = False
         stored[vanished] = np.finfo(stored.dtype).smallest_subnormal
-        buffer = io.BytesIO()
-        np.save(buffer, stored)
-        return buffer.getvalue()
+        return npy(stored)
 
 
 def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:

@@ -8,7 +8,6 @@ index files published with the paper's dataset fit: `plane[k] = sphere[plane_ind
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from atlas.arrays import read_npy
 from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
 from atlas.sphere import fibonacci_sphere, sphere_of
@@ -87,11 +87,10 @@ def read_plane_indices(path: str, size: int, sha256: str = "") -> Indices:
             f"{path} has SHA-256 {digest}, expected {sha256}: give the file that was used before"
         )
     try:
-        indices = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as fault:
-        raise AtlasError(f"{path}: not a .npy file: {fault}") from fault
-    # an archive of arrays has no dtype
-    if not isinstance(indices, np.ndarray) or not np.issubdtype(indices.dtype, np.integer):
+        indices = read_npy(data)
+    except AtlasError as fault:
+        raise AtlasError(f"{path}: {fault}") from fault
+    if not np.issubdtype(indices.dtype, np.integer):
         raise AtlasError(f"{path}: plane indices are one array of whole numbers")
     flat: Indices = indices.reshape(-1).astype(np.int64)
     if not np.array_equal(np.sort(flat), np.arange(size * size)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from atlas.errors import DatasetError
+from atlas.arrays import npz, read_npz
+from atlas.errors import AtlasError, DatasetError
 
 CAMERAS = "cameras.npz"
 MAX_VIEWS = 99
@@ -65,9 +65,7 @@ class ReferenceViews:
             buffer = io.BytesIO()
             Image.fromarray(image).save(buffer, "PNG")
             members[name] = buffer.getvalue()
-        buffer = io.BytesIO()
-        np.savez(buffer, viewmats=self.viewmats, Ks=self.Ks)
-        return {CAMERAS: buffer.getvalue(), **members}
+        return {CAMERAS: npz({name: getattr(self, name) for name in _FIELDS}), **members}
 
     @classmethod
     def from_members(
@@ -95,9 +93,8 @@ def read_cameras(data: bytes | memoryview) -> dict[str, npt.NDArray[np.float32]]
         DatasetError: it is no such file.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in _FIELDS}
-    except (ValueError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as fault:
+        return read_npz(data, _FIELDS)
+    except AtlasError as fault:
         raise DatasetError(f"{CAMERAS} is damaged: {fault}") from fault
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from atlas.arrays import npy
 from atlas.gaussians import Gaussians
 from manifests import runform
 from manifests.schema import Row
-from pipeline import identity, layout, pack, records, tasks
+from pipeline import contents, identity, layout, pack, records, statistics
 from pipeline.config import RunConfig
 from pipeline.finalize import finalize
 from pipeline.identity import shard_rows
@@ -43,7 +43,7 @@ def publish_dataset(
         {"run": {"shard_size": shard_size}, "atlas": {"size": size, "dtype": dtype}}
     )
     manifest = runform.encode(rows, shard_size=shard_size)
-    made = identity.identity_of(manifest, config, tasks.representation(config.atlas))
+    made = identity.identity_of(manifest, config, contents.representation(config.atlas))
     run = identity.establish(storage, manifest, made)
     splat = Gaussians(
         np.zeros((1, 3)), np.ones((1, 3)), np.eye(4)[:1], np.ones(1), np.ones((1, 3))
@@ -70,10 +70,9 @@ def publish_dataset(
                 size=size,
                 dtype=dtype,
             )
-            buffer = io.BytesIO()
-            np.save(buffer, array_of(int(row["index"]), size, dtype))
-            records.publish_sample(storage, layout.ATLAS, facts, buffer.getvalue(), watch, {})
+            data = npy(array_of(int(row["index"]), size, dtype))
+            records.publish_sample(storage, layout.ATLAS, facts, data, watch, {})
         pack.pack(storage, run, layout.SPLATS, shard, None)
-        pack.pack(storage, run, layout.ATLAS, shard, lambda mains: tasks.moments_of(mains, run))
-    finalize(storage, run, lambda moments: tasks.merged_statistics(moments, run))
+        pack.pack(storage, run, layout.ATLAS, shard, lambda mains: statistics.moments_of(mains, run))
+    finalize(storage, run, lambda moments: statistics.merged_statistics(moments, run))
     return root

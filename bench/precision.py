@@ -14,8 +14,8 @@ import numpy as np
 from atlas import AtlasConfig, Gaussians, pack, unpack
 from bench.atlas import real
 from bench.record import keep
+from pipeline.contents import atlas_array
 from pipeline.fidelity import atlas_psnr
-from pipeline.tasks import atlas_array
 
 DTYPES = ("float32", "float16")
 SIZES = (128, 256, 512)

@@ -243,7 +243,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _retry_failed(args: argparse.Namespace) -> int:
-    from pipeline import identity, job, tasks
+    from pipeline import identity, job, machine
     from pipeline.manifest import read_manifest
     from pipeline.revision import open_revision
     from pipeline.schemas import REASONS
@@ -257,7 +257,7 @@ def _retry_failed(args: argparse.Namespace) -> int:
     run = identity.load(storage)
     manifest = read_manifest(args.manifest, run.settings.shard_size, config.store)
     if not config.ray.address:
-        tasks.check_machine(config.fit)
+        machine.check_machine(config.fit)
     revision = open_revision(storage, run, manifest, config, reasons)
     if revision is None:
         print(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline import identity, tasks
+from pipeline import identity, machine
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.publish import prove_conditional_puts
@@ -48,9 +48,9 @@ def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
     else:
         yield Finding("gpu", True, "none that torch can see; profiles `cpu` and `test` need none")
     yield _tried(
-        "fitting", lambda: tasks.check_machine(config.fit), f"backend {config.fit.backend} can run here"
+        "fitting", lambda: machine.check_machine(config.fit), f"backend {config.fit.backend} can run here"
     )
-    yield _tried("kernels", lambda: tasks.warm_up(config.fit, config.atlas), "compiled and cached")
+    yield _tried("kernels", lambda: machine.warm_up(config.fit, config.atlas), "compiled and cached")
     if out:
         storage = open_storage(out, config.store)
         yield _tried(

@@ -99,14 +99,14 @@ class RayExecutor:
         """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from pipeline import tasks
+        from pipeline import machine
 
         checks = {}
         for node in self._ray.nodes():
             resources = node["Resources"]
             if not node["Alive"] or resources.get("CPU", 0) < 1 or resources.get("GPU", 0) < self._gpus:
                 continue
-            check = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=0)(tasks.examine_node)
+            check = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=0)(machine.examine_node)
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             handle = check.options(scheduling_strategy=strategy).remote(config)
             checks[handle] = node["NodeManagerAddress"]
@@ -176,7 +176,7 @@ class RayExecutor:
 
 
 # one thread per worker: the pipeline's parallelism is over objects
-_WORKER_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+_WORKER_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 @contextmanager

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from atlas.arrays import npy
 from atlas.fixed import fixed_count
 from atlas.gaussiancube import to_cube
 from atlas.gaussians import Gaussians
@@ -19,11 +18,11 @@ from atlas.ply import write_ply
 from atlas.published import write_pair
 from manifests.files import write_whole
 from pipeline import fragments, layout, shards
+from pipeline.contents import atlas_array
 from pipeline.errors import PipelineError, UsageError
 from pipeline.identity import Run, find_row, shard_rows
 from pipeline.records import Record
 from pipeline.storage import Storage
-from pipeline.tasks import atlas_array
 
 PLY, GAUSSIANVERSE, GAUSSIANCUBE = "ply", "gaussianverse", "gaussiancube"
 FORMATS = (PLY, GAUSSIANVERSE, GAUSSIANCUBE)
@@ -62,7 +61,7 @@ def export(
         return
     form: Callable[[Gaussians], bytes] = {
         PLY: lambda g: write_ply(fixed_count(g, count) if count else g),
-        GAUSSIANCUBE: lambda g: _npy(to_cube(g)),
+        GAUSSIANCUBE: lambda g: npy(to_cube(g)),
     }[format]
     suffix = {PLY: "ply", GAUSSIANCUBE: "npy"}[format]
     for row, shard in chosen:
@@ -113,15 +112,9 @@ def _published(row: dict[str, Any], array: NDArray[Any], run: Run) -> bytes:
     point_cloud, gs2sphere = write_pair(array, run.atlas)
     metadata = {"hash_key": uid, "caption": caption, "has_caption": bool(caption)}
     members = {
-        "point_cloud.npy": _npy(point_cloud),
-        "gs2sphere.npy": _npy(gs2sphere),
+        "point_cloud.npy": npy(point_cloud),
+        "gs2sphere.npy": npy(gs2sphere),
         "caption.txt": caption.encode(),
         "metadata.json": json.dumps(metadata, ensure_ascii=False).encode(),
     }
     return fragments.build({f"{uid}.{name}": data for name, data in members.items()})
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    sink = io.BytesIO()
-    np.save(sink, array, allow_pickle=False)
-    return sink.getvalue()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import identity, layout, report, tasks
+from pipeline import contents, identity, layout, machine, report, statistics
 from pipeline.config import RunConfig
 from pipeline.driver import Driver, Summary, Watch, committed_shards, families_of
 from pipeline.errors import PipelineError
@@ -64,10 +64,10 @@ def plan(out: str, manifest: str | Manifest, config: RunConfig) -> tuple[Storage
     if not isinstance(given, Manifest):
         given = read_manifest(given, config.run.shard_size, config.store)
     if not config.ray.address:
-        tasks.check_machine(config.fit)
+        machine.check_machine(config.fit)
     storage = open_storage(out, config.store)
     prove_conditional_puts(storage)
-    frozen = identity.identity_of(given.data, config, tasks.representation(config.atlas))
+    frozen = identity.identity_of(given.data, config, contents.representation(config.atlas))
     return storage, identity.establish(storage, given.data, frozen), given.base
 
 
@@ -124,7 +124,7 @@ def build(
         committed = committed_shards(storage)
     finalized = is_finalized(storage)
     if not finalized and len(committed) == len(run.families) * run.n_shards:
-        finalize(storage, run, lambda moments: tasks.merged_statistics(moments, run))
+        finalize(storage, run, lambda moments: statistics.merged_statistics(moments, run))
         finalized = True
     complete = [k for k in chosen if all((family, k) in committed for family in run.families)]
     return Outcome(storage, summary, finalized, report.result_rows(storage, complete[: report.MAX_LINES]))

@@ -91,7 +91,7 @@ def _status(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from atlas.views import read_cameras
-    from pipeline import layout, tasks
+    from pipeline import contents, layout, statistics
     from pipeline.errors import UsageError
     from pipeline.policy import ordered_shards
     from pipeline.spotcheck import spot_check
@@ -101,13 +101,13 @@ def _verify(args: argparse.Namespace) -> int:
     config = run.atlas
     checks = Checks(
         main={
-            layout.SPLATS: tasks.check_splats,
-            layout.ATLAS: lambda data: tasks.check_atlas(data, config),
+            layout.SPLATS: contents.check_splats,
+            layout.ATLAS: lambda data: contents.check_atlas(data, config),
             layout.VIEWS: read_cameras,
         },
-        moments=lambda mains: tasks.moments_of(mains, run),
-        merge=lambda moments: tasks.merged_statistics(moments, run),
-        views=lambda members: tasks.check_views(members, run),
+        moments=lambda mains: statistics.moments_of(mains, run),
+        merge=lambda moments: statistics.merged_statistics(moments, run),
+        views=lambda members: contents.check_views(members, run),
     )
     if args.sample is not None:
         if args.sample < 1 or args.shards:
@@ -130,11 +130,11 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _finalize(args: argparse.Namespace) -> int:
-    from pipeline import tasks
+    from pipeline import statistics
     from pipeline.finalize import finalize
 
     storage, run = opened(args)
-    finalize(storage, run, lambda moments: tasks.merged_statistics(moments, run))
+    finalize(storage, run, lambda moments: statistics.merged_statistics(moments, run))
     print(f"The dataset is complete and lies in {storage.url}")
     return 0
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from manifests import runform
 from manifests.schema import Row
-from pipeline import identity, layout, shards, tasks
+from pipeline import contents, identity, layout, shards
 from pipeline.config import RunConfig
 from pipeline.driver import committed_shards
 from pipeline.errors import NotFound, PipelineError, RunConflict
@@ -73,7 +73,7 @@ def open_revision(
         return None
     rows = [_row(r) for k in range(run.n_shards) for r in shard_rows(storage, k) if r["uid"] in again]
     data = runform.encode(rows, shard_size=run.settings.shard_size)
-    frozen = identity.identity_of(data, config, tasks.representation(config.atlas))
+    frozen = identity.identity_of(data, config, contents.representation(config.atlas))
     frozen["revision_of"] = {"manifest_sha256": run.identity["manifest_sha256"], "revision": number}
     return Revision(number, there, identity.establish(there, data, frozen))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from atlas.arrays import read_npy
 from atlas.config import AtlasConfig
 from atlas.errors import AtlasError
 from atlas.gaussians import Gaussians
@@ -79,9 +78,6 @@ def _bytes_of(path: Path) -> bytes:
 
 def _array(data: bytes, path: Path) -> NDArray[Any]:
     try:
-        array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as fault:
-        raise AtlasError(f"{path}: not a .npy file: {fault}") from fault
-    if not isinstance(array, np.ndarray):
-        raise AtlasError(f"{path}: an archive of arrays, expected one array")
-    return array
+        return read_npy(data)
+    except AtlasError as fault:
+        raise AtlasError(f"{path}: {fault}") from fault

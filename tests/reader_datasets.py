@@ -13,6 +13,7 @@ __all__ = ["array_of", "publish_dataset", "upload"]
 
 def upload(root: Path, endpoint: str, bucket: str, prefix: str) -> None:
     """What a reader needs of a dataset, under a prefix of a bucket."""
-    client = boto3.client("s3", endpoint_url=endpoint)
+    # a session of its own: the default one remembers the credentials of other tests
+    client = boto3.session.Session().client("s3", endpoint_url=endpoint)
     for path in sorted(p for p in root.rglob("*") if p.is_file() and "_work" not in p.parts):
         client.put_object(Bucket=bucket, Key=f"{prefix}/{path.relative_to(root)}", Body=path.read_bytes())

@@ -207,7 +207,7 @@ def test_tasks_have_names(item: Task, name: str) -> None:
 def test_every_node_is_examined_once_and_a_faulty_one_is_named(
     executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import tasks
+    from pipeline import machine
     from pipeline.errors import PipelineError
 
     def well(config: Any) -> str:
@@ -218,8 +218,8 @@ def test_every_node_is_examined_once_and_a_faulty_one_is_named(
 
     for function in (well, ill):
         function.__module__ = "__main__"  # so that they travel by value
-    monkeypatch.setattr(tasks, "examine_node", well)
+    monkeypatch.setattr(machine, "examine_node", well)
     executor.examine_nodes(CONFIG)
-    monkeypatch.setattr(tasks, "examine_node", ill)
+    monkeypatch.setattr(machine, "examine_node", ill)
     with pytest.raises(PipelineError, match=r"node 127\.0\.0\.1: no nvcc"):
         executor.examine_nodes(CONFIG)

@@ -4,8 +4,8 @@ import pytest
 import atlas
 from atlas.config import AtlasConfig
 from atlas.gaussians import Gaussians, canonical_quats
+from pipeline.contents import atlas_array
 from pipeline.fidelity import _FOV, _viewmats, atlas_psnr
-from pipeline.tasks import atlas_array
 
 
 def shell(count: int = 200, seed: int = 0, scale: float = 1.0, centre: float = 0.0) -> Gaussians:

@@ -78,7 +78,7 @@ def invisible(folder: Path) -> None:
         (other_indices, RoughAtlas, "not those of these Gaussians"),
         (lambda p: np.save(p / "gs2sphere.npy", np.arange(1000)), AtlasError, "got 1024 and int64"),
         (lambda p: (p / "gs2sphere.npy").write_bytes(b"x"), AtlasError, "gs2sphere.npy: not a .npy file"),
-        (archive, AtlasError, "expected one array"),
+        (archive, AtlasError, "not a .npy file"),
         (lambda p: (p / "point_cloud.ply").write_bytes(b"x"), AtlasError, "not a PLY"),
         (lambda p: (p / "point_cloud.npy").touch(), AtlasError, "expected one of .*, found 2"),
         (lambda p: (p / "point_cloud.ply").unlink(), AtlasError, "expected one of .*, found 0"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from atlas_objects import cloud, gaussians
 from pipeline_runs import TINY, write_manifest, write_views
 
 import atlas
@@ -20,11 +18,11 @@ from atlas.errors import AtlasError, RoughAtlas, TransportFailed
 from fitter.errors import BadInput, FitTimeout, LowPsnr, NanLoss, TooFewGaussians
 from fitter.lpips import LpipsUnavailable
 from fitter.rasterize import BackendUnavailable
-from pipeline import inputs, job, layout, records, tasks
+from pipeline import contents, inputs, job, layout, records, statistics, tasks
 from pipeline.config import load
-from pipeline.errors import FragmentError, NotFound, PipelineError, ShardConflict, StorageError
+from pipeline.errors import FragmentError, NotFound, ShardConflict, StorageError
 from pipeline.executor import Job
-from pipeline.identity import Run, shard_rows
+from pipeline.identity import shard_rows
 from pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, seed_of
 from pipeline.schemas import FACTS, JOURNAL
 
@@ -56,22 +54,22 @@ def test_the_stages_one_after_the_other(planned: Planned) -> None:
     assert float(fitted.pop("fit_seconds")) > 0
     assert fitted == {"status": "ok", "uid": "ball"}
     fit = records.read(p.storage, layout.SPLATS, 0, "ball")
-    assert tasks.check_splats(fit.main(layout.SPLATS)) == fit.facts["n_gaussians"]
+    assert contents.check_splats(fit.main(layout.SPLATS)) == fit.facts["n_gaussians"]
     assert fit.facts["seed"] == seed_of(0, "ball", 0)
     assert tasks.atlas_object(p.job, p.row, 1) == {"status": "ok", "uid": "ball"}
     made = records.read(p.storage, layout.ATLAS, 0, "ball")
-    assert tasks.check_atlas(made.main(layout.ATLAS), p.run.atlas) == fit.facts["n_gaussians"]
+    assert contents.check_atlas(made.main(layout.ATLAS), p.run.atlas) == fit.facts["n_gaussians"]
     assert made.facts["n_dropped"] == 0
     assert made.facts["atlas_psnr"] > 60  # type: ignore[operator]
     for stage in layout.STAGES:
         assert tasks.pack_shard(p.job, stage, 0) == {"status": "ok", "samples": 1}
     moments = p.storage.get(layout.moments(0))
-    assert tasks.moments_of([made.main(layout.ATLAS)], p.run) == moments
-    found = tasks.merged_statistics([moments], p.run)
+    assert statistics.moments_of([made.main(layout.ATLAS)], p.run) == moments
+    found = statistics.merged_statistics([moments], p.run)
     assert tuple(found) == layout.STATISTICS
     mean, std = (np.load(io.BytesIO(found[key])) for key in (layout.MEAN, layout.STD))
-    np.testing.assert_allclose(mean, tasks.atlas_array(made.main(layout.ATLAS), p.run.atlas), rtol=1e-6)
-    np.testing.assert_array_equal(std, np.float32(tasks.STD_FLOOR))
+    np.testing.assert_allclose(mean, contents.atlas_array(made.main(layout.ATLAS), p.run.atlas), rtol=1e-6)
+    np.testing.assert_array_equal(std, np.float32(statistics.STD_FLOOR))
 
 
 def test_nothing_that_a_stage_measures_is_dropped(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,71 +177,13 @@ def test_death_is_not_a_fault() -> None:
         tasks._guarded(body)
 
 
-def damaged(change: Callable[[np.ndarray], np.ndarray]) -> bytes:
-    return tasks.npy(change(np.zeros((16, 16, 16), np.float32)))
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (damaged(lambda a: a[:8]), "expected float32"),
-        (damaged(lambda a: a.astype(np.float64)), "float64"),
-        (damaged(lambda a: a + np.inf), "not finite"),
-        (damaged(lambda a: a)[:200], "not a .npy file"),
-        (b"", "not a .npy file"),
-        (b"\x93NUMPY", "not a .npy file"),
-    ],
-)
-def test_what_is_no_atlas_is_named(data: bytes, words: str) -> None:
-    with pytest.raises(AtlasError, match=words):
-        tasks.atlas_array(data, AtlasConfig(size=16))
-
-
-def test_pickles_are_never_opened(tmp_path: Path) -> None:
-    flag = tmp_path / "opened"
-
-    class Bomb:
-        def __reduce__(self) -> Any:
-            return Path.touch, (flag,)
-
-    sink = io.BytesIO()
-    np.save(sink, np.array([Bomb()], object), allow_pickle=True)
-    with pytest.raises(AtlasError, match=r"not a \.npy file"):
-        tasks.atlas_array(sink.getvalue(), AtlasConfig(size=16))
-    with pytest.raises(AtlasError):
-        tasks.check_splats(sink.getvalue())
-    assert not flag.exists()
-
-
 def test_float16_atlases_are_stored_as_such(planned: Planned) -> None:
     p = planned
     tasks.fit_object(p.job, p.row, 1, 0)
     config = AtlasConfig(size=16, dtype="float16", min_smoothness=0.0)
     fit = records.read(p.storage, layout.SPLATS, 0, "ball")
     made = atlas.pack(atlas.Gaussians.from_bytes(fit.main(layout.SPLATS)), config)
-    assert tasks.check_atlas(made.to_bytes(), config) == fit.facts["n_gaussians"]
-
-
-def test_the_representation_tells_a_reader_what_it_needs() -> None:
-    one, two = (tasks.representation(AtlasConfig(size=size)) for size in (16, 16))
-    assert one == two
-    assert len(one["channels"]) == 16
-    assert one["channels"][3] == one["channels"][7] == one["channels"][11] == "opacity"
-    other = tasks.representation(AtlasConfig(size=17))
-    assert {one[k] == other[k] for k in ("sphere_sha256", "plane_sha256")} == {False}
-
-
-def test_a_machine_that_cannot_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    tasks.check_machine(load("cpu").fit)
-    with pytest.raises(PipelineError, match="--profile cpu"):
-        tasks.check_machine(load("fast").fit)
-    with pytest.raises(PipelineError, match="weights"):
-        tasks.check_machine(load("test", ["fit.loss.lpips_net=alex"]).fit)
-
-
-def test_warming_up_runs_what_a_fit_needs() -> None:
-    tasks.warm_up(CONFIG.fit, CONFIG.atlas)
+    assert contents.check_atlas(made.to_bytes(), config) == fit.facts["n_gaussians"]
 
 
 def test_no_more_than_a_small_dict_travels(planned: Planned) -> None:
@@ -252,49 +192,3 @@ def test_no_more_than_a_small_dict_travels(planned: Planned) -> None:
     result = tasks.fit_object(planned.job, planned.row, 1, 0)
     assert len(pickle.dumps((planned.job, planned.row))) < 2000
     assert len(pickle.dumps(result)) < 2000
-
-
-def test_moments_do_not_depend_on_how_they_are_merged() -> None:
-    run = Run({"config": {"fit": {}, "atlas": {"size": 16}, "run": {}}})
-    rng = np.random.default_rng(0)
-    mains = [tasks.npy(rng.normal(size=(16, 16, 16)).astype(np.float32)) for _ in range(5)]
-    whole = tasks.merged_statistics([tasks.moments_of(mains, run)], run)
-    parts = tasks.merged_statistics([tasks.moments_of(mains[:2], run), tasks.moments_of(mains[2:], run)], run)
-    for key in (layout.MEAN, layout.STD):
-        one, two = (np.load(io.BytesIO(found[key])) for found in (whole, parts))
-        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
-    assert whole[layout.CHANNELS] == parts[layout.CHANNELS]
-
-
-def test_channels_have_their_range_and_quantiles() -> None:
-    run = Run({"config": {"fit": {}, "atlas": {"size": 16}, "run": {}}})
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(7, 16, 16, 16)).astype(np.float32) * np.arange(1, 17, dtype=np.float32)
-    found = json.loads(
-        tasks.merged_statistics([tasks.moments_of([tasks.npy(v) for v in values], run)], run)[layout.CHANNELS]
-    )
-    assert found["atlases"] == 7
-    assert [c["name"] for c in found["channels"]] == list(tasks.CHANNELS)
-    flat = values.reshape(-1, 16)
-    assert [c["min"] for c in found["channels"]] == flat.min(axis=0).tolist()
-    assert [c["max"] for c in found["channels"]] == flat.max(axis=0).tolist()
-    expected = np.quantile(flat, found["fractions"], axis=0, method="lower").T
-    np.testing.assert_allclose([c["quantiles"] for c in found["channels"]], expected, rtol=1 / 64, atol=1e-2)
-
-
-@pytest.mark.parametrize("layout_of_sphere", ["fibonacci", "ring"])
-def test_the_published_points_are_what_unpacking_adds(layout_of_sphere: str) -> None:
-    run = Run({"config": {"fit": {}, "atlas": {"size": 16, "layout": layout_of_sphere}, "run": {}}})
-    made = atlas.pack(gaussians(cloud("shell", 256)), run.atlas)
-    found = tasks.merged_statistics([tasks.moments_of([made.to_bytes()], run)], run)
-    points = np.load(io.BytesIO(found[layout.POINTS]))
-    assert (points.shape, points.dtype) == ((16, 16, 3), np.float64)
-    positions = (made.array[..., :3] + points).astype(np.float32).reshape(-1, 3)
-    np.testing.assert_array_equal(positions, atlas.unpack(made.array, run.atlas).means)
-
-
-def test_a_node_says_what_it_lacks() -> None:
-    from pipeline.config import load
-
-    assert tasks.examine_node(load("test")) == ""
-    assert "CUDA" in tasks.examine_node(load("paper"))

@@ -19,7 +19,7 @@ from atlas.errors import AtlasError, RoughAtlas
 from atlas.views import ReferenceViews, read_cameras
 from fitter import load_views
 from fitter.config import ConfigError
-from pipeline import fragments, job, layout, records, tasks
+from pipeline import contents, fragments, job, layout, records, statistics, tasks
 from pipeline.cleaning import clean_work
 from pipeline.config import RunSettings, load
 from pipeline.driver import committed_shards
@@ -102,13 +102,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, manifest: str) -> tuple[Loca
 def checks(run: Run) -> Checks:
     return Checks(
         main={
-            layout.SPLATS: tasks.check_splats,
-            layout.ATLAS: lambda data: tasks.check_atlas(data, run.atlas),
+            layout.SPLATS: contents.check_splats,
+            layout.ATLAS: lambda data: contents.check_atlas(data, run.atlas),
             layout.VIEWS: read_cameras,
         },
-        moments=lambda mains: tasks.moments_of(mains, run),
-        merge=lambda moments: tasks.merged_statistics(moments, run),
-        views=lambda members: tasks.check_views(members, run),
+        moments=lambda mains: statistics.moments_of(mains, run),
+        merge=lambda moments: statistics.merged_statistics(moments, run),
+        views=lambda members: contents.check_views(members, run),
     )
 
 
