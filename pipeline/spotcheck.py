@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from pipeline import layout
-from pipeline.errors import NotFound, PipelineError
+from pipeline.errors import NotFound
 from pipeline.identity import Run, shard_rows
 from pipeline.pack import read_commit
 from pipeline.schemas import STATS, Facts, from_parquet
 from pipeline.storage import Storage, sha256_of
-from pipeline.verify import Checks
+from pipeline.verify import Checks, committed
 
 
 def spot_check(storage: Storage, run: Run, checks: Checks, count: int, *, seed: int = 0) -> Iterator[str]:
@@ -49,13 +49,9 @@ def spot_check(storage: Storage, run: Run, checks: Checks, count: int, *, seed: 
 
 
 def _files(storage: Storage, stage: str, shard: int) -> Iterator[str]:
-    try:
-        commit = read_commit(storage, stage, shard)
-    except NotFound:
-        yield f"{layout.commit(stage, shard)}: missing, so the shard does not exist"
-        return
-    except PipelineError as fault:
-        yield str(fault)
+    commit = committed(storage, stage, shard)
+    if isinstance(commit, str):
+        yield commit
         return
     for key, stored in commit["files"].items():
         try:

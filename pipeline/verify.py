@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from atlas.views import images_sha256
 from pipeline import fragments, layout
@@ -21,6 +21,7 @@ from pipeline.schemas import (
     Facts,
     from_json,
     from_parquet,
+    json_object,
     known,
     metadata_schema,
     same_rows,
@@ -68,6 +69,16 @@ def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | No
         yield from _statistics(storage, run, checks)
 
 
+def committed(storage: Storage, stage: str, shard: int) -> dict[str, Any] | str:
+    """A shard's commit record, or what is wrong with it."""
+    try:
+        return read_commit(storage, stage, shard)
+    except NotFound:
+        return f"{layout.commit(stage, shard)}: missing, so the shard does not exist"
+    except PipelineError as fault:
+        return str(fault)
+
+
 def _get(storage: Storage, key: str) -> bytes | None:
     try:
         return storage.get(key)
@@ -78,13 +89,9 @@ def _get(storage: Storage, key: str) -> bytes | None:
 def _shard(
     storage: Storage, run: Run, stage: str, shard: int, checks: Checks, atlases: list[bytes]
 ) -> Iterator[str]:
-    try:
-        commit = read_commit(storage, stage, shard)
-    except NotFound:
-        yield f"{layout.commit(stage, shard)}: missing, so the shard does not exist"
-        return
-    except PipelineError as fault:
-        yield str(fault)
+    commit = committed(storage, stage, shard)
+    if isinstance(commit, str):
+        yield commit
         return
     heads: dict[str, Head] = {}
     for key, stored in commit["files"].items():
@@ -217,9 +224,9 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
         except PipelineError as fault:
             yield f"{key}: {fault}"
     try:
-        if json.loads(storage.get(layout.INDEX)) != index_of(run, commits, tables.totals, heads):
+        if json_object(storage.get(layout.INDEX)) != index_of(run, commits, tables.totals, heads):
             yield f"{layout.INDEX}: does not say what the shards hold"
-    except (PipelineError, ValueError) as fault:
+    except PipelineError as fault:
         yield f"{layout.INDEX}: {fault}"
 
 

@@ -1,14 +1,12 @@
 """Exact transport against scipy's dense solver, and the certificate against dense arithmetic."""
 
-import os
-import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from atlas_objects import SHAPES, Floats, cloud
+from fresh_and_cached import fresh_and_cached
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
@@ -193,20 +191,9 @@ def test_blocks_of_sites_seen_before_are_as_new() -> None:
 
 
 def test_compiled_now_or_before_the_answer_has_the_same_bits(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    environment = {
-        **os.environ,
-        "NUMBA_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)]),
-    }
-    fresh, cached = (
-        subprocess.run(
-            [sys.executable, "-c", SOLVES], env=environment, capture_output=True, text=True, check=True
-        )
-        for _ in range(2)
-    )
-    assert len(fresh.stdout) == 65
-    assert fresh.stdout == cached.stdout
+    fresh, cached = fresh_and_cached(SOLVES, tmp_path)
+    assert len(fresh) == 65
+    assert fresh == cached
 
 
 def test_order_of_generic_points_does_not_matter() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
+from fresh_and_cached import fresh_and_cached
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,17 +55,6 @@ def test_less_than_one_thread_is_refused() -> None:
 
 
 def test_compiled_now_or_before_a_fit_has_the_same_bytes(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    environment = {
-        **os.environ,
-        "NUMBA_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)]),
-    }
-    fresh, cached = (
-        subprocess.run(
-            [sys.executable, "-c", FIT], env=environment, capture_output=True, text=True, check=True
-        )
-        for _ in range(2)
-    )
-    assert len(fresh.stdout) == 65
-    assert fresh.stdout == cached.stdout
+    fresh, cached = fresh_and_cached(FIT, tmp_path)
+    assert len(fresh) == 65
+    assert fresh == cached

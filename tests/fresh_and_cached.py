@@ -1,0 +1,21 @@
+"""A program run twice: by a process that compiles the kernels, and by one that finds them in the cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def fresh_and_cached(program: str, cache: Path) -> tuple[str, str]:
+    """What `program` prints the first time and the second; `cache` is an empty folder."""
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here.parent), str(here)])
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": paths}
+    command = [sys.executable, "-c", program]
+    fresh, cached = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    return fresh, cached
