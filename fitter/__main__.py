@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from fitter.errors import FitError
 from fitter.fit import fit_object
 from fitter.lpips import LpipsUnavailable
 from fitter.rasterize import BackendUnavailable
-from fitter.threads import set_threads
+from fitter.threads import available_cores, set_threads
 from fitter.views import FORMATS, load_views, split_heldout
 
 
@@ -58,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_fit_config(options.profile)
     except ConfigError as fault:
         parser.error(str(fault))
-    set_threads(_cores())
+    set_threads(available_cores())
     try:
         views = load_views(
             options.views,
@@ -95,11 +94,6 @@ def main(arguments: list[str] | None = None) -> int:
         f"on {s['n_heldout'] or s['n_views']} {on} views (white), {seconds:.1f} s, peak {s['peak_mb']:.0f} MB\n"
     )
     return 0
-
-
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ in another order, than a process that found them in the cache; a fit would not r
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 # more pieces than threads, because some ranges are emptier than others
@@ -17,6 +19,21 @@ _PIECES_PER_THREAD = 4
 
 _threads = 1
 _pool: ThreadPoolExecutor | None = None
+
+
+def available_cores(limits: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use, at least 1: a container may have fewer than its machine.
+
+    Args:
+        limits: the cgroup's file of quota and period in microseconds (Linux, cgroup v2).
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = map(int, limits.read_text().split())
+    except (OSError, ValueError):  # no such limits here, or "max"
+        return cores
+    return max(1, min(cores, quota // period))
 
 
 def set_threads(count: int) -> int:

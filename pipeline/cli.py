@@ -224,8 +224,8 @@ def _carried(outcome: Outcome) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    import os
 
+    from fitter.threads import available_cores
     from pipeline import identity, plan
     from pipeline.manifest import read_manifest
     from pipeline.storage import open_storage
@@ -236,7 +236,7 @@ def _plan(args: argparse.Namespace) -> int:
     if args.like:
         storage = open_storage(args.like, config.store)
         measured = plan.measure(storage, identity.load(storage).n_shards)
-    slots = args.slots or config.ray.workers or os.cpu_count() or 1
+    slots = args.slots or config.ray.workers or available_cores()
     made = plan.plan_of(manifest.data, config, slots=slots, seconds=args.seconds, measured=measured)
     print(json.dumps(plan.plan_json(made)) if args.json else plan.plan_text(made))
     return 0

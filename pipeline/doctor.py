@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
+from fitter.threads import available_cores
 from pipeline import identity, machine
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
@@ -35,7 +35,7 @@ def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
         out: also prove that this store honours conditional writes.
     """
     yield Finding(
-        "python", True, f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores"
+        "python", True, f"{platform.python_version()} on {platform.machine()}, {available_cores()} cores"
     )
     versions = {**identity.versions(), "ray": importlib.metadata.version("ray")}
     yield Finding(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
 
+from fitter.threads import available_cores
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.policy import INFRASTRUCTURE, History, failed
@@ -77,7 +78,7 @@ class RayExecutor:
     """Tasks as Ray tasks of one CPU, fits with a share of a GPU where the configuration says so."""
 
     def __init__(self, ray: Any, config: RunConfig, job: Job) -> None:
-        from pipeline import tasks  # brings torch, which only those who run tasks need
+        from pipeline import tasks  # which import `Job` from here
 
         self._ray, self._job, self._gpus = ray, job, config.gpus_per_fit
         self._slots, self._counted = 1, -_COUNT_S
@@ -207,7 +208,7 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[Executor]:
         else:
             start(
                 address="local",
-                num_cpus=config.ray.workers or os.cpu_count(),
+                num_cpus=config.ray.workers or available_cores(),
                 object_store_memory=config.ray.object_store_mb << 20,
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from fresh_and_cached import fresh_and_cached
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitter.threads import over_range, set_threads
+from fitter.threads import available_cores, over_range, set_threads
 
 FIT = """
 import hashlib
@@ -47,6 +48,26 @@ def test_an_exception_in_a_thread_comes_out() -> None:
     with pytest.raises(ArithmeticError, match="here"):
         over_range(kernel, 10)
     set_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("limits", "cores"),
+    [
+        ("max 100000", 6),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("1600000 100000", 6),
+        ("nonsense", 6),
+        (None, 6),
+    ],
+)
+def test_a_container_has_fewer_cores_than_its_machine(
+    limits: str | None, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
+    if limits is not None:
+        (tmp_path / "cpu.max").write_text(limits + "\n")
+    assert available_cores(tmp_path / "cpu.max") == cores
 
 
 def test_less_than_one_thread_is_refused() -> None:
