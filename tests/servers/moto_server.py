@@ -1,4 +1,4 @@
-"""moto's S3 server on a free port of 127.0.0.1, with made-up credentials for it."""
+"""moto's S3 server on a free port, with made-up credentials for it. All of one process show the same buckets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CREDENTIALS = {
 
 
 @contextmanager
-def serving() -> Iterator[str]:
+def serving(address: str = "127.0.0.1") -> Iterator[str]:
     """The endpoint's URL, for as long as the context lasts."""
     before = {name: os.environ.get(name) for name in CREDENTIALS}
     os.environ.update(CREDENTIALS)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
