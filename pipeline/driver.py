@@ -6,13 +6,14 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from pipeline import layout, records
-from pipeline.errors import BreakerOpen, PipelineError, ShardConflict, Stalled, StorageError, StoreRefused
+from pipeline.errors import BreakerOpen, PipelineError, ShardConflict, StorageError, StoreRefused
 from pipeline.executor import ATLAS, FIT, PACK, Executor, Task
+from pipeline.flights import Flights
 from pipeline.identity import Run, shard_rows
 from pipeline.policy import (
     CONFLICT,
@@ -22,10 +23,7 @@ from pipeline.policy import (
     Quarantine,
     Retry,
     Stop,
-    deadline_of,
     decide,
-    failed,
-    repeats,
 )
 from pipeline.schemas import Facts
 from pipeline.storage import Storage
@@ -71,14 +69,6 @@ class _Shard:
     packed: set[str]
 
 
-@dataclass
-class _Flight:
-    task: Task
-    submitted: float
-    started: float | None = None
-    cancelled: float | None = None
-
-
 @dataclass(order=True)
 class _Delayed:
     due: float
@@ -122,10 +112,8 @@ class Driver:
         self._open: dict[int, _Shard] = {}
         self._ready: deque[Task] = deque()
         self._delayed: list[_Delayed] = []
-        self._flights: dict[Hashable, _Flight] = {}
-        self._twins: set[Hashable] = set()
+        self._flights = Flights(executor, policy, clock)
         self._order = itertools.count()
-        self._slots = 1
         self.summary = Summary()
 
     def run(self) -> Summary:
@@ -138,25 +126,24 @@ class Driver:
         """
         committed = self._persistently(lambda: committed_shards(self._storage))
         waiting = deque(k for k in self._shards if not all((f, k) in committed for f in self._families))
-        self._progress = last = self._clock()
+        last = self._clock()
         while True:
-            self._slots = self._executor.slots()
+            slots = self._executor.slots()
             last, before = self._clock(), last
-            self.summary.slot_seconds += self._slots * (last - before)
-            window = self._policy.window * self._slots
+            self.summary.slot_seconds += slots * (last - before)
+            window = self._policy.window * slots
             while waiting and len(self._ready) + len(self._delayed) + len(self._flights) < window:
                 self._open_shard(waiting.popleft(), committed)
             now = self._clock()
             while self._delayed and self._delayed[0].due <= now:
                 self._ready.append(heapq.heappop(self._delayed).task)
             while self._ready and len(self._flights) < window:
-                task = self._ready.popleft()
-                self._flights[self._executor.submit(task)] = _Flight(task, now)
+                self._flights.submit(self._ready.popleft())
             if not waiting and not self._ready and not self._delayed:
-                self._repeat()
+                self.summary.repeats += self._flights.repeat(slots)
             if self._flights:
-                self._collect()
-                self._expire()
+                for task, result in self._flights.ended(slots):
+                    self._settle(task, result)
             elif self._delayed:
                 self._sleep(max(0.0, min(_POLL_S, self._delayed[0].due - self._clock())))
             elif not waiting and not self._ready:
@@ -200,58 +187,7 @@ class Driver:
         if complete and stage not in state.packed:
             self._ready.appendleft(Task(PACK, stage, shard))
 
-    def _collect(self) -> None:
-        for handle in self._executor.wait(list(self._flights), _POLL_S):
-            flight = self._flights.pop(handle)
-            result = self._executor.result(handle)
-            if flight.cancelled is not None and result["status"] == "failed":
-                result = failed("timeout", f"cancelled {self._deadline(flight):.0f} s after its start")
-            self._progress = self._clock()
-            if handle in self._twins:
-                self._twins.discard(handle)
-                if result["status"] == "failed" and result["reason"] != CONFLICT and self._twin_of(flight):
-                    continue  # the other one is still at it
-            elif (twin := self._twin_of(flight)) and result["status"] == "failed":
-                self._twins.discard(twin)  # and what this one was, the twin is now
-                if result["reason"] != CONFLICT:
-                    continue
-            self._settle(flight, result)
-            self._end_twin(flight)
-
-    def _repeat(self) -> None:
-        """At the tail, start the oldest tasks again where slots are idle: a slow machine need not hold up a run.
-
-        Harmless, since the first to publish wins; the loser is cancelled.
-        """
-        now, running = self._clock(), list(self._flights.items())
-        ages = [now - flight.submitted for _, flight in running]
-        idle = self._slots - len(running)
-        for k in repeats(ages, idle, self._policy):
-            flight = running[k][1]
-            if flight.task.kind == PACK or flight.cancelled is not None or self._twin_of(flight):
-                continue
-            handle = self._executor.submit(flight.task)
-            self._flights[handle] = _Flight(flight.task, now)
-            self._twins.add(handle)
-            self.summary.repeats += 1
-
-    def _twin_of(self, flight: _Flight) -> Hashable | None:
-        """Another flight of the same task."""
-        for handle, other in self._flights.items():
-            if other is not flight and other.task is flight.task:
-                return handle
-        return None
-
-    def _end_twin(self, flight: _Flight) -> None:
-        """Once a task has ended, its repetition has nothing to add."""
-        twin = self._twin_of(flight)
-        if twin is not None:
-            self._executor.cancel(twin)
-            del self._flights[twin]
-            self._twins.discard(twin)
-
-    def _settle(self, flight: _Flight, result: Facts) -> None:
-        task = flight.task
+    def _settle(self, task: Task, result: Facts) -> None:
         if result["status"] != "failed":
             self.summary.fit_seconds += float(result.get("fit_seconds", 0.0))
             self._complete(task, quarantined=result["status"] != "ok", fresh=False)
@@ -276,9 +212,9 @@ class Driver:
         elif task.kind == PACK:
             raise PipelineError(f"{task.name} failed ({reason}): {text}")
         else:
-            self._quarantine(flight, task, decision, result)
+            self._quarantine(task, decision, result)
 
-    def _quarantine(self, flight: _Flight, task: Task, decision: Quarantine, result: Facts) -> None:
+    def _quarantine(self, task: Task, decision: Quarantine, result: Facts) -> None:
         watch = records.Stopwatch(task.history.attempts)
         why = {**result, "reason": decision.reason}
         self._persistently(
@@ -314,37 +250,6 @@ class Driver:
             if why:
                 raise BreakerOpen(f"{why}; look at the reasons with `gaussianverse status`")
         self._pack_when_complete(task.shard, task.stage)
-
-    def _deadline(self, flight: _Flight) -> float:
-        return deadline_of(flight.task.kind, self._policy)
-
-    def _expire(self) -> None:
-        """Cancel what has run too long; Ray has no time-out of its own for tasks.
-
-        Ray does not say when a task has started. Tasks start roughly in the order of submission, so a task
-        counts as running from when it is among the oldest `slots`.
-        """
-        now = self._clock()
-        for handle, flight in list(itertools.islice(self._flights.items(), self._slots)):
-            if flight.started is None:
-                flight.started = now
-            if flight.cancelled is not None:
-                if now - flight.cancelled > self._policy.grace_s:
-                    # not even cancelling ends it; its slot is lost, the object is not
-                    del self._flights[handle]
-                    self._twins.discard(handle)
-                    if self._twin_of(flight) is None:
-                        self._settle(flight, failed("timeout", "did not end when cancelled"))
-            elif now - flight.started > self._deadline(flight):
-                flight.cancelled = now
-                self._executor.cancel(handle)
-        longest = max(deadline_of(kind, self._policy) for kind in (FIT, ATLAS, PACK))
-        if self._flights and now - self._progress > longest + self._policy.stall_s:
-            oldest = next(iter(self._flights.values())).task.name
-            raise Stalled(
-                f"nothing has ended for {now - self._progress:.0f} s ({len(self._flights)} tasks under way, oldest: "
-                f"{oldest}); look at the cluster, then run again: what is done stays done"
-            )
 
     def _persistently(self, operation: Callable[[], T]) -> T:
         """The driver's own few store operations, repeated until the breaker has had enough."""
