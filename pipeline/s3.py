@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -32,7 +33,7 @@ _UNSUPPORTED = {"501", "NotImplemented"}
 
 @lru_cache(maxsize=8)
 def _client(config: StoreConfig) -> Any:
-    return boto3.session.Session().client(
+    client = boto3.session.Session().client(
         "s3",
         endpoint_url=config.endpoint_url or None,
         region_name=config.region or None,
@@ -45,6 +46,14 @@ def _client(config: StoreConfig) -> Any:
             response_checksum_validation="when_required",
         ),
     )
+    client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
+    return client
+
+
+def _add_md5(params: dict[str, Any], **_: object) -> None:
+    """Deleting many keys needs a checksum. Newer clients send a CRC32, which many stores don't take for one."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
 
 
 class S3Storage(Storage):
