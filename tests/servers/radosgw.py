@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+from servers.processes import answers, free_ports, processes, run
 
 PROGRAMS = ("ceph-mon", "ceph-osd", "monmaptool", "ceph", "radosgw", "radosgw-admin")
 ACCESS_KEY, SECRET_KEY = "AK", "SK"
@@ -71,67 +68,34 @@ def why_not() -> str:
     return "" if os.geteuid() == 0 else "radosgw is started as root"
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """The endpoint's URL, for as long as the context lasts. Takes twenty seconds."""
     for name in ("mon", "osd0", "log", "run"):
         (folder / name).mkdir(parents=True)
-    fsid, mon, port = str(uuid.uuid4()), _free_port(), _free_port()
+    fsid, (mon, port) = str(uuid.uuid4()), free_ports(2)
     config = folder / "ceph.conf"
     config.write_text(_CONFIG.format(fsid=fsid, mon=mon, port=port, folder=folder))
-    common, started = ["-c", str(config)], list[subprocess.Popen[bytes]]()
+    # who fetches the configuration first forgets the fsid over it, and may ask before it is told: "wrong fsid"
+    common, monmap = ("-c", str(config), "--no-mon-config"), str(folder / "monmap")
 
-    def run(*command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
-        return done.stdout
+    def disk_is_up() -> bool:
+        try:
+            return "1 up" in run("ceph", *common, "osd", "stat")
+        except subprocess.CalledProcessError:  # `ceph` always fetches it first
+            return False
 
-    def start(*command: str) -> None:
-        with (folder / "log" / f"{command[0]}.out").open("wb") as log:
-            started.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
-
-    try:
-        monmap = str(folder / "monmap")
+    with processes(folder / "log") as started:
         run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", f"[v1:127.0.0.1:{mon}]", monmap)
         run("ceph-mon", *common, "--mkfs", "-i", "a", "--monmap", monmap)
-        start("ceph-mon", *common, "-i", "a", "-f")
-        osd = str(uuid.uuid4())
-        run("ceph", *common, "osd", "new", osd)
-        run("ceph-osd", *common, "-i", "0", "--mkfs", "--osd-uuid", osd)
-        start("ceph-osd", *common, "-i", "0", "-f")
-        _until(lambda: "1 up" in run("ceph", *common, "osd", "stat"), "the disk")
+        started.start("ceph-mon", "ceph-mon", *common, "-i", "a", "-f")
+        run("ceph-osd", *common, "-i", "0", "--mkfs", "--osd-uuid", str(uuid.uuid4()))
+        started.start("ceph-osd", "ceph-osd", *common, "-i", "0", "-f")
+        started.until(disk_is_up, "the disk")
         run(
             "radosgw-admin", *common, "user", "create", "--uid=t", "--display-name=t",
             f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}",
         )  # fmt: skip
-        start("radosgw", *common, "-n", "client.rgw.x", "-f")
-        _until(lambda: _answers(f"http://127.0.0.1:{port}/"), "the gateway")
+        started.start("radosgw", "radosgw", *common, "-n", "client.rgw.x", "-f")
+        started.until(lambda: answers(port), "the gateway")
         yield f"http://127.0.0.1:{port}"
-    finally:
-        for process in reversed(started):
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL)
-            process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=5).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def _until(ready: object, what: str, seconds: float = 90) -> None:
-    until = time.monotonic() + seconds
-    while not ready():  # type: ignore[operator]
-        if time.monotonic() > until:
-            raise TimeoutError(f"radosgw: {what} did not come up in {seconds:.0f} s")
-        time.sleep(0.3)
