@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from atlas.blocks import GROUP, LEAF, OPTIONS, best_few, raise_price, value
+from atlas.compiled import kernel
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def auction(
     b: Any,
     bidders: Any,

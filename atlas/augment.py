@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from atlas.blocks import GROUP, LEAF, OPTIONS, bound_groups, bound_leaves, leaf_values
+from atlas.compiled import kernel
 
 FREE = -1
 DUMMY = -2
@@ -86,7 +87,7 @@ def _pop(heap: Any, slot: Any, size: Any, key: Any) -> Any:
     return taken
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def augment(
     b: Any,
     bidders: Any,

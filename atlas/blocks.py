@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from atlas.compiled import kernel
+
 Floats = npt.NDArray[np.float64]
 Bounds = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -24,7 +26,6 @@ Ints = npt.NDArray[np.int64]
 # Infinities keep their meaning; inputs are checked for NaN before they come here.
 OPTIONS: dict[str, Any] = {
     "fastmath": {"nsz", "contract", "arcp", "reassoc"},
-    "cache": True,
     "nogil": True,
     "error_model": "numpy",
 }
@@ -171,7 +172,7 @@ def raise_price(b: Any, place: Any, rise: Any) -> None:
         _renew_group(b, g)
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def settle(b: Any, bidders: Any, owner: Any) -> None:
     """Move pivots to the mean of the bidders that hold each block, and recompute every floor.
 
@@ -295,7 +296,7 @@ def best_few(
                             _insert(values[k], leaf * LEAF + k, best, places)
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def price_out(b: Any, bidders: Any, hints: Any, profits: Any) -> None:
     """Fill profits [n] with the highest value of any point to each bidder [n, 3]: the dual prices of the rows."""
     group_bounds = np.empty(b.group_floors.shape[0], np.float32)

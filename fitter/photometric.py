@@ -13,6 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from atlas.compiled import kernel
 from fitter.rasterize.compiled import OPTIONS, f4
 from fitter.threads import over_range
 
@@ -24,7 +25,7 @@ TAPS = (_taps / _taps.sum()).astype(np.float32)
 C1, C2 = f4(0.01**2), f4(0.03**2)
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _differing_box(image: Any, target: Any) -> Any:
     """Rows and columns (y0, y1, x0, x1) outside of which image and target [3, H, W] are the same."""
     channels, height, width = image.shape
@@ -113,7 +114,7 @@ def _plane(image: Any, target: Any, slope: Any, g_l1: Any, g_ssim: Any) -> Any:
     return l1, ssim
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def _planes(
     first: Any, last: Any, image: Any, target: Any, box: Any, slopes: Any, sums: Any, g_l1: Any, g_ssim: Any
 ) -> None:

@@ -84,6 +84,16 @@ def test_cpu_equals_the_float64_reference(n: int, opacity: tuple[float, float], 
             assert error < 2e-5, name
 
 
+def test_no_tile_of_a_needle_is_left_out() -> None:
+    """Long and thin ones, of which a tile of many is touched in a corner or not at all."""
+    means, quats, _, opacities, colors = (t.detach() for t in scene(150, 4, (0.5, 0.99)))
+    scales = torch.tensor([0.4, 0.002, 0.002]) * torch.linspace(0.05, 1.5, 150)[:, None]
+    needles = [means, quats, scales, opacities, colors]
+    ours, oracle = (run(backend, needles, 120, 90)["image"] for backend in ("cpu", "reference"))
+    assert ((ours - oracle).abs().amax(-1) > 1e-4).float().mean() <= 0.002
+    assert float((ours - oracle).detach().abs().max()) < 0.02  # one step of 1/255 at a threshold, and no more
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     gaussians = [t.detach().double().requires_grad_() for t in scene(8, 3, size=0.1)]
     views, Ks = cameras(16, 12, EYES[:1])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from atlas.compiled import kernel
 from fitter.rasterize.compiled import LOG2_ALPHA_MIN, OPTIONS, TILE, TILE_PIXELS, TRANSMITTANCE_MIN, exp2, f4
 from fitter.rasterize.projection import (
     BLUE,
@@ -159,7 +160,7 @@ _draw_half = _make_draw(_HALF // _LANES)
 _slopes_half, _slopes_tile = _make_slopes(_HALF // _LANES), _make_slopes(_P // _LANES)
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def blend(
     first: Any, last: Any, record: Any, pairs: Any, offsets: Any, ends: Any, width: Any, height: Any,
     tiles_x: Any, background: Any, max_alpha: Any, image: Any,
@@ -207,12 +208,15 @@ def blend(
                 image[3, y, x] = f4(1) - rest
 
 
-@njit(**OPTIONS)
+@kernel(**OPTIONS)
 def blend_backward(
     first: Any, last: Any, record: Any, pairs: Any, offsets: Any, ends: Any, width: Any, height: Any,
-    tiles_x: Any, max_alpha: Any, image: Any, g_image: Any, pair_gradients: Any,
+    tiles_x: Any, max_alpha: Any, image: Any, g_colors: Any, g_alpha: Any, pair_gradients: Any,
 ) -> None:  # fmt: skip
-    """Tiles first to last: fill pair_gradients [P, GRADIENT] by slot; g_image [4, H, W] is dL/d(image)."""
+    """Tiles first to last: fill pair_gradients [P, GRADIENT] by slot.
+
+    g_colors [3, H, W] and g_alpha [H, W] are the slopes of the loss.
+    """
     pixels = np.empty(_PLANES, np.float32)
     for t in range(first, last):
         if offsets[t] == offsets[t + 1]:
@@ -223,14 +227,14 @@ def blend_backward(
             x, y = left + p % TILE, top + p // TILE
             pixels[p] = f4(1)
             if x < width and y < height:
-                v_red, v_green, v_blue = g_image[0, y, x], g_image[1, y, x], g_image[2, y, x]
+                v_red, v_green, v_blue = g_colors[0, y, x], g_colors[1, y, x], g_colors[2, y, x]
                 pixels[p + _ALIVE] = f4(1)
                 pixels[p + _RED], pixels[p + _GREEN], pixels[p + _BLUE] = v_red, v_green, v_blue
                 pixels[p + _BEHIND] = (
                     image[0, y, x] * v_red
                     + image[1, y, x] * v_green
                     + image[2, y, x] * v_blue
-                    - (f4(1) - image[3, y, x]) * g_image[3, y, x]
+                    - (f4(1) - image[3, y, x]) * g_alpha[y, x]
                 )
         end_above, end_below = ends[t, 0], ends[t, 1]
         for j in range(offsets[t], max(end_above, end_below)):

@@ -11,7 +11,7 @@ from torch import Tensor
 from fitter.rasterize.binning import bin_pairs, depth_order
 from fitter.rasterize.blending import blend, blend_backward
 from fitter.rasterize.compiled import TILE, f4
-from fitter.rasterize.projection import GRADIENT, RECORD, project, project_backward
+from fitter.rasterize.projection import GRADIENT, RECORD, TILES, project, project_backward
 from fitter.threads import over_range
 
 
@@ -28,7 +28,7 @@ class _Rasterize(torch.autograd.Function):
         colors: Tensor,
         means2d: Tensor,
         camera: dict[str, Any],
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         inputs = [t.detach().contiguous().numpy() for t in (means, quats, scales, opacities, colors)]
         views, Ks, backgrounds = camera["viewmats"], camera["Ks"], camera["backgrounds"]
         width, height, max_alpha = camera["width"], camera["height"], f4(camera["max_alpha"])
@@ -39,7 +39,7 @@ class _Rasterize(torch.autograd.Function):
         depths, screen = np.empty((count, n), np.float32), means2d.detach().numpy()
         kept = []
         for c in range(count):
-            record, tiles = np.empty((n, RECORD), np.float32), np.empty((n, 4), np.int32)
+            record, tiles = np.empty((n, RECORD), np.float32), np.empty((n, TILES), np.int16)
             color = inputs[4] if inputs[4].ndim == 2 else inputs[4][c]
             over_range(
                 project, n, *inputs[:4], color, views[c], Ks[c], width, height,
@@ -47,19 +47,19 @@ class _Rasterize(torch.autograd.Function):
                 screen[c], depths[c],
             )  # fmt: skip
             slots = np.empty((n, 2), np.int32)
-            offsets, ends = (
-                np.empty(tiles_x * tiles_y + 1, np.int64),
-                np.empty((tiles_x * tiles_y, 2), np.int64),
-            )
-            pairs = bin_pairs(record, tiles, depth_order(record, tiles), tiles_x, tiles_y, offsets, slots)
+            offsets = np.empty(tiles_x * tiles_y + 1, np.int64)
+            ends = np.empty((tiles_x * tiles_y, 2), np.int64)
+            pairs = bin_pairs(record, tiles, depth_order(depths[c], tiles), tiles_x, tiles_y, offsets, slots)
             over_range(
                 blend, tiles_x * tiles_y, record, pairs, offsets, ends, width, height, tiles_x,
                 backgrounds[c], max_alpha, image[c],
             )  # fmt: skip
-            kept.append((record, tiles, slots, pairs, offsets, ends))
+            kept.append((record, slots, pairs, offsets, ends))
         ctx.kept, ctx.inputs, ctx.camera, ctx.image = kept, inputs, camera, image
-        result = torch.from_numpy(image), torch.from_numpy(radii), torch.from_numpy(depths)
-        ctx.mark_non_differentiable(result[1], result[2])
+        # the kernels hold images as planes; gsplat's channels-last shape is a view of them
+        planes = torch.from_numpy(image).permute(0, 2, 3, 1)
+        result = planes[..., :3], planes[..., 3:], torch.from_numpy(radii), torch.from_numpy(depths)
+        ctx.mark_non_differentiable(*result[2:])
         return result
 
     @staticmethod
@@ -67,17 +67,17 @@ class _Rasterize(torch.autograd.Function):
         camera, inputs, image = ctx.camera, ctx.inputs, ctx.image
         width, height = camera["width"], camera["height"]
         tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
-        g_image = gradients[0].contiguous().numpy()
+        g_colors, g_alphas = (g.permute(0, 3, 1, 2).contiguous().numpy() for g in gradients[:2])
         totals = [np.zeros_like(x) for x in inputs]
         g_means2d = np.empty((len(image), len(inputs[0]), 2), np.float32)
-        for c, (record, tiles, slots, pairs, offsets, ends) in enumerate(ctx.kept):
+        for c, (record, slots, pairs, offsets, ends) in enumerate(ctx.kept):
             pair_gradients = np.empty((len(pairs), GRADIENT), np.float32)
             over_range(
                 blend_backward, tiles_x * tiles_y, record, pairs, offsets, ends, width, height, tiles_x,
-                f4(camera["max_alpha"]), image[c], g_image[c], pair_gradients,
+                f4(camera["max_alpha"]), image[c], g_colors[c], g_alphas[c, 0], pair_gradients,
             )  # fmt: skip
             over_range(
-                project_backward, len(tiles), record, tiles, slots, pair_gradients, *inputs[:3],
+                project_backward, len(record), record, slots, pair_gradients, *inputs[:3],
                 camera["viewmats"][c], camera["Ks"][c], width, height, *totals[:4],
                 totals[4] if totals[4].ndim == 2 else totals[4][c], g_means2d[c],
             )  # fmt: skip
@@ -114,7 +114,5 @@ def rasterize(
         "far": far_plane,
         "max_alpha": max_alpha,
     }
-    image, radii, depths = _Rasterize.apply(means, quats, scales, opacities, colors, means2d, camera)  # type: ignore[no-untyped-call]
-    # the kernels hold images as planes; gsplat's channels-last shape is a view of them
-    image = image.permute(0, 2, 3, 1)
-    return image[..., :3], image[..., 3:], {"means2d": means2d, "radii": radii, "depths": depths}
+    image, alpha, radii, depths = _Rasterize.apply(means, quats, scales, opacities, colors, means2d, camera)  # type: ignore[no-untyped-call]
+    return image, alpha, {"means2d": means2d, "radii": radii, "depths": depths}
