@@ -27,7 +27,7 @@ _FLOATS = 14  # means 3, scales 3, quats 4, opacity 1, colours 3
 _AROUND = 6 << 10  # tar headers and padding, facts, caption
 _PUTS_PER_OBJECT, _GETS_PER_OBJECT = 4, 6
 _PUTS_PER_SHARD = 9
-_PUTS_PER_RUN = 3 + len(layout.FINAL)
+_PUTS_PER_RUN = 8 + len(layout.FINAL)  # run.json, the manifest, and two probes of three puts
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pipeline.driver import committed_shards
 from pipeline.errors import NotFound, PipelineError, RunConflict
 from pipeline.identity import Run, shard_rows
 from pipeline.manifest import Manifest
+from pipeline.publish import prove_conditional_puts
 from pipeline.schemas import OK
 from pipeline.storage import Storage, open_storage, sha256_of
 
@@ -50,7 +51,7 @@ def open_revision(
 
     Raises:
         RunConflict: another manifest, or an incomplete revision of other objects or another configuration.
-        PipelineError: shards are missing.
+        PipelineError: shards are missing, or the store cannot be used.
     """
     if sha256_of(manifest.data) != run.identity["manifest_sha256"]:
         raise RunConflict(f"{storage.url}: made from another manifest than the one given")
@@ -71,6 +72,7 @@ def open_revision(
     again = {uid for uid, reason in failed.items() if reason and (not reasons or reason in reasons)}
     if not again:
         return None
+    prove_conditional_puts(there)
     rows = [_row(r) for k in range(run.n_shards) for r in shard_rows(storage, k) if r["uid"] in again]
     data = runform.encode(rows, shard_size=run.settings.shard_size)
     frozen = identity.identity_of(data, config, contents.representation(config.atlas))

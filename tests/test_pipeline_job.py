@@ -12,7 +12,7 @@ from pipeline_runs import InProcess, dataset, in_process, tiny_arguments, write_
 
 from pipeline import job, layout
 from pipeline.config import RunConfig, load
-from pipeline.errors import BreakerOpen, RunConflict, StorageError, UsageError
+from pipeline.errors import BreakerOpen, RunConflict, StorageError, StoreRefused, UsageError
 from pipeline.executor import ATLAS, Job, Task
 from pipeline.identity import Run
 from pipeline.storage import LocalStorage, Storage
@@ -220,3 +220,20 @@ def test_a_store_that_is_away_at_the_end_does_not_hide_what_stopped_the_call(
     with pytest.raises(BreakerOpen, match="first"):
         job.build(storage, run, CONFIG, base, launch=ending)
     assert "no summary of this call was kept: 503" in caplog.text
+
+
+def test_work_on_a_planned_run_starts_only_where_conditional_puts_hold(
+    tmp_path: Path, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may have been copied to a store that ignores conditions since it was planned."""
+    storage, run, base = planned(tmp_path / "out", manifest)
+
+    def overwrites(self: LocalStorage, key: str, data: bytes) -> bool:
+        (self.root / key).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / key).write_bytes(data)
+        return True
+
+    monkeypatch.setattr(LocalStorage, "put_if_absent", overwrites)
+    with pytest.raises(StoreRefused, match="overwrite each other"):
+        job.build(storage, run, CONFIG, base, launch=in_process)
+    assert not list(storage.list("_work/"))

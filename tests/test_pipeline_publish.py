@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import layout
 from pipeline.errors import ShardConflict, StorageError, StoreRefused
 from pipeline.publish import ATTEMPTS, Published, prove_conditional_puts, publish, publish_exact
 from pipeline.storage import Head, LocalStorage, sha256_of
@@ -98,4 +99,32 @@ def test_a_store_that_overwrites_is_refused(
 ) -> None:
     monkeypatch.setattr(LocalStorage, "put_if_absent", put)
     with pytest.raises(StoreRefused, match="overwrite each other"):
+        prove_conditional_puts(LocalStorage(tmp_path))
+
+
+def test_a_store_that_forbids_deleting_will_do_and_keeps_the_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete(self: LocalStorage, key: str) -> None:
+        raise StoreRefused(f"{key}: deleting is forbidden")
+
+    monkeypatch.setattr(LocalStorage, "delete", delete)
+    storage = LocalStorage(tmp_path)
+    prove_conditional_puts(storage)
+    [probe] = storage.list("")
+    assert not layout.in_dataset(probe.key)
+    monkeypatch.setattr(LocalStorage, "put_if_absent", _overwrites)
+    with pytest.raises(StoreRefused, match="overwrite each other"):
+        prove_conditional_puts(storage)
+
+
+def test_what_a_store_refuses_is_not_hidden_by_what_it_refuses_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: LocalStorage, key: str, *data: bytes) -> bool:
+        raise StoreRefused(f"{key}: no {'putting' if data else 'deleting'}")
+
+    monkeypatch.setattr(LocalStorage, "put_if_absent", refuse)
+    monkeypatch.setattr(LocalStorage, "delete", refuse)
+    with pytest.raises(StoreRefused, match="no putting"):
         prove_conditional_puts(LocalStorage(tmp_path))
