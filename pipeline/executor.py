@@ -82,6 +82,8 @@ class RayExecutor:
 
         self._ray, self._job, self._gpus = ray, job, config.gpus_per_fit
         self._slots, self._counted = 1, -_COUNT_S
+        self._dead = self._dead_nodes()
+        self._dead_at_submission: dict[Hashable, frozenset[str]] = {}
         # Ray retries nothing: the driver knows which faults deserve it
         plain = {"num_cpus": 1, "max_retries": 0}
         fit = {**plain, "num_gpus": self._gpus, "max_calls": config.ray.max_calls} if self._gpus else plain
@@ -144,6 +146,7 @@ class RayExecutor:
             )
         else:
             handle = self._atlas.remote(self._job, task.row, task.history.attempts + 1)
+        self._dead_at_submission[handle] = self._dead
         return handle  # type: ignore[no-any-return]
 
     def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
@@ -155,7 +158,7 @@ class RayExecutor:
 
     def result(self, handle: Hashable) -> Facts:
         """See `Executor`."""
-        exceptions = self._ray.exceptions
+        exceptions, dead = self._ray.exceptions, self._dead_at_submission.pop(handle, self._dead)
         try:
             return dict(self._ray.get(handle))
         except exceptions.TaskCancelledError as fault:
@@ -165,7 +168,9 @@ class RayExecutor:
         except exceptions.NodeDiedError as fault:
             return failed(INFRASTRUCTURE, fault)
         except exceptions.WorkerCrashedError as fault:
-            return failed("worker_killed", fault)
+            # Ray blames the worker where its node was cut off and came back, and does not say which node it was
+            self._dead = self._dead_nodes()
+            return failed(INFRASTRUCTURE if self._dead - dead else "worker_killed", fault)
         except exceptions.RayTaskError as fault:
             return failed("unknown", fault.cause if isinstance(fault.cause, Exception) else fault)
         except exceptions.RayError as fault:
@@ -173,7 +178,11 @@ class RayExecutor:
 
     def cancel(self, handle: Hashable) -> None:
         """See `Executor`."""
+        self._dead_at_submission.pop(handle, None)
         self._ray.cancel(handle, force=True)
+
+    def _dead_nodes(self) -> frozenset[str]:
+        return frozenset(node["NodeID"] for node in self._ray.nodes() if not node["Alive"])
 
 
 # one thread per worker: the pipeline's parallelism is over objects

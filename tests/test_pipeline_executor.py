@@ -108,6 +108,10 @@ class FakeRay:
     def __init__(self, resources: dict[str, float], outcome: Any = None) -> None:
         self.resources, self.outcome, self.asked = resources, outcome, list[dict[str, Any]]()
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.alive = {"first": True, "second": True, "long gone": False}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": name, "Alive": alive} for name, alive in self.alive.items()]
 
     def remote(self, **options: Any) -> Any:
         self.asked.append(options)
@@ -190,6 +194,17 @@ def test_each_kind_of_task_goes_to_its_function() -> None:
 def test_what_befell_a_task_is_classified(fault: BaseException, reason: str) -> None:
     result = RayExecutor(FakeRay({}, fault), CONFIG, Job("/x")).result("handle")
     assert (result["status"], result["reason"]) == ("failed", reason)
+
+
+def test_a_worker_that_may_have_died_with_its_node_is_not_held_against_its_object() -> None:
+    """A node that was cut off and comes back is dead to Ray, which then says of its tasks that workers crashed."""
+    fake = FakeRay({}, ray.exceptions.WorkerCrashedError())
+    executor = RayExecutor(fake, CONFIG, Job("/x"))
+    before = [executor.submit(task("work")) for _ in range(2)]
+    assert executor.result(executor.submit(task("work")))["reason"] == "worker_killed"
+    fake.alive["second"] = False
+    assert [executor.result(handle)["reason"] for handle in before] == [INFRASTRUCTURE] * 2
+    assert executor.result(executor.submit(task("work")))["reason"] == "worker_killed"
 
 
 @pytest.mark.parametrize(
