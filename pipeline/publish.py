@@ -17,6 +17,9 @@ from pipeline.storage import Head, Storage, sha256_of
 
 ATTEMPTS = 6
 _PAUSE_S = 0.25
+PATIENCE_S = 120.0
+"""After this long no further attempt begins: a store that takes puts and never answers is to be known for what it is
+before the driver ends the task and holds it against the object."""
 
 
 class Published(StrEnum):
@@ -36,6 +39,7 @@ def publish(
     data: bytes | bytearray,
     *,
     pause_s: float = _PAUSE_S,
+    patience_s: float = PATIENCE_S,
     durable: bool = True,
 ) -> Published:
     """Write `data` under `key` unless something is there; the first writer wins.
@@ -45,17 +49,21 @@ def publish(
         key: to write under.
         data: to write.
         pause_s: before the second attempt; doubles with each.
+        patience_s: after which no further attempt begins.
         durable: whether it must outlive a loss of power.
 
     Raises:
-        StorageError: the store failed `ATTEMPTS` times running.
+        StorageError: the store failed `ATTEMPTS` times running, or for longer than `patience_s`.
         StoreRefused: the store will not have it.
     """
     sha256 = sha256_of(data)
     put = storage.put_if_absent if durable else storage.put_unsynced
     last: StorageError | None = None
+    started = time.monotonic()
     for attempt in range(ATTEMPTS):
         if attempt:
+            if time.monotonic() - started > patience_s:
+                break
             time.sleep(pause_s * 2 ** (attempt - 1))
         try:
             if put(key, data):
@@ -73,7 +81,10 @@ def publish(
             continue
         if there is not None:
             return Published.OURS if there.sha256 == sha256 else Published.ADOPTED
-    raise StorageError(f"{storage.url}/{key}: not written after {ATTEMPTS} attempts; last: {last}") from last
+    seconds = time.monotonic() - started
+    raise StorageError(
+        f"{storage.url}/{key}: not written in {seconds:.0f} s of trying; last: {last}"
+    ) from last
 
 
 def publish_exact(storage: Storage, key: str, data: bytes | bytearray) -> Head:

@@ -5,8 +5,9 @@ import pytest
 
 from pipeline import layout
 from pipeline.errors import ShardConflict, StorageError, StoreRefused
-from pipeline.publish import ATTEMPTS, Published, prove_conditional_puts, publish, publish_exact
-from pipeline.storage import Head, LocalStorage, sha256_of
+from pipeline.policy import PolicyConfig
+from pipeline.publish import ATTEMPTS, PATIENCE_S, Published, prove_conditional_puts, publish, publish_exact
+from pipeline.storage import Head, LocalStorage, StoreConfig, sha256_of
 
 
 class Faulty(LocalStorage):
@@ -63,8 +64,23 @@ def test_transient_faults_of_both_kinds_are_outlasted(tmp_path: Path) -> None:
 
 
 def test_a_store_that_stays_away_is_an_error_with_the_key(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="k: not written after"):
+    with pytest.raises(StorageError, match="k: not written in 0 s of trying; last: 503"):
         published(Faulty(tmp_path, ["before"] * ATTEMPTS), "k", b"a")
+
+
+def test_patience_is_bounded_by_time_too(tmp_path: Path) -> None:
+    storage = Faulty(tmp_path, ["before"] * 3)
+    with pytest.raises(StorageError, match="k: not written in"):
+        publish(storage, "k", b"a", pause_s=0, patience_s=0)
+    assert storage.puts == ["before"] * 2
+
+
+def test_a_store_that_never_answers_is_blamed_before_the_object_is() -> None:
+    """The last attempt begins within the patience, and ends, with a look at what is there, before the deadline."""
+    store, policy = StoreConfig(), PolicyConfig()
+    attempt = store.max_attempts * store.read_timeout_s
+    look = store.max_attempts * store.connect_timeout_s
+    assert PATIENCE_S + attempt + look < policy.atlas_deadline_s + policy.grace_s
 
 
 def test_exact_publication_adopts_the_same_and_never_overwrites(tmp_path: Path) -> None:
