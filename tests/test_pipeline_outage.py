@@ -139,8 +139,8 @@ def _done(executor: Remote, task: Task) -> Facts:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(publishing.publish, "__kwdefaults__", {"pause_s": 0.01, "durable": True})
+    hasty = {**publishing.publish.__kwdefaults__, "pause_s": 0.01}
+    monkeypatch.setattr(publishing.publish, "__kwdefaults__", hasty)
 
 
 def test_every_seventh_request_fails_in_some_way_and_the_dataset_is_the_same(
