@@ -8,6 +8,8 @@ import torch
 from gsplat import rasterization
 from torch import Tensor
 
+from fitter.rasterize import gsplat_build
+
 
 def rasterize(
     means: Tensor,
@@ -29,12 +31,14 @@ def rasterize(
     """`fitter.rasterize.rasterization` by gsplat; `meta` keeps only what growth needs, or fits leak memory.
 
     Raises:
+        BackendUnavailable: gsplat's kernels cannot be built or loaded here.
         ValueError: `max_alpha` is not the 0.999 that gsplat 1.5 has compiled in.
     """
     if max_alpha != 0.999:
         raise ValueError(
             f"gsplat 1.5 clamps alpha at 0.999, not {max_alpha}; use backend 'cpu' or 'reference'"
         )
+    gsplat_build.extension()
     images, alphas, info = rasterization(
         means, quats, scales, opacities, colors, viewmats, Ks, width, height,
         near_plane=near_plane, far_plane=far_plane, eps2d=eps2d, backgrounds=backgrounds, packed=False,
