@@ -5,26 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 
 from fitter.threads import available_cores
-from pipeline import identity, machine
+from pipeline import gpu, identity, machine
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
+from pipeline.gpu import Finding
 from pipeline.publish import prove_conditional_puts
 from pipeline.schemas import message
 from pipeline.storage import open_storage
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    ok: bool
-    text: str
 
 
 def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
@@ -41,7 +32,9 @@ def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
     yield Finding(
         "versions", True, ", ".join(f"{n} {v or 'not installed'}" for n, v in sorted(versions.items()))
     )
-    if torch.cuda.is_available():
+    if config.fit.backend == "gsplat":
+        yield from gpu.examine()
+    elif torch.cuda.is_available():
         yield Finding(
             "gpu", True, ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         )

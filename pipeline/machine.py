@@ -15,6 +15,7 @@ from fitter.config import FitConfig
 from fitter.lpips import LpipsUnavailable, load_lpips
 from fitter.photometric import l1_ssim
 from fitter.rasterize import BackendUnavailable, rasterization
+from pipeline import gpu
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.schemas import message
@@ -24,12 +25,13 @@ def check_machine(config: FitConfig) -> None:
     """Whether this machine can fit as the configuration says; asked before anything runs.
 
     Raises:
-        PipelineError: no GPU for the gsplat backend, or the LPIPS weights are not there.
+        PipelineError: the gsplat backend lacks something (the first thing of `gpu.examine`), or the LPIPS weights
+            are not there.
     """
-    if config.backend == "gsplat" and not torch.cuda.is_available():
+    if config.backend == "gsplat" and (fault := gpu.first_fault()):
         raise PipelineError(
-            "fit.backend is gsplat and torch sees no CUDA device here; use --profile cpu, join a cluster that "
-            "has GPUs with --ray-address, or install the CUDA build of torch"
+            f"fit.backend is gsplat, which cannot run here: {fault.text}. Or use --profile cpu, or join a cluster "
+            "that has GPUs with --ray-address"
         )
     if config.loss.lpips_net != "none":
         try:

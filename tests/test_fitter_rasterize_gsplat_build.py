@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
@@ -238,3 +239,22 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fcntl, "flock", refused)
     with pytest.raises(BackendUnavailable, match=r"cannot be locked.*TORCH_EXTENSIONS_DIR"):
         gsplat_build.extension()
+
+
+class Onlooker(ModuleType):
+    """Tells the PATH that a build would have."""
+
+    def __getattr__(self, name: str) -> str:
+        return os.environ["PATH"]
+
+
+@pytest.mark.parametrize("path", ["/usr/bin", None])
+def test_a_build_finds_the_ninja_of_this_python(
+    path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`.venv/bin/gaussianverse` is called by its path: nobody activated the environment, and torch asks PATH."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", Onlooker("gsplat.cuda._backend"))
+    monkeypatch.delenv("PATH") if path is None else monkeypatch.setenv("PATH", path)
+    assert gsplat_build.extension().split(":")[-1] == sysconfig.get_path("scripts")
+    assert os.environ.get("PATH") == path

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pipeline_runs import TINY
 
-from pipeline import doctor
+from pipeline import doctor, gpu, node
 from pipeline.config import load
 from pipeline.storage import LocalStorage
 
@@ -35,3 +35,23 @@ def test_a_gpu_profile_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not findings["fitting"].ok
     assert not findings["kernels"].ok
     assert "CUDA" in findings["kernels"].text
+
+
+def test_a_gpu_profile_looks_at_all_that_gsplat_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    well, ill = gpu.Finding("driver", True, "580"), gpu.Finding("nvcc", False, "no toolkit; install it")
+    monkeypatch.setattr(gpu, "examine", lambda: iter([well, ill]))
+    findings = {f.name: f for f in doctor.examine(load("fast"))}
+    assert list(findings) == ["python", "versions", "driver", "nvcc", "fitting", "kernels"]
+    assert "no toolkit; install it" in findings["fitting"].text
+    assert "no toolkit; install it" in findings["kernels"].text
+
+
+def test_a_profile_without_a_gpu_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> None:
+        raise AssertionError("a profile for CPUs looked for what gsplat needs")
+
+    for probe in ("torch_version", "toolkit", "build"):
+        monkeypatch.setattr(node, probe, asked)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (found,) = [f for f in doctor.examine(load("test", TINY)) if f.name == "gpu"]
+    assert (found.ok, found.text) == (True, "none that torch can see; profiles `cpu` and `test` need none")

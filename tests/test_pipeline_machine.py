@@ -6,7 +6,7 @@ import pytest
 import torch
 from pipeline_runs import TINY
 
-from pipeline import machine
+from pipeline import gpu, machine
 from pipeline.config import load
 from pipeline.errors import PipelineError
 
@@ -20,6 +20,23 @@ def test_a_machine_that_cannot_is_told_before_anything_runs(monkeypatch: pytest.
         machine.check_machine(load("fast").fit)
     with pytest.raises(PipelineError, match="weights"):
         machine.check_machine(load("test", ["fit.loss.lpips_net=alex"]).fit)
+
+
+def test_what_keeps_gsplat_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        gpu.Finding("torch", True, "2.13.0+cu130"),
+        gpu.Finding("driver", False, "driver 535.54.03 is too old for CUDA 13.0"),
+        gpu.Finding("nvcc", False, "no CUDA toolkit"),
+    ]
+    monkeypatch.setattr(gpu, "examine", lambda: iter(found))
+    with pytest.raises(
+        PipelineError, match=r"driver 535.54.03 is too old.*--profile cpu.*--ray-address"
+    ) as raised:
+        machine.check_machine(load("fast").fit)
+    assert "no CUDA toolkit" not in str(raised.value)
+    assert "535.54.03" in machine.examine_node(load("paper"))
+    monkeypatch.setattr(gpu, "examine", lambda: iter(found[:1]))
+    machine.check_machine(load("fast").fit)
 
 
 def test_warming_up_runs_what_a_fit_needs() -> None:

@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import re
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -58,6 +59,11 @@ def lock_file(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.flock")
 
 
+def search_path() -> str:
+    """PATH, and after it the folder of this Python's scripts: ninja lies there, also where nobody activated it."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts")])
+
+
 def is_being_built(directory: Path) -> bool:
     """Whether another process loads or builds the extension at this moment."""
     try:
@@ -82,7 +88,7 @@ def extension() -> Any:
     Raises:
         BackendUnavailable: they cannot be compiled or loaded here.
     """
-    with _one_at_a_time():
+    with _one_at_a_time(), _ninja_within_reach():
         try:
             from gsplat.cuda._backend import _C
         except Exception as fault:
@@ -132,6 +138,20 @@ def _wait_for(descriptor: int) -> None:
             f"{lock_file(directory)} cannot be locked: {fault}; set TORCH_EXTENSIONS_DIR to a folder on a disk of "
             "this machine"
         ) from fault
+
+
+@contextmanager
+def _ninja_within_reach() -> Iterator[None]:
+    """torch calls ninja by its name alone."""
+    before = os.environ.get("PATH")
+    os.environ["PATH"] = search_path()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PATH"]
+        else:
+            os.environ["PATH"] = before
 
 
 def _gist(fault: Exception) -> str:
