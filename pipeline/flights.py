@@ -18,6 +18,8 @@ _POLL_S = 1.0
 class _Flight:
     task: Task
     submitted: float
+    twice: bool = False
+    """Whether the task was started a second time; that is done once."""
     started: float | None = None
     cancelled: float | None = None
 
@@ -41,25 +43,28 @@ class Flights:
 
     def submit(self, task: Task) -> None:
         """Start a task as soon as there is a slot for it."""
-        now = self._clock()
         if not self._flights:
-            self._progress = now
-        self._flights[self._executor.submit(task)] = _Flight(task, now)
+            self._progress = self._clock()
+        self._start(task, twice=False)
+
+    def _start(self, task: Task, *, twice: bool) -> None:
+        self._flights[self._executor.submit(task)] = _Flight(task, self._clock(), twice)
 
     def repeat(self, slots: int) -> int:
         """Start the oldest tasks again where slots are idle: a slow machine need not hold up the tail of a run.
 
         Harmless, since the first to publish wins; the loser is cancelled. Returns how many were started.
         """
-        now, running = self._clock(), list(self._flights.values())
-        ages = [now - flight.submitted for flight in running]
-        chosen = [running[k] for k in repeats(ages, slots - len(running), self._policy)]
-        worthwhile = [
-            f for f in chosen if f.task.kind != PACK and f.cancelled is None and not self._copies(f)
+        now, idle = self._clock(), slots - len(self._flights)
+        once = [
+            f for f in self._flights.values() if not f.twice and f.task.kind != PACK and f.cancelled is None
         ]
-        for flight in worthwhile:
-            self.submit(flight.task)
-        return len(worthwhile)
+        chosen = repeats([now - flight.submitted for flight in once], idle, self._policy)
+        for flight in (once[k] for k in chosen):
+            flight.twice = True
+            self._start(flight.task, twice=True)
+            self._progress = now
+        return len(chosen)
 
     def ended(self, slots: int) -> Iterator[tuple[Task, Facts]]:
         """Wait a moment; then each task that has ended or was given up, once, with its result.
@@ -112,6 +117,7 @@ class Flights:
             elif now - flight.cancelled > self._policy.grace_s:
                 # not even cancelling ends it; its slot is lost, the object is not
                 del self._flights[handle]
+                self._progress = now
                 if not self._copies(flight):
                     yield flight.task, failed("timeout", "did not end when cancelled")
         longest = max(deadline_of(kind, self._policy) for kind in (FIT, ATLAS, PACK))

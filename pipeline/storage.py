@@ -42,9 +42,9 @@ class StoreConfig:
     endpoint_url: str = ""
     """"" = the chain's own (environment, profile, AWS)."""
     region: str = ""
-    max_attempts: int = 8
+    max_attempts: int = 5
     connect_timeout_s: float = 10.0
-    read_timeout_s: float = 60.0
+    read_timeout_s: float = 30.0
 
 
 def sha256_of(data: bytes | bytearray) -> str:

@@ -122,6 +122,43 @@ def test_what_is_young_or_packs_or_runs_twice_is_not_repeated() -> None:
     assert [task.kind for task in site.executor.submitted] == [FIT, PACK, FIT]
 
 
+def test_a_task_is_started_a_second_time_once() -> None:
+    """Else one that brings its worker down would do so again and again, as long as the first hangs."""
+    site = Site(A)
+    assert site.repeated() == 1
+    assert site.ended(_1=failed("worker_killed", "x")) == []
+    assert site.repeated() == 0
+
+
+def test_what_cannot_be_repeated_does_not_keep_others_from_it() -> None:
+    site = Site(Task(PACK, "splats", 0), A)
+    site.now = 11.0
+    assert site.flights.repeat(3) == 1
+    site = Site(A, B)
+    site.now = 11.0
+    assert site.flights.repeat(3) == 1
+    assert site.flights.repeat(4) == 1
+    assert site.executor.submitted == [A, B, A, B]
+
+
+def test_a_copy_has_the_time_that_its_deadline_gives_it() -> None:
+    """The standstill counts from the last thing that happened, the copy's start and the original's end included."""
+    site = Site(A)
+    site.ended()
+    site.now = 100.0
+    assert site.flights.repeat(4) == 1
+    longest = POLICY.pack_deadline_s + POLICY.stall_s + POLICY.grace_s
+    site.now = 100.0 + longest - 1
+    assert site.ended() == []  # the original is cancelled
+    site.now += POLICY.grace_s + 1
+    assert site.ended() == []  # and given up
+    site.now += longest - 1
+    assert site.ended() == []
+    site.now += 2
+    with pytest.raises(Stalled):
+        site.ended()
+
+
 def test_no_more_is_repeated_than_there_is_room_for() -> None:
     site = Site(A, B, fit("c"))
     assert site.repeated() == 1
