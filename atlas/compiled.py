@@ -17,22 +17,22 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     Numba's own cache looks at the function's file alone. What is inlined into it and the constants that it reads
     from other files are compiled in, and would stay as they were after an upgrade that left this one file alone.
-    So the cache's entries are named after the sources of all files of its folder that have kernels.
+    So the cache's entries are named after the sources of the function's whole folder, from which alone it may take
+    such things. Where there are no sources (in a zip) nothing is kept.
 
     Args:
         options: of `numba.njit`, but for `cache`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        digest = hashlib.sha256(_sources(Path(function.__code__.co_filename).parent))
-        digest.update(json.dumps(options, default=sorted, sort_keys=True).encode())
+        sources = _sources(Path(function.__code__.co_filename).parent)
+        digest = hashlib.sha256(sources + json.dumps(options, default=sorted, sort_keys=True).encode())
         function.__qualname__ += f"_{digest.hexdigest()[:16]}"
-        return njit(cache=True, **options)(function)
+        return njit(cache=bool(sources), **options)(function)
 
     return decorate
 
 
 @lru_cache
 def _sources(folder: Path) -> bytes:
-    files = (path.read_bytes() for path in sorted(folder.glob("*.py")))
-    return b"\0".join(source for source in files if b"njit" in source or b"@kernel" in source)
+    return b"\0".join(path.read_bytes() for path in sorted(folder.glob("*.py")))

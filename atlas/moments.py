@@ -116,6 +116,8 @@ class Moments:
                     raise AtlasError(
                         f"{name} is {found[name].dtype} {found[name].shape}, expected {array.dtype} {array.shape}"
                     )
+            if found["count"] < 0 or found["histogram"].min() < 0:
+                raise AtlasError(f"{found['count']} atlases, or a bin with less than none")
         except AtlasError as fault:
             raise AtlasError(f"not an npz file of moments: {fault}") from fault
         moments.count = int(found["count"])

@@ -14,8 +14,12 @@ def fresh_and_cached(program: str, cache: Path) -> tuple[str, str]:
     paths = os.pathsep.join([str(here.parent), str(here)])
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": paths}
     command = [sys.executable, "-c", program]
-    fresh, cached = (
-        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    )
+
+    def run() -> tuple[str, dict[Path, int]]:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout, {path: path.stat().st_mtime_ns for path in cache.rglob("*.nbc")}
+
+    (fresh, made), (cached, found) = run(), run()
+    assert made, "nothing was kept"
+    assert found == made, "something was compiled again"
     return fresh, cached

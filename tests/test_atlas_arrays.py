@@ -41,7 +41,7 @@ def test_what_came_back_can_be_written_to() -> None:
 
 
 def header(text: str) -> bytes:
-    padded = text.encode().ljust(117) + b"\n"
+    padded = text.encode().ljust(373) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded
 
 
@@ -61,6 +61,30 @@ def header(text: str) -> bytes:
         (header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}") + bytes(8), "no array of numbers"),
         (header("{'descr': '<U0', 'fortran_order': False, 'shape': (1,)}"), "no array of numbers"),
         (header("{'descr': '<f8', 'fortran_order': False, 'shape': ((("), "not a .npy file"),
+        (header("{'descr': '<c16', 'fortran_order': False, 'shape': ()}") + bytes(16), "no array of numbers"),
+        (
+            header("{'descr': '<M8[s]', 'fortran_order': False, 'shape': ()}") + bytes(8),
+            "no array of numbers",
+        ),
+        (
+            header("{'descr': ('<f4', (2,)), 'fortran_order': False, 'shape': (1,)}") + bytes(8),
+            "not a .npy file",
+        ),
+        (header("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 2**70)}"), "not a .npy file"),
+        (
+            header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {2**70})}}"),
+            "no array has the shape",
+        ),
+        (
+            header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {2**62}, 8)}}"),
+            "no array has the shape",
+        ),
+        (
+            header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'1, ' * 65})}}") + bytes(4),
+            "not a .npy file",
+        ),
+        (header("{'descr': '<f4', 'fortran_order': False, 'shape': (True,)}") + bytes(4), "not a .npy file"),
+        (npy(ONE)[:6] + b"\3" + npy(ONE)[7:], r"version \(3, 0\), expected one of"),
         (header("{'descr': '<f8', b'fortran_order': False, 'shape': ()}"), "not a .npy file"),
     ],
 )
@@ -93,6 +117,28 @@ def test_an_archive_that_is_encrypted_or_packed_in_a_strange_way_is_refused() ->
         changed[entry + offset] = value
         with pytest.raises(AtlasError, match=r"not an \.npz file"):
             read_npz(bytes(changed), "a")
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked() -> None:
+    sink = io.BytesIO()
+    np.savez_compressed(sink, a=np.zeros(10**6))
+    with pytest.raises(AtlasError, match="it is compressed"):
+        read_npz(sink.getvalue(), "a")
+
+
+def test_what_the_machine_lacks_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: Any) -> bytes:
+        raise MemoryError
+
+    data = npz({"a": ONE})
+    monkeypatch.setattr(zipfile.ZipFile, "read", read)
+    with pytest.raises(MemoryError):
+        read_npz(data, "a")
+
+
+def test_only_numbers_are_written() -> None:
+    with pytest.raises(TypeError, match="a is object"):
+        npz({"a": [None]})
 
 
 def test_pickles_are_never_opened(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 NEIGHBOUR = """
@@ -54,6 +55,13 @@ def test_code_is_kept_until_a_neighbour_changes(tmp_path: Path) -> None:
     assert ran(tmp_path) == (10, 0, 1)
     neighbour.write_text(NEIGHBOUR.format(factor=5, term=1))
     assert ran(tmp_path) == (15, 0, 1)
-    # a file without kernels is nobody's business
-    (package / "other.py").write_text("N = 1\n")
-    assert ran(tmp_path) == (15, 1, 0)
+
+
+def test_without_sources_nothing_is_kept(tmp_path: Path) -> None:
+    archive = tmp_path / "kernels.zip"
+    for term in (0, 1):
+        with zipfile.ZipFile(archive, "w") as members:
+            members.writestr("kernels/__init__.py", "")
+            members.writestr("kernels/triple.py", KERNEL)
+            members.writestr("kernels/neighbour.py", NEIGHBOUR.format(factor=3, term=term))
+        assert ran(archive) == (3 * (2 + term), 0, 0)

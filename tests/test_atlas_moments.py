@@ -94,3 +94,12 @@ def test_faults_are_named() -> None:
     for bad in (b"", b"PK", good[:-100], good[:1000], b"\x93NUMPY"):
         with pytest.raises(AtlasError, match="not an npz file of moments"):
             Moments.from_bytes(bad)
+
+
+def test_counts_below_nothing_are_named() -> None:
+    good = gathered(atlases(1))
+    for spoil in (lambda m: setattr(m, "count", -5), lambda m: m.histogram.__isub__(2**40)):
+        bad = Moments.from_bytes(good.to_bytes())
+        spoil(bad)
+        with pytest.raises(AtlasError, match="less than none"):
+            Moments.from_bytes(bad.to_bytes())

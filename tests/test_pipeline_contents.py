@@ -43,12 +43,14 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return Path.touch, (flag,)
 
-    sink = io.BytesIO()
+    sink, archive = io.BytesIO(), io.BytesIO()
     np.save(sink, np.array([Bomb()], object), allow_pickle=True)
+    names = ("means", "scales", "quats", "opacities", "colors")
+    np.savez(archive, **dict.fromkeys(names, np.array([Bomb()], object)))
     with pytest.raises(AtlasError, match=r"not a \.npy file"):
         contents.atlas_array(sink.getvalue(), AtlasConfig(size=16))
-    with pytest.raises(AtlasError):
-        contents.check_splats(sink.getvalue())
+    with pytest.raises(AtlasError, match="no array of numbers"):
+        contents.check_splats(archive.getvalue())
     assert not flag.exists()
 
 
