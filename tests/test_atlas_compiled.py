@@ -64,4 +64,4 @@ def test_without_sources_nothing_is_kept(tmp_path: Path) -> None:
             members.writestr("kernels/__init__.py", "")
             members.writestr("kernels/triple.py", KERNEL)
             members.writestr("kernels/neighbour.py", NEIGHBOUR.format(factor=3, term=term))
-        assert ran(archive) == (3 * (2 + term), 0, 0)
+        assert ran(archive)[:2] == (3 * (2 + term), 0)

@@ -237,6 +237,12 @@ def test_wrong_arguments_are_named() -> None:
         rasterization(*good, views, Ks, 8, 8, backgrounds=torch.zeros(3))
 
 
+def test_an_image_that_the_kernels_cannot_count_is_refused() -> None:
+    views, Ks = cameras(8, 8, EYES)
+    with pytest.raises(ValueError, match="draws up to 262136"):
+        rasterization(*(t.detach() for t in scene(5, 0)), views, Ks, 262_137, 1, backend="cpu")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
 def test_gsplat_without_cuda_says_why() -> None:
     views, Ks = cameras(8, 8, EYES)
@@ -245,7 +251,9 @@ def test_gsplat_without_cuda_says_why() -> None:
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize(("field", "value"), [(0, math.nan), (1, 0.0), (2, math.nan), (3, math.nan)])
+@pytest.mark.parametrize(
+    ("field", "value"), [(0, math.nan), (0, math.inf), (1, 0.0), (2, math.nan), (3, math.nan), (3, math.inf)]
+)
 def test_what_is_not_finite_or_has_no_rotation_is_not_drawn(backend: str, field: int, value: float) -> None:
     gaussians = scene(20, 5)
     spoilt = [t.detach().clone() for t in gaussians]

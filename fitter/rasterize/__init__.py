@@ -162,11 +162,11 @@ def rasterization(
 
     Returns:
         colors [C, H, W, 3 or 4], alphas [C, H, W, 1], and meta: `means2d` [C, N, 2] (pixels; after backward its
-        `.grad` is the screen gradient), `radii` int32 [C, N, 2] (0 where culled), `depths` [C, N].
+        `.grad` is the screen gradient), `radii` int32 [C, N, 2] (0 where culled).
 
     Raises:
         BackendUnavailable: the backend cannot run here.
-        ValueError: a wrong shape, backend or render mode, named.
+        ValueError: a wrong shape, backend or render mode, named; for "cpu" an image beyond 262,136 pixels.
 
     Example:
         >>> import torch

@@ -28,7 +28,7 @@ class _Rasterize(torch.autograd.Function):
         colors: Tensor,
         means2d: Tensor,
         camera: dict[str, Any],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = [t.detach().contiguous().numpy() for t in (means, quats, scales, opacities, colors)]
         views, Ks, backgrounds = camera["viewmats"], camera["Ks"], camera["backgrounds"]
         width, height, max_alpha = camera["width"], camera["height"], f4(camera["max_alpha"])
@@ -36,20 +36,21 @@ class _Rasterize(torch.autograd.Function):
         tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
         image = np.empty((count, 4, height, width), np.float32)
         radii = np.empty((count, n, 2), np.int32)
-        depths, screen = np.empty((count, n), np.float32), means2d.detach().numpy()
+        screen = means2d.detach().numpy()
         kept = []
         for c in range(count):
             record, tiles = np.empty((n, RECORD), np.float32), np.empty((n, TILES), np.int16)
+            depths = np.empty(n, np.float32)
             color = inputs[4] if inputs[4].ndim == 2 else inputs[4][c]
             over_range(
                 project, n, *inputs[:4], color, views[c], Ks[c], width, height,
                 f4(camera["eps2d"]), f4(camera["near"]), f4(camera["far"]), record, tiles, radii[c],
-                screen[c], depths[c],
+                screen[c], depths,
             )  # fmt: skip
             slots = np.empty((n, 2), np.int32)
             offsets = np.empty(tiles_x * tiles_y + 1, np.int64)
             ends = np.empty((tiles_x * tiles_y, 2), np.int64)
-            pairs = bin_pairs(record, tiles, depth_order(depths[c], tiles), tiles_x, tiles_y, offsets, slots)
+            pairs = bin_pairs(record, tiles, depth_order(depths, tiles), tiles_x, tiles_y, offsets, slots)
             over_range(
                 blend, tiles_x * tiles_y, record, pairs, offsets, ends, width, height, tiles_x,
                 backgrounds[c], max_alpha, image[c],
@@ -58,8 +59,8 @@ class _Rasterize(torch.autograd.Function):
         ctx.kept, ctx.inputs, ctx.camera, ctx.image = kept, inputs, camera, image
         # the kernels hold images as planes; gsplat's channels-last shape is a view of them
         planes = torch.from_numpy(image).permute(0, 2, 3, 1)
-        result = planes[..., :3], planes[..., 3:], torch.from_numpy(radii), torch.from_numpy(depths)
-        ctx.mark_non_differentiable(*result[2:])
+        result = planes[..., :3], planes[..., 3:], torch.from_numpy(radii)
+        ctx.mark_non_differentiable(result[2])
         return result
 
     @staticmethod
@@ -101,7 +102,15 @@ def rasterize(
     far_plane: float,
     max_alpha: float,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """`fitter.rasterize.rasterization` on the CPU, float32; arguments are already checked."""
+    """`fitter.rasterize.rasterization` on the CPU, float32; arguments are already checked.
+
+    Raises:
+        ValueError: the image has more tiles side by side than the kernels count.
+    """
+    if max(width, height) > TILE * np.iinfo(np.int16).max:
+        raise ValueError(
+            f"an image of {width} x {height}: backend 'cpu' draws up to {TILE * np.iinfo(np.int16).max}"
+        )
     means2d = torch.zeros((len(viewmats), len(means), 2), requires_grad=True)
     camera = {
         "viewmats": viewmats.detach().contiguous().numpy(),
@@ -114,5 +123,5 @@ def rasterize(
         "far": far_plane,
         "max_alpha": max_alpha,
     }
-    image, alpha, radii, depths = _Rasterize.apply(means, quats, scales, opacities, colors, means2d, camera)  # type: ignore[no-untyped-call]
-    return image, alpha, {"means2d": means2d, "radii": radii, "depths": depths}
+    image, alpha, radii = _Rasterize.apply(means, quats, scales, opacities, colors, means2d, camera)  # type: ignore[no-untyped-call]
+    return image, alpha, {"means2d": means2d, "radii": radii}

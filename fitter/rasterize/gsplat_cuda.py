@@ -46,4 +46,4 @@ def rasterize(
     means2d = info["means2d"]
     if means2d.requires_grad and torch.is_grad_enabled():
         means2d.retain_grad()
-    return images, alphas, {"means2d": means2d, "radii": info["radii"], "depths": info["depths"]}
+    return images, alphas, {"means2d": means2d, "radii": info["radii"]}

@@ -200,7 +200,13 @@ def _project_lanes(
         top, bottom = max(zero, np.ceil(y - ey - half)), min(height - one, np.floor(y + ey - half))
         # NaN fails every comparison; `&`, since `and` would be a branch
         drawn = (
-            (z > near) & (z < far) & (opacity >= ALPHA_MIN) & (det > zero) & (right >= left) & (bottom >= top)
+            (z > near)
+            & (z < far)
+            & (opacity >= ALPHA_MIN)
+            & (opacity < f4(np.inf))
+            & (det > zero)
+            & (right >= left)
+            & (bottom >= top)
         )
         inverse = LOG2E / det
         # exponent of alpha in base 2: log2 o + QA dx^2 + QB dx dy + QC dy^2

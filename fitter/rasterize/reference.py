@@ -80,8 +80,8 @@ def rasterize(
     images, alphas, all_radii = [], [], []
     for c, (_, z, covariance2d) in enumerate(projected):
         with torch.no_grad():
-            visible = (z > near_plane) & (z < far_plane) & (opacities >= float(ALPHA_MIN))
-            visible &= (quats != 0).any(-1)
+            visible = (z > near_plane) & (z < far_plane) & (quats != 0).any(-1)
+            visible &= (opacities >= float(ALPHA_MIN)) & (opacities < torch.inf)
             extent = torch.sqrt(2 * torch.log(opacities / float(ALPHA_MIN)).clamp(min=0)).clamp(
                 max=float(EXTENT_MAX)
             )
@@ -108,9 +108,4 @@ def rasterize(
         color = (colors if colors.ndim == 2 else colors[c])[order]
         images.append((weights.T @ color + rest[:, None] * backgrounds[c].double()).reshape(height, width, 3))
         alphas.append((1 - rest).reshape(height, width, 1))
-    meta = {
-        "means2d": means2d,
-        "radii": torch.stack(all_radii),
-        "depths": torch.stack([p[1] for p in projected]),
-    }
-    return torch.stack(images), torch.stack(alphas), meta
+    return torch.stack(images), torch.stack(alphas), {"means2d": means2d, "radii": torch.stack(all_radii)}
