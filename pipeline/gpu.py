@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from fitter.rasterize import BackendUnavailable, gsplat_build
 from pipeline import node
 from pipeline.node import Architectures, Build, Compilers, Device, Toolkit
 
@@ -53,6 +55,22 @@ def examine() -> Iterator[Finding]:
 def first_fault() -> Finding | None:
     """What keeps gsplat from drawing here, if anything does."""
     return next((finding for finding in examine() if not finding.ok), None)
+
+
+def main() -> int:
+    """`python -m pipeline.gpu`: compile gsplat's kernels, also where no GPU is, as while an image is built.
+
+    Returns:
+        0, or 1 with what keeps them from being compiled on stderr.
+    """
+    faults = [f"{f.name}: {f.text}" for f in examine() if not f.ok and f.name not in ("driver", "gpu")]
+    if not faults:
+        try:
+            gsplat_build.extension()
+        except BackendUnavailable as fault:
+            faults = [str(fault)]
+    sys.stderr.writelines(f"error: {fault}\n" for fault in faults)
+    return 1 if faults else 0
 
 
 def judge_torch(version: str, cuda: str | None) -> Finding:
@@ -215,3 +233,7 @@ def runs_on(code: str, capability: tuple[int, int]) -> bool:
     if found[1] == "compute" and not found[4]:
         return capability >= target
     return capability[0] == target[0] and capability >= target
+
+
+if __name__ == "__main__":
+    sys.exit(main())

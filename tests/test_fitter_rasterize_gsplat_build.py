@@ -255,6 +255,9 @@ def test_a_build_finds_the_ninja_of_this_python(
     """`.venv/bin/gaussianverse` is called by its path: nobody activated the environment, and torch asks PATH."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", Onlooker("gsplat.cuda._backend"))
-    monkeypatch.delenv("PATH") if path is None else monkeypatch.setenv("PATH", path)
+    if path is None:
+        monkeypatch.delenv("PATH")
+    else:
+        monkeypatch.setenv("PATH", path)
     assert gsplat_build.extension().split(":")[-1] == sysconfig.get_path("scripts")
     assert os.environ.get("PATH") == path

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fitter.rasterize import BackendUnavailable, gsplat_build
 from pipeline import gpu, node
 from pipeline.node import Architectures, Build, Compilers, Device, Toolkit
 
@@ -114,6 +117,11 @@ def test_one_fault_is_found_and_named_with_its_mend(
     assert gpu.first_fault() == findings[first]
 
 
+def test_the_page_on_gpus_has_every_finding() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "gpu.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == ALL
+
+
 def test_nothing_is_asked_of_a_torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(found(monkeypatch, torch_version=("2.13.0+cpu", None))) == ["torch"]
 
@@ -171,6 +179,30 @@ def test_what_the_first_start_will_do(
     for word in words:
         assert word in finding.text
     assert ("minutes" in finding.text) == minutes
+
+
+def test_kernels_are_compiled_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = []
+    monkeypatch.setattr(gsplat_build, "extension", lambda: built.append("kernels"))
+    found(monkeypatch, devices=[], driver_version="")
+    assert (gpu.main(), built) == (0, ["kernels"])
+    found(monkeypatch, devices=[], driver_version="", toolkit=replace(TOOLKIT, release="12.8"))
+    assert (gpu.main(), built) == (1, ["kernels"])
+    assert "12.8" in capsys.readouterr().err
+
+
+def test_a_build_that_fails_ends_with_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> None:
+        raise BackendUnavailable("nvcc fatal: no")
+
+    monkeypatch.setattr(gsplat_build, "extension", refused)
+    found(monkeypatch)
+    assert gpu.main() == 1
+    assert capsys.readouterr().err == "error: nvcc fatal: no\n"
 
 
 def test_what_torch_does_not_tell_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
