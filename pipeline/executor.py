@@ -82,8 +82,9 @@ class RayExecutor:
 
         self._ray, self._job, self._gpus = ray, job, config.gpus_per_fit
         self._slots, self._counted = 1, -_COUNT_S
-        self._dead = self._dead_nodes()
-        self._dead_at_submission: dict[Hashable, frozenset[str]] = {}
+        self._dead, self._pardons = self._dead_nodes(), config.policy.kills
+        self._submitted: dict[Hashable, tuple[Task, frozenset[str]]] = {}
+        """Tasks under way, and the nodes that were dead already when they were submitted."""
         # Ray retries nothing: the driver knows which faults deserve it
         plain = {"num_cpus": 1, "max_retries": 0}
         fit = {**plain, "num_gpus": self._gpus, "max_calls": config.ray.max_calls} if self._gpus else plain
@@ -131,6 +132,7 @@ class RayExecutor:
         now = time.monotonic()
         if now - self._counted >= _COUNT_S:
             resources, self._counted = self._ray.cluster_resources(), now
+            self._dead = self._dead_nodes()
             cpus = int(resources.get("CPU", 0))
             on_gpus = int(resources.get("GPU", 0) / self._gpus) if self._gpus else cpus
             self._slots = max(1, min(cpus, on_gpus))
@@ -146,7 +148,7 @@ class RayExecutor:
             )
         else:
             handle = self._atlas.remote(self._job, task.row, task.history.attempts + 1)
-        self._dead_at_submission[handle] = self._dead
+        self._submitted[handle] = task, self._dead
         return handle  # type: ignore[no-any-return]
 
     def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
@@ -158,7 +160,7 @@ class RayExecutor:
 
     def result(self, handle: Hashable) -> Facts:
         """See `Executor`."""
-        exceptions, dead = self._ray.exceptions, self._dead_at_submission.pop(handle, self._dead)
+        exceptions, submitted = self._ray.exceptions, self._submitted.pop(handle, None)
         try:
             return dict(self._ray.get(handle))
         except exceptions.TaskCancelledError as fault:
@@ -168,9 +170,15 @@ class RayExecutor:
         except exceptions.NodeDiedError as fault:
             return failed(INFRASTRUCTURE, fault)
         except exceptions.WorkerCrashedError as fault:
-            # Ray blames the worker where its node was cut off and came back, and does not say which node it was
+            # Ray blames the worker where its node was cut off and came back, and does not say which node it was; an
+            # object that does kill its workers must not be excused for ever where nodes come and go
             self._dead = self._dead_nodes()
-            return failed(INFRASTRUCTURE if self._dead - dead else "worker_killed", fault)
+            excused = (
+                submitted is not None
+                and self._dead - submitted[1]
+                and submitted[0].history.count(INFRASTRUCTURE) < self._pardons
+            )
+            return failed(INFRASTRUCTURE if excused else "worker_killed", fault)
         except exceptions.RayTaskError as fault:
             return failed("unknown", fault.cause if isinstance(fault.cause, Exception) else fault)
         except exceptions.RayError as fault:
@@ -178,7 +186,7 @@ class RayExecutor:
 
     def cancel(self, handle: Hashable) -> None:
         """See `Executor`."""
-        self._dead_at_submission.pop(handle, None)
+        self._submitted.pop(handle, None)
         self._ray.cancel(handle, force=True)
 
     def _dead_nodes(self) -> frozenset[str]:

@@ -29,11 +29,16 @@ def finalize(storage: Storage, run: Run, merge: Merge) -> None:
     """Write the files of `layout.FINAL`, in their order. Doing it again changes nothing.
 
     Raises:
-        PipelineError: a shard is missing, or not a single object came through.
+        PipelineError: a shard is missing or of another configuration, or not a single object came through.
         ShardConflict: something else wrote one of the files.
     """
     shards = _shards(storage, run)
     commits = {(family, k): read_commit(storage, family, k) for family in run.families for k in shards}
+    for (family, k), commit in commits.items():
+        if commit["config_digest"] != run.digest:
+            raise PipelineError(
+                f"{storage.url}/{layout.commit(family, k)}: of another configuration than {layout.RUN}"
+            )
     samples = sum(commits[layout.ATLAS, k]["samples"] for k in range(run.n_shards))
     if samples == 0:
         reasons = sum(

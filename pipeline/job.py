@@ -99,10 +99,11 @@ def build(
         PipelineError: the store cannot be used; and see `Driver.run` and `finalize`.
     """
     chosen = ordered_shards(shards, run.n_shards) if shards else list(range(run.n_shards))
+    if not is_finalized(storage):
+        prove_conditional_puts(storage)
     committed = committed_shards(storage)
     summary = Summary()
     if not all((family, k) in committed for family in families_of(run, stages) for k in chosen):
-        prove_conditional_puts(storage)
         job = Job(storage.url, base, config.policy.fit_deadline_s, config.store)
         started = time.time()
         with ExitStack() as stack:

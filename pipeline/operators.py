@@ -132,8 +132,10 @@ def _verify(args: argparse.Namespace) -> int:
 def _finalize(args: argparse.Namespace) -> int:
     from pipeline import statistics
     from pipeline.finalize import finalize
+    from pipeline.publish import prove_conditional_puts
 
     storage, run = opened(args)
+    prove_conditional_puts(storage)
     finalize(storage, run, lambda moments: statistics.merged_statistics(moments, run))
     print(f"The dataset is complete and lies in {storage.url}")
     return 0

@@ -14,6 +14,7 @@ from pipeline.identity import Run, shard_rows
 from pipeline.publish import publish, publish_exact
 from pipeline.schemas import (
     JOURNAL,
+    REASONS,
     SCHEMA_VERSION,
     STATS,
     Facts,
@@ -207,18 +208,24 @@ def read_commit(storage: Storage, stage: str, shard: int) -> dict[str, Any]:
 
 def _check_commit(record: dict[str, Any], stage: str, shard: int) -> None:
     for name, expected in (("schema_version", SCHEMA_VERSION), ("stage", stage), ("shard", shard)):
-        if record.get(name) != expected:
+        if type(record.get(name)) is not type(expected) or record[name] != expected:
             raise PipelineError(f"{name} is {record.get(name)!r}, expected {expected!r}")
+    if not is_sha256(record.get("config_digest")):
+        raise PipelineError(f"config_digest is {record.get('config_digest')!r}, expected a hash")
     files, quarantined = record.get("files"), record.get("quarantined")
     named = {layout.shard_tar(stage, shard), layout.stats(stage, shard)}
-    if not isinstance(files, dict) or set(files) - {layout.moments(shard)} != named:
+    if not isinstance(files, dict) or not named <= set(files) <= named | {layout.moments(shard)}:
         raise PipelineError(f"its files are not {' and '.join(sorted(named))}")
     for name, stored in files.items():
         if not (
             isinstance(stored, dict) and is_count(stored.get("nbytes")) and is_sha256(stored.get("sha256"))
         ):
             raise PipelineError(f"{name} has no size and hash")
-    if not (isinstance(quarantined, dict) and all(map(is_count, quarantined.values()))):
+    if not (
+        isinstance(quarantined, dict)
+        and set(REASONS).issuperset(quarantined)
+        and all(map(is_count, quarantined.values()))
+    ):
         raise PipelineError(f"quarantined is {quarantined!r}, expected a count for each reason")
     objects: Any = record.get("objects")
     samples: Any = record.get("samples")

@@ -34,8 +34,10 @@ def test_every_index_is_covered_once(count: int, threads: int) -> None:
             seen.extend(offset + k for k in range(first, last))
 
     before = set_threads(threads)
-    over_range(kernel, count, 7)
-    set_threads(before)
+    try:
+        over_range(kernel, count, 7)
+    finally:
+        set_threads(before)
     assert sorted(seen) == list(range(7, 7 + count))
 
 
@@ -45,9 +47,11 @@ def test_an_exception_in_a_thread_comes_out() -> None:
             raise ArithmeticError("here")
 
     before = set_threads(2)
-    with pytest.raises(ArithmeticError, match="here"):
-        over_range(kernel, 10)
-    set_threads(before)
+    try:
+        with pytest.raises(ArithmeticError, match="here"):
+            over_range(kernel, 10)
+    finally:
+        set_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -205,6 +206,27 @@ def test_a_worker_that_may_have_died_with_its_node_is_not_held_against_its_objec
     fake.alive["second"] = False
     assert [executor.result(handle)["reason"] for handle in before] == [INFRASTRUCTURE] * 2
     assert executor.result(executor.submit(task("work")))["reason"] == "worker_killed"
+
+
+def test_a_node_that_was_dead_before_excuses_nobody() -> None:
+    fake = FakeRay({}, ray.exceptions.WorkerCrashedError())
+    executor = RayExecutor(fake, CONFIG, Job("/x"))
+    fake.alive["second"] = False
+    executor.slots()
+    assert executor.result(executor.submit(task("work")))["reason"] == "worker_killed"
+
+
+def test_where_nodes_come_and_go_an_object_that_kills_its_workers_is_not_excused_for_ever() -> None:
+    fake = FakeRay({}, ray.exceptions.WorkerCrashedError())
+    executor = RayExecutor(fake, CONFIG, Job("/x"))
+    reasons, poison = [], task("work")
+    for _ in range(8):
+        handle = executor.submit(poison)
+        fake.alive[f"node {len(fake.alive)}"] = False
+        reasons.append(str(executor.result(handle)["reason"]))
+        poison = replace(poison, history=poison.history.after(reasons[-1]))
+    kills = CONFIG.policy.kills
+    assert reasons == [INFRASTRUCTURE] * kills + ["worker_killed"] * (8 - kills)
 
 
 @pytest.mark.parametrize(

@@ -144,3 +144,13 @@ def test_without_a_single_sample_there_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"no object came through \(5 bad_input\)"):
         finalize(storage, run, merge)
     assert not any(storage.head(key) for key in layout.FINAL)
+
+
+def test_a_shard_of_another_configuration_is_not_blessed(tmp_path: Path) -> None:
+    storage, run = packed(tmp_path, set())
+    path = tmp_path / layout.commit(layout.ATLAS, 1)
+    commit = json.loads(path.read_text())
+    path.write_text(json.dumps({**commit, "config_digest": "0" * 64}))
+    with pytest.raises(PipelineError, match=r"000001\.json: of another configuration"):
+        finalize(storage, run, merge)
+    assert not is_finalized(storage)
