@@ -95,8 +95,7 @@ class RayExecutor:
     def examine_nodes(self, config: RunConfig) -> None:
         """Look once at every node whether it can do the work, and build there what workers need.
 
-        gsplat compiles at its first use, and two workers of one node that start together break each other's
-        build. A node that joins later compiles with its first fit.
+        gsplat compiles at its first use, which takes minutes; a node that joins later does so with its first fit.
 
         Raises:
             PipelineError: a node cannot; the message names it.

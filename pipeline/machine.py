@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numba.core.errors import NumbaError
 
 import atlas
 from atlas.config import AtlasConfig
@@ -79,5 +80,5 @@ def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
         fields[2] = canonical_quats(fields[2])
         gaussians = Gaussians(*fields)
         atlas.pack(gaussians, replace(atlas_config, size=8, min_smoothness=0.0))
-    except (BackendUnavailable, AtlasError) as fault:
-        raise PipelineError(message(fault)) from fault
+    except (BackendUnavailable, AtlasError, NumbaError, RuntimeError) as fault:  # the last is CUDA's
+        raise PipelineError(f"the kernels do not run here: {message(fault)}") from fault

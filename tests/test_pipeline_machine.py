@@ -46,3 +46,13 @@ def test_warming_up_runs_what_a_fit_needs() -> None:
 def test_a_node_says_what_it_lacks() -> None:
     assert machine.examine_node(load("test")) == ""
     assert "CUDA" in machine.examine_node(load("paper"))
+
+
+def test_kernels_that_do_not_run_are_a_finding_of_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(machine, "rasterization", fails)
+    with pytest.raises(PipelineError, match="the kernels do not run here: CUDA error: no kernel image"):
+        machine.warm_up(CONFIG.fit, CONFIG.atlas)
+    assert "no kernel image" in machine.examine_node(CONFIG)
