@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 
 from manifests import runform
 from manifests.schema import Row
-from pipeline import identity, layout, records, tasks
+from pipeline import identity, job, layout, records, tasks
 from pipeline.config import RunConfig
 from pipeline.executor import FIT, PACK, Job, Task
 from pipeline.identity import Run, shard_rows
@@ -100,8 +101,8 @@ def write_manifest(folder: Path, uids: Iterable[str], **fields: str) -> Path:
 class InProcess:
     """An `Executor` without Ray: the real tasks, one after the other, each when its result is waited for."""
 
-    def __init__(self, job: Job) -> None:
-        self._job, self._ended = job, dict[int, Facts]()
+    def __init__(self, given: Job) -> None:
+        self._job, self._ended = given, dict[int, Facts]()
         self.names: list[str] = []
 
     def slots(self) -> int:
@@ -130,11 +131,36 @@ class InProcess:
 
 
 @contextmanager
-def in_process(config: RunConfig, job: Job) -> Iterator[InProcess]:
+def in_process(config: RunConfig, given: Job) -> Iterator[InProcess]:
     """In place of `pipeline.executor.ray_executor`."""
-    yield InProcess(job)
+    yield InProcess(given)
 
 
 def dataset(storage: Storage) -> dict[str, bytes]:
     """Every byte that SHA256SUMS answers for."""
     return {e.key: storage.get(e.key) for e in storage.list("") if layout.in_dataset(e.key)}
+
+
+def write_inputs(folder: Path, uids: Iterable[str]) -> str:
+    """Views of a ball for each object, each in its own colours, and their manifest, whose path is returned."""
+    uids = list(uids)
+    for seed, uid in enumerate(uids):
+        write_views(folder / "views" / uid, seed)
+    return str(write_manifest(folder, uids))
+
+
+def undisturbed_dataset(out: Path, manifest: str, config: RunConfig) -> dict[str, bytes]:
+    """What one process makes of a manifest, in a folder, when nothing comes between."""
+    storage, run, base = job.plan(str(out), manifest, config)
+    job.build(storage, run, config, base, launch=in_process)
+    return dataset(storage)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """What `condition` gives once that is true."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.01)
+    raise AssertionError("it never came to that")

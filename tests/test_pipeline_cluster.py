@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 import ray
-from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
+from pipeline_runs import dataset, tiny_arguments, undisturbed_dataset, until, write_inputs
 
 from pipeline import job, layout
 from pipeline.config import load
@@ -31,18 +30,12 @@ def profile(*more: str) -> Any:
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("inputs")
-    for seed, uid in enumerate(UIDS):
-        write_views(folder / "views" / uid, seed)
-    return str(write_manifest(folder, UIDS))
+    return write_inputs(tmp_path_factory.mktemp("inputs"), UIDS)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(manifest: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    config = profile()
-    storage, run, base = job.plan(str(tmp_path_factory.mktemp("whole") / "out"), manifest, config)
-    job.build(storage, run, config, base, launch=in_process)
-    return dataset(storage)
+    return undisturbed_dataset(tmp_path_factory.mktemp("whole") / "out", manifest, profile())
 
 
 @pytest.fixture
@@ -110,16 +103,6 @@ def built(
     thread.join(60)
     assert faults == []
     return storage, outcome
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """What `condition` gives once that is true."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    raise AssertionError("it never came to that")
 
 
 def fits(storage: LocalStorage) -> int:

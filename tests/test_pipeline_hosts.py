@@ -9,20 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
-from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
+from pipeline_runs import dataset, tiny_arguments, undisturbed_dataset, until, write_inputs
 from servers import hosts, moto_server
 from servers.hosts import Host, Wires
 from servers.moto_server import BUCKET
 
-from pipeline import cli, job, layout
+from pipeline import cli, layout
 from pipeline.config import load
 from pipeline.policy import INFRASTRUCTURE
 from pipeline.schemas import JOURNAL, QUARANTINE, from_parquet
@@ -136,33 +135,16 @@ def in_the_middle(site: Site, host: Host) -> int:
     return int(until(lambda: at_work(host))[0])
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    """What `condition` gives once that is true."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    raise AssertionError("it never came to that")
-
-
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    for seed, uid in enumerate(UIDS):
-        write_views(folder / "views" / uid, seed)
-    write_manifest(folder, UIDS)
-    return folder
+    return Path(write_inputs(tmp_path_factory.mktemp("inputs"), UIDS)).parent
 
 
 @pytest.fixture(scope="module")
 def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one process makes of the inputs, in a folder."""
-    out = str(tmp_path_factory.mktemp("whole") / "out")
-    config = load("test", ARGUMENTS[3::2])
-    storage, run, base = job.plan(out, str(inputs / "objects.jsonl"), config)
-    job.build(storage, run, config, base, launch=in_process)
-    return dataset(storage)
+    out, config = tmp_path_factory.mktemp("whole") / "out", load("test", ARGUMENTS[3::2])
+    return undisturbed_dataset(out, str(inputs / "objects.jsonl"), config)
 
 
 @pytest.fixture

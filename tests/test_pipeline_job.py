@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pipeline_runs import InProcess, dataset, in_process, tiny_arguments, write_manifest, write_views
+from pipeline_runs import InProcess, dataset, in_process, tiny_arguments, write_inputs, write_manifest
 
 from pipeline import job, layout
 from pipeline.config import RunConfig, load
@@ -23,10 +23,7 @@ CONFIG = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("inputs")
-    for seed, uid in enumerate(UIDS):
-        write_views(folder / "views" / uid, seed)
-    return str(write_manifest(folder, UIDS))
+    return write_inputs(tmp_path_factory.mktemp("inputs"), UIDS)
 
 
 def planned(out: Path, manifest: str) -> tuple[Storage, Run, str]:

@@ -17,7 +17,16 @@ import numpy as np
 from numba import njit
 
 from atlas.compiled import kernel
-from fitter.rasterize.compiled import LOG2_ALPHA_MIN, OPTIONS, TILE, TILE_PIXELS, TRANSMITTANCE_MIN, exp2, f4
+from fitter.rasterize.compiled import (
+    LANES,
+    LOG2_ALPHA_MIN,
+    OPTIONS,
+    TILE,
+    TILE_PIXELS,
+    TRANSMITTANCE_MIN,
+    exp2,
+    f4,
+)
 from fitter.rasterize.projection import (
     BLUE,
     GREEN,
@@ -41,7 +50,6 @@ from fitter.rasterize.projection import (
 )
 
 _P = TILE_PIXELS
-_LANES = 16
 _HALF = _P // 2
 _EXPONENT_MIN = f4(-120.0)
 
@@ -60,13 +68,13 @@ def _make_draw(steps: int) -> Any:
     ) -> Any:  # fmt: skip
         """Pixels base, base + 1, ..; (x0, y0) is the first one's centre less the Gaussian's. How many are alive."""
         alive = f4(0)
-        for lane in range(_LANES):
+        for lane in range(LANES):
             dx = x0 + f4(lane & 7)
             lane_y = y0 + f4(lane >> 3)
             at_x = log_opacity + a * dx * dx
             slope = b * dx
             for step in range(steps):
-                p = base + step * _LANES + lane
+                p = base + step * LANES + lane
                 dy = lane_y + f4(2 * step)
                 e = at_x + dy * (slope + c * dy)
                 raw = exp2(max(e, _EXPONENT_MIN))
@@ -102,7 +110,7 @@ def _make_slopes(steps: int) -> Any:
         """As `draw`; fills gradient [GRADIENT]."""
         s, sx, sy, sxx, sxy, syy = f4(0), f4(0), f4(0), f4(0), f4(0), f4(0)
         sr, sg, sb = f4(0), f4(0), f4(0)
-        for lane in range(_LANES):
+        for lane in range(LANES):
             dx = x0 + f4(lane & 7)
             lane_y = y0 + f4(lane >> 3)
             at_x = log_opacity + a * dx * dx
@@ -110,7 +118,7 @@ def _make_slopes(steps: int) -> Any:
             # moments in y; those in x are the same for all rows of a lane
             m0, m1, m2 = f4(0), f4(0), f4(0)
             for step in range(steps):
-                p = base + step * _LANES + lane
+                p = base + step * LANES + lane
                 dy = lane_y + f4(2 * step)
                 e = at_x + dy * (slope + c * dy)
                 raw = exp2(max(e, _EXPONENT_MIN))
@@ -156,8 +164,8 @@ def _make_slopes(steps: int) -> Any:
     return slopes
 
 
-_draw_half = _make_draw(_HALF // _LANES)
-_slopes_half, _slopes_tile = _make_slopes(_HALF // _LANES), _make_slopes(_P // _LANES)
+_draw_half = _make_draw(_HALF // LANES)
+_slopes_half, _slopes_tile = _make_slopes(_HALF // LANES), _make_slopes(_P // LANES)
 
 
 @kernel(**OPTIONS)

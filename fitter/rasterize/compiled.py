@@ -22,6 +22,8 @@ OPTIONS: dict[str, Any] = {
 
 TILE = 8
 TILE_PIXELS = TILE * TILE
+# of a loop that is to become vectors: one register of AVX-512, or two of AVX2
+LANES = 16
 LOG2E = f4(1.4426950408889634)
 ALPHA_MIN = f4(1.0 / 255.0)
 LOG2_ALPHA_MIN = f4(math.log2(1.0 / 255.0))

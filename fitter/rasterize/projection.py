@@ -18,6 +18,7 @@ from atlas.compiled import kernel
 from fitter.rasterize.compiled import (
     ALPHA_MIN,
     EXTENT_MAX,
+    LANES,
     LOG2_ALPHA_MIN,
     LOG2E,
     OPTIONS,
@@ -39,13 +40,12 @@ SPAN_ROWS = 2
 S, SX, SY, SXX, SXY, SYY, SR, SG, SB = range(9)
 GRADIENT = 12
 
-_LANES = 16
 # planes of a group: mean 3, quaternion 4, scales 3, opacity; then, forward, columns of the record and of the tiles,
 # depth and radii
-_MEAN, _QUAT, _SCALE, _ALPHA, _RECORD = (_LANES * k for k in (0, 3, 7, 10, 11))
-_TILES, _DEPTH, _RADII, _PLANES = (_RECORD + _LANES * (RECORD + k) for k in (0, TILES, TILES + 1, TILES + 3))
+_MEAN, _QUAT, _SCALE, _ALPHA, _RECORD = (LANES * k for k in (0, 3, 7, 10, 11))
+_TILES, _DEPTH, _RADII, _PLANES = (_RECORD + LANES * (RECORD + k) for k in (0, TILES, TILES + 1, TILES + 3))
 # backward, the record's quadratic form and six sums over pairs come in, and the screen gradient goes out
-_CONIC, _SUMS, _SCREEN, _PLANES_BACK = (_LANES * k for k in (11, 14, 20, 22))
+_CONIC, _SUMS, _SCREEN, _PLANES_BACK = (LANES * k for k in (11, 14, 20, 22))
 
 
 @njit(inline="always", **OPTIONS)
@@ -68,20 +68,20 @@ def _camera(view: Any, K: Any, width: Any, height: Any) -> Any:
 def _load(lane: Any, i: Any, means: Any, quats: Any, scales: Any, planes: Any) -> None:
     """Gaussian i into a lane."""
     for k in range(3):
-        planes[_MEAN + k * _LANES + lane] = means[i, k]
-        planes[_SCALE + k * _LANES + lane] = scales[i, k]
+        planes[_MEAN + k * LANES + lane] = means[i, k]
+        planes[_SCALE + k * LANES + lane] = scales[i, k]
     for k in range(4):
-        planes[_QUAT + k * _LANES + lane] = quats[i, k]
+        planes[_QUAT + k * LANES + lane] = quats[i, k]
 
 
 @njit(inline="always", **OPTIONS)
 def _seen(lane: Any, planes: Any, camera: Any) -> Any:
     """A lane's camera-space mean, unit quaternion and 1/|q|, rotation, scales, T = J R_view, T Sigma, x/z and y/z,
     the two clamped to the frustum, and 1/z."""
-    m0, m1, m2 = planes[_MEAN + lane], planes[_MEAN + _LANES + lane], planes[_MEAN + 2 * _LANES + lane]
-    w, x = planes[_QUAT + lane], planes[_QUAT + _LANES + lane]
-    y, z = planes[_QUAT + 2 * _LANES + lane], planes[_QUAT + 3 * _LANES + lane]
-    s0, s1, s2 = planes[_SCALE + lane], planes[_SCALE + _LANES + lane], planes[_SCALE + 2 * _LANES + lane]
+    m0, m1, m2 = planes[_MEAN + lane], planes[_MEAN + LANES + lane], planes[_MEAN + 2 * LANES + lane]
+    w, x = planes[_QUAT + lane], planes[_QUAT + LANES + lane]
+    y, z = planes[_QUAT + 2 * LANES + lane], planes[_QUAT + 3 * LANES + lane]
+    s0, s1, s2 = planes[_SCALE + lane], planes[_SCALE + LANES + lane], planes[_SCALE + 2 * LANES + lane]
     (v00, v01, v02, v03), (v10, v11, v12, v13), (v20, v21, v22, v23) = camera[0], camera[1], camera[2]
     fx, fy, _cx, _cy = camera[3]
     one, two = f4(1), f4(2)
@@ -158,8 +158,8 @@ def project(
     depths [N]."""
     camera = _camera(view, K, width, height)
     planes = np.zeros(_PLANES, np.float32)
-    for base in range(first, last, _LANES):
-        count = min(_LANES, last - base)
+    for base in range(first, last, LANES):
+        count = min(LANES, last - base)
         for lane in range(count):
             _load(lane, base + lane, means, quats, scales, planes)
             planes[_ALPHA + lane] = opacities[base + lane]
@@ -167,11 +167,11 @@ def project(
         for lane in range(count):
             i = base + lane
             for k in range(RECORD):
-                record[i, k] = planes[_RECORD + k * _LANES + lane]
+                record[i, k] = planes[_RECORD + k * LANES + lane]
             record[i, RED], record[i, GREEN], record[i, BLUE] = colors[i, 0], colors[i, 1], colors[i, 2]
             for k in range(TILES):
-                tiles[i, k] = int(planes[_TILES + k * _LANES + lane])
-            radii[i, 0], radii[i, 1] = int(planes[_RADII + lane]), int(planes[_RADII + _LANES + lane])
+                tiles[i, k] = int(planes[_TILES + k * LANES + lane])
+            radii[i, 0], radii[i, 1] = int(planes[_RADII + lane]), int(planes[_RADII + LANES + lane])
             means2d[i, 0], means2d[i, 1] = record[i, X], record[i, Y]
             depths[i] = planes[_DEPTH + lane]
 
@@ -183,7 +183,7 @@ def _project_lanes(
     """The record, the tiles and the radii of a group."""
     fx, fy, cx, cy = camera[3]
     zero, one, half, tile = f4(0), f4(1), f4(0.5), f4(TILE)
-    for lane in range(_LANES):
+    for lane in range(LANES):
         mean, _quat, _rotation, _scales, t, a, ray = _seen(lane, planes, camera)
         z, opacity = mean[2], planes[_ALPHA + lane]
         cov_xx = a[0] * t[0] + a[1] * t[1] + a[2] * t[2] + eps2d
@@ -211,30 +211,30 @@ def _project_lanes(
         inverse = LOG2E / det
         # exponent of alpha in base 2: log2 o + QA dx^2 + QB dx dy + QC dy^2
         qa, qb, qc = -half * cov_yy * inverse, cov_xy * inverse, -half * cov_xx * inverse
-        planes[_RECORD + X * _LANES + lane] = x if drawn else zero
-        planes[_RECORD + Y * _LANES + lane] = y if drawn else zero
-        planes[_RECORD + QA * _LANES + lane] = qa
-        planes[_RECORD + QB * _LANES + lane] = qb
-        planes[_RECORD + QC * _LANES + lane] = qc
-        planes[_RECORD + LOG2_OPACITY * _LANES + lane] = log_opacity
-        planes[_RECORD + OPACITY * _LANES + lane] = opacity
+        planes[_RECORD + X * LANES + lane] = x if drawn else zero
+        planes[_RECORD + Y * LANES + lane] = y if drawn else zero
+        planes[_RECORD + QA * LANES + lane] = qa
+        planes[_RECORD + QB * LANES + lane] = qb
+        planes[_RECORD + QC * LANES + lane] = qc
+        planes[_RECORD + LOG2_OPACITY * LANES + lane] = log_opacity
+        planes[_RECORD + OPACITY * LANES + lane] = opacity
         planes[_DEPTH + lane] = z
-        planes[_RECORD + X_REACH * _LANES + lane] = ex
+        planes[_RECORD + X_REACH * LANES + lane] = ex
         # a hair of slack: a row too many costs time, one too few pixels
-        planes[_RECORD + Y_REACH * _LANES + lane] = ey + f4(0.01)
+        planes[_RECORD + Y_REACH * LANES + lane] = ey + f4(0.01)
         x0, y0 = np.floor(left / tile), np.floor(top / tile)
         x1, y1 = np.floor(right / tile) + one, np.floor(bottom / tile) + one
-        planes[_TILES + X0 * _LANES + lane] = x0 if drawn else zero
-        planes[_TILES + X1 * _LANES + lane] = x1 if drawn else zero
-        planes[_TILES + Y0 * _LANES + lane] = y0 if drawn else zero
-        planes[_TILES + Y1 * _LANES + lane] = y1 if drawn else zero
+        planes[_TILES + X0 * LANES + lane] = x0 if drawn else zero
+        planes[_TILES + X1 * LANES + lane] = x1 if drawn else zero
+        planes[_TILES + Y0 * LANES + lane] = y0 if drawn else zero
+        planes[_TILES + Y1 * LANES + lane] = y1 if drawn else zero
         for row in range(SPAN_ROWS):
             above = (y0 + f4(row)) * tile + half - y
             begin, end = row_span(x, x0, x1, -qa, -qb, -qc, level, ex, above, above + f4(TILE - 1))
-            planes[_TILES + (SPANS + 2 * row) * _LANES + lane] = begin if drawn else zero
-            planes[_TILES + (SPANS + 1 + 2 * row) * _LANES + lane] = end if drawn else zero
+            planes[_TILES + (SPANS + 2 * row) * LANES + lane] = begin if drawn else zero
+            planes[_TILES + (SPANS + 1 + 2 * row) * LANES + lane] = end if drawn else zero
         planes[_RADII + lane] = min(np.ceil(ex), f4(1e9)) if drawn else zero
-        planes[_RADII + _LANES + lane] = min(np.ceil(ey), f4(1e9)) if drawn else zero
+        planes[_RADII + LANES + lane] = min(np.ceil(ey), f4(1e9)) if drawn else zero
 
 
 @kernel(**OPTIONS)
@@ -249,7 +249,7 @@ def project_backward(
     any gradient at all, which the hidden have not, are gathered into groups.
     """
     camera = _camera(view, K, width, height)
-    planes, group = np.zeros(_PLANES_BACK, np.float32), np.empty(_LANES, np.int64)
+    planes, group = np.zeros(_PLANES_BACK, np.float32), np.empty(LANES, np.int64)
     sums, count = np.empty(9, np.float32), 0
     for i in range(first, last):
         g_means2d[i, 0], g_means2d[i, 1] = f4(0), f4(0)
@@ -267,21 +267,21 @@ def project_backward(
                 g_colors[i, k] += sums[SR + k]
             _load(count, i, means, quats, scales, planes)
             for k in range(3):
-                planes[_CONIC + k * _LANES + count] = record[i, QA + k]
+                planes[_CONIC + k * LANES + count] = record[i, QA + k]
             for k in range(6):
-                planes[_SUMS + k * _LANES + count] = sums[k]
+                planes[_SUMS + k * LANES + count] = sums[k]
             group[count] = i
             count += 1
-        if count == _LANES or i == last - 1:
+        if count == LANES or i == last - 1:
             _project_lanes_backward(planes, camera)
             for lane in range(count):
                 g = group[lane]
                 for k in range(3):
-                    g_means[g, k] += planes[_MEAN + k * _LANES + lane]
-                    g_scales[g, k] += planes[_SCALE + k * _LANES + lane]
+                    g_means[g, k] += planes[_MEAN + k * LANES + lane]
+                    g_scales[g, k] += planes[_SCALE + k * LANES + lane]
                 for k in range(4):
-                    g_quats[g, k] += planes[_QUAT + k * _LANES + lane]
-                g_means2d[g, 0], g_means2d[g, 1] = planes[_SCREEN + lane], planes[_SCREEN + _LANES + lane]
+                    g_quats[g, k] += planes[_QUAT + k * LANES + lane]
+                g_means2d[g, 0], g_means2d[g, 1] = planes[_SCREEN + lane], planes[_SCREEN + LANES + lane]
             count = 0
 
 
@@ -291,7 +291,7 @@ def _project_lanes_backward(planes: Any, camera: Any) -> None:
     (v00, v01, v02, _), (v10, v11, v12, _), (v20, v21, v22, _) = camera[0], camera[1], camera[2]
     fx, fy, _cx, _cy = camera[3]
     two, half = f4(2), f4(0.5)
-    for lane in range(_LANES):
+    for lane in range(LANES):
         mean, (w, x, y, z, inverse), (r0, r1, r2, r3, r4, r5, r6, r7, r8), scale, t, a, ray = _seen(
             lane, planes, camera
         )
@@ -299,14 +299,14 @@ def _project_lanes_backward(planes: Any, camera: Any) -> None:
         a0, a1, a2, b0, b1, b2 = a
         u, v, uc, vc, rz = ray
         conic_a = planes[_CONIC + lane] * (f4(-2) / LOG2E)
-        conic_b = planes[_CONIC + _LANES + lane] * (f4(-1) / LOG2E)
-        conic_c = planes[_CONIC + 2 * _LANES + lane] * (f4(-2) / LOG2E)
-        sx, sy = planes[_SUMS + SX * _LANES + lane], planes[_SUMS + SY * _LANES + lane]
+        conic_b = planes[_CONIC + LANES + lane] * (f4(-1) / LOG2E)
+        conic_c = planes[_CONIC + 2 * LANES + lane] * (f4(-2) / LOG2E)
+        sx, sy = planes[_SUMS + SX * LANES + lane], planes[_SUMS + SY * LANES + lane]
         vx, vy = -(conic_a * sx + conic_b * sy), -(conic_b * sx + conic_c * sy)
         # conic -> 2-D covariance: V = -C G C
-        ga = half * planes[_SUMS + SXX * _LANES + lane]
-        gb = half * planes[_SUMS + SXY * _LANES + lane]
-        gc = half * planes[_SUMS + SYY * _LANES + lane]
+        ga = half * planes[_SUMS + SXX * LANES + lane]
+        gb = half * planes[_SUMS + SXY * LANES + lane]
+        gc = half * planes[_SUMS + SYY * LANES + lane]
         p00, p01 = conic_a * ga + conic_b * gb, conic_a * gb + conic_b * gc
         p10, p11 = conic_b * ga + conic_c * gb, conic_b * gb + conic_c * gc
         v_xx = -(p00 * conic_a + p01 * conic_b)
@@ -331,8 +331,8 @@ def _project_lanes_backward(planes: Any, camera: Any) -> None:
         v_z = -(fx * mean[0] * vx + fy * mean[1] * vy) * rz2 - rz2 * (fx * v_j00 + fy * v_j11)
         v_z += (f4(1) + free_u) * fx * uc * rz2 * v_j02 + (f4(1) + free_v) * fy * vc * rz2 * v_j12
         planes[_MEAN + lane] = v00 * v_x + v10 * v_y + v20 * v_z
-        planes[_MEAN + _LANES + lane] = v01 * v_x + v11 * v_y + v21 * v_z
-        planes[_MEAN + 2 * _LANES + lane] = v02 * v_x + v12 * v_y + v22 * v_z
+        planes[_MEAN + LANES + lane] = v01 * v_x + v11 * v_y + v21 * v_z
+        planes[_MEAN + 2 * LANES + lane] = v02 * v_x + v12 * v_y + v22 * v_z
         # covariance = R S S^T R^T: of the rotation's column k times 2 s_k ..
         e0, e3, e6 = (
             two * (c00 * r0 + c01 * r3 + c02 * r6),
@@ -350,8 +350,8 @@ def _project_lanes_backward(planes: Any, camera: Any) -> None:
             two * (c02 * r2 + c12 * r5 + c22 * r8),
         )
         planes[_SCALE + lane] = (e0 * r0 + e3 * r3 + e6 * r6) * scale[0]
-        planes[_SCALE + _LANES + lane] = (e1 * r1 + e4 * r4 + e7 * r7) * scale[1]
-        planes[_SCALE + 2 * _LANES + lane] = (e2 * r2 + e5 * r5 + e8 * r8) * scale[2]
+        planes[_SCALE + LANES + lane] = (e1 * r1 + e4 * r4 + e7 * r7) * scale[1]
+        planes[_SCALE + 2 * LANES + lane] = (e2 * r2 + e5 * r5 + e8 * r8) * scale[2]
         # .. and of the rotation
         k0, k1, k2 = scale[0] * scale[0], scale[1] * scale[1], scale[2] * scale[2]
         e0, e3, e6, e1, e4, e7 = e0 * k0, e3 * k0, e6 * k0, e1 * k1, e4 * k1, e7 * k1
@@ -363,7 +363,7 @@ def _project_lanes_backward(planes: Any, camera: Any) -> None:
         # through the normalisation of the quaternion
         dot = o0 * w + o1 * x + o2 * y + o3 * z
         planes[_QUAT + lane] = (o0 - dot * w) * inverse
-        planes[_QUAT + _LANES + lane] = (o1 - dot * x) * inverse
-        planes[_QUAT + 2 * _LANES + lane] = (o2 - dot * y) * inverse
-        planes[_QUAT + 3 * _LANES + lane] = (o3 - dot * z) * inverse
-        planes[_SCREEN + lane], planes[_SCREEN + _LANES + lane] = vx, vy
+        planes[_QUAT + LANES + lane] = (o1 - dot * x) * inverse
+        planes[_QUAT + 2 * LANES + lane] = (o2 - dot * y) * inverse
+        planes[_QUAT + 3 * LANES + lane] = (o3 - dot * z) * inverse
+        planes[_SCREEN + lane], planes[_SCREEN + LANES + lane] = vx, vy
