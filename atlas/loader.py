@@ -46,8 +46,8 @@ def collate(samples: list[AtlasSample]) -> AtlasBatch:
 class AtlasLoader:
     """A torch DataLoader over an `AtlasDataset` whose state counts what was handed out, not what was fetched.
 
-    The order does not depend on the number of workers. One pass is one epoch; a pass that was left before its
-    end is gone on with by the next.
+    The order does not depend on the number of workers. One pass is one epoch, which ends when its last batch is
+    handed out; a pass that was left before is gone on with by the next.
 
     Args:
         dataset: what to read; its `batch_size` is set to the loader's.
@@ -73,16 +73,26 @@ class AtlasLoader:
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        samples = len(self.dataset)
+        return self._batches(len(self.dataset))
+
+    def _batches(self, samples: int) -> int:
+        """How many batches so many samples make."""
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def __iter__(self) -> Iterator[AtlasBatch]:
+        if len(self) == 0:
+            return
         start = self.dataset.cursor
-        left = self.dataset.samples_left()
+        batches = self._batches(self.dataset.samples_left())
+        if batches == 0:  # what is left of the epoch fills no batch
+            start = self.dataset.cursor = start.next_epoch().at(self.dataset.world)
+            batches = len(self)
         for number, batch in enumerate(self._loader, 1):
-            self.dataset.cursor = start.taken(min(number * self.batch_size, left))
+            # with the last batch the epoch ends: whoever counts to len(loader) never asks for another
+            self.dataset.cursor = (
+                start.taken(number * self.batch_size) if number < batches else start.next_epoch()
+            )
             yield batch
-        self.dataset.cursor = start.next_epoch()
 
     def state_dict(self) -> dict[str, Any]:
         """See `AtlasDataset.state_dict`; exact to the last batch that was handed out."""

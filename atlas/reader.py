@@ -50,8 +50,9 @@ class AtlasSample(TypedDict):
 class AtlasDataset(IterableDataset[AtlasSample]):
     """The samples of a dataset in a folder or under s3://bucket/prefix.
 
-    One pass is one epoch; the next pass is the next epoch, in another order. Every sample is checked as it is
-    read: the shard's length, the members' names, lengths and headers, and the caption; a fault raises, nothing
+    One pass is one epoch; the next pass is the next epoch, in another order. The epoch advances when its last
+    sample is handed out, so a consumer that takes `len(dataset)` samples and no more is at the next one. Every
+    sample is checked as it is read: the shard's length, the members' names, lengths and headers, and the caption; a fault raises, nothing
     is skipped.
 
     Args:
@@ -142,10 +143,9 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             yield from self._read(own)
             return
         for taken, item in enumerate(self._read(sequence), 1):
-            # before the sample is handed out: whoever has it may ask for the state
-            self._cursor = start.taken(taken)
+            # before the sample is handed out: whoever has it may ask for the state, and need not ask for another
+            self._cursor = start.taken(taken) if taken < len(sequence) else start.next_epoch()
             yield item
-        self._cursor = start.next_epoch()
 
     def get(self, uid: str) -> AtlasSample:
         """One object's sample, whatever the filters, by one range read of its atlas (and one of its views); their
@@ -174,7 +174,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
 
     @property
     def cursor(self) -> Cursor:
-        """Where the next pass begins, or where the present one stands."""
+        """Where the next pass begins, or where the present one stands; never at the end of an epoch."""
         return self._cursor.at(self.world)
 
     @cursor.setter
@@ -182,7 +182,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         self._cursor = cursor
 
     def samples_left(self) -> int:
-        """How many samples this rank still has to read of the epoch."""
+        """How many samples this rank still has to read of the epoch, at least 1."""
         return len(self._sequence(self.cursor))
 
     @property
@@ -214,8 +214,8 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             if state.get(name) != own:
                 raise DatasetError(f"the state has {name} {state.get(name)!r}, this dataset {own!r}")
         cursor = Cursor.from_json(dict(state))
-        self._sequence(cursor.at(self.world))
-        self._cursor = cursor
+        # of another number of ranks, what is left may be too little to go round
+        self._cursor = cursor if len(self._sequence(cursor.at(self.world))) else cursor.next_epoch()
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a state to mean the same samples."""

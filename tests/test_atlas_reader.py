@@ -101,13 +101,15 @@ def test_another_number_of_ranks_reads_each_sample_once(
         read += [next(iterator)["uid"] for _ in range(taken)]
         state = dataset.state_dict()
     counts = set()
+    left = 12 - before * taken >= after
     for rank in range(after):
         dataset = AtlasDataset(even, rank=rank, world=after)
         dataset.load_state_dict(state)
+        assert dataset.epoch == (0 if left else 1)
         rest = uids(dataset)
         counts.add(len(rest))
-        read += rest
-        assert dataset.epoch == 1
+        read += rest if left else []
+        assert dataset.epoch == (1 if left else 2)
     assert len(counts) == 1
     assert len(set(read)) == len(read)
     # what does not divide waits for the next epoch
@@ -141,6 +143,52 @@ def test_a_loaders_state_moves_to_another_number_of_workers(root: Path) -> None:
         resumed = AtlasLoader(AtlasDataset(root), 2, num_workers=3)
         resumed.load_state_dict(loader.state_dict())
         assert read + [u for b in resumed for u in b["uid"]] == expected
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 3, 5])
+def test_a_consumer_that_counts_batches_gets_every_epoch_whole(
+    root: Path, batch_size: int, workers: int, drop_last: bool
+) -> None:
+    loader = AtlasLoader(AtlasDataset(root), batch_size, num_workers=workers, drop_last=drop_last)
+    for epoch in range(3):
+        expected = uids(_at_epoch(root, epoch))
+        expected = expected[: len(expected) // batch_size * batch_size] if drop_last else expected
+        # zip stops at the counter's end, and never asks the loader for what comes after its last batch
+        read = [uid for _, batch in zip(range(len(loader)), loader, strict=False) for uid in batch["uid"]]
+        assert read == expected
+        assert loader.dataset.epoch == epoch + 1
+
+
+def test_a_state_saved_at_the_last_sample_starts_the_next_epoch(root: Path) -> None:
+    dataset, loader = AtlasDataset(root), AtlasLoader(AtlasDataset(root), 4)
+    for source in (dataset, loader):
+        last = {}
+        for _ in zip(range(len(source)), source, strict=False):
+            last = source.state_dict()
+        resumed = AtlasDataset(root)
+        resumed.load_state_dict(last)
+        assert uids(resumed) == uids(_at_epoch(root, 1))
+        # as version 0.1 wrote it there
+        resumed.load_state_dict({**last, "epoch": 0, "segments": [[1, 11]]})
+        assert uids(resumed) == uids(_at_epoch(root, 1))
+
+
+def test_what_is_left_of_an_epoch_and_fills_no_batch_is_no_pass_of_its_own(root: Path) -> None:
+    dataset = AtlasDataset(root)
+    for _ in zip(range(10), dataset, strict=False):
+        pass
+    loader = AtlasLoader(AtlasDataset(root), 4, drop_last=True)
+    loader.load_state_dict(dataset.state_dict())
+    assert [uid for b in loader for uid in b["uid"]] == uids(_at_epoch(root, 1))[:8]
+    assert list(AtlasLoader(AtlasDataset(root), 12, drop_last=True)) == []
+
+
+def _at_epoch(root: Path, epoch: int) -> AtlasDataset:
+    dataset = AtlasDataset(root)
+    dataset.set_epoch(epoch)
+    return dataset
 
 
 def test_a_pass_that_was_left_is_gone_on_with(root: Path) -> None:
