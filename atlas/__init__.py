@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from atlas.config import AtlasConfig
-from atlas.gaussians import Gaussians
-from atlas.packing import Atlas, pack, unpack
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.packing import Atlas, pack, unpack
 
 if TYPE_CHECKING:
-    from atlas.loader import AtlasLoader
-    from atlas.reader import AtlasDataset
-    from atlas.standard import Standard, unpack_tensor
-    from atlas.store import S3Options
+    from gaussianverse.atlas.reader.dataset import AtlasDataset
+    from gaussianverse.atlas.reader.loader import AtlasLoader
+    from gaussianverse.atlas.standard import Standard, unpack_tensor
+    from gaussianverse.atlas.store.local import S3Options
 
 __all__ = [
     "Atlas", "AtlasConfig", "AtlasDataset", "AtlasLoader", "Gaussians", "S3Options", "Standard", "pack", "unpack",
@@ -19,11 +19,11 @@ __all__ = [
 
 # torch takes seconds to import, and making atlases does not need it
 _LAZY = {
-    "AtlasDataset": "atlas.reader",
-    "AtlasLoader": "atlas.loader",
-    "S3Options": "atlas.store",
-    "Standard": "atlas.standard",
-    "unpack_tensor": "atlas.standard",
+    "AtlasDataset": "gaussianverse.atlas.reader.dataset",
+    "AtlasLoader": "gaussianverse.atlas.reader.loader",
+    "S3Options": "gaussianverse.atlas.store.local",
+    "Standard": "gaussianverse.atlas.standard",
+    "unpack_tensor": "gaussianverse.atlas.standard",
 }
 
 

@@ -1,4 +1,4 @@
-"""`python -m atlas FIT.npz ATLAS.npy`: the atlas of one fit, and what else is done with single atlases."""
+"""Single atlases: `python -m gaussianverse.atlas FIT.npz ATLAS.npy` packs the atlas of one fit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from atlas.arrays import npy, read_npy
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
-from atlas.gaussians import Gaussians
-from atlas.packing import pack, unpack
-from atlas.picture import sheet
-from atlas.plane import SHIPPED_SIZE, solve_plane_indices
-from atlas.ply import read_ply, write_ply
+from gaussianverse.atlas.arrays import npy, read_npy
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.interchange.ply import read_ply, write_ply
+from gaussianverse.atlas.packing import pack, unpack
+from gaussianverse.atlas.picture import sheet
+from gaussianverse.atlas.plane import SHIPPED_SIZE, solve_plane_indices
 
 # what an array does not tell of the atlas that it is
 _READING = ("layout", "plane_indices")
@@ -24,14 +24,17 @@ _CHOICES = ("size", "pad", "dtype", "min_smoothness", *_READING)
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m atlas",
-        description="Atlases of single objects. `python -m atlas FIT ATLAS.npy` is short for `pack`.",
+        prog="python -m gaussianverse.atlas",
+        description="Atlases of single objects. `python -m gaussianverse.atlas FIT ATLAS.npy` is short for `pack`.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     verb = verbs.add_parser("pack", help="Gaussians to an atlas")
     verb.add_argument(
-        "source", metavar="FIT", type=Path, help=".npz of `python -m fitter`, or a .ply of splats"
+        "source",
+        metavar="FIT",
+        type=Path,
+        help=".npz of `python -m gaussianverse.fitter`, or a .ply of splats",
     )
     verb.add_argument("out", metavar="ATLAS.npy", type=Path)
     _add_choices(verb, _CHOICES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from atlas.errors import AtlasError
+from gaussianverse.atlas.errors import AtlasError
 
 _CHOICES = {
     "pad": ("transport", "nearest", "before"),

@@ -13,9 +13,9 @@ from dataclasses import fields
 import numpy as np
 import numpy.typing as npt
 
-from atlas.errors import AtlasError, RoughAtlas, TransportFailed
-from atlas.gaussians import FloatArray, Gaussians
-from atlas.transport import MAX_REL_GAP, Assignment
+from gaussianverse.atlas.errors import AtlasError, RoughAtlas, TransportFailed
+from gaussianverse.atlas.gaussians import FloatArray, Gaussians
+from gaussianverse.atlas.transport.solver import MAX_REL_GAP, Assignment
 
 MAX_ROUND_TRIP_ERROR = 1e-6
 MAX_NORM_ERROR = 1e-5

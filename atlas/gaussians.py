@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from atlas.arrays import npz, read_npz
-from atlas.errors import AtlasError
+from gaussianverse.atlas.arrays import npz, read_npz
+from gaussianverse.atlas.errors import AtlasError
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atlas.arrays import npz, read_npz
-from atlas.errors import AtlasError
+from gaussianverse.atlas.arrays import npz, read_npz
+from gaussianverse.atlas.errors import AtlasError
 
 CHANNELS = 16
 

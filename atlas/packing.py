@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from atlas import gates
-from atlas.arrays import npy
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
-from atlas.gaussians import FloatArray, Gaussians
-from atlas.padding import place, prune
-from atlas.plane import plane_of
-from atlas.smoothness import smoothness, unrolled
-from atlas.sphere import sphere_of
+from gaussianverse.atlas import gates
+from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.gaussians import FloatArray, Gaussians
+from gaussianverse.atlas.padding import place, prune
+from gaussianverse.atlas.plane import plane_of
+from gaussianverse.atlas.smoothness import smoothness, unrolled
+from gaussianverse.atlas.sphere import sphere_of
 
 CHANNELS = 16
 OFFSET = slice(0, 3)

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from atlas.errors import AtlasError
-from atlas.gaussians import Gaussians
-from atlas.transport import Assignment, assign
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.transport.solver import Assignment, assign
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

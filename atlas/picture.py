@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from atlas.config import AtlasConfig
-from atlas.packing import ALBEDO, OFFSET, OPACITY_COPIES, QUATERNION, SCALE, check_array
-from atlas.plane import points_of
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.packing import ALBEDO, OFFSET, OPACITY_COPIES, QUATERNION, SCALE, check_array
+from gaussianverse.atlas.plane import points_of
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]

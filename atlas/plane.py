@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from atlas.arrays import read_npy
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
-from atlas.sphere import fibonacci_sphere, sphere_of
-from atlas.transport import assign
+from gaussianverse.atlas.arrays import read_npy
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.sphere import fibonacci_sphere, sphere_of
+from gaussianverse.atlas.transport.solver import assign
 
 SHIPPED_SIZE = 128
 SHIPPED = Path(__file__).parent / "data" / "plane_indices_fibonacci_128.npy"
-# Made by `python -m atlas plane OUT.npy`; tests make it again and compare.
+# Made by `python -m gaussianverse.atlas plane OUT.npy`; tests make it again and compare.
 SHIPPED_SHA256 = "660b794e82b00de0b38aedf4ab5e3289b4e1bd10b8867462316ccfcb1114d1d9"
 
 Indices = npt.NDArray[np.int64]
@@ -149,7 +149,7 @@ def plane_indices(size: int = SHIPPED_SIZE) -> Indices:
 
 
 def _shipped() -> Indices:
-    mend = f"reinstall the package, or make it again: python -m atlas plane {SHIPPED}"
+    mend = f"reinstall the package, or make it again: python -m gaussianverse.atlas plane {SHIPPED}"
     if not SHIPPED.exists():
         raise AtlasError(f"{SHIPPED} is missing; {mend}")
     digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from atlas.gaussians import Gaussians
+from gaussianverse.atlas.gaussians import Gaussians
 
 _NEIGHBOURS = 4
 

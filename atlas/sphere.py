@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
 
 
 def sphere_of(config: AtlasConfig) -> npt.NDArray[np.float64]:

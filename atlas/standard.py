@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
-from atlas.packing import ALBEDO, CHANNELS, OFFSET, OPACITY_COPIES, QUATERNION, SCALE
-from atlas.plane import points_of
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.packing import ALBEDO, CHANNELS, OFFSET, OPACITY_COPIES, QUATERNION, SCALE
+from gaussianverse.atlas.plane import points_of
 
 
 class Standard(nn.Module):

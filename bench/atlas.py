@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from atlas import Gaussians, pack
-from atlas.ply import read_ply
-from atlas.sphere import fibonacci_sphere
-from atlas.transport import assign
 from bench.record import keep
 from bench.scenes import surface
+from gaussianverse.atlas import Gaussians, pack
+from gaussianverse.atlas.interchange.ply import read_ply
+from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.transport.solver import assign
 
 COUNTS = (4_000, 10_435, 16_384)
 CELLS = 16_384
@@ -33,7 +33,7 @@ import re
 from pathlib import Path
 import numpy as np
 from atlas.sphere import fibonacci_sphere
-from atlas.transport import assign
+from atlas.transport.solver import assign
 
 def peak():
     return int(re.search("VmHWM: *([0-9]+) kB", Path("/proc/self/status").read_text().replace(chr(9), " "))[1])
@@ -164,7 +164,10 @@ def collect(inputs: dict[str, Floats], work: Callable[[Floats], dict[str, Any]])
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "fits", nargs="*", type=Path, help="fits (.npz of `python -m fitter`) besides the published"
+        "fits",
+        nargs="*",
+        type=Path,
+        help="fits (.npz of `python -m gaussianverse.fitter`) besides the published",
     )
     parser.add_argument("--scipy", action="store_true", help="also scipy at 10,435: four minutes and 2 GB")
     options = parser.parse_args(arguments)

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from atlas.arrays import npy
-from atlas.gaussians import Gaussians
-from manifests import runform
-from manifests.schema import Row
-from pipeline import contents, identity, layout, pack, records, statistics
-from pipeline.config import RunConfig
-from pipeline.finalize import finalize
-from pipeline.identity import shard_rows
-from pipeline.schemas import OK
-from pipeline.storage import LocalStorage
+from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.manifests import runform
+from gaussianverse.manifests.schema import Row
+from gaussianverse.pipeline.config import RunConfig
+from gaussianverse.pipeline.dataset import contents, layout, pack, records, run_file, statistics
+from gaussianverse.pipeline.dataset.finalize import finalize
+from gaussianverse.pipeline.dataset.run_file import shard_rows
+from gaussianverse.pipeline.dataset.schemas import OK
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 LICENSES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-NC-4.0")
 
@@ -43,8 +43,8 @@ def publish_dataset(
         {"run": {"shard_size": shard_size}, "atlas": {"size": size, "dtype": dtype}}
     )
     manifest = runform.encode(rows, shard_size=shard_size)
-    made = identity.identity_of(manifest, config, contents.representation(config.atlas))
-    run = identity.establish(storage, manifest, made)
+    made = run_file.identity_of(manifest, config, contents.representation(config.atlas))
+    run = run_file.establish(storage, manifest, made)
     splat = Gaussians(
         np.zeros((1, 3)), np.ones((1, 3)), np.eye(4)[:1], np.ones(1), np.ones((1, 3))
     ).to_bytes()

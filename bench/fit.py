@@ -16,14 +16,14 @@ import torch
 from bench.objects import SAMPLE, analytic, mic
 from bench.record import keep
 from bench.scenes import camera, surface
-from fitter import FitConfig, fit_object, load_profile, load_views
-from fitter.anchors import make_anchors
-from fitter.metrics import measure
-from fitter.optimizer import RowAdam
-from fitter.photometric import l1_ssim
-from fitter.rasterize import rasterization
-from fitter.scene import make_scene
-from fitter.views import Views
+from gaussianverse.fitter import FitConfig, fit_object, load_profile, load_views
+from gaussianverse.fitter.anchors import make_anchors
+from gaussianverse.fitter.metrics import measure
+from gaussianverse.fitter.optimizer import RowAdam
+from gaussianverse.fitter.photometric import l1_ssim
+from gaussianverse.fitter.rasterize import rasterization
+from gaussianverse.fitter.scene import make_scene
+from gaussianverse.fitter.views import Views
 
 CPU = torch.device("cpu")
 

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from atlas.config import AtlasConfig
-from atlas.gates import MAX_COST_ERROR
-from atlas.gaussians import Gaussians, canonical_quats
-from atlas.padding import place, prune
-from atlas.plane import plane_indices
-from atlas.ply import read_ply
-from atlas.smoothness import smoothness, unrolled
-from atlas.sphere import fibonacci_sphere
 from bench.record import keep
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.gates import MAX_COST_ERROR
+from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
+from gaussianverse.atlas.interchange.ply import read_ply
+from gaussianverse.atlas.padding import place, prune
+from gaussianverse.atlas.plane import plane_indices
+from gaussianverse.atlas.smoothness import smoothness, unrolled
+from gaussianverse.atlas.sphere import fibonacci_sphere
 
 SIZE = 128
 CELLS = SIZE * SIZE
@@ -144,7 +144,7 @@ def summary(measured: dict[str, dict[str, Numbers]]) -> dict[str, object]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fits", nargs="*", type=Path, help="fits (.npz of `python -m fitter`, or 3DGS .ply)")
+    parser.add_argument("fits", nargs="*", type=Path, help="fits: .npz of gaussianverse.fitter, or 3DGS .ply")
     files = parser.parse_args(arguments).fits
     measured = {}
     for name, gaussians in objects(files):

@@ -20,10 +20,10 @@ from torch import Tensor
 from bench.objects import SAMPLE
 from bench.record import keep
 from bench.scenes import camera, surface
-from fitter import FitConfig, fit_object, load_profile, load_views
-from fitter.config import LossConfig
-from fitter.rasterize import rasterization
-from fitter.views import Views
+from gaussianverse.fitter import FitConfig, fit_object, load_profile, load_views
+from gaussianverse.fitter.config import LossConfig
+from gaussianverse.fitter.rasterize import rasterization
+from gaussianverse.fitter.views import Views
 
 FLIP = 1e-3
 """An image difference above which a pixel has flipped at a hard threshold."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fitter.views import Views, load_views
+from gaussianverse.fitter.views import Views, load_views
 
 Array = NDArray[np.float64]
 

@@ -25,16 +25,16 @@ from typing import Any
 import numpy as np
 
 from bench.record import keep
-from manifests import runform
-from manifests.schema import Row
-from pipeline import identity, layout, pack, records, shards
-from pipeline.config import RunConfig, load
-from pipeline.driver import Driver
-from pipeline.executor import ATLAS, PACK, Job, Task, ray_executor
-from pipeline.identity import Run, shard_rows
-from pipeline.policy import PolicyConfig
-from pipeline.schemas import OK, Facts
-from pipeline.storage import LocalStorage, StoreConfig, open_storage
+from gaussianverse.manifests import runform
+from gaussianverse.manifests.schema import Row
+from gaussianverse.pipeline.config import RunConfig, load
+from gaussianverse.pipeline.dataset import layout, pack, records, run_file, shards
+from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
+from gaussianverse.pipeline.dataset.schemas import OK, Facts
+from gaussianverse.pipeline.policy import PolicyConfig
+from gaussianverse.pipeline.run.driver import Driver
+from gaussianverse.pipeline.run.executor import ATLAS, PACK, Job, Task, ray_executor
+from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig, open_storage
 
 PAPER = 205_737
 SHARD = 256
@@ -109,8 +109,8 @@ def planned(storage: LocalStorage, objects: int) -> Run:
     ]
     manifest = runform.encode(rows, shard_size=SHARD)
     config = RunConfig()
-    frozen = identity.identity_of(manifest, config, {"channels": [], "dtype": "float32"})
-    return identity.establish(storage, manifest, frozen)
+    frozen = run_file.identity_of(manifest, config, {"channels": [], "dtype": "float32"})
+    return run_file.establish(storage, manifest, frozen)
 
 
 def drive(storage: LocalStorage, run: Run, executor: Any) -> None:
@@ -147,14 +147,14 @@ def tiny_atlas(job: Job, row: Facts, attempt: int) -> Facts:
 
 
 def tiny_pack(job: Job, stage: str, shard: int) -> Facts:
-    run = identity.load_cached(job.url, job.store)
+    run = run_file.load_cached(job.url, job.store)
     summarise = None if stage == layout.SPLATS else lambda mains: b"".join(mains)[:1]
     pack.pack(open_storage(job.url, job.store), run, stage, shard, summarise)
     return {"status": OK}
 
 
 def _tiny(job: Job, row: Facts, attempt: int, stage: str) -> Facts:
-    run = identity.load_cached(job.url, job.store)
+    run = run_file.load_cached(job.url, job.store)
     facts = records.facts_of(stage, row, run, status=OK)
     records.publish_sample(
         open_storage(job.url, job.store), stage, facts, b"nothing", records.Stopwatch(attempt), {}

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from atlas import AtlasConfig, Gaussians, pack, unpack
 from bench.atlas import real
 from bench.record import keep
-from pipeline.contents import atlas_array
-from pipeline.fidelity import atlas_psnr
+from gaussianverse.atlas import AtlasConfig, Gaussians, pack, unpack
+from gaussianverse.pipeline.dataset.contents import atlas_array
+from gaussianverse.pipeline.run.fidelity import atlas_psnr
 
 DTYPES = ("float32", "float16")
 SIZES = (128, 256, 512)
@@ -38,7 +38,7 @@ def measured(gaussians: Gaussians, dtype: str) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fits", nargs="*", type=Path, help=".npz files of `python -m fitter`")
+    parser.add_argument("fits", nargs="*", type=Path, help=".npz files of `python -m gaussianverse.fitter`")
     options = parser.parse_args(arguments)
     rows = {}
     for name, gaussians in real(options.fits).items():
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows[name] = {dtype: measured(gaussians, dtype) for dtype in DTYPES}
         sys.stderr.write(f"{name}: {rows[name]}\n")
     if not rows:
-        sys.stderr.write("no fits: give .npz files of `python -m fitter`\n")
+        sys.stderr.write("no fits: give .npz files of `python -m gaussianverse.fitter`\n")
         return 1
     summary = {
         dtype: {

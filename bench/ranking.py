@@ -17,10 +17,10 @@ import torch
 
 from bench.objects import SAMPLE, mic
 from bench.record import keep
-from fitter import FitConfig, fit_object, load_profile, load_views
-from fitter.metrics import measure
-from fitter.scene import make_scene
-from fitter.views import Views, split_heldout
+from gaussianverse.fitter import FitConfig, fit_object, load_profile, load_views
+from gaussianverse.fitter.metrics import measure
+from gaussianverse.fitter.scene import make_scene
+from gaussianverse.fitter.views import Views, split_heldout
 
 RANKINGS = ("gaussian+anchor", "gaussian", "opacity", "random")
 TAUS, SEEDS, SIZE = (2000, 4000, 8000), (0, 1, 2), 200

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.record import interleaved, keep
 from bench.scenes import camera, surface
 from bench.tiled_torch import rasterize as tiled_torch
-from fitter.rasterize import rasterization
+from gaussianverse.fitter.rasterize import rasterization
 
 COUNTS, SIZES = (2_000, 10_000, 20_000), (128, 256, 512)
 BACKGROUND = torch.tensor([1.0, 1.0, 1.0])

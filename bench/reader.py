@@ -29,10 +29,10 @@ import boto3
 import pyarrow.fs
 import webdataset as wds
 
-from atlas import AtlasDataset, AtlasLoader, S3Options
-from atlas.s3 import S3Store
 from bench.datasets import publish_dataset
 from bench.record import interleaved, keep
+from gaussianverse.atlas import AtlasDataset, AtlasLoader, S3Options
+from gaussianverse.atlas.store.s3 import S3Store
 
 ROUNDS = 7
 BUCKET = "bench"

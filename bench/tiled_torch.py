@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fitter.rasterize.reference import project
+from gaussianverse.fitter.rasterize.reference import project
 
 
 def rasterize(

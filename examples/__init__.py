@@ -1,1 +1,1 @@
-"""Training and sampling a diffusion model of atlases; run as `python -m examples.train_atlas --help`."""
+"""Train and sample a diffusion model of atlases: `python -m gaussianverse.examples.train_atlas --help`."""

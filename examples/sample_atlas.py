@@ -1,7 +1,9 @@
 """Sample an atlas from a caption and write its Gaussians as a PLY.
 
-    python -m examples.sample_atlas DATASET OUT/step-100000 chair.ply --checkpoint SD2_FOLDER --caption "a chair"
-    python -m examples.sample_atlas out /tmp/tiny/step-000020 x.ply --tiny-random --caption "a cow"   # on a CPU
+    python -m gaussianverse.examples.sample_atlas DATASET OUT/step-100000 chair.ply \\
+        --checkpoint SD2_FOLDER --caption "a chair"
+    python -m gaussianverse.examples.sample_atlas out /tmp/tiny/step-000020 x.ply \\
+        --tiny-random --caption "a cow"                              # on a CPU
 
 The dataset gives the mean and standard deviation that atlases were trained with; nothing else of it is read.
 """
@@ -16,10 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atlas import AtlasDataset, Gaussians, unpack_tensor
-from atlas.gaussians import canonical_quats
-from atlas.ply import write_ply
-from examples.diffusion import Embed, byte_embeddings, clip_embeddings, load_unet, noise_schedule, solver
+from gaussianverse.atlas import AtlasDataset, Gaussians, unpack_tensor
+from gaussianverse.atlas.gaussians import canonical_quats
+from gaussianverse.atlas.interchange.ply import write_ply
+from gaussianverse.examples.diffusion import (
+    Embed,
+    byte_embeddings,
+    clip_embeddings,
+    load_unet,
+    noise_schedule,
+    solver,
+)
 
 GUIDANCE = 3.5
 # fainter is padding, which a network does not bring to 0 exactly

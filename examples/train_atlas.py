@@ -1,8 +1,8 @@
 """Fine-tune a latent-diffusion UNet on atlases, as the paper does (section 5).
 
-    python -m examples.train_atlas DATASET OUT --checkpoint SD2_FOLDER --steps 100000 --batch-size 16
-    python -m examples.train_atlas out /tmp/tiny --tiny-random --steps 20        # on a CPU, nothing downloaded
-    torchrun --nproc-per-node 8 -m examples.train_atlas ...                      # on many GPUs
+    python -m gaussianverse.examples.train_atlas DATASET OUT --checkpoint SD2_FOLDER --steps 100000 --batch-size 16
+    python -m gaussianverse.examples.train_atlas out /tmp/tiny --tiny-random --steps 20  # on a CPU, no downloads
+    torchrun --nproc-per-node 8 -m gaussianverse.examples.train_atlas ...                # on many GPUs
 
 DATASET is a folder or s3://bucket/prefix. OUT gets `metrics.jsonl` and, every `--save-every` steps,
 `step-000500/` with the averaged UNet (what `sample_atlas` reads) and all that `--resume` needs: weights, optimiser,
@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from atlas import AtlasDataset, AtlasLoader, Standard, unpack_tensor
-from atlas.loader import AtlasBatch
-from examples.diffusion import (
+from gaussianverse.atlas import AtlasDataset, AtlasLoader, Standard, unpack_tensor
+from gaussianverse.atlas.reader.loader import AtlasBatch
+from gaussianverse.examples.diffusion import (
     Embed,
     byte_embeddings,
     clip_embeddings,
@@ -37,8 +37,8 @@ from examples.diffusion import (
     tiny_unet,
     widened,
 )
-from fitter.lpips import load_lpips
-from fitter.rasterize import rasterization
+from gaussianverse.fitter.lpips import load_lpips
+from gaussianverse.fitter.rasterize import rasterization
 
 L1_WEIGHT, MASK_WEIGHT, LPIPS_WEIGHT = 10.0, 1.0, 1.0
 CAMERA_DISTANCE, FIELD_OF_VIEW = 1.6, 0.69

@@ -1,4 +1,4 @@
-"""`python -m fitter VIEWS OUT.npz`: fit one object, without Ray or a store."""
+"""`python -m gaussianverse.fitter VIEWS OUT.npz`: fit one object, without Ray or a store."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from atlas.errors import AtlasError
-from atlas.ply import write_ply
-from fitter.comparison import comparison
-from fitter.config import ConfigError, load_fit_config
-from fitter.errors import FitError
-from fitter.fit import fit_object
-from fitter.lpips import LpipsUnavailable
-from fitter.rasterize import BackendUnavailable
-from fitter.threads import available_cores, set_threads
-from fitter.views import FORMATS, load_views, split_heldout
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.interchange.ply import write_ply
+from gaussianverse.fitter.comparison import comparison
+from gaussianverse.fitter.config import ConfigError, load_fit_config
+from gaussianverse.fitter.errors import FitError
+from gaussianverse.fitter.fit import fit_object
+from gaussianverse.fitter.lpips import LpipsUnavailable
+from gaussianverse.fitter.rasterize import BackendUnavailable
+from gaussianverse.fitter.threads import available_cores, set_threads
+from gaussianverse.fitter.views import FORMATS, load_views, split_heldout
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fitter", description="Fit the views of one object.")
+    parser = argparse.ArgumentParser(
+        prog="python -m gaussianverse.fitter", description="Fit the views of one object."
+    )
     parser.add_argument("views", metavar="VIEWS", help="folder, .tar, .tar.gz or transforms.json")
     parser.add_argument("out", metavar="OUT.npz", type=Path, help="where the Gaussians go")
     parser.add_argument(

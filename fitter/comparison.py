@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from atlas.gaussians import Gaussians
-from fitter.metrics import render
-from fitter.scene import make_scene
-from fitter.views import Views
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.fitter.metrics import render
+from gaussianverse.fitter.scene import make_scene
+from gaussianverse.fitter.views import Views
 
 _MOST = 6
 _GAP = 4

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from fitter.errors import BadInput, DecodeError
+from gaussianverse.fitter.errors import BadInput, DecodeError
 
 MAX_SIDE = 8192  # pixels
 

@@ -9,21 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas.gaussians import Gaussians, canonical_quats
-from fitter.anchors import Anchors, Decoded, make_anchors
-from fitter.config import FitConfig
-from fitter.errors import LowPsnr, MissingViews, NanLoss, TooFewGaussians
-from fitter.frame import frame_of
-from fitter.growth import Statistics, grow, observe, screen_gradient, survivors
-from fitter.initial import INITIAL, camera_extent, neighbour_distance
-from fitter.memory import peak_mb, reset_peak
-from fitter.metrics import BACKGROUND, measure
-from fitter.optimizer import RowAdam
-from fitter.plain import Plain, bake, halves, split_parents
-from fitter.rasterize.compiled import ALPHA_MIN
-from fitter.scene import make_scene
-from fitter.training import Progress, Training
-from fitter.views import Views, resize, split_heldout
+from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
+from gaussianverse.fitter.anchors import Anchors, Decoded, make_anchors
+from gaussianverse.fitter.config import FitConfig
+from gaussianverse.fitter.errors import LowPsnr, MissingViews, NanLoss, TooFewGaussians
+from gaussianverse.fitter.frame import frame_of
+from gaussianverse.fitter.growth import Statistics, grow, observe, screen_gradient, survivors
+from gaussianverse.fitter.initial import INITIAL, camera_extent, neighbour_distance
+from gaussianverse.fitter.memory import peak_mb, reset_peak
+from gaussianverse.fitter.metrics import BACKGROUND, measure
+from gaussianverse.fitter.optimizer import RowAdam
+from gaussianverse.fitter.plain import Plain, bake, halves, split_parents
+from gaussianverse.fitter.rasterize.compiled import ALPHA_MIN
+from gaussianverse.fitter.scene import make_scene
+from gaussianverse.fitter.training import Progress, Training
+from gaussianverse.fitter.views import Views, resize, split_heldout
 
 _PLAIN_SHARE = 0.1  # plain Gaussians grow by at most a tenth at a time
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.gaussians import Gaussians
-from fitter.initial import focus_box
-from fitter.views import Views
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.fitter.initial import focus_box
+from gaussianverse.fitter.views import Views
 
 # half the side of the cube that GObjaverse's cameras have in view, rounded
 HALF = 0.6

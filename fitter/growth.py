@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fitter.anchors import Anchors, Decoded, new_anchors
-from fitter.config import GrowthConfig
-from fitter.ranking import drop_to_bound
+from gaussianverse.fitter.anchors import Anchors, Decoded, new_anchors
+from gaussianverse.fitter.config import GrowthConfig
+from gaussianverse.fitter.ranking import drop_to_bound
 
 
 @dataclass

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
-from fitter.errors import BadInput, TooFewGaussians
-from fitter.views import Views
+from gaussianverse.fitter.errors import BadInput, TooFewGaussians
+from gaussianverse.fitter.views import Views
 
 Points = NDArray[np.float64]
 

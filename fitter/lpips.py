@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitter.config import LPIPS_NETS
+from gaussianverse.fitter.config import LPIPS_NETS
 
 PUBLISHED = {
     "vgg": "torchvision's vgg16-397923af.pth",

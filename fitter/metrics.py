@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atlas.gaussians import Gaussians
-from fitter.photometric import l1_ssim
-from fitter.rasterize import MAX_ALPHA, rasterization
-from fitter.scene import Scene
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.fitter.photometric import l1_ssim
+from gaussianverse.fitter.rasterize import MAX_ALPHA, rasterization
+from gaussianverse.fitter.scene import Scene
 
 BACKGROUND = "white"
 

@@ -13,9 +13,9 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from atlas.compiled import kernel
-from fitter.rasterize.compiled import OPTIONS, f4
-from fitter.threads import over_range
+from gaussianverse.atlas.compiled import kernel
+from gaussianverse.fitter.rasterize.compiled import OPTIONS, f4
+from gaussianverse.fitter.threads import over_range
 
 WINDOW = 11
 _REACH = WINDOW - 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fitter.anchors import Decoded
+from gaussianverse.fitter.anchors import Decoded
 
 _OPACITY_RANGE = (1e-4, 1 - 1e-4)
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fitter.errors import BadInput, MissingViews
-from fitter.views import Views, drop_duplicate_poses, resize
+from gaussianverse.fitter.errors import BadInput, MissingViews
+from gaussianverse.fitter.views import Views, drop_duplicate_poses, resize
 
 
 def reference_views(views: Views, count: int, size: int) -> Views:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fitter.views import Views, resize
+from gaussianverse.fitter.views import Views, resize
 
 
 @dataclass(frozen=True)

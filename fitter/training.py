@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from fitter.anchors import Anchors, Decoded
-from fitter.config import ConfigError, FitConfig
-from fitter.errors import BadInput, FitTimeout, NanLoss
-from fitter.growth import Statistics, bounded
-from fitter.lpips import MIN_SIDE, load_lpips
-from fitter.photometric import l1_ssim
-from fitter.rasterize import MAX_ALPHA, device_and_backend, rasterization
-from fitter.scene import Scene, make_scene
-from fitter.views import Views
+from gaussianverse.fitter.anchors import Anchors, Decoded
+from gaussianverse.fitter.config import ConfigError, FitConfig
+from gaussianverse.fitter.errors import BadInput, FitTimeout, NanLoss
+from gaussianverse.fitter.growth import Statistics, bounded
+from gaussianverse.fitter.lpips import MIN_SIDE, load_lpips
+from gaussianverse.fitter.photometric import l1_ssim
+from gaussianverse.fitter.rasterize import MAX_ALPHA, device_and_backend, rasterization
+from gaussianverse.fitter.scene import Scene, make_scene
+from gaussianverse.fitter.views import Views
 
 Progress = Callable[[int, int, float], None]
 """Called after every step with (steps done, Gaussians now, loss)."""

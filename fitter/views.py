@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fitter.errors import BadInput, MissingViews
-from fitter.resample import shrink_depth, shrink_rgba
-from fitter.sources.gobjaverse import read_gobjaverse
-from fitter.sources.transforms import find_transforms, read_transforms
-from fitter.sources.view import View
+from gaussianverse.fitter.errors import BadInput, MissingViews
+from gaussianverse.fitter.resample import shrink_depth, shrink_rgba
+from gaussianverse.fitter.sources.gobjaverse import read_gobjaverse
+from gaussianverse.fitter.sources.transforms import find_transforms, read_transforms
+from gaussianverse.fitter.sources.view import View
 
 FORMATS = ("auto", "gobjaverse", "transforms")
 

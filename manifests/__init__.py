@@ -5,7 +5,7 @@ shard k (`runform`). Rows come from GObjaverse's index files (`gobjaverse`), fro
 (`folders`), or from an editor; `check` names every fault. `render` makes views from a mesh.
 """
 
-from manifests.errors import ManifestError, RenderError
-from manifests.schema import CATEGORIES, IndexedRow, Row
+from gaussianverse.manifests.errors import ManifestError, RenderError
+from gaussianverse.manifests.schema import CATEGORIES, IndexedRow, Row
 
 __all__ = ["CATEGORIES", "IndexedRow", "ManifestError", "RenderError", "Row"]

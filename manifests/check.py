@@ -3,9 +3,9 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from manifests.jsonl import Fault, describe, parse, resolve_views
-from manifests.licenses import check_wanted, described
-from manifests.schema import Row
+from gaussianverse.manifests.jsonl import Fault, describe, parse, resolve_views
+from gaussianverse.manifests.licenses import check_wanted, described
+from gaussianverse.manifests.schema import Row
 
 Probe = Callable[[Row], object]
 

@@ -5,10 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-from manifests import folders, gobjaverse, jsonl, licenses, runform
-from manifests.check import Probe, check
-from manifests.errors import ManifestError
-from manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row
+from gaussianverse.manifests import folders, gobjaverse, jsonl, licenses, runform
+from gaussianverse.manifests.check import Probe, check
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from manifests.errors import ManifestError
-from manifests.schema import Row, faults_of
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import Row, faults_of
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from manifests.errors import ManifestError
-from manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row, is_address
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row, is_address
 
 _INDEX = re.compile(r"[0-9]+/[0-9]+")
 

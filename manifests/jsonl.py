@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from manifests.errors import ManifestError
-from manifests.files import locked, write_whole
-from manifests.schema import FIELDS, Row, faults_of, row_from
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.files import locked, write_whole
+from gaussianverse.manifests.schema import FIELDS, Row, faults_of, row_from
 
 
 class Line(NamedTuple):

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from manifests.errors import ManifestError
-from manifests.schema import Row
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import Row
 
 _CREATIVE_COMMONS = (
     f"CC-{terms}-{version}"

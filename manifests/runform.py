@@ -13,9 +13,9 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.errors import ManifestError
-from manifests.files import write_whole
-from manifests.schema import ARROW_SCHEMA, IndexedRow, Row, faults_of
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.files import write_whole
+from gaussianverse.manifests.schema import ARROW_SCHEMA, IndexedRow, Row, faults_of
 
 SHARD_SIZE = 256
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from manifests.errors import ManifestError
+from gaussianverse.manifests.errors import ManifestError
 
 # GObjaverse's ten, spelled as in its files. The dataset's paper takes all but the last.
 CATEGORIES = (

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from manifests.errors import ManifestError
-from manifests.schema import SPLATS, SPLATS_BGR, Row, faults_of
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import SPLATS, SPLATS_BGR, Row, faults_of
 
 POINT_CLOUDS = ("point_cloud.ply", "point_cloud.npy")
 """A folder that holds one of these is an object."""

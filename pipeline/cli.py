@@ -13,17 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import manifests.cli
-import manifests.render
-from atlas.errors import AtlasError
-from fitter.config import ConfigError
-from manifests.errors import ManifestError, RenderError
-from manifests.schema import Row
-from pipeline import operators
-from pipeline.errors import PipelineError, UsageError
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.fitter.config import ConfigError
+from gaussianverse.manifests import cli as manifests_cli
+from gaussianverse.manifests.errors import ManifestError, RenderError
+from gaussianverse.manifests.rendering import render as manifests_render
+from gaussianverse.manifests.schema import Row
+from gaussianverse.pipeline.errors import PipelineError, UsageError
+from gaussianverse.pipeline.ops import operators
 
 if TYPE_CHECKING:
-    from pipeline.job import Outcome
+    from gaussianverse.pipeline.run.job import Outcome
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -59,11 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     sub = verbs.add_parser("manifest", help="build, check or shard a manifest")
-    manifests.cli.add_arguments(sub)
+    manifests_cli.add_arguments(sub)
     sub.set_defaults(verb=_manifest)
     sub = verbs.add_parser("render", help="a textured mesh to views")
-    manifests.render.add_arguments(sub)
-    sub.set_defaults(verb=manifests.render.run)
+    manifests_render.add_arguments(sub)
+    sub.set_defaults(verb=manifests_render.run)
 
     for name, verb, text in (
         ("fit-shard", _fit_shard, "fit, make atlases, pack, and finalize once all shards are there"),
@@ -142,18 +142,18 @@ def _add_config(sub: argparse.ArgumentParser) -> None:
 
 def _manifest(args: argparse.Namespace) -> int:
     def probe(row: Row) -> object:
-        from fitter.views import load_views
-        from pipeline import inputs
-        from pipeline.storage import StoreConfig
+        from gaussianverse.fitter.views import load_views
+        from gaussianverse.pipeline.run import inputs
+        from gaussianverse.pipeline.store.storage import StoreConfig
 
         with inputs.local(row.views, StoreConfig()) as path:
             return load_views(path, row.format)
 
-    return manifests.cli.run(args, probe)
+    return manifests_cli.run(args, probe)
 
 
 def _fit_shard(args: argparse.Namespace) -> int:
-    from pipeline import job
+    from gaussianverse.pipeline.run import job
 
     config = operators.config_of(args)
     storage, run, base = job.plan(args.out, args.manifest, config)
@@ -163,9 +163,9 @@ def _fit_shard(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from manifests import gobjaverse, runform, splats
-    from pipeline import job
-    from pipeline.manifest import Manifest
+    from gaussianverse.manifests import gobjaverse, runform, splats
+    from gaussianverse.pipeline.run import job
+    from gaussianverse.pipeline.run.manifest import Manifest
 
     config = operators.config_of(args)
     captions: dict[str, str] = {}
@@ -185,7 +185,7 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from pipeline.export import export
+    from gaussianverse.pipeline.ops.export import export
 
     storage, run = operators.opened(args)
     for path in export(storage, run, Path(args.dest), args.format, args.uids, count=args.count):
@@ -194,12 +194,13 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _atlas_shard(args: argparse.Namespace) -> int:
-    from pipeline import identity, job, layout
-    from pipeline.storage import open_storage
+    from gaussianverse.pipeline.dataset import layout, run_file
+    from gaussianverse.pipeline.run import job
+    from gaussianverse.pipeline.store.storage import open_storage
 
     config = operators.config_of(args)
     storage = open_storage(args.out, config.store)
-    run = identity.load(storage)
+    run = run_file.load(storage)
     stages = (layout.ATLAS,)
     return _carried(
         job.build(storage, run, config, "", shards=args.shards, stages=stages, events=args.events)
@@ -207,7 +208,7 @@ def _atlas_shard(args: argparse.Namespace) -> int:
 
 
 def _carried(outcome: Outcome) -> int:
-    from pipeline import report
+    from gaussianverse.pipeline.ops import report
 
     if outcome.idle:
         print("Nothing to do: everything that was asked for is there already.")
@@ -225,17 +226,18 @@ def _carried(outcome: Outcome) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
 
-    from fitter.threads import available_cores
-    from pipeline import identity, plan
-    from pipeline.manifest import read_manifest
-    from pipeline.storage import open_storage
+    from gaussianverse.fitter.threads import available_cores
+    from gaussianverse.pipeline.dataset import run_file
+    from gaussianverse.pipeline.ops import plan
+    from gaussianverse.pipeline.run.manifest import read_manifest
+    from gaussianverse.pipeline.store.storage import open_storage
 
     config = operators.config_of(args)
     manifest = read_manifest(args.manifest, config.run.shard_size, config.store)
     measured = None
     if args.like:
         storage = open_storage(args.like, config.store)
-        measured = plan.measure(storage, identity.load(storage).n_shards)
+        measured = plan.measure(storage, run_file.load(storage).n_shards)
     slots = args.slots or config.ray.workers or available_cores()
     made = plan.plan_of(manifest.data, config, slots=slots, seconds=args.seconds, measured=measured)
     print(json.dumps(plan.plan_json(made)) if args.json else plan.plan_text(made))
@@ -243,18 +245,20 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _retry_failed(args: argparse.Namespace) -> int:
-    from pipeline import identity, job, machine
-    from pipeline.manifest import read_manifest
-    from pipeline.revision import open_revision
-    from pipeline.schemas import REASONS
-    from pipeline.storage import open_storage
+    from gaussianverse.pipeline.dataset import run_file
+    from gaussianverse.pipeline.dataset.schemas import REASONS
+    from gaussianverse.pipeline.node import machine
+    from gaussianverse.pipeline.ops.retry_failed import open_revision
+    from gaussianverse.pipeline.run import job
+    from gaussianverse.pipeline.run.manifest import read_manifest
+    from gaussianverse.pipeline.store.storage import open_storage
 
     config = operators.config_of(args)
     reasons = frozenset(filter(None, args.reasons.split(",")))
     if unknown := sorted(reasons - set(REASONS)):
         raise UsageError(f"--reasons {', '.join(unknown)}: expected some of {', '.join(REASONS)}")
     storage = open_storage(args.out, config.store)
-    run = identity.load(storage)
+    run = run_file.load(storage)
     manifest = read_manifest(args.manifest, run.settings.shard_size, config.store)
     if not config.ray.address:
         machine.check_machine(config.fit)
@@ -269,7 +273,7 @@ def _retry_failed(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from pipeline import doctor
+    from gaussianverse.pipeline.node import doctor
 
     findings = []
     for finding in doctor.examine(operators.config_of(args), args.out):

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from atlas.config import AtlasConfig
-from atlas.plane import pinned
-from atlas.views import MAX_VIEWS
-from fitter.config import ConfigError, FitConfig, load_profile
-from pipeline.policy import PolicyConfig
-from pipeline.storage import StoreConfig
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.plane import pinned
+from gaussianverse.atlas.reader.views import MAX_VIEWS
+from gaussianverse.fitter.config import ConfigError, FitConfig, load_profile
+from gaussianverse.pipeline.policy import PolicyConfig
+from gaussianverse.pipeline.store.storage import StoreConfig
 
 Table = TypeVar("Table")
 

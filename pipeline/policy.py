@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from pipeline.errors import UsageError
-from pipeline.schemas import REASONS, Facts, message
+from gaussianverse.pipeline.dataset.schemas import REASONS, Facts, message
+from gaussianverse.pipeline.errors import UsageError
 
 INFRASTRUCTURE = "infrastructure"
 """What a task reports when the store or the machine failed it; never a reason to quarantine."""

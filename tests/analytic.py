@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fitter.views import Views
+from gaussianverse.fitter.views import Views
 
 RADIUS = 0.4
 

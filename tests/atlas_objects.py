@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from atlas.gaussians import Gaussians, canonical_quats
+from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
 
 Floats = npt.NDArray[np.float64]
 

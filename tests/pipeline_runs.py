@@ -13,14 +13,15 @@ import numpy as np
 from analytic import ball_views
 from PIL import Image
 
-from manifests import runform
-from manifests.schema import Row
-from pipeline import identity, job, layout, records, tasks
-from pipeline.config import RunConfig
-from pipeline.executor import FIT, PACK, Job, Task
-from pipeline.identity import Run, shard_rows
-from pipeline.schemas import OK, Facts
-from pipeline.storage import Storage
+from gaussianverse.manifests import runform
+from gaussianverse.manifests.schema import Row
+from gaussianverse.pipeline.config import RunConfig
+from gaussianverse.pipeline.dataset import layout, records, run_file
+from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
+from gaussianverse.pipeline.dataset.schemas import OK, Facts
+from gaussianverse.pipeline.run import job, tasks
+from gaussianverse.pipeline.run.executor import FIT, PACK, Job, Task
+from gaussianverse.pipeline.store.storage import Storage
 
 
 def manifest_row(index: int, uid: str, shard: int = 0) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def planned(storage: Storage, uids: list[str], shard_size: int = 256) -> Run:
     manifest = runform.encode(rows, shard_size=shard_size)
     config = RunConfig.from_tables({"run": {"shard_size": shard_size}, "atlas": {"size": 8}})
     representation = {"channels": ["x"], "dtype": "float32", "sphere_sha256": "", "plane_sha256": ""}
-    return identity.establish(storage, manifest, identity.identity_of(manifest, config, representation))
+    return run_file.establish(storage, manifest, run_file.identity_of(manifest, config, representation))
 
 
 def publish_one(
@@ -132,7 +133,7 @@ class InProcess:
 
 @contextmanager
 def in_process(config: RunConfig, given: Job) -> Iterator[InProcess]:
-    """In place of `pipeline.executor.ray_executor`."""
+    """In place of `pipeline.run.executor.ray_executor`."""
     yield InProcess(given)
 
 

@@ -16,8 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from atlas.arrays import npy, npz, read_npy, read_npz
-from atlas.errors import AtlasError
+from gaussianverse.atlas.arrays import npy, npz, read_npy, read_npz
+from gaussianverse.atlas.errors import AtlasError
 
 ARRAYS = hnp.arrays(
     st.sampled_from([np.dtype(name) for name in ("<f4", "<f2", ">f8", "<i8", "u1", "?")]),

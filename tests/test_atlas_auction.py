@@ -5,9 +5,9 @@ import pytest
 from atlas_objects import SHAPES, cloud
 from scipy.optimize import linear_sum_assignment
 
-from atlas.auction import auction
-from atlas.blocks import build_blocks, settle
-from atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.transport.auction import auction
+from gaussianverse.atlas.transport.blocks import build_blocks, settle
 
 
 def bid(bidders: np.ndarray, points: np.ndarray, reserves: np.ndarray, epsilon: float, kept: int = 2):  # type: ignore[no-untyped-def]

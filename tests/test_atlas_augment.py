@@ -5,9 +5,9 @@ import pytest
 from atlas_objects import SHAPES, cloud
 from scipy.optimize import linear_sum_assignment
 
-from atlas.augment import DUMMY, FREE, augment
-from atlas.blocks import build_blocks, settle
-from atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.transport.augment import DUMMY, FREE, augment
+from gaussianverse.atlas.transport.blocks import build_blocks, settle
 
 FILLING = -3
 

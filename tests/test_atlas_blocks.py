@@ -6,7 +6,7 @@ from atlas_objects import SHAPES, cloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.blocks import (
+from gaussianverse.atlas.transport.blocks import (
     BLOCK,
     GROUP,
     LEAF,

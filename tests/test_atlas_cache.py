@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from reader_datasets import publish_dataset
 
-from atlas import AtlasDataset
-from atlas.cache import CachedStore
+from gaussianverse.atlas import AtlasDataset
+from gaussianverse.atlas.reader.cache import CachedStore
 
 UIDS = [f"obj{i:02d}" for i in range(8)]
 

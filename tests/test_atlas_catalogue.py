@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from reader_datasets import publish_dataset
 
-from atlas.catalogue import Catalogue, is_heldout
-from atlas.errors import DatasetError
-from atlas.store import LocalStore
+from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader.catalogue import Catalogue, is_heldout
+from gaussianverse.atlas.store.local import LocalStore
 
 UIDS = [f"obj{i}" for i in range(6)]
 
@@ -112,7 +112,7 @@ for name in ("ray", "gsplat", "boto3", "botocore", "webdataset", "lpips", "torch
     sys.modules[name] = None
 import atlas
 assert "torch" not in sys.modules
-from atlas import AtlasDataset
+from gaussianverse import AtlasDataset
 print(len(list(AtlasDataset({str(root)!r}, standardise=True))))
 """
     done = subprocess.run(

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
 
 
 def test_defaults_are_the_papers() -> None:

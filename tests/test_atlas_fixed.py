@@ -4,10 +4,10 @@ from atlas_objects import cloud, gaussians
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas.errors import AtlasError
-from atlas.fixed import fixed_count
-from atlas.padding import prune
-from atlas.ply import INVISIBLE, read_ply, write_ply
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.interchange.fixed_count import fixed_count
+from gaussianverse.atlas.interchange.ply import INVISIBLE, read_ply, write_ply
+from gaussianverse.atlas.padding import prune
 
 
 @given(given_count=st.integers(1, 40), count=st.integers(1, 100))

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from atlas_objects import SHAPES, cloud, gaussians
 
-import atlas.packing as packing
-from atlas import Atlas, AtlasConfig, gates, pack
-from atlas.errors import AtlasError, RoughAtlas, TransportFailed
-from atlas.padding import Placement, place
-from atlas.plane import plane_indices
-from atlas.sphere import fibonacci_sphere
-from atlas.transport import assign
+from gaussianverse.atlas import Atlas, AtlasConfig, gates, pack, packing
+from gaussianverse.atlas.errors import AtlasError, RoughAtlas, TransportFailed
+from gaussianverse.atlas.padding import Placement, place
+from gaussianverse.atlas.plane import plane_indices
+from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.transport.solver import assign
 
 CONFIG = AtlasConfig(size=32)
 CELLS = 32 * 32

@@ -3,10 +3,10 @@ import pytest
 from atlas_objects import cloud, gaussians
 from scipy.optimize import linear_sum_assignment
 
-from atlas.errors import AtlasError
-from atlas.gaussiancube import from_cube, to_cube
-from atlas.padding import prune
-from atlas.ply import SH_C0
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.interchange.gaussiancube import from_cube, to_cube
+from gaussianverse.atlas.interchange.ply import SH_C0
+from gaussianverse.atlas.padding import prune
 
 
 def voxels(bound: float = 0.45) -> np.ndarray:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from atlas.errors import AtlasError
-from atlas.gaussians import Gaussians, canonical_quats
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
 
 FIELDS = ("means", "scales", "quats", "opacities", "colors")
 

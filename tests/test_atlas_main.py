@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas import Gaussians
-from atlas.__main__ import main
-from atlas.gaussians import canonical_quats
-from atlas.plane import plane_indices
+from gaussianverse.atlas import Gaussians
+from gaussianverse.atlas.__main__ import main
+from gaussianverse.atlas.gaussians import canonical_quats
+from gaussianverse.atlas.plane import plane_indices
 
 
 @pytest.fixture

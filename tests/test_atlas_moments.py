@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.errors import AtlasError
-from atlas.moments import Moments
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.moments import Moments
 
 
 def atlases(count: int, size: int = 4, seed: int = 0) -> np.ndarray:

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas import order
-from atlas.errors import DatasetError
-from atlas.order import DROP, REPEAT, Cursor, Segment
+from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader import order
+from gaussianverse.atlas.reader.order import DROP, REPEAT, Cursor, Segment
 
 SHARDS = st.lists(st.integers(0, 5), max_size=40).map(sorted)
 UNEVEN = st.sampled_from(order.UNEVEN)

@@ -6,10 +6,10 @@ from atlas_objects import SHAPES, cloud, gaussians
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas import AtlasConfig, Gaussians, pack, unpack
-from atlas.errors import AtlasError
-from atlas.plane import plane_indices
-from atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas import AtlasConfig, Gaussians, pack, unpack
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.plane import plane_indices
+from gaussianverse.atlas.sphere import fibonacci_sphere
 
 SMALL = AtlasConfig(size=32)
 FIELDS = ("means", "scales", "quats", "opacities", "colors")

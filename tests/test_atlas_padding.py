@@ -3,10 +3,10 @@ import pytest
 from atlas_objects import SHAPES, cloud, gaussians
 from scipy.optimize import linear_sum_assignment
 
-from atlas.errors import AtlasError, TransportFailed
-from atlas.gaussians import Gaussians
-from atlas.padding import place, prune
-from atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.errors import AtlasError, TransportFailed
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.padding import place, prune
+from gaussianverse.atlas.sphere import fibonacci_sphere
 
 PADS = ("transport", "nearest", "before")
 SPHERE = fibonacci_sphere(256)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
-from atlas.picture import panels, sheet
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.picture import panels, sheet
 
 CONFIG = AtlasConfig(size=8)
 

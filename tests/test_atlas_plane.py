@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from atlas_objects import cloud, gaussians
 
-import atlas.plane as plane
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
-from atlas.packing import pack, unpack
-from atlas.plane import (
+from gaussianverse.atlas import plane
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.packing import pack, unpack
+from gaussianverse.atlas.plane import (
     SHIPPED,
     SHIPPED_SHA256,
     pinned,
@@ -19,9 +19,9 @@ from atlas.plane import (
     solve_plane_indices,
     unroll,
 )
-from atlas.smoothness import unrolled
-from atlas.sphere import fibonacci_sphere, ring_sphere
-from atlas.transport import assign
+from gaussianverse.atlas.smoothness import unrolled
+from gaussianverse.atlas.sphere import fibonacci_sphere, ring_sphere
+from gaussianverse.atlas.transport.solver import assign
 
 PUBLISHED = (
     Path(__file__).resolve().parents[2] / "shared" / "data" / "gaussianverse_official" / "sphere2plane.npy"
@@ -103,7 +103,8 @@ def test_a_spoilt_file_is_named_with_the_mend(
         np.save(spoilt, indices)
     monkeypatch.setattr(plane, "SHIPPED", spoilt)
     with pytest.raises(
-        AtlasError, match=r"plane\.npy (is missing|has SHA-256 .*, expected).*python -m atlas plane"
+        AtlasError,
+        match=r"plane\.npy (is missing|has SHA-256 .*, expected).*python -m gaussianverse.atlas plane",
     ):
         plane_indices.__wrapped__(128)
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas.errors import AtlasError
-from atlas.gaussians import Gaussians, canonical_quats
-from atlas.ply import INVISIBLE, SH_C0, read_ply, write_ply
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
+from gaussianverse.atlas.interchange.ply import INVISIBLE, SH_C0, read_ply, write_ply
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "gaussianverse_samples"
 

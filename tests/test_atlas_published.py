@@ -6,11 +6,11 @@ from atlas_objects import cloud, gaussians
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas import AtlasConfig, Gaussians, pack, unpack
-from atlas.errors import AtlasError, RoughAtlas
-from atlas.gaussians import canonical_quats
-from atlas.ply import SH_C0, read_ply
-from atlas.published import (
+from gaussianverse.atlas import AtlasConfig, Gaussians, pack, unpack
+from gaussianverse.atlas.errors import AtlasError, RoughAtlas
+from gaussianverse.atlas.gaussians import canonical_quats
+from gaussianverse.atlas.interchange.ply import SH_C0, read_ply
+from gaussianverse.atlas.interchange.published import (
     atlas_of,
     find_order,
     read_point_cloud,
@@ -18,8 +18,8 @@ from atlas.published import (
     visible,
     write_pair,
 )
-from atlas.sphere import fibonacci_sphere
-from atlas.transport import assign
+from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.transport.solver import assign
 
 SMALL = AtlasConfig(size=32)
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data" / "gaussianverse_samples"

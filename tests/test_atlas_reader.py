@@ -10,9 +10,9 @@ import torch
 from reader_datasets import array_of, publish_dataset
 from torch.utils.data import DataLoader
 
-from atlas import AtlasConfig, AtlasDataset, AtlasLoader
-from atlas.errors import DatasetError
-from atlas.plane import points_of
+from gaussianverse.atlas import AtlasConfig, AtlasDataset, AtlasLoader
+from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.plane import points_of
 
 UIDS = [f"obj{i:02d}" for i in range(12)]
 

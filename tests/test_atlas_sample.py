@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas import sample
-from atlas.errors import DatasetError
-from pipeline.fragments import build
+from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader import sample
+from gaussianverse.pipeline.dataset.fragments import build
 
 ROW: dict[str, Any] = {
     "uid": "a", "caption": "a caption", "size": 8, "n_padded": 5, "n_gaussians": 61, "atlas_sha256": "",

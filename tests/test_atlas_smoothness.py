@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from atlas_objects import cloud, gaussians
 
-from atlas.gaussians import Gaussians
-from atlas.plane import plane_indices
-from atlas.smoothness import smoothness, unrolled
-from atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.plane import plane_indices
+from gaussianverse.atlas.smoothness import smoothness, unrolled
+from gaussianverse.atlas.sphere import fibonacci_sphere
 
 GRID = np.stack(np.divmod(np.arange(32 * 32), 32), axis=1)
 

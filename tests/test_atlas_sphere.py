@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
-from atlas.sphere import fibonacci_sphere, ring_sphere, sphere_of
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.sphere import fibonacci_sphere, ring_sphere, sphere_of
 
 
 @pytest.mark.parametrize("count", [2, 64, 1024, 16_384])

@@ -5,9 +5,9 @@ import pytest
 import torch
 from atlas_objects import cloud, gaussians
 
-from atlas import AtlasConfig, Standard, pack, unpack, unpack_tensor
-from atlas.errors import AtlasError
-from atlas.plane import points_of
+from gaussianverse.atlas import AtlasConfig, Standard, pack, unpack, unpack_tensor
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.plane import points_of
 
 SIZE = 16
 

@@ -9,11 +9,11 @@ import pytest
 from reader_datasets import publish_dataset, upload
 from servers.flaky_server import Behaviour, serving
 
-from atlas import AtlasDataset, AtlasLoader, S3Options
-from atlas import s3 as s3_module
-from atlas.errors import DatasetError
-from atlas.s3 import S3Store
-from atlas.store import LocalStore, open_store
+from gaussianverse.atlas import AtlasDataset, AtlasLoader, S3Options
+from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.store import s3 as s3_module
+from gaussianverse.atlas.store.local import LocalStore, open_store
+from gaussianverse.atlas.store.s3 import S3Store
 
 BLOB = np.random.default_rng(0).bytes(1_000_000)
 UIDS = [f"obj{i:02d}" for i in range(12)]
@@ -151,7 +151,7 @@ def test_without_credentials_it_says_what_to_do(
 
 def test_without_boto3_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    monkeypatch.delitem(sys.modules, "atlas.s3")
+    monkeypatch.delitem(sys.modules, "gaussianverse.atlas.store.s3")
     with pytest.raises(DatasetError, match=r"gaussianverse\[read\]"):
         open_store("s3://b/x")
 

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from atlas import transport
-from atlas.errors import TransportFailed
-from atlas.sphere import fibonacci_sphere
-from atlas.transport import MAX_REL_GAP, Assignment, assign
+from gaussianverse.atlas.errors import TransportFailed
+from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.transport import solver as transport
+from gaussianverse.atlas.transport.solver import MAX_REL_GAP, Assignment, assign
 
 SITES = 1024
 
 SOLVES = """
 import hashlib
 from atlas.sphere import fibonacci_sphere
-from atlas.transport import assign
+from atlas.transport.solver import assign
 from atlas_objects import SHAPES, cloud
 digest = hashlib.sha256()
 for shape in SHAPES:

@@ -10,11 +10,11 @@ import torch
 from pipeline_runs import in_process, tiny_arguments, write_manifest, write_views
 from reader_datasets import publish_dataset
 
-from atlas import AtlasDataset, AtlasLoader
-from atlas.errors import DatasetError
-from atlas.views import CAMERAS, ReferenceViews, images_sha256, suffixes
-from pipeline import job
-from pipeline.config import load
+from gaussianverse.atlas import AtlasDataset, AtlasLoader
+from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha256, suffixes
+from gaussianverse.pipeline.config import load
+from gaussianverse.pipeline.run import job
 
 UIDS = ["a", "b", "a-uid-" + 95 * "x"]
 """The last one's members have PAX headers."""

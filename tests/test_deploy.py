@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import cli
-from pipeline.events import RayMetrics
-from pipeline.policy import ordered_shards
+from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.policy import ordered_shards
+from gaussianverse.pipeline.run.events import RayMetrics
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"

@@ -21,11 +21,12 @@ import pytest
 import webdataset as wds
 from pipeline_runs import dataset, tiny_arguments, write_manifest, write_views
 
-from atlas import AtlasConfig, Gaussians, unpack
-from pipeline import cli, layout
-from pipeline.pack import read_commit
-from pipeline.schemas import JOURNAL, METADATA, QUARANTINE, from_parquet
-from pipeline.storage import LocalStorage
+from gaussianverse.atlas import AtlasConfig, Gaussians, unpack
+from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.pack import read_commit
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, METADATA, QUARANTINE, from_parquet
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = ["amber", "birch"]
@@ -38,7 +39,7 @@ def build_arguments(inputs: Path, out: Path) -> list[str]:
 
 
 def build_command(inputs: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "pipeline.cli", *build_arguments(inputs, out)]
+    return [sys.executable, "-m", "gaussianverse.pipeline.cli", *build_arguments(inputs, out)]
 
 
 def run(arguments: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

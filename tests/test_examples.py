@@ -10,12 +10,12 @@ import pytest
 import torch
 from pipeline_runs import in_process, tiny_arguments, write_manifest, write_views
 
-from atlas import AtlasDataset, AtlasLoader
-from atlas.ply import read_ply
-from examples import sample_atlas, train_atlas
-from examples.diffusion import byte_embeddings, tiny_unet, widened
-from pipeline import job
-from pipeline.config import load
+from gaussianverse.atlas import AtlasDataset, AtlasLoader
+from gaussianverse.atlas.interchange.ply import read_ply
+from gaussianverse.examples import sample_atlas, train_atlas
+from gaussianverse.examples.diffusion import byte_embeddings, tiny_unet, widened
+from gaussianverse.pipeline.config import load
+from gaussianverse.pipeline.run import job
 
 UIDS = ["a", "b", "c"]
 

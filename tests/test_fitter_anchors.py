@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from fitter.anchors import Anchors, make_anchors
-from fitter.rasterize import rasterization
+from gaussianverse.fitter.anchors import Anchors, make_anchors
+from gaussianverse.fitter.rasterize import rasterization
 
 
 def anchors(count: int = 30, k: int = 4, seed: int = 0) -> Anchors:

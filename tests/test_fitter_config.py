@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fitter.config import ConfigError, FitConfig, load_fit_config, load_profile
+from gaussianverse.fitter.config import ConfigError, FitConfig, load_fit_config, load_profile
 
 
 @pytest.mark.parametrize("profile", ["paper", "fast", "cpu", "test"])

@@ -13,9 +13,9 @@ import pytest
 import torch
 from analytic import RADIUS, ball_views
 
-from fitter.config import FitConfig, load_profile
-from fitter.errors import BadInput, FitTimeout, LowPsnr, MissingViews, TooFewGaussians
-from fitter.fit import fit_object
+from gaussianverse.fitter.config import FitConfig, load_profile
+from gaussianverse.fitter.errors import BadInput, FitTimeout, LowPsnr, MissingViews, TooFewGaussians
+from gaussianverse.fitter.fit import fit_object
 
 
 def config(**changes: Any) -> FitConfig:
@@ -69,7 +69,7 @@ def test_every_switch_fits_within_the_bound(changes: dict[str, Any]) -> None:
 
 
 def test_the_bound_holds_after_every_adjust_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fitter import fit as module
+    from gaussianverse.fitter import fit as module
 
     counts, original = [], module._adjust
 
@@ -155,7 +155,7 @@ def test_the_bytes_do_not_depend_on_torchs_threads() -> None:
 
 
 def test_the_last_ranking_has_seen_the_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fitter import training as module
+    from gaussianverse.fitter import training as module
 
     seen, original = [], module.bounded
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitter.anchors import Anchors, make_anchors
-from fitter.config import RANKINGS, GrowthConfig
-from fitter.growth import Statistics, bounded, grow, survivors
+from gaussianverse.fitter.anchors import Anchors, make_anchors
+from gaussianverse.fitter.config import RANKINGS, GrowthConfig
+from gaussianverse.fitter.growth import Statistics, bounded, grow, survivors
 
 CONFIG = GrowthConfig(voxel=0.01)
 

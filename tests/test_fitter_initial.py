@@ -10,8 +10,8 @@ import pytest
 from analytic import RADIUS, ball_views
 from scipy.spatial import Delaunay
 
-from fitter.errors import BadInput, TooFewGaussians
-from fitter.initial import (
+from gaussianverse.fitter.errors import BadInput, TooFewGaussians
+from gaussianverse.fitter.initial import (
     camera_extent,
     depth_points,
     focus_box,
@@ -19,7 +19,7 @@ from fitter.initial import (
     inside_hull,
     neighbour_distance,
 )
-from fitter.views import Views
+from gaussianverse.fitter.views import Views
 
 
 def test_hull_points_lie_just_under_the_surface() -> None:

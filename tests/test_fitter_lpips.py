@@ -10,10 +10,10 @@ import torch
 from analytic import ball_views
 from PIL import Image
 
-from fitter.config import FitConfig, load_profile
-from fitter.errors import BadInput
-from fitter.fit import fit_object
-from fitter.lpips import LpipsUnavailable, _import_lpips, load_lpips
+from gaussianverse.fitter.config import FitConfig, load_profile
+from gaussianverse.fitter.errors import BadInput
+from gaussianverse.fitter.fit import fit_object
+from gaussianverse.fitter.lpips import LpipsUnavailable, _import_lpips, load_lpips
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "weights"
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""`python -m fitter`: one object, without Ray or a store."""
+"""`python -m gaussianverse.fitter`: one object, without Ray or a store."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from analytic import ball_views, write_views
 from PIL import Image
 
-from atlas.gaussians import Gaussians
-from atlas.ply import read_ply
-from fitter.__main__ import main
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.interchange.ply import read_ply
+from gaussianverse.fitter.__main__ import main
 
 PROFILE = """
 [fit]

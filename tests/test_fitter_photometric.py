@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pytorch_msssim import ssim as oracle_ssim
 from torch import Tensor
 
-from fitter.photometric import l1_ssim
+from gaussianverse.fitter.photometric import l1_ssim
 
 
 def pair(height: int, width: int, seed: int, blank: bool) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitter.anchors import make_anchors
-from fitter.optimizer import RowAdam
-from fitter.plain import Plain, bake, halves, split_parents
-from fitter.rasterize import rasterization
+from gaussianverse.fitter.anchors import make_anchors
+from gaussianverse.fitter.optimizer import RowAdam
+from gaussianverse.fitter.plain import Plain, bake, halves, split_parents
+from gaussianverse.fitter.rasterize import rasterization
 
 
 def test_baked_gaussians_draw_the_same_picture() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitter.ranking import drop_to_bound
+from gaussianverse.fitter.ranking import drop_to_bound
 
 RANKINGS = ("gaussian+anchor", "gaussian", "opacity", "random", "none")
 

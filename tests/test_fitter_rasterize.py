@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fitter.rasterize import BackendUnavailable, rasterization
-from fitter.threads import set_threads
+from gaussianverse.fitter.rasterize import BackendUnavailable, rasterization
+from gaussianverse.fitter.threads import set_threads
 
 
 def scene(n: int, seed: int, opacity: tuple[float, float] = (0.3, 0.98), size: float = 0.05) -> list[Tensor]:
@@ -110,7 +110,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
 def test_projection_equals_gsplats_own() -> None:
     """gsplat's pure-torch projection runs without CUDA: an oracle that nobody here wrote."""
     implementation = pytest.importorskip("gsplat.cuda._torch_impl")
-    from fitter.rasterize.reference import project
+    from gaussianverse.fitter.rasterize.reference import project
 
     means, quats, scales, _, _ = (t.detach() for t in scene(500, 5))
     views, Ks = cameras(64, 48, EYES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from fitter.rasterize.compiled import OPTIONS, exp2, log2
+from gaussianverse.fitter.rasterize.compiled import OPTIONS, exp2, log2
 
 
 @njit(**OPTIONS)

@@ -16,7 +16,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from fitter.rasterize import BackendUnavailable, gsplat_build
+from gaussianverse.fitter.rasterize import BackendUnavailable, gsplat_build
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60.0

@@ -10,10 +10,10 @@ import pytest
 from analytic import ball_views
 from pipeline_runs import write_views
 
-from fitter import load_views
-from fitter.errors import BadInput, MissingViews
-from fitter.reference import reference_views
-from fitter.views import Views, resize
+from gaussianverse.fitter import load_views
+from gaussianverse.fitter.errors import BadInput, MissingViews
+from gaussianverse.fitter.reference import reference_views
+from gaussianverse.fitter.views import Views, resize
 
 VIEWS = ball_views(20, 48)
 

@@ -16,11 +16,11 @@ import OpenEXR
 import pytest
 from PIL import Image
 
-from fitter import views as views_module
-from fitter.errors import BadInput, DecodeError, FitError, MissingViews
-from fitter.exr import read_depth
-from fitter.sources import files, image
-from fitter.views import Views, drop_duplicate_poses, load_views
+from gaussianverse.fitter import views as views_module
+from gaussianverse.fitter.errors import BadInput, DecodeError, FitError, MissingViews
+from gaussianverse.fitter.exr import read_depth
+from gaussianverse.fitter.sources import files, image
+from gaussianverse.fitter.views import Views, drop_duplicate_poses, load_views
 
 FOV = 0.6911503
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_fitter_sources_gobjaverse import FOV, camera, png, write_folder, write_tar
 
-from fitter.errors import BadInput, DecodeError, MissingViews
-from fitter.views import load_views
+from gaussianverse.fitter.errors import BadInput, DecodeError, MissingViews
+from gaussianverse.fitter.views import load_views
 
 MIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "nerf_synthetic_mic_800"
 

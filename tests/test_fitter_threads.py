@@ -11,7 +11,7 @@ from fresh_and_cached import fresh_and_cached
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitter.threads import available_cores, over_range, set_threads
+from gaussianverse.fitter.threads import available_cores, over_range, set_threads
 
 FIT = """
 import hashlib

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitter import resample
-from fitter.errors import BadInput
-from fitter.resample import area_mean, shrink_depth, shrink_rgba
-from fitter.views import Views, drop_duplicate_poses, resize, split_heldout
+from gaussianverse.fitter import resample
+from gaussianverse.fitter.errors import BadInput
+from gaussianverse.fitter.resample import area_mean, shrink_depth, shrink_rgba
+from gaussianverse.fitter.views import Views, drop_duplicate_poses, resize, split_heldout
 
 
 def look_at_origin(azimuth: float, elevation: float, radius: float) -> np.ndarray:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fitter.views import load_views
-from manifests.check import check
-from manifests.errors import ManifestError
-from manifests.schema import Row
+from gaussianverse.fitter.views import load_views
+from gaussianverse.manifests.check import check
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import Row
 
 
 def manifest(tmp_path: Path, n: int) -> Path:

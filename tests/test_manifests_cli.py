@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from manifests import cli, jsonl, runform
-from manifests.check import Probe
+from gaussianverse.manifests import cli, jsonl, runform
+from gaussianverse.manifests.check import Probe
 
 
 def call(*argv: object, probe: Probe | None = None) -> int:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from manifests import folders
-from manifests.errors import ManifestError
+from gaussianverse.manifests import folders
+from gaussianverse.manifests.errors import ManifestError
 
 
 def objects(root: Path, *names: str) -> Path:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from manifests.errors import ManifestError
-from manifests.gobjaverse import Built, build, read_captions
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.gobjaverse import Built, build, read_captions
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "gobjaverse_index_sample"
 

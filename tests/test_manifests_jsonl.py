@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests import jsonl
-from manifests.errors import ManifestError
-from manifests.schema import CATEGORIES, Row, faults_of
+from gaussianverse.manifests import jsonl
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import CATEGORIES, Row, faults_of
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = st.builds(

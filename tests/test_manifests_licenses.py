@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipeline_runs import publish_all
 
-from manifests import cli, jsonl, licenses, runform
-from manifests.check import check
-from manifests.errors import ManifestError
-from manifests.schema import Row
-from pipeline import identity, layout, pack
-from pipeline.config import RunConfig
-from pipeline.finalize import finalize
-from pipeline.storage import LocalStorage
+from gaussianverse.manifests import cli, jsonl, licenses, runform
+from gaussianverse.manifests.check import check
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import Row
+from gaussianverse.pipeline.config import RunConfig
+from gaussianverse.pipeline.dataset import layout, pack, run_file
+from gaussianverse.pipeline.dataset.finalize import finalize
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 MIXED = ["CC0-1.0", "CC-BY-4.0", "CC-BY-NC-4.0", "", "cc-by-4.0", "LicenseRef-public-domain", "CC0-1.0"]
 
@@ -151,7 +151,7 @@ def test_the_card_of_a_filtered_manifest_lists_the_wanted_licences_only(tmp_path
         config = RunConfig.from_tables({"run": {"shard_size": 2}, "atlas": {"size": 8}})
         about = {"channels": ["x"], "dtype": "float32", "sphere_sha256": "", "plane_sha256": ""}
         manifest = (tmp_path / name).read_bytes()
-        run = identity.establish(storage, manifest, identity.identity_of(manifest, config, about))
+        run = run_file.establish(storage, manifest, run_file.identity_of(manifest, config, about))
         for stage in layout.STAGES:
             publish_all(storage, run, stage)
             for shard in range(run.n_shards):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from glb import FAN, LINES, POINTS, STRIP, Glb, box
 
-from manifests.errors import RenderError
-from manifests.meshes import Mesh, load_mesh
+from gaussianverse.manifests.errors import RenderError
+from gaussianverse.manifests.rendering.meshes import Mesh, load_mesh
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "meshes"
 

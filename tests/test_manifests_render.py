@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from glb import Glb, box
 
-from fitter.views import Views, drop_duplicate_poses, load_views
-from manifests import drawing, jsonl, render, rig
-from manifests.errors import RenderError
+from gaussianverse.fitter.views import Views, drop_duplicate_poses, load_views
+from gaussianverse.manifests import jsonl
+from gaussianverse.manifests.errors import RenderError
+from gaussianverse.manifests.rendering import drawing, render, rig
 
 SIZE = 48
 

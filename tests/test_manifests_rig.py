@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fitter.sources.files import parse_json
-from fitter.sources.gobjaverse import _camera_to_world
-from manifests import rig
+from gaussianverse.fitter.sources.files import parse_json
+from gaussianverse.fitter.sources.gobjaverse import _camera_to_world
+from gaussianverse.manifests.rendering import rig
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "gobjaverse_cameras"
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests import runform
-from manifests.errors import ManifestError
-from manifests.schema import ARROW_SCHEMA, Row
+from gaussianverse.manifests import runform
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import ARROW_SCHEMA, Row
 
 
 def rows(n: int) -> list[Row]:

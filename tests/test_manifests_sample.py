@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import manifests
-from fitter.views import drop_duplicate_poses, load_views
-from manifests import jsonl, rig
-from manifests.check import check
+from gaussianverse import manifests
+from gaussianverse.fitter.views import drop_duplicate_poses, load_views
+from gaussianverse.manifests import jsonl
+from gaussianverse.manifests.check import check
+from gaussianverse.manifests.rendering import rig
 
 SAMPLE = Path(manifests.__file__).parent / "sample"
 UIDS = ["avocado", "boombox", "waterbottle", "spot"]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.errors import ManifestError
-from manifests.schema import (
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import (
     ARROW_SCHEMA,
     CATEGORIES,
     DEFAULT_CATEGORIES,

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from manifests import splats
-from manifests.errors import ManifestError
+from gaussianverse.manifests import splats
+from gaussianverse.manifests.errors import ManifestError
 
 
 def objects(root: Path, *files: str) -> Path:

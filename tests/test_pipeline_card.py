@@ -2,10 +2,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.card import card_of
-from pipeline.identity import Run
-from pipeline.metadata import Totals
-from pipeline.schemas import METADATA, row
+from gaussianverse.pipeline.dataset.card import card_of
+from gaussianverse.pipeline.dataset.metadata import Totals
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import METADATA, row
 
 INDEX = {"size": 128, "shards": [{}, {}], "channels": ["offset_x", "opacity"]}
 RUN = Run({"config_digest": "d" * 64})

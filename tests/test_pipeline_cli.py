@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
 
-from pipeline import cli, job, layout
-from pipeline.schemas import METADATA, QUARANTINE, from_parquet
-from pipeline.storage import LocalStorage
+from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE, from_parquet
+from gaussianverse.pipeline.run import job
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 Captured = pytest.CaptureFixture[str]
 

@@ -15,10 +15,11 @@ import pytest
 import ray
 from pipeline_runs import dataset, tiny_arguments, undisturbed_dataset, until, write_inputs
 
-from pipeline import job, layout
-from pipeline.config import load
-from pipeline.schemas import QUARANTINE, from_parquet
-from pipeline.storage import LocalStorage, Storage
+from gaussianverse.pipeline.config import load
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.schemas import QUARANTINE, from_parquet
+from gaussianverse.pipeline.run import job
+from gaussianverse.pipeline.store.storage import LocalStorage, Storage
 
 UIDS = [f"o{i}" for i in range(6)]
 MEMORY = 80 << 20

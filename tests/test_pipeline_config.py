@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from fitter.config import ConfigError
-from pipeline.config import RunConfig, digest_of, load
+from gaussianverse.fitter.config import ConfigError
+from gaussianverse.pipeline.config import RunConfig, digest_of, load
 
 
 def test_a_profile_with_overrides() -> None:

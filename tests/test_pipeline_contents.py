@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas.arrays import npy
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError
-from pipeline import contents
+from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.pipeline.dataset import contents
 
 
 def damaged(change: Callable[[np.ndarray], np.ndarray]) -> bytes:

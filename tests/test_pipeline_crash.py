@@ -14,11 +14,12 @@ import pytest
 from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
 from servers.memory_s3 import MemoryS3
 
-import atlas
-import pipeline.s3
-from pipeline import job, layout, tasks
-from pipeline.config import load
-from pipeline.storage import LocalStorage, Storage, StoreConfig, open_storage
+from gaussianverse import atlas
+from gaussianverse.pipeline.config import load
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.run import job, tasks
+from gaussianverse.pipeline.store import s3
+from gaussianverse.pipeline.store.storage import LocalStorage, Storage, StoreConfig, open_storage
 
 CONFIG = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
 CALLS = ("put_object", "head_object", "get_object", "delete_object", "paginate")
@@ -132,7 +133,7 @@ def test_death_at_every_call_of_the_file_system(
 
 def test_death_at_every_request_to_s3(manifest: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client, fate = MemoryS3(), Fate()
-    monkeypatch.setattr(pipeline.s3, "_client", lambda _: client)
+    monkeypatch.setattr(s3, "_client", lambda _: client)
     expected = dataset(built("s3://bucket/whole", manifest))
     for name in CALLS:
         monkeypatch.setattr(client, name, fate.wrapped(getattr(client, name)))

@@ -4,9 +4,9 @@ import pytest
 import torch
 from pipeline_runs import TINY
 
-from pipeline import doctor, gpu, node
-from pipeline.config import load
-from pipeline.storage import LocalStorage
+from gaussianverse.pipeline.config import load
+from gaussianverse.pipeline.node import doctor, gpu, hardware
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 
 def test_a_machine_that_can(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_profile_without_a_gpu_asks_for_none(monkeypatch: pytest.MonkeyPatch) 
         raise AssertionError("a profile for CPUs looked for what gsplat needs")
 
     for probe in ("torch_version", "toolkit", "build"):
-        monkeypatch.setattr(node, probe, asked)
+        monkeypatch.setattr(hardware, probe, asked)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (found,) = [f for f in doctor.examine(load("test", TINY)) if f.name == "gpu"]
     assert (found.ok, found.text) == (True, "none that torch can see; profiles `cpu` and `test` need none")

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline_runs import planned, publish_all, publish_one
 
-from pipeline import layout, pack, records
-from pipeline.driver import Driver, Summary
-from pipeline.errors import (
+from gaussianverse.pipeline.dataset import layout, pack, records
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import Facts
+from gaussianverse.pipeline.errors import (
     BreakerOpen,
     NotFound,
     PipelineError,
@@ -24,11 +25,10 @@ from pipeline.errors import (
     StorageError,
     StoreRefused,
 )
-from pipeline.executor import ATLAS, FIT, PACK, Task
-from pipeline.identity import Run
-from pipeline.policy import CONFLICT, INFRASTRUCTURE, PolicyConfig, failed
-from pipeline.schemas import Facts
-from pipeline.storage import Entry, LocalStorage
+from gaussianverse.pipeline.policy import CONFLICT, INFRASTRUCTURE, PolicyConfig, failed
+from gaussianverse.pipeline.run.driver import Driver, Summary
+from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Task
+from gaussianverse.pipeline.store.storage import Entry, LocalStorage
 
 HANG = "hang"
 KILLED = "killed"

@@ -1,6 +1,6 @@
 import inspect
 
-from pipeline import errors
+from gaussianverse.pipeline import errors
 
 
 def test_every_error_ends_a_command_with_a_code_of_the_command_line() -> None:

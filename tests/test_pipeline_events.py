@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pipeline_runs import planned
 
-from pipeline import layout
-from pipeline.driver import Summary
-from pipeline.errors import BreakerOpen
-from pipeline.events import EventLog, RayMetrics, Watches, goodput, publish_summary
-from pipeline.executor import FIT, Task
-from pipeline.policy import History
-from pipeline.storage import LocalStorage
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.errors import BreakerOpen
+from gaussianverse.pipeline.policy import History
+from gaussianverse.pipeline.run.driver import Summary
+from gaussianverse.pipeline.run.events import EventLog, RayMetrics, Watches, goodput, publish_summary
+from gaussianverse.pipeline.run.executor import FIT, Task
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 TASK = Task(FIT, layout.SPLATS, 3, {"uid": "a"}, History({"timeout": 1}))
 

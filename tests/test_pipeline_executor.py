@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import ray.exceptions
 
-from pipeline.config import load
-from pipeline.executor import ATLAS, FIT, PACK, Job, RayExecutor, Task, ray_executor
-from pipeline.policy import INFRASTRUCTURE, History
-from pipeline.schemas import Facts
+from gaussianverse.pipeline.config import load
+from gaussianverse.pipeline.dataset.schemas import Facts
+from gaussianverse.pipeline.policy import INFRASTRUCTURE, History
+from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Job, RayExecutor, Task, ray_executor
 
 CONFIG = load("test", ["ray.workers=2", "ray.object_store_mb=80"])
 
@@ -152,7 +152,7 @@ def test_the_cluster_is_not_counted_for_every_task_and_its_growth_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("pipeline.executor.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gaussianverse.pipeline.run.executor.time.monotonic", lambda: now[0])
     fake = FakeRay({"CPU": 2})
     executor = RayExecutor(fake, CONFIG, Job("/x"))
     assert executor.slots() == 2
@@ -244,8 +244,8 @@ def test_tasks_have_names(item: Task, name: str) -> None:
 def test_every_node_is_examined_once_and_a_faulty_one_is_named(
     executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import machine
-    from pipeline.errors import PipelineError
+    from gaussianverse.pipeline.errors import PipelineError
+    from gaussianverse.pipeline.node import machine
 
     def well(config: Any) -> str:
         return ""

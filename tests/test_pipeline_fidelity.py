@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-import atlas
-from atlas.config import AtlasConfig
-from atlas.gaussians import Gaussians, canonical_quats
-from pipeline.contents import atlas_array
-from pipeline.fidelity import _FOV, _viewmats, atlas_psnr
+from gaussianverse import atlas
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
+from gaussianverse.pipeline.dataset.contents import atlas_array
+from gaussianverse.pipeline.run.fidelity import _FOV, _viewmats, atlas_psnr
 
 
 def shell(count: int = 200, seed: int = 0, scale: float = 1.0, centre: float = 0.0) -> Gaussians:

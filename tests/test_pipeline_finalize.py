@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from pipeline_runs import dataset, planned, publish_all
 
-from pipeline import layout, pack
-from pipeline.errors import PipelineError, ShardConflict
-from pipeline.finalize import finalize, is_finalized
-from pipeline.identity import Run
-from pipeline.schemas import METADATA, QUARANTINE, from_parquet
-from pipeline.storage import LocalStorage, sha256_of
+from gaussianverse.pipeline.dataset import layout, pack
+from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE, from_parquet
+from gaussianverse.pipeline.errors import PipelineError, ShardConflict
+from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
 UIDS = ["a", "b", "c", "d", "e"]
 

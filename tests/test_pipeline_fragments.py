@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import fragments
-from pipeline.errors import FragmentError
+from gaussianverse.pipeline.dataset import fragments
+from gaussianverse.pipeline.errors import FragmentError
 
 NAMES = st.text("abcXYZ019_-.", min_size=1, max_size=150).filter(
     lambda n: n not in (".", "..") and n.strip(".")

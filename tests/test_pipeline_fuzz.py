@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pipeline_runs import planned, publish_all, write_views
 
-from fitter import load_views
-from fitter.errors import FitError
-from manifests.errors import ManifestError
-from pipeline import fragments, identity, layout, pack, records
-from pipeline.errors import PipelineError
-from pipeline.manifest import read_manifest
-from pipeline.storage import LocalStorage, StoreConfig
+from gaussianverse.fitter import load_views
+from gaussianverse.fitter.errors import FitError
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.pipeline.dataset import fragments, layout, pack, records, run_file
+from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.run.manifest import read_manifest
+from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig
 
 FUZZ = settings(
     max_examples=3 * settings.default.max_examples, deadline=None,
@@ -181,7 +181,7 @@ def test_damaged_run_files(made: tuple[LocalStorage, bytes, bytes], seed: int, b
     entry = replaced(frozen, random.Random(seed).choice(list(places(frozen))), by)
     for changed in (damaged(data, seed), json.dumps(entry).encode()):
         with suppress(PipelineError):
-            run = identity.load(One(changed))
+            run = run_file.load(One(changed))
             assert run.n_objects >= run.n_shards >= 1
             assert min(run.fit.steps, run.atlas.size) > 0
             assert run.families

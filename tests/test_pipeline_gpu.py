@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitter.rasterize import BackendUnavailable, gsplat_build
-from pipeline import gpu, node
-from pipeline.node import Architectures, Build, Compilers, Device, Toolkit
+from gaussianverse.fitter.rasterize import BackendUnavailable, gsplat_build
+from gaussianverse.pipeline.node import gpu, hardware
+from gaussianverse.pipeline.node.hardware import Architectures, Build, Compilers, Device, Toolkit
 
 H100 = Device("NVIDIA H100 80GB HBM3", (9, 0), 85 << 30)
 L4 = Device("NVIDIA L4", (8, 9), 24 << 30)
@@ -43,7 +43,7 @@ ALL = ["torch", "driver", "gpu", "nvcc", "compilers", "architectures", "gsplat"]
 def found(monkeypatch: pytest.MonkeyPatch, **changed: Any) -> dict[str, gpu.Finding]:
     """What `examine` finds on a node that is well but for what was changed."""
     for name, fact in {**WELL, **changed}.items():
-        monkeypatch.setattr(node, name, lambda *_, fact=fact: fact)
+        monkeypatch.setattr(hardware, name, lambda *_, fact=fact: fact)
     return {finding.name: finding for finding in gpu.examine()}
 
 

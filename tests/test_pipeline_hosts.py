@@ -21,11 +21,12 @@ from servers import hosts, moto_server
 from servers.hosts import Host, Wires
 from servers.moto_server import BUCKET
 
-from pipeline import cli, layout
-from pipeline.config import load
-from pipeline.policy import INFRASTRUCTURE
-from pipeline.schemas import JOURNAL, QUARANTINE, from_parquet
-from pipeline.storage import Storage, StoreConfig, open_storage
+from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.config import load
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, QUARANTINE, from_parquet
+from gaussianverse.pipeline.policy import INFRASTRUCTURE
+from gaussianverse.pipeline.store.storage import Storage, StoreConfig, open_storage
 
 pytestmark = pytest.mark.skipif(bool(why := hosts.why_not()), reason=why)
 
@@ -85,7 +86,13 @@ class Site:
     def running(self, *options: str) -> Iterator[subprocess.Popen[str]]:
         """The job on the head, as users start it."""
         driver = self.head.start(
-            *(sys.executable, "-m", "pipeline.cli", "fit-shard", f"--manifest={self.url}/objects.jsonl"),
+            *(
+                sys.executable,
+                "-m",
+                "gaussianverse.pipeline.cli",
+                "fit-shard",
+                f"--manifest={self.url}/objects.jsonl",
+            ),
             *(f"--out={self.url}/out", f"--ray-address={self.head.address}:{RAY_PORT}"),
             *(f"--events={self.head.folder}/events", *ARGUMENTS, *options),
             *("--set", f"store.endpoint_url={self.endpoint}"),

@@ -15,18 +15,20 @@ import pytest
 from atlas_objects import cloud, gaussians
 from pipeline_runs import dataset, in_process
 
-import atlas
-from atlas import AtlasConfig, Gaussians
-from atlas.gaussiancube import from_cube
-from atlas.plane import plane_indices
-from atlas.ply import INVISIBLE, read_ply, write_ply
-from atlas.published import atlas_of, find_order, read_point_cloud
-from atlas.sphere import fibonacci_sphere
-from atlas.transport import assign
-from pipeline import cli, identity, job, layout
-from pipeline.schemas import METADATA, QUARANTINE, from_parquet
-from pipeline.shards import read_record
-from pipeline.storage import LocalStorage
+from gaussianverse import atlas
+from gaussianverse.atlas import AtlasConfig, Gaussians
+from gaussianverse.atlas.interchange.gaussiancube import from_cube
+from gaussianverse.atlas.interchange.ply import INVISIBLE, read_ply, write_ply
+from gaussianverse.atlas.interchange.published import atlas_of, find_order, read_point_cloud
+from gaussianverse.atlas.plane import plane_indices
+from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.transport.solver import assign
+from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.dataset import layout, run_file
+from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE, from_parquet
+from gaussianverse.pipeline.dataset.shards import read_record
+from gaussianverse.pipeline.run import job
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIZE = ("--set", "atlas.size=32", "--set", "run.shard_size=2")
@@ -88,7 +90,7 @@ def test_published_objects_become_a_verified_dataset(imported: LocalStorage, cap
     assert (first["n_gaussians"], first["psnr"], first["metrics_on"], first["seed"]) == (1024, -1.0, "", -1)
     assert rows["20_7"]["n_padded"] == 324
     assert all(r["smoothness"] > 0.85 and r["transport_gap"] <= 1e-12 for r in rows.values())
-    run = identity.load(imported)
+    run = run_file.load(imported)
     for uid, row in rows.items():
         g = OBJECTS[row["source_id"]]
         array = np.load(io.BytesIO(read_record(imported, layout.ATLAS, row["shard"], uid).main(layout.ATLAS)))
@@ -146,14 +148,14 @@ def test_plane_indices_are_part_of_what_the_run_is(published: Path, tmp_path: Pa
     grid, file, out = plane_indices(32).reshape(32, 32), tmp_path / "plane.npy", tmp_path / "out"
     np.save(file, np.roll(grid, 8, axis=0))
     assert run_import(published, out, "--plane-indices", str(file)) == 0
-    run = identity.load(LocalStorage(out))
+    run = run_file.load(LocalStorage(out))
     assert len(run.atlas.plane_sha256) == 64
-    given = identity.load(LocalStorage(out)).identity
+    given = run_file.load(LocalStorage(out)).identity
     np.save(file, np.roll(grid, 16, axis=0))
     assert run_import(published, out, "--plane-indices", str(file)) != 0
     assert "config.atlas.plane_sha256 is" in capsys.readouterr().err
     assert run_import(published, tmp_path / "other", "--plane-indices", str(file)) == 0
-    other = identity.load(LocalStorage(tmp_path / "other")).identity
+    other = run_file.load(LocalStorage(tmp_path / "other")).identity
     assert other["config_digest"] != given["config_digest"]
     assert other["representation"]["plane_sha256"] != given["representation"]["plane_sha256"]
     assert other["representation"]["sphere_sha256"] == given["representation"]["sphere_sha256"]
@@ -163,7 +165,7 @@ def test_the_ring_is_told_by_its_sphere(published: Path, imported: LocalStorage,
     assert run_import(published, tmp_path / "out", "--set", "atlas.layout=ring") == 0
     assert cli.main(["verify", "--out", str(tmp_path / "out")]) == 0
     ring, usual = (
-        identity.load(s).identity["representation"] for s in (LocalStorage(tmp_path / "out"), imported)
+        run_file.load(s).identity["representation"] for s in (LocalStorage(tmp_path / "out"), imported)
     )
     assert ring["sphere_sha256"] != usual["sphere_sha256"]
     assert ring["plane_sha256"] != usual["plane_sha256"]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import inputs
-from pipeline.storage import Entry, LocalStorage, StoreConfig
+from gaussianverse.pipeline.run import inputs
+from gaussianverse.pipeline.store.storage import Entry, LocalStorage, StoreConfig
 
 # what inputs fetches from S3 is tested in test_pipeline_s3.py
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from pipeline_runs import InProcess, dataset, in_process, tiny_arguments, write_inputs, write_manifest
 
-from pipeline import job, layout
-from pipeline.config import RunConfig, load
-from pipeline.errors import BreakerOpen, RunConflict, StorageError, StoreRefused, UsageError
-from pipeline.executor import ATLAS, Job, Task
-from pipeline.identity import Run
-from pipeline.storage import LocalStorage, Storage
+from gaussianverse.pipeline.config import RunConfig, load
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.errors import BreakerOpen, RunConflict, StorageError, StoreRefused, UsageError
+from gaussianverse.pipeline.run import job
+from gaussianverse.pipeline.run.executor import ATLAS, Job, Task
+from gaussianverse.pipeline.store.storage import LocalStorage, Storage
 
 UIDS = ["a", "b", "c"]
 CONFIG = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])

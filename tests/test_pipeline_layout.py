@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import layout
+from gaussianverse.pipeline.dataset import layout
 
 UIDS = st.from_regex(r"[A-Za-z0-9_-]{1,40}", fullmatch=True)
 

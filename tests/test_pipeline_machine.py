@@ -6,9 +6,9 @@ import pytest
 import torch
 from pipeline_runs import TINY
 
-from pipeline import gpu, machine
-from pipeline.config import load
-from pipeline.errors import PipelineError
+from gaussianverse.pipeline.config import load
+from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.node import gpu, machine
 
 CONFIG = load("test", TINY)
 

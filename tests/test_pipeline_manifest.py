@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from pipeline_runs import write_manifest
 
-from manifests import jsonl, runform
-from manifests.errors import ManifestError
-from pipeline.manifest import read_manifest
-from pipeline.storage import StoreConfig
+from gaussianverse.manifests import jsonl, runform
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.pipeline.run.manifest import read_manifest
+from gaussianverse.pipeline.store.storage import StoreConfig
 
 
 def test_both_forms_give_the_same_bytes(tmp_path: Path) -> None:

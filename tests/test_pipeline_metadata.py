@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from pipeline_runs import planned, publish_all
 
-from pipeline import layout, pack
-from pipeline.errors import PipelineError
-from pipeline.metadata import Totals, tables_of
-from pipeline.schemas import METADATA, STATS, from_parquet, row, to_parquet
-from pipeline.storage import LocalStorage, sha256_of
+from gaussianverse.pipeline.dataset import layout, pack
+from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
+from gaussianverse.pipeline.dataset.schemas import METADATA, STATS, from_parquet, row, to_parquet
+from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -16,18 +16,18 @@ from servers.fault_proxy import CUT, FAULTS, LOST, STALLED, UNAVAILABLE, UNSENT,
 from servers.moto_server import BUCKET
 from test_pipeline_driver import Inline, Watch
 
-from pipeline import layout, pack
-from pipeline import publish as publishing
-from pipeline.driver import Driver
-from pipeline.errors import StorageError
-from pipeline.executor import PACK, Task
-from pipeline.finalize import finalize
-from pipeline.policy import INFRASTRUCTURE, PolicyConfig, failed
-from pipeline.publish import Published
-from pipeline.s3 import S3Storage
-from pipeline.schemas import Facts
-from pipeline.storage import LocalStorage, StoreConfig
-from pipeline.verify import Checks, verify
+from gaussianverse.pipeline.dataset import layout, pack
+from gaussianverse.pipeline.dataset.finalize import finalize
+from gaussianverse.pipeline.dataset.schemas import Facts
+from gaussianverse.pipeline.errors import StorageError
+from gaussianverse.pipeline.ops.verify import Checks, verify
+from gaussianverse.pipeline.policy import INFRASTRUCTURE, PolicyConfig, failed
+from gaussianverse.pipeline.run.driver import Driver
+from gaussianverse.pipeline.run.executor import PACK, Task
+from gaussianverse.pipeline.store import publish as publishing
+from gaussianverse.pipeline.store.publish import Published
+from gaussianverse.pipeline.store.s3 import S3Storage
+from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig
 
 UIDS = ["a", "b", "c"]
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline_runs import manifest_row, planned, publish_all
 
-from pipeline import fragments, layout, pack, records
-from pipeline.errors import FragmentError, NotFound, ShardConflict
-from pipeline.identity import Run
-from pipeline.schemas import JOURNAL, OK, from_parquet
-from pipeline.storage import LocalStorage, sha256_of
+from gaussianverse.pipeline.dataset import fragments, layout, pack, records
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, OK, from_parquet
+from gaussianverse.pipeline.errors import FragmentError, NotFound, ShardConflict
+from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
 RUN = Run({"config_digest": "d" * 64})
 
@@ -34,7 +34,7 @@ def fragment(stage: str, index: int, uid: str, data: bytes | None) -> bytes:
 
 
 def pack_json(facts: Any) -> bytes:
-    from pipeline.schemas import to_json
+    from gaussianverse.pipeline.dataset.schemas import to_json
 
     return to_json(facts)
 
@@ -180,7 +180,7 @@ def test_the_bytes_do_not_depend_on_when_and_where_an_object_was_made(tmp_path: 
 @settings(max_examples=50)
 @given(st.binary(max_size=300) | st.sampled_from([b"{}", b"[]", b"null", b'{"schema_version":1}']))
 def test_a_damaged_commit_record_is_an_error_with_a_name(data: bytes) -> None:
-    from pipeline.errors import PipelineError
+    from gaussianverse.pipeline.errors import PipelineError
 
     class One(LocalStorage):
         def get(self, key: str) -> bytes:

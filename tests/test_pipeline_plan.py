@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from pipeline_runs import planned, publish_all
 
-from manifests import runform
-from manifests.schema import Row
-from pipeline import layout, pack, plan
-from pipeline.config import RunConfig, load
-from pipeline.errors import UsageError
-from pipeline.storage import LocalStorage
+from gaussianverse.manifests import runform
+from gaussianverse.manifests.schema import Row
+from gaussianverse.pipeline.config import RunConfig, load
+from gaussianverse.pipeline.dataset import layout, pack
+from gaussianverse.pipeline.errors import UsageError
+from gaussianverse.pipeline.ops import plan
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 
 def manifest(count: int, shard_size: int = 256) -> bytes:
@@ -59,8 +60,8 @@ def test_puts_are_those_that_a_run_makes(tmp_path: Path) -> None:
 
     storage.put_if_absent = counting(storage.put_if_absent)  # type: ignore[method-assign]
     storage.put_unsynced = counting(storage.put_unsynced)  # type: ignore[method-assign]
-    from pipeline.finalize import finalize
-    from pipeline.publish import prove_conditional_puts
+    from gaussianverse.pipeline.dataset.finalize import finalize
+    from gaussianverse.pipeline.store.publish import prove_conditional_puts
 
     for _ in ("when planned", "when carried"):
         prove_conditional_puts(storage)

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.policy import (
+from gaussianverse.pipeline.dataset.schemas import REASONS
+from gaussianverse.pipeline.errors import UsageError
+from gaussianverse.pipeline.policy import (
     DAMAGED,
     INFRASTRUCTURE,
     Breaker,
@@ -16,7 +17,6 @@ from pipeline.policy import (
     ordered_shards,
     seed_of,
 )
-from pipeline.schemas import REASONS
 
 CONFIG = PolicyConfig()
 
@@ -130,7 +130,7 @@ def test_a_damaged_fragment_is_read_again_and_then_stops_the_run() -> None:
 
 
 def test_the_oldest_tasks_are_repeated_on_idle_slots_only() -> None:
-    from pipeline.policy import repeats
+    from gaussianverse.pipeline.policy import repeats
 
     config = PolicyConfig(repeat_after_s=10)
     assert repeats([5, 30, 12, 40], 2, config) == [3, 1]

@@ -2,9 +2,9 @@ import logging
 
 import pytest
 
-from pipeline.executor import FIT, Task
-from pipeline.policy import History
-from pipeline.progress import ProgressBar
+from gaussianverse.pipeline.policy import History
+from gaussianverse.pipeline.run.executor import FIT, Task
+from gaussianverse.pipeline.run.progress import ProgressBar
 
 
 def test_it_counts_what_was_there_what_is_new_and_what_was_given_up(

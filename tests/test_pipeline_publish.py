@@ -3,11 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import layout
-from pipeline.errors import ShardConflict, StorageError, StoreRefused
-from pipeline.policy import PolicyConfig
-from pipeline.publish import ATTEMPTS, PATIENCE_S, Published, prove_conditional_puts, publish, publish_exact
-from pipeline.storage import Head, LocalStorage, StoreConfig, sha256_of
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.errors import ShardConflict, StorageError, StoreRefused
+from gaussianverse.pipeline.policy import PolicyConfig
+from gaussianverse.pipeline.store.publish import (
+    ATTEMPTS,
+    PATIENCE_S,
+    Published,
+    prove_conditional_puts,
+    publish,
+    publish_exact,
+)
+from gaussianverse.pipeline.store.storage import Head, LocalStorage, StoreConfig, sha256_of
 
 
 class Faulty(LocalStorage):

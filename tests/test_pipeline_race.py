@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from pipeline_runs import planned, publish_one
 
-from pipeline import layout, pack, shards
-from pipeline.cleaning import clean_work
-from pipeline.driver import Driver
-from pipeline.executor import ATLAS, PACK, Task
-from pipeline.finalize import finalize
-from pipeline.identity import Run
-from pipeline.policy import PolicyConfig
-from pipeline.schemas import Facts
-from pipeline.storage import LocalStorage
-from pipeline.verify import Checks, verify
+from gaussianverse.pipeline.dataset import layout, pack, shards
+from gaussianverse.pipeline.dataset.finalize import finalize
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import Facts
+from gaussianverse.pipeline.ops.clean_work import clean_work
+from gaussianverse.pipeline.ops.verify import Checks, verify
+from gaussianverse.pipeline.policy import PolicyConfig
+from gaussianverse.pipeline.run.driver import Driver
+from gaussianverse.pipeline.run.executor import ATLAS, PACK, Task
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 UIDS = [f"o{i}" for i in range(7)]
 LOST = "o3"

@@ -13,12 +13,12 @@ from pipeline_runs import dataset, planned, publish_all
 from servers import radosgw
 from servers.fault_proxy import CUT, LOST, UNSENT, proxying
 
-from pipeline import layout, pack
-from pipeline.finalize import finalize
-from pipeline.publish import Published, prove_conditional_puts, publish
-from pipeline.s3 import S3Storage
-from pipeline.storage import LocalStorage, StoreConfig
-from pipeline.verify import Checks, verify
+from gaussianverse.pipeline.dataset import layout, pack
+from gaussianverse.pipeline.dataset.finalize import finalize
+from gaussianverse.pipeline.ops.verify import Checks, verify
+from gaussianverse.pipeline.store.publish import Published, prove_conditional_puts, publish
+from gaussianverse.pipeline.store.s3 import S3Storage
+from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig
 
 pytestmark = pytest.mark.skipif(bool(radosgw.why_not()), reason=radosgw.why_not() or "it is there")
 

@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipeline_runs import manifest_row, planned, publish_one
 
-from pipeline import fragments, layout, records
-from pipeline.errors import FragmentError, NotFound, PipelineError, StorageError
-from pipeline.identity import Run
-from pipeline.schemas import FACTS, JOURNAL, OK, QUARANTINED, to_json
-from pipeline.storage import LocalStorage, sha256_of
+from gaussianverse.pipeline.dataset import fragments, layout, records
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, OK, QUARANTINED, to_json
+from gaussianverse.pipeline.errors import FragmentError, NotFound, PipelineError, StorageError
+from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
 STAGE = layout.SPLATS
 RUN = Run({"config_digest": "d" * 64})

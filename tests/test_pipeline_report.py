@@ -3,9 +3,9 @@ from typing import Any
 
 from pipeline_runs import planned, publish_all
 
-from pipeline import layout, pack
-from pipeline.report import MAX_LINES, result_rows, table
-from pipeline.storage import LocalStorage
+from gaussianverse.pipeline.dataset import layout, pack
+from gaussianverse.pipeline.ops.report import MAX_LINES, result_rows, table
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 
 def row(uid: str, **fields: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import layout, schemas
-from pipeline.errors import PipelineError
+from gaussianverse.pipeline.dataset import layout, schemas
+from gaussianverse.pipeline.errors import PipelineError
 
 ALL = [
     *schemas.FACTS.values(),

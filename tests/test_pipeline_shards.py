@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pipeline_runs import planned, publish_all, publish_one
 
-from pipeline import layout, pack, shards
-from pipeline.errors import FragmentError, NotFound
-from pipeline.identity import shard_rows
-from pipeline.storage import LocalStorage
+from gaussianverse.pipeline.dataset import layout, pack, shards
+from gaussianverse.pipeline.dataset.run_file import shard_rows
+from gaussianverse.pipeline.errors import FragmentError, NotFound
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 Committed = tuple[LocalStorage, dict[str, shards.Record]]
 

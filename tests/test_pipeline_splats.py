@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from atlas_objects import cloud, gaussians
 
-from atlas import AtlasConfig, Gaussians, pack
-from atlas.errors import AtlasError, RoughAtlas
-from atlas.ply import write_ply
-from atlas.published import write_pair
-from atlas.sphere import fibonacci_sphere
-from atlas.transport import assign
-from pipeline.splats import read_splats
+from gaussianverse.atlas import AtlasConfig, Gaussians, pack
+from gaussianverse.atlas.errors import AtlasError, RoughAtlas
+from gaussianverse.atlas.interchange.ply import write_ply
+from gaussianverse.atlas.interchange.published import write_pair
+from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.transport.solver import assign
+from gaussianverse.pipeline.run.splats import read_splats
 
 G = gaussians(cloud("shell", 1024))
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pipeline_runs import planned, publish_all
 
-from pipeline import layout, pack
-from pipeline.identity import Run
-from pipeline.spotcheck import spot_check
-from pipeline.storage import LocalStorage
-from pipeline.verify import Checks
+from gaussianverse.pipeline.dataset import layout, pack
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.ops.spotcheck import spot_check
+from gaussianverse.pipeline.ops.verify import Checks
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 UIDS = [f"o{i}" for i in range(9)]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from atlas_objects import cloud, gaussians
 
-import atlas
-from atlas.arrays import npy
-from pipeline import contents, layout, statistics
-from pipeline.identity import Run
+from gaussianverse import atlas
+from gaussianverse.atlas.arrays import npy
+from gaussianverse.pipeline.dataset import contents, layout, statistics
+from gaussianverse.pipeline.dataset.run_file import Run
 
 
 def test_moments_do_not_depend_on_how_they_are_merged() -> None:

@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 from pipeline_runs import planned, publish_all, publish_one
 
-from pipeline import layout, pack
-from pipeline.errors import PipelineError
-from pipeline.finalize import finalize
-from pipeline.identity import shard_rows
-from pipeline.status import inspect, status_of, status_text
-from pipeline.storage import LocalStorage
+from gaussianverse.pipeline.dataset import layout, pack
+from gaussianverse.pipeline.dataset.finalize import finalize
+from gaussianverse.pipeline.dataset.run_file import shard_rows
+from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.ops.status import inspect, status_of, status_text
+from gaussianverse.pipeline.store.storage import LocalStorage
 
 UIDS = ["a", "b", "c", "d", "e"]
 

@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import NotFound, StorageError, StoreRefused
-from pipeline.storage import Head, LocalStorage, Storage, StoreConfig, open_storage, sha256_of
+from gaussianverse.pipeline.errors import NotFound, StorageError, StoreRefused
+from gaussianverse.pipeline.store.storage import (
+    Head,
+    LocalStorage,
+    Storage,
+    StoreConfig,
+    open_storage,
+    sha256_of,
+)
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -13,12 +13,14 @@ from pipeline_runs import tiny_arguments, write_manifest, write_views
 from reader_datasets import publish_dataset, upload
 from servers import swift
 
-from atlas import AtlasDataset, S3Options
-from pipeline import cli, job, layout
-from pipeline.errors import StoreRefused
-from pipeline.publish import prove_conditional_puts, publish
-from pipeline.s3 import S3Storage
-from pipeline.storage import StoreConfig
+from gaussianverse.atlas import AtlasDataset, S3Options
+from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.errors import StoreRefused
+from gaussianverse.pipeline.run import job
+from gaussianverse.pipeline.store.publish import prove_conditional_puts, publish
+from gaussianverse.pipeline.store.s3 import S3Storage
+from gaussianverse.pipeline.store.storage import StoreConfig
 
 pytestmark = pytest.mark.skipif(bool(swift.why_not()), reason=swift.why_not() or "it is there")
 

@@ -12,19 +12,20 @@ import pytest
 import torch
 from pipeline_runs import TINY, write_manifest, write_views
 
-import atlas
-from atlas.config import AtlasConfig
-from atlas.errors import AtlasError, RoughAtlas, TransportFailed
-from fitter.errors import BadInput, FitTimeout, LowPsnr, NanLoss, TooFewGaussians
-from fitter.lpips import LpipsUnavailable
-from fitter.rasterize import BackendUnavailable
-from pipeline import contents, inputs, job, layout, records, statistics, tasks
-from pipeline.config import load
-from pipeline.errors import FragmentError, NotFound, ShardConflict, StorageError
-from pipeline.executor import Job
-from pipeline.identity import shard_rows
-from pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, seed_of
-from pipeline.schemas import FACTS, JOURNAL
+from gaussianverse import atlas
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError, RoughAtlas, TransportFailed
+from gaussianverse.fitter.errors import BadInput, FitTimeout, LowPsnr, NanLoss, TooFewGaussians
+from gaussianverse.fitter.lpips import LpipsUnavailable
+from gaussianverse.fitter.rasterize import BackendUnavailable
+from gaussianverse.pipeline.config import load
+from gaussianverse.pipeline.dataset import contents, layout, records, statistics
+from gaussianverse.pipeline.dataset.run_file import shard_rows
+from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL
+from gaussianverse.pipeline.errors import FragmentError, NotFound, ShardConflict, StorageError
+from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, seed_of
+from gaussianverse.pipeline.run import inputs, job, tasks
+from gaussianverse.pipeline.run.executor import Job
 
 CONFIG = load("test", TINY)
 

@@ -14,12 +14,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipeline_runs import dataset, planned, publish_all
 
-from pipeline import fragments, layout, pack
-from pipeline.finalize import finalize
-from pipeline.identity import Run
-from pipeline.schemas import FACTS, METADATA, QUARANTINE, STATS, from_json, from_parquet, to_json, to_parquet
-from pipeline.storage import LocalStorage, sha256_of
-from pipeline.verify import Checks, verify
+from gaussianverse.pipeline.dataset import fragments, layout, pack
+from gaussianverse.pipeline.dataset.finalize import finalize
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import (
+    FACTS,
+    METADATA,
+    QUARANTINE,
+    STATS,
+    from_json,
+    from_parquet,
+    to_json,
+    to_parquet,
+)
+from gaussianverse.pipeline.ops.verify import Checks, verify
+from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
 UIDS = ["a", "b", "c", "d"]
 SPLATS, ATLAS = (layout.shard_tar(stage, 0) for stage in layout.STAGES)

@@ -14,23 +14,24 @@ import numpy as np
 import pytest
 from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
 
-import atlas
-from atlas.errors import AtlasError, RoughAtlas
-from atlas.views import ReferenceViews, read_cameras
-from fitter import load_views
-from fitter.config import ConfigError
-from pipeline import contents, fragments, job, layout, records, statistics, tasks
-from pipeline.cleaning import clean_work
-from pipeline.config import RunSettings, load
-from pipeline.driver import committed_shards
-from pipeline.identity import Run, shard_rows
-from pipeline.pack import read_commit
-from pipeline.schemas import METADATA, from_parquet, metadata_schema
-from pipeline.shards import stats_rows
-from pipeline.spotcheck import spot_check
-from pipeline.status import inspect, status_of
-from pipeline.storage import LocalStorage, Storage, sha256_of
-from pipeline.verify import Checks, verify
+from gaussianverse import atlas
+from gaussianverse.atlas.errors import AtlasError, RoughAtlas
+from gaussianverse.atlas.reader.views import ReferenceViews, read_cameras
+from gaussianverse.fitter import load_views
+from gaussianverse.fitter.config import ConfigError
+from gaussianverse.pipeline.config import RunSettings, load
+from gaussianverse.pipeline.dataset import contents, fragments, layout, records, statistics
+from gaussianverse.pipeline.dataset.pack import read_commit
+from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
+from gaussianverse.pipeline.dataset.schemas import METADATA, from_parquet, metadata_schema
+from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.ops.clean_work import clean_work
+from gaussianverse.pipeline.ops.spotcheck import spot_check
+from gaussianverse.pipeline.ops.status import inspect, status_of
+from gaussianverse.pipeline.ops.verify import Checks, verify
+from gaussianverse.pipeline.run import job, tasks
+from gaussianverse.pipeline.run.driver import committed_shards
+from gaussianverse.pipeline.store.storage import LocalStorage, Storage, sha256_of
 
 COUNT, SIZE = 3, 24
 UIDS = ["a", "b", "c", "d", "e"]

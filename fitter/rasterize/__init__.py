@@ -72,7 +72,7 @@ def _load(backend: str, device: torch.device) -> Backend:
         if device.type != "cuda":
             raise BackendUnavailable(f"backend 'gsplat' needs CUDA tensors, these are on {device}; move them")
         try:
-            from fitter.rasterize import gsplat_cuda
+            from gaussianverse.fitter.rasterize import gsplat_cuda
         except ImportError as fault:
             raise BackendUnavailable(
                 f"backend 'gsplat' does not import: {fault}; pip install 'gaussianverse[build]'"
@@ -83,10 +83,10 @@ def _load(backend: str, device: torch.device) -> Backend:
             f"backend {backend!r} needs tensors on the CPU, these are on {device}; move them"
         )
     if backend == "cpu":
-        from fitter.rasterize import cpu
+        from gaussianverse.fitter.rasterize import cpu
 
         return cpu.rasterize
-    from fitter.rasterize import reference
+    from gaussianverse.fitter.rasterize import reference
 
     return reference.rasterize
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from atlas.compiled import kernel
-from fitter.rasterize.compiled import LOG2_ALPHA_MIN, OPTIONS, TILE, bits_of_float, f4, i4
-from fitter.rasterize.projection import (
+from gaussianverse.atlas.compiled import kernel
+from gaussianverse.fitter.rasterize.compiled import LOG2_ALPHA_MIN, OPTIONS, TILE, bits_of_float, f4, i4
+from gaussianverse.fitter.rasterize.projection import (
     LOG2_OPACITY,
     QA,
     QB,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from atlas.compiled import kernel
-from fitter.rasterize.compiled import (
+from gaussianverse.atlas.compiled import kernel
+from gaussianverse.fitter.rasterize.compiled import (
     LANES,
     LOG2_ALPHA_MIN,
     OPTIONS,
@@ -27,7 +27,7 @@ from fitter.rasterize.compiled import (
     exp2,
     f4,
 )
-from fitter.rasterize.projection import (
+from gaussianverse.fitter.rasterize.projection import (
     BLUE,
     GREEN,
     LOG2_OPACITY,

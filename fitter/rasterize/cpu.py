@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitter.rasterize.binning import bin_pairs, depth_order
-from fitter.rasterize.blending import blend, blend_backward
-from fitter.rasterize.compiled import TILE, f4
-from fitter.rasterize.projection import GRADIENT, RECORD, TILES, project, project_backward
-from fitter.threads import over_range
+from gaussianverse.fitter.rasterize.binning import bin_pairs, depth_order
+from gaussianverse.fitter.rasterize.blending import blend, blend_backward
+from gaussianverse.fitter.rasterize.compiled import TILE, f4
+from gaussianverse.fitter.rasterize.projection import GRADIENT, RECORD, TILES, project, project_backward
+from gaussianverse.fitter.threads import over_range
 
 
 class _Rasterize(torch.autograd.Function):

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fitter.rasterize import BackendUnavailable
+from gaussianverse.fitter.rasterize import BackendUnavailable
 
 log = logging.getLogger(__name__)
 

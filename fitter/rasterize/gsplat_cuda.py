@@ -8,7 +8,7 @@ import torch
 from gsplat import rasterization
 from torch import Tensor
 
-from fitter.rasterize import gsplat_build
+from gaussianverse.fitter.rasterize import gsplat_build
 
 
 def rasterize(

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from atlas.compiled import kernel
-from fitter.rasterize.compiled import (
+from gaussianverse.atlas.compiled import kernel
+from gaussianverse.fitter.rasterize.compiled import (
     ALPHA_MIN,
     EXTENT_MAX,
     LANES,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fitter.rasterize.compiled import ALPHA_MIN, EXTENT_MAX, TRANSMITTANCE_MIN
+from gaussianverse.fitter.rasterize.compiled import ALPHA_MIN, EXTENT_MAX, TRANSMITTANCE_MIN
 
 
 def rotation_matrices(quats: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 """Readers of multi-view renders: each yields `View` records from one layout on disk."""
 
-from fitter.sources.view import View
+from gaussianverse.fitter.sources.view import View
 
 __all__ = ["View"]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from fitter.errors import BadInput, DecodeError, MissingViews
+from gaussianverse.fitter.errors import BadInput, DecodeError, MissingViews
 
 MAX_JSON_BYTES = 32 << 20  # a transforms.json of 10,000 frames is about 6 MB
 MAX_IMAGE_BYTES = 256 << 20

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitter.errors import BadInput, MissingViews
-from fitter.exr import read_depth
-from fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, parse_json
-from fitter.sources.image import decode_rgba
-from fitter.sources.numbers import number, numbers
-from fitter.sources.view import View
+from gaussianverse.fitter.errors import BadInput, MissingViews
+from gaussianverse.fitter.exr import read_depth
+from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, parse_json
+from gaussianverse.fitter.sources.image import decode_rgba
+from gaussianverse.fitter.sources.numbers import number, numbers
+from gaussianverse.fitter.sources.view import View
 
 log = logging.getLogger(__name__)
 

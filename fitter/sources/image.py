@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fitter.errors import BadInput, DecodeError
+from gaussianverse.fitter.errors import BadInput, DecodeError
 
 MAX_SIDE = 8192  # pixels
 _FORMATS = ("PNG", "WEBP", "JPEG")  # JPEG only so that the error can say what it lacks: alpha

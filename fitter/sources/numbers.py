@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitter.errors import BadInput
+from gaussianverse.fitter.errors import BadInput
 
 
 def numbers(value: Any, shape: tuple[int, ...], where: str, key: str) -> NDArray[np.float64]:

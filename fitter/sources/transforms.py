@@ -14,11 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitter.errors import BadInput, MissingViews
-from fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, list_tar, parse_json
-from fitter.sources.image import decode_rgba
-from fitter.sources.numbers import number, numbers
-from fitter.sources.view import View
+from gaussianverse.fitter.errors import BadInput, MissingViews
+from gaussianverse.fitter.sources.files import (
+    MAX_IMAGE_BYTES,
+    MAX_JSON_BYTES,
+    Archive,
+    Folder,
+    list_tar,
+    parse_json,
+)
+from gaussianverse.fitter.sources.image import decode_rgba
+from gaussianverse.fitter.sources.numbers import number, numbers
+from gaussianverse.fitter.sources.view import View
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Atlases and Gaussians in the file formats of other projects."""

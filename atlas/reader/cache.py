@@ -1,0 +1,68 @@
+"""A bounded folder of samples that were fetched once, shared by all processes of a machine.
+
+It is filled and then left as it is. An epoch reads everything once, so throwing out what is oldest would throw
+out each sample just before it is wanted again; kept, a cache of half the dataset saves half of every epoch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from gaussianverse.atlas.store.local import Store, fresh
+
+_USED = "used"
+_LOCK = "lock"
+_TEMPORARY = ".tmp"
+
+
+class CachedStore:
+    """A store whose range reads are kept in a folder, up to a number of bytes.
+
+    Args:
+        store: where to read what is not there yet.
+        folder: of this dataset alone; made if it does not exist.
+        max_bytes: of all samples in it, whoever put them there.
+    """
+
+    def __init__(self, store: Store, folder: str | Path, max_bytes: int) -> None:
+        self.url = store.url
+        self._store, self._folder, self._max_bytes = store, Path(folder), max_bytes
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: str) -> bytes:
+        """See `Store`; not kept."""
+        return self._store.get(key)
+
+    def read(self, key: str, offset: int, nbytes: int, total: int) -> memoryview:
+        """See `Store`."""
+        path = self._folder / f"{key.replace('/', '_')}-{offset}-{nbytes}"
+        with suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
+            kept = fresh(nbytes)
+            # a file that a full disk cut short is fetched again
+            if file.seek(0, 2) == nbytes and file.seek(0) == 0 and file.readinto(kept) == nbytes:
+                return kept
+        data = self._store.read(key, offset, nbytes, total)
+        self._keep(path, data)
+        return data
+
+    def _keep(self, path: Path, data: memoryview) -> None:
+        """Write a file if there is room for it. Whoever dies on the way leaves at most a temporary file."""
+        with open(self._folder / _LOCK, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            used = self._used()
+            if used + len(data) > self._max_bytes:
+                return
+            # counted before it is there: after a crash the folder holds less than it says, never more
+            (self._folder / _USED).write_text(str(used + len(data)))
+            temporary = path.with_suffix(_TEMPORARY)
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+
+    def _used(self) -> int:
+        with suppress(FileNotFoundError, ValueError):
+            return int((self._folder / _USED).read_text())
+        with os.scandir(self._folder) as entries:
+            return sum(e.stat().st_size for e in entries if e.name not in (_LOCK, _USED))

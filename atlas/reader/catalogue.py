@@ -1,0 +1,279 @@
+"""What a published dataset says of itself: index.json, metadata.parquet and the sums that vouch for both."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gaussianverse.atlas.arrays import read_npy
+from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader.sample import BLOCK, header_nbytes
+from gaussianverse.atlas.reader.views import CAMERAS
+from gaussianverse.atlas.store.local import Store
+
+SCHEMA_VERSION = 1
+INDEX, METADATA, SUMS, SUCCESS = "index.json", "metadata.parquet", "SHA256SUMS", "_SUCCESS"
+SPLITS = ("all", "train", "heldout")
+ATLAS, VIEWS = "atlas", "views"
+"""Families of shards that are read here."""
+_END = 2 * BLOCK
+_OPERATORS = {
+    "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater,
+    ">=": pc.greater_equal,
+}  # fmt: skip
+
+Filter = tuple[str, str, Any]
+"""(column, operator, value); operators are == != < <= > >= and, with a list of values, `in` and `not in`."""
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Bytes of a shard: `nbytes` from `offset` of the file `key`, which is `total` bytes long."""
+
+    key: str
+    offset: int
+    nbytes: int
+    total: int
+
+
+@dataclass(frozen=True)
+class _Places:
+    """{shard: (key, nbytes)} of a family, and where each sample begins and ends in its file, [N]."""
+
+    files: dict[int, tuple[str, int]]
+    starts: Rows
+    ends: Rows
+
+
+class Catalogue:
+    """The samples of a dataset, in the order in which they lie in its shards.
+
+    Attributes:
+        index: what index.json holds.
+        digest: hex sha256 of index.json, which names the dataset.
+        size: side of an atlas.
+        n_views: reference views of each object; 0 where the dataset has none.
+
+    Raises:
+        DatasetError: the dataset is not finished, or index, table and sums don't agree.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.url = store.url
+        sums = _sums(store)
+        index = self._vouched(store, INDEX, sums)
+        self.digest = hashlib.sha256(index).hexdigest()
+        self.index: dict[str, Any] = json.loads(index)
+        if self.index["schema_version"] != SCHEMA_VERSION:
+            raise DatasetError(
+                f"{self.url}: schema version {self.index['schema_version']}, this reader knows {SCHEMA_VERSION}"
+            )
+        self.size = int(self.index["size"])
+        self.n_views = int(self.index.get("views", 0))
+        # not pq.read_table: its threads may outlive the interpreter, and then abort the process
+        table = pq.ParquetFile(io.BytesIO(self._vouched(store, METADATA, sums))).read(use_threads=False)
+        self._quarantined = table.filter(pc.not_equal(table["status"], "ok")).select(["uid", "reason"])
+        table = table.filter(pc.equal(table["status"], "ok"))
+        self._table = table.take(
+            pc.sort_indices(table, [("shard", "ascending"), ("atlas_sample", "ascending")])
+        )
+        self._columns = {name: _column(self._table[name]) for name in self._table.column_names}
+        self._places = {ATLAS: self._placed(ATLAS, "atlas.npy")}
+        if self.n_views:
+            self._places[VIEWS] = self._placed(VIEWS, CAMERAS)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @property
+    def shards(self) -> Rows:
+        """The shard of each sample, [N], ascending."""
+        return np.asarray(self._columns["shard"])
+
+    def uids(self, rows: Iterable[int]) -> list[str]:
+        """The uids of these samples."""
+        column = self._columns["uid"]
+        return [column[int(row)].as_py() for row in rows]
+
+    def row(self, sample: int, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """A sample's row of metadata.parquet: all columns, or these."""
+        found = {}
+        for name in names if names is not None else self._columns:
+            column = self._columns[name]
+            found[name] = column.item(sample) if isinstance(column, np.ndarray) else column[sample].as_py()
+        return found
+
+    def check_columns(self, names: Iterable[str]) -> None:
+        """Refuse names that metadata.parquet has no column for."""
+        unknown = sorted(set(names) - set(self._columns))
+        if unknown:
+            raise DatasetError(
+                f"{self.url}/{METADATA} has no column {', '.join(unknown)}; it has {', '.join(self._columns)}"
+            )
+
+    def find(self, uid: str) -> int:
+        """The sample with this uid.
+
+        Raises:
+            DatasetError: there is none; if the object was quarantined, with the reason.
+        """
+        if uid in self._by_uid:
+            return self._by_uid[uid]
+        lost = self._quarantined.filter(pc.equal(self._quarantined["uid"], uid)).to_pylist()
+        why = f"it was quarantined: {lost[0]['reason']}" if lost else "no such object"
+        raise DatasetError(f"{self.url}: {uid}: {why}")
+
+    def stretch(self, sample: int, family: str = ATLAS) -> Extent:
+        """Where a sample of a family lies: from its first tar header to that of the next sample."""
+        places = self._places[family]
+        key, total = places.files[int(self.shards[sample])]
+        return Extent(
+            key, int(places.starts[sample]), int(places.ends[sample] - places.starts[sample]), total
+        )
+
+    def atlas_member(self, sample: int) -> Extent:
+        """Where a sample's .npy file lies."""
+        key, total = self._places[ATLAS].files[int(self.shards[sample])]
+        offset, nbytes = (self._columns[f"atlas_{name}"].item(sample) for name in ("offset", "nbytes"))
+        return Extent(key, offset, nbytes, total)
+
+    def select(
+        self, filters: Sequence[Filter] = (), split: str = "all", heldout: float = 0.01,
+        uids: Iterable[str] | None = None,
+    ) -> Rows:  # fmt: skip
+        """The samples that pass all filters and belong to a split, ascending.
+
+        Args:
+            filters: all must hold.
+            split: "train" and "heldout" are disjoint and together "all"; which of them an object belongs to
+                depends on its uid alone, so it stays there when the dataset grows.
+            heldout: share of objects in "heldout", in [0, 1].
+            uids: only these; None = any.
+
+        Raises:
+            DatasetError: an unknown column, operator, split or uid, or nothing passes.
+        """
+        keep = np.ones(len(self), np.bool_)
+        for condition in filters:
+            keep &= self._passes(condition)
+        if split not in SPLITS:
+            raise DatasetError(f"split {split!r} is none of {', '.join(SPLITS)}")
+        if not 0.0 <= heldout <= 1.0:
+            raise DatasetError(f"heldout is a share in [0, 1], got {heldout!r}")
+        if split != "all":
+            held = np.array([is_heldout(uid, heldout) for uid in self.uids(range(len(self)))], np.bool_)
+            keep &= held if split == "heldout" else ~held
+        if uids is not None:
+            wanted = np.zeros(len(self), np.bool_)
+            wanted[[self.find(uid) for uid in uids]] = True
+            keep &= wanted
+        if not keep.any():
+            raise DatasetError(
+                f"{self.url}: none of {len(self)} samples passes (filters {list(filters)}, split {split!r})"
+            )
+        return np.flatnonzero(keep)
+
+    def _passes(self, condition: Filter) -> npt.NDArray[np.bool_]:
+        try:
+            name, operator, value = condition
+        except (TypeError, ValueError) as fault:
+            raise DatasetError(f"filter {condition!r}: expected (column, operator, value)") from fault
+        self.check_columns([name])
+        column = self._table[name]
+        try:
+            if operator in _OPERATORS:
+                mask = _OPERATORS[operator](column, pa.scalar(value))
+            elif operator in ("in", "not in") and not isinstance(value, str):
+                mask = pc.is_in(column, value_set=pa.array(list(value), column.type))
+                mask = pc.invert(mask) if operator == "not in" else mask
+            else:
+                known = ", ".join([*_OPERATORS, "in [..]", "not in [..]"])
+                raise DatasetError(f"filter {condition!r}: expected one of {known}")
+        except (pa.ArrowException, TypeError) as fault:
+            raise DatasetError(f"filter {condition!r} on a column of {column.type}: {fault}") from fault
+        return np.asarray(mask.to_numpy(), np.bool_)
+
+    def _placed(self, family: str, first_suffix: str) -> _Places:
+        """Where a family's samples lie, each beginning with the member of this suffix, whose address the table
+        has; checked against the index, so that the stretches cover every shard to its end."""
+        files = {int(s["shard"]): (s[family]["key"], int(s[family]["nbytes"])) for s in self.index["shards"]}
+        counts = dict(zip(*(c.tolist() for c in np.unique(self.shards, return_counts=True)), strict=True))
+        for entry in self.index["shards"]:
+            said, found = entry[family]["samples"], counts.pop(entry["shard"], 0)
+            if said != found:
+                raise DatasetError(
+                    f"{self.url}: {entry[family]['key']} has {said} samples in {INDEX} and {found} in {METADATA}"
+                )
+        if counts or self.index["samples"] != len(self):
+            raise DatasetError(f"{self.url}: {METADATA} has samples that {INDEX} does not count")
+        offset, nbytes, place = (
+            np.asarray(self._columns[f"{family}_{n}"]) for n in ("offset", "nbytes", "sample")
+        )
+        first = np.append(True, self.shards[1:] != self.shards[:-1])[: len(self)]
+        last = np.append(first[1:], True)[: len(self)]
+        totals = np.array([files[int(s)][1] for s in self.shards], np.int64)
+        names = np.asarray(pc.utf8_length(self._table["uid"])) + len(f".{first_suffix}")
+        starts = offset - np.array([header_nbytes(n) for n in names.tolist()], np.int64)
+        ends = np.where(last, totals - _END, np.roll(starts, -1))
+        wrong = (starts != np.where(first, 0, starts)) | (offset + nbytes > ends)
+        wrong |= place != np.arange(len(self)) - np.maximum.accumulate(
+            np.where(first, np.arange(len(self)), 0)
+        )
+        if wrong.any():
+            uid = self.uids([int(wrong.argmax())])[0]
+            raise DatasetError(f"{self.url}: {METADATA} and {INDEX} do not agree on where {uid} lies")
+        return _Places(files, starts, ends)
+
+    @cached_property
+    def _by_uid(self) -> dict[str, int]:
+        return {uid: sample for sample, uid in enumerate(self.uids(range(len(self))))}
+
+    def _vouched(self, store: Store, key: str, sums: Mapping[str, str]) -> bytes:
+        data = store.get(key)
+        if hashlib.sha256(data).hexdigest() != sums.get(key):
+            raise DatasetError(f"{self.url}/{key} is not the file that {SUMS} lists; fetch it again")
+        return data
+
+    def array(self, store: Store, key: str) -> npt.NDArray[np.float32]:
+        """A statistics file, checked against the index; float32 [size, size, 16], or 3 for the sphere points."""
+        data = store.get(key)
+        if hashlib.sha256(data).hexdigest() != self.index["statistics"][key]["sha256"]:
+            raise DatasetError(f"{self.url}/{key} is not the file that {INDEX} lists; fetch it again")
+        return np.asarray(read_npy(data), np.float32)
+
+
+def is_heldout(uid: str, fraction: float) -> bool:
+    """Whether an object belongs to the held-out split of this share: by hash of its uid."""
+    word = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8], "big")
+    return word < fraction * 2**64
+
+
+def _sums(store: Store) -> dict[str, str]:
+    """{key: sha256} of SHA256SUMS, which `_SUCCESS` vouches for."""
+    try:
+        success = store.get(SUCCESS)
+    except DatasetError as fault:
+        raise DatasetError(f"{fault}: not a finished dataset, or not its root") from fault
+    data = store.get(SUMS)
+    if success.decode("ascii", "replace").split()[:1] != [hashlib.sha256(data).hexdigest()]:
+        raise DatasetError(f"{store.url}/{SUMS} is not the file that {SUCCESS} vouches for; fetch both again")
+    return {key: digest for digest, _, key in (line.partition("  ") for line in data.decode().splitlines())}
+
+
+def _column(column: pa.ChunkedArray) -> Any:
+    """Numbers as numpy, which hands out one value ten times as fast as Arrow; words as Arrow, which is compact."""
+    whole = column.combine_chunks()
+    return whole if pa.types.is_string(whole.type) else whole.to_numpy(zero_copy_only=False)

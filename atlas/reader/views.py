@@ -1,0 +1,130 @@
+"""Reference views of an object, as shards hold them: a PNG each, and their cameras in one small npz."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from gaussianverse.atlas.arrays import npz, read_npz
+from gaussianverse.atlas.errors import AtlasError, DatasetError
+
+CAMERAS = "cameras.npz"
+MAX_VIEWS = 99
+_BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises."""
+_FIELDS = {"viewmats": (4, 4), "Ks": (3, 3)}
+
+
+@dataclass(frozen=True)
+class ReferenceViews:
+    """What an object looks like from K sides, in the world of its Gaussians.
+
+    Attributes:
+        images: RGBA with straight alpha, uint8 [K, size, size, 4].
+        viewmats: world-to-camera, OpenCV (x right, y down, z forward), float32 [K, 4, 4].
+        Ks: in pixels; the centre of the top-left pixel is at (0.5, 0.5). float32 [K, 3, 3].
+
+    Raises:
+        DatasetError: an array has another shape or type, or a camera is not finite.
+    """
+
+    images: npt.NDArray[np.uint8]
+    viewmats: npt.NDArray[np.float32]
+    Ks: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        shape = self.images.shape
+        if self.images.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 4:
+            raise DatasetError(f"images are {self.images.dtype} {shape}, expected uint8 [K, size, size, 4]")
+        for name, tail in _FIELDS.items():
+            array = getattr(self, name)
+            if array.dtype != np.float32 or array.shape != (len(self.images), *tail):
+                raise DatasetError(
+                    f"{name} are {array.dtype} {array.shape}, expected float32 {(len(self.images), *tail)}"
+                )
+            if not np.isfinite(array).all():
+                raise DatasetError(f"{name} hold NaN or infinity")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to_members(self) -> dict[str, bytes]:
+        """{suffix: file}; the same views always give the same bytes (with the same zlib)."""
+        members = {}
+        for name, image in zip(suffixes(len(self)), self.images, strict=True):
+            buffer = io.BytesIO()
+            Image.fromarray(image).save(buffer, "PNG")
+            members[name] = buffer.getvalue()
+        return {CAMERAS: npz({name: getattr(self, name) for name in _FIELDS}), **members}
+
+    @classmethod
+    def from_members(
+        cls, cameras: bytes | memoryview, images: Sequence[bytes | memoryview]
+    ) -> ReferenceViews:
+        """Read what `to_members` gave.
+
+        Args:
+            cameras: the member of suffix `CAMERAS`.
+            images: the PNGs, in their order, at least one.
+
+        Raises:
+            DatasetError: they are not such files, or of different sizes.
+        """
+        decoded = [_decoded(image, name) for image, name in zip(images, suffixes(len(images)), strict=True)]
+        if len({image.shape for image in decoded}) != 1:
+            raise DatasetError(f"views of {len({image.shape for image in decoded})} sizes, expected one")
+        return cls(np.stack(decoded), **read_cameras(cameras))
+
+
+def read_cameras(data: bytes | memoryview) -> dict[str, npt.NDArray[np.float32]]:
+    """viewmats and Ks of a member of suffix `CAMERAS`.
+
+    Raises:
+        DatasetError: it is no such file.
+    """
+    try:
+        return read_npz(data, _FIELDS)
+    except AtlasError as fault:
+        raise DatasetError(f"{CAMERAS} is damaged: {fault}") from fault
+
+
+def suffixes(count: int) -> list[str]:
+    """Of the PNGs' member names, in their order, which is also that of the names."""
+    return [f"view{k:02d}.png" for k in range(count)]
+
+
+def images_sha256(members: Mapping[str, bytes | memoryview]) -> str:
+    """Hex sha256 of the PNGs among an object's members, one after the other in the order of their names."""
+    whole = hashlib.sha256()
+    for name in sorted(members):
+        if name.endswith(".png"):
+            whole.update(members[name])
+    return whole.hexdigest()
+
+
+def _decoded(data: bytes | memoryview, name: str) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if image.mode != "RGBA":
+                raise DatasetError(f"{name} is {image.mode}, expected RGBA")
+            return np.array(image, np.uint8)
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as fault:
+        raise DatasetError(f"{name} is damaged: {fault}") from fault

@@ -1,0 +1,1 @@
+"""Stores: local folders and S3 prefixes."""

@@ -1,0 +1,1 @@
+"""Meshes to multi-view renders: glTF, rigs, drawing."""

@@ -1,0 +1,166 @@
+"""Drawing of a mesh with OpenGL, without a display."""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaussianverse.manifests.errors import RenderError
+from gaussianverse.manifests.rendering import rig
+from gaussianverse.manifests.rendering.gltf import MIRROR, REPEAT
+from gaussianverse.manifests.rendering.meshes import Mesh, Part
+
+Shading = Literal["diffuse", "albedo"]
+
+_SAMPLES = 4  # per pixel and axis; the screen-door pattern below is as wide
+
+_VERTEX = """
+#version 330
+uniform mat4 clip_from_world;
+uniform vec4 optical_axis;  // row of the world-to-camera matrix that gives z-depth
+in vec3 position; in vec3 normal; in vec2 uv; in vec4 color;
+out vec3 world; out vec3 smooth_normal; out vec2 texcoord; out vec4 tint; out float depth;
+void main() {
+    gl_Position = clip_from_world * vec4(position, 1.0);
+    world = position; smooth_normal = normal; texcoord = uv; tint = color;
+    depth = dot(optical_axis, vec4(position, 1.0));
+}
+"""
+
+_FRAGMENT = """
+#version 330
+uniform sampler2D base; uniform bool textured; uniform vec2 mirrored; uniform float cutoff; uniform float diffuse;
+in vec3 world; in vec3 smooth_normal; in vec2 texcoord; in vec4 tint; in float depth;
+layout(location = 0) out vec4 surface; layout(location = 1) out vec4 geometry;
+const float bayer[16] = float[](0., 8., 2., 10., 12., 4., 14., 6., 3., 11., 1., 9., 15., 7., 13., 5.);
+const vec3 light = normalize(vec3(0.35, -0.5, 0.8));
+void main() {
+    vec2 folded = 1.0 - abs(mod(texcoord, 2.0) - 1.0);
+    vec4 color = textured ? tint * texture(base, mix(texcoord, folded, mirrored)) : tint;
+    ivec2 cell = ivec2(gl_FragCoord.xy) & 3;
+    // A negative cutoff says that alpha is coverage: drop that share of the samples.
+    if (color.a < (cutoff < 0.0 ? (bayer[4 * cell.y + cell.x] + 0.5) / 16.0 : cutoff)) discard;
+    vec3 n = gl_FrontFacing ? smooth_normal : -smooth_normal;
+    n = dot(n, n) < 1e-6 ? normalize(cross(dFdx(world), dFdy(world))) : normalize(n);
+    float wrapped = 0.5 + 0.5 * dot(n, light);
+    surface = vec4(color.rgb * mix(1.0, 0.3 + 0.7 * wrapped, diffuse), 1.0);
+    geometry = vec4(n, depth);
+}
+"""
+
+
+class Renderer:
+    """Draws one mesh from any pose.
+
+    `close` (or `with`) frees the OpenGL context.
+
+    Raises:
+        RenderError: moderngl or an EGL driver is missing, or `size` is more than the driver draws.
+    """
+
+    def __init__(self, mesh: Mesh, *, size: int, shading: Shading) -> None:
+        self._gl, self._ctx = _open_context()
+        limit = min(int(self._ctx.info["GL_MAX_TEXTURE_SIZE"]), 16384) // _SAMPLES
+        if not 1 <= size <= limit:
+            self.close()
+            raise RenderError(f"size {size}: this driver draws 1 to {limit} pixels a side")
+        self.size = size
+        self._program = self._ctx.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
+        self._program["diffuse"] = float(shading == "diffuse")
+        self._white = self._texture(np.full((1, 1, 4), 255, np.uint8))
+        textures = {id(part.texture): self._texture(part.texture) for part in mesh.parts}  # many share one
+        self._parts = [(part, self._vertex_array(part), textures[id(part.texture)]) for part in mesh.parts]
+        self._fine = self._framebuffer(size * _SAMPLES)
+        self._plain = self._framebuffer(size)
+
+    def __enter__(self) -> "Renderer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the OpenGL context."""
+        self._ctx.release()
+
+    def color(self, c2w: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """uint8 [size, size, 4], sRGB with straight alpha: the share of the pixel that is covered."""
+        self._draw(self._fine, c2w)
+        s = _SAMPLES
+        samples = self._read(self._fine, 0).reshape(self.size, s, self.size, s, 4)
+        linear = samples.mean(axis=(1, 3))  # premultiplied: an uncovered sample is all zeros
+        alpha = linear[..., 3:]
+        rgb = np.divide(linear[..., :3], alpha, out=np.zeros_like(linear[..., :3]), where=alpha > 0)
+        encoded = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.maximum(rgb, 1e-6) ** (1 / 2.4) - 0.055)
+        rgba: NDArray[np.uint8] = np.rint(255 * np.concatenate([encoded, alpha], -1)).astype(np.uint8)
+        return rgba
+
+    def geometry(self, c2w: NDArray[np.float64]) -> NDArray[np.float32]:
+        """float32 [size, size, 4]: world normal and z-depth at pixel centres, 0 where empty."""
+        self._draw(self._plain, c2w)
+        return self._read(self._plain, 1)
+
+    def _draw(self, target: Any, c2w: NDArray[np.float64]) -> None:
+        w2c = np.linalg.inv(c2w)
+        gl_view = np.diag([1.0, -1.0, -1.0, 1.0]) @ w2c
+        distance = float(np.linalg.norm(c2w[:3, 3]))
+        near, far, focal = max(distance - 1.0, 0.01), distance + 1.0, 1 / np.tan(rig.FOV / 2)
+        project = np.diag([focal, focal, (far + near) / (near - far), 0.0])
+        project[2, 3], project[3, 2] = 2 * far * near / (near - far), -1
+        self._program["clip_from_world"].write((project @ gl_view).T.astype(np.float32).tobytes())
+        self._program["optical_axis"].write(w2c[2].astype(np.float32).tobytes())
+        target.use()
+        target.clear()
+        self._ctx.enable_only(self._gl.DEPTH_TEST)
+        for part, vertices, texture in self._parts:
+            cutoff = part.cutoff
+            if cutoff is None:
+                cutoff = -1.0 if target is self._fine else 0.5
+            self._program["cutoff"] = cutoff
+            self._program["textured"] = texture is not None
+            self._program["mirrored"] = tuple(float(wrap == MIRROR) for wrap in part.wrap)
+            if texture is not None:  # one texture may serve parts that wrap differently
+                texture.repeat_x, texture.repeat_y = (wrap == REPEAT for wrap in part.wrap)
+            (texture or self._white).use(0)
+            vertices.render()
+
+    def _read(self, target: Any, attachment: int) -> NDArray[np.float32]:
+        data = target.read(components=4, attachment=attachment, dtype="f4")
+        pixels = np.frombuffer(data, np.float32).reshape(target.height, target.width, 4)
+        return pixels[::-1]  # OpenGL's first row is the lowest
+
+    def _framebuffer(self, side: int) -> Any:
+        colors = [self._ctx.texture((side, side), 4, dtype="f4") for _ in range(2)]
+        return self._ctx.framebuffer(colors, self._ctx.depth_renderbuffer((side, side)))
+
+    def _vertex_array(self, part: Part) -> Any:
+        data = np.concatenate([part.vertices, part.normals, part.uv, part.colors], axis=1)
+        buffer = self._ctx.buffer(np.ascontiguousarray(data, np.float32).tobytes())
+        layout = (buffer, "3f 3f 2f 4f", "position", "normal", "uv", "color")
+        return self._ctx.vertex_array(self._program, [layout], self._ctx.buffer(part.faces.tobytes()))
+
+    def _texture(self, image: NDArray[np.uint8] | None) -> Any:
+        if image is None:
+            return None
+        srgb8_alpha8 = 0x8C43  # so that filtering and mipmaps average light and not code values
+        data = np.ascontiguousarray(image[::-1]).tobytes()
+        texture = self._ctx.texture((image.shape[1], image.shape[0]), 4, data, internal_format=srgb8_alpha8)
+        texture.build_mipmaps()
+        texture.filter = (self._gl.LINEAR_MIPMAP_LINEAR, self._gl.LINEAR)
+        texture.anisotropy = 8.0
+        return texture
+
+
+def _open_context() -> tuple[Any, Any]:
+    """The moderngl module and a context without a window."""
+    try:
+        import moderngl
+    except ImportError as error:
+        raise RenderError("rendering needs moderngl: pip install 'gaussianverse[render]'") from error
+    backend: dict[str, Any] = {"backend": "egl"}
+    try:
+        return moderngl, moderngl.create_context(standalone=True, require=330, **backend)
+    except Exception as error:  # moderngl raises Exception itself
+        raise RenderError(
+            f"no OpenGL 3.3 by EGL ({error}); on Debian or Ubuntu: apt-get install libegl1 libgl1-mesa-dri"
+        ) from error

@@ -1,0 +1,222 @@
+"""glTF 2.0 files (.glb, .gltf): the container, its arrays and images, and where its nodes place meshes.
+
+Strict where a lenient reader would draw something else: what is not understood is an error.
+"""
+
+import base64
+import io
+import json
+import struct
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gaussianverse.manifests.errors import RenderError
+
+# Those that change where triangles lie or which texels they show, and that this package reads ..
+_READ = {
+    "KHR_mesh_quantization",
+    "KHR_texture_transform",
+    "KHR_materials_pbrSpecularGlossiness",
+    "EXT_texture_webp",
+}
+# .. and those whose part of a picture is left out of every file, as are all KHR_materials_ but the one above.
+_LEFT_OUT = {"KHR_lights_punctual", "KHR_xmp_json_ld"}
+_COMPRESSED = {"KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression"}
+_UNPACK = "save it again without compression, e.g. by Blender's glTF export with 'Compression' off"
+
+_TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+_IMAGES = ("PNG", "JPEG", "WEBP")
+REPEAT, MIRROR, CLAMP = 10497, 33648, 33071  # OpenGL's numbers, which glTF uses
+
+
+class Gltf:
+    """A glTF file at `path`, its JSON at `json`.
+
+    Methods raise RenderError for what is known to be unsupported, and KeyError, TypeError, ValueError or
+    IndexError where the JSON says nonsense.
+
+    Raises:
+        RenderError: no such file, not glTF 2.0, or it requires an extension that is not read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise RenderError(f"{path}: no such file")
+        self.path = path
+        text, self._chunk = _unpacked(path.read_bytes())
+        self.json: dict[str, Any] = json.loads(text)
+        version = str(self.json["asset"]["version"])
+        if version.split(".")[0] != "2":
+            raise RenderError(f"{path}: glTF {version}; only glTF 2.0 is read: convert it")
+        self._buffers: dict[int, bytes] = {}
+        self._images: dict[int, NDArray[np.uint8]] = {}
+        for name in self.json.get("extensionsRequired", []):
+            self._check_extension(str(name))
+
+    def _check_extension(self, name: str) -> None:
+        if name in _COMPRESSED:
+            raise RenderError(f"{self.path}: compressed by {name}, which is not read; {_UNPACK}")
+        if name not in _READ | _LEFT_OUT and not name.startswith("KHR_materials_"):
+            raise RenderError(
+                f"{self.path}: requires the extension {name}, which is not read; "
+                "save it again as plain glTF 2.0, e.g. by Blender"
+            )
+
+    def item(self, kind: str, index: int) -> dict[str, Any]:
+        """Entry `index` of the top-level list `kind`, e.g. of "materials"."""
+        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+            raise ValueError(f"{index!r} is no index of {kind}")
+        entry = self.json[kind][index]
+        if not isinstance(entry, dict):
+            raise TypeError(f"{kind} {index} is {entry!r}, expected an object")
+        return entry
+
+    def array(self, index: int) -> NDArray[Any]:
+        """Accessor `index`: [count] or [count, width]; normalised integers come as float32 in [-1, 1]."""
+        accessor = self.item("accessors", index)
+        if "sparse" in accessor or "bufferView" not in accessor:
+            raise RenderError(f"{self.path}: accessor {index} is sparse or compressed; {_UNPACK}")
+        dtype = np.dtype(_TYPES[accessor["componentType"]])
+        count, width = int(accessor["count"]), _WIDTHS[accessor["type"]]
+        view = self.item("bufferViews", accessor["bufferView"])
+        data, start = self._bytes(accessor["bufferView"]), int(accessor.get("byteOffset", 0))
+        stride = int(view.get("byteStride", width * dtype.itemsize))
+        if count < 1 or start < 0 or stride < width * dtype.itemsize:
+            raise ValueError(f"accessor {index}: count {count}, offset {start}, stride {stride}")
+        if start + (count - 1) * stride + width * dtype.itemsize > len(data):
+            raise ValueError(f"accessor {index}: {count} items reach out of its buffer view")
+        strides = (stride, dtype.itemsize)
+        array: NDArray[Any] = np.ndarray((count, width), dtype, data, start, strides).copy()
+        if accessor.get("normalized", False) and dtype.kind in "iu":
+            array = np.maximum(array.astype(np.float32) / np.iinfo(dtype).max, -1)
+        return array[:, 0] if width == 1 else array
+
+    def image(self, texture: int) -> NDArray[np.uint8]:
+        """uint8 [h, w, 4] of a texture's image, sRGB with straight alpha.
+
+        Raises:
+            RenderError: it is not PNG, JPEG or WebP of 8 bits or 16-bit colour, or it is broken.
+        """
+        entry = self.item("textures", texture)
+        webp = entry.get("extensions", {}).get("EXT_texture_webp", {})
+        index = webp.get("source", entry.get("source"))
+        if index is None:
+            other = ", ".join(entry.get("extensions", {})) or "none"
+            raise RenderError(
+                f"{self.path}: texture {texture} has no PNG, JPEG or WebP (extensions: {other}); "
+                "save it again with such textures"
+            )
+        if index not in self._images:
+            self._images[index] = self._decode(index)
+        return self._images[index]
+
+    def wrap(self, texture: int) -> tuple[int, int]:
+        """How a texture goes on beyond its borders, in u and v: `REPEAT`, `MIRROR` or `CLAMP`."""
+        entry = self.item("textures", texture)
+        sampler = self.item("samplers", entry["sampler"]) if "sampler" in entry else {}
+        wrap = (sampler.get("wrapS", REPEAT), sampler.get("wrapT", REPEAT))
+        if not {REPEAT, MIRROR, CLAMP}.issuperset(wrap):
+            raise ValueError(f"texture {texture} wraps by {wrap}")
+        return wrap
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        source = self.item("images", index)
+        data = self._bytes(source["bufferView"]) if "bufferView" in source else self._fetch(source["uri"])
+        try:
+            with Image.open(io.BytesIO(data), formats=_IMAGES) as image:
+                if image.mode[0] in "IF":
+                    raise ValueError(f"mode {image.mode}, expected 8 bits")
+                return np.array(image.convert("RGBA"), np.uint8)
+        except Exception as error:  # decoders of untrusted bytes raise whatever they stumble over
+            raise RenderError(f"{self.path}: image {index} cannot be decoded ({error})") from error
+
+    def placements(self) -> Iterator[tuple[dict[str, Any], NDArray[np.float64]]]:
+        """The scene's nodes that hold a mesh, each with its local-to-world matrix [4, 4]."""
+        for index, matrix in sorted(self.world.items(), key=lambda entry: entry[0]):
+            node = self.item("nodes", index)
+            if "mesh" in node:
+                yield node, matrix
+
+    @cached_property
+    def world(self) -> dict[int, NDArray[np.float64]]:
+        """Local-to-world matrices [4, 4] of the default scene's nodes.
+
+        Raises:
+            ValueError: a node has two parents, or contains itself.
+        """
+        found: dict[int, NDArray[np.float64]] = {}
+        scene = self.item("scenes", self.json.get("scene", 0)) if "scenes" in self.json else {}
+        waiting = [(index, np.eye(4)) for index in scene.get("nodes", [])]
+        while waiting:
+            index, parent = waiting.pop()
+            if index in found:
+                raise ValueError(f"node {index} has two parents")
+            node = self.item("nodes", index)
+            found[index] = parent @ _local(node)
+            waiting += [(child, found[index]) for child in node.get("children", [])]
+        return found
+
+    def _bytes(self, view: int) -> bytes:
+        """The bytes of a buffer view."""
+        entry = self.item("bufferViews", view)
+        for name in entry.get("extensions", {}):
+            self._check_extension(name)
+        number = entry["buffer"]
+        if number not in self._buffers:
+            buffer = self.item("buffers", number)
+            inside = number == 0 and "uri" not in buffer  # the file's own chunk is the first buffer
+            self._buffers[number] = self._chunk if inside else self._fetch(buffer["uri"])
+        start, length = int(entry.get("byteOffset", 0)), int(entry["byteLength"])
+        if start < 0 or length < 0 or start + length > len(self._buffers[number]):
+            raise ValueError(f"buffer view {view} reaches out of its buffer")
+        return self._buffers[number][start : start + length]
+
+    def _fetch(self, uri: str) -> bytes:
+        """What a URI names: inline data, or a file beside this one."""
+        if uri.startswith("data:"):
+            return base64.b64decode(uri.partition(";base64,")[2], validate=True)
+        name = PurePosixPath(unquote(uri))
+        if "://" in uri or name.is_absolute() or ".." in name.parts:
+            raise RenderError(f"{self.path}: {uri[:200]!r} doesn't lie beside the file; put it there")
+        return (self.path.parent / name).read_bytes()
+
+
+def _unpacked(data: bytes) -> tuple[bytes, bytes]:
+    """The JSON text and the binary chunk of a .glb; a .gltf is all text."""
+    if data[:4] != b"glTF":
+        return data, b""
+    chunks: dict[bytes, bytes] = {}
+    at = 12
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from("<I4s", data, at)
+        if at + 8 + length > len(data):
+            raise ValueError("cut short")
+        chunks.setdefault(kind, data[at + 8 : at + 8 + length])
+        at += 8 + length
+    return chunks[b"JSON"], chunks.get(b"BIN\0", b"")
+
+
+def _local(node: dict[str, Any]) -> NDArray[np.float64]:
+    """A node's matrix [4, 4]: given, or translation x rotation x scale."""
+    if "matrix" in node:
+        return np.asarray(node["matrix"], np.float64).reshape(4, 4).T
+    x, y, z, w = np.asarray(node.get("rotation", (0, 0, 0, 1)), np.float64)
+    rotation = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation * np.asarray(node.get("scale", (1, 1, 1)), np.float64).reshape(3)
+    matrix[:3, 3] = np.asarray(node.get("translation", (0, 0, 0)), np.float64).reshape(3)
+    return matrix

@@ -1,0 +1,1 @@
+"""The files of a run and of a finished dataset: keys, schemas, fragments, shards, metadata."""

@@ -1,0 +1,136 @@
+"""The dataset card: README.md of the finished dataset, in the form that the Hugging Face hub reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.metadata import Totals
+from gaussianverse.pipeline.dataset.run_file import Run
+
+_TEMPLATE = """\
+---
+license: other
+license_name: per-object
+task_categories:
+- text-to-3d
+tags:
+- 3d
+- gaussian-splatting
+- webdataset
+configs:
+- config_name: atlas
+  data_files: atlas/*.tar
+- config_name: splats
+  data_files: splats/*.tar
+{views_config}---
+
+# Gaussian atlases of {samples} objects
+
+Each object is a set of 3D Gaussians fitted to its renders (`splats/`) and the same Gaussians as an image of
+{size} x {size} pixels and 16 channels (`atlas/`).
+
+| | |
+|---|---|
+| objects in the manifest | {objects} |
+| of which here | {samples} |
+| shards | {shards} |
+| Gaussians per object | {gaussians} |
+| PSNR on white ({metrics_on}) | {psnr} |
+| SSIM | {ssim} |
+| smoothness | {smoothness} |
+| atlas rendered against its fit | {atlas_psnr} |
+
+## Licences
+
+The objects keep their own licences; `license` in `metadata.parquet` names each.
+
+{licences}
+
+## Quarantined
+
+{quarantined}
+
+## Files
+
+- `atlas/*.tar`: per object `<uid>.atlas.npy` (float32 [{size}, {size}, 16]), `<uid>.json`, `<uid>.txt` (caption).
+  Channels: {channels}. A pixel's position is its offset plus its point of the sphere; opacity 0 is padding.
+- `splats/*.tar`: per object `<uid>.splat.npz` (means, scales, quats wxyz, opacities, colors), `<uid>.json`,
+  `<uid>.txt`.
+{views}- `atlas_mean.npy`, `atlas_std.npy`: per pixel and channel, over all objects here. `channels.json`: range and
+  quantiles per channel. `sphere_points.npy`: the point of the sphere behind each pixel, [{size}, {size}, 3].
+- `metadata.parquet`: a row per object of the manifest; `atlas_offset, atlas_nbytes` are its array's place in the tar.
+- `index.json`: shards with sizes and sha256. `SHA256SUMS`: of every file; `sha256sum -c SHA256SUMS` checks them.
+
+```python
+import webdataset as wds
+for sample in wds.WebDataset("atlas/atlas-000000.tar", shardshuffle=False).decode():
+    atlas, caption = sample["atlas.npy"], sample["txt"]
+```
+
+In JSON and tables nothing is null: -1 stands for a number that was not measured, "" for text that is not known.
+
+## Configuration
+
+Digest `{digest}`; `run.json` holds all of it.
+"""
+
+
+_VIEWS_CONFIG = """\
+- config_name: views
+  data_files: views/*.tar
+"""
+_VIEWS = """\
+- `views/*.tar`: of the objects in `atlas/`, in the same order, {count} renders that they were fitted to:
+  `<uid>.view00.png` and so on (RGBA, {size} x {size}), `<uid>.cameras.npz` (viewmats: world-to-camera, OpenCV,
+  [{count}, 4, 4]; Ks: [{count}, 3, 3], pixels), in the world of the Gaussians; `<uid>.json`, `<uid>.txt`.
+"""
+
+
+def card_of(run: Run, totals: Totals, index: dict[str, Any]) -> str:
+    """The card, from what was counted over metadata.parquet, and index.json."""
+    licences = {licence or "not stated": count for licence, count in totals.licences.items()}
+    return _TEMPLATE.format(
+        samples=totals.samples,
+        objects=totals.objects,
+        size=index["size"],
+        shards=len(index["shards"]),
+        gaussians=_spread(totals.values("n_gaussians"), ".0f"),
+        metrics_on="held-out views" if totals.measured_on == {"heldout"} else "training views",
+        psnr=_spread(totals.values("psnr"), ".2f", " dB"),
+        ssim=_spread(totals.values("ssim"), ".4f"),
+        smoothness=_spread(totals.values("smoothness"), ".3f"),
+        atlas_psnr=_spread(totals.values("atlas_psnr"), ".1f", " dB"),
+        licences=_counts(licences, "licence"),
+        quarantined=_counts(totals.reasons, "reason") + f"\nDetails: `{layout.QUARANTINE}`.",
+        channels=", ".join(index["channels"]),
+        digest=run.digest,
+        views_config=_VIEWS_CONFIG if "views" in index else "",
+        views=_VIEWS.format(count=index["views"], size=index["views_size"]) if "views" in index else "",
+    )
+
+
+def _spread(values: NDArray[np.float64], form: str, unit: str = "") -> str:
+    # -1 stands for what was not measured, as of objects that were not fitted here
+    values = values[values != -1]
+    if not len(values):
+        return "not measured"
+    return (
+        f"median {float(np.median(values)):{form}}{unit}, {float(values.min()):{form}} to "
+        f"{float(values.max()):{form}}"
+    )
+
+
+def _counts(counts: Mapping[str, int], title: str) -> str:
+    if not counts:
+        return "None."
+    lines = [f"| {title} | objects |", "|---|---|"]
+    lines += [
+        f"| {word.replace('|', '/')} | {n} |"
+        for word, n in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+"""What the main member of a sample is, family by family: read, checked, and told to readers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gaussianverse import atlas
+from gaussianverse.atlas.arrays import read_npy
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError, DatasetError
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.plane import plane_of
+from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, suffixes
+from gaussianverse.atlas.sphere import sphere_of
+from gaussianverse.pipeline.dataset.run_file import Run
+
+CHANNELS = (
+    "offset_x", "offset_y", "offset_z", "opacity", "red", "green", "blue", "opacity",
+    "scale_x", "scale_y", "scale_z", "opacity", "quat_w", "quat_x", "quat_y", "quat_z",
+)  # fmt: skip
+
+
+def atlas_array(data: bytes, config: AtlasConfig) -> npt.NDArray[Any]:
+    """An atlas from its .npy file: [size, size, 16] in the configured dtype, finite.
+
+    Raises:
+        AtlasError: it is not.
+    """
+    array = read_npy(data)
+    expected = (config.size, config.size, len(CHANNELS))
+    if array.shape != expected or array.dtype != np.dtype(config.dtype):
+        raise AtlasError(f"{array.dtype} {array.shape}, expected {config.dtype} {expected}")
+    if not np.isfinite(array).all():
+        raise AtlasError(f"{int((~np.isfinite(array)).sum())} values are not finite")
+    return array
+
+
+def check_splats(data: bytes) -> int:
+    """Number of Gaussians in a .splat.npz. Raises AtlasError where it is none."""
+    return len(Gaussians.from_bytes(data))
+
+
+def check_atlas(data: bytes, config: AtlasConfig) -> int:
+    """Number of live Gaussians in an .atlas.npy. Raises AtlasError where it is none, or does not unpack."""
+    return len(atlas.unpack(atlas_array(data, config), config))
+
+
+def check_views(members: Mapping[str, bytes], run: Run) -> int:
+    """Number of reference views among an object's members, by suffix. Raises DatasetError where they are not
+    as many, or not as large, as the run says."""
+    count, size = run.settings.views, run.views_size
+    views = ReferenceViews.from_members(members[CAMERAS], [members[name] for name in suffixes(count)])
+    if views.images.shape[:2] != (count, size):
+        raise DatasetError(
+            f"{len(views)} views of {views.images.shape[1]} pixels, expected {count} of {size}"
+        )
+    return len(views)
+
+
+def representation(config: AtlasConfig) -> dict[str, Any]:
+    """What a reader must know of the arrays, for run.json."""
+    sphere, plane = sphere_of(config), plane_of(config)
+    return {
+        "channels": list(CHANNELS),
+        "dtype": config.dtype,
+        "sphere_sha256": hashlib.sha256(np.ascontiguousarray(sphere, "<f8").tobytes()).hexdigest(),
+        "plane_sha256": hashlib.sha256(np.ascontiguousarray(plane, "<i8").tobytes()).hexdigest(),
+    }

@@ -1,0 +1,136 @@
+"""From committed shards to a dataset: statistics, tables, index, card, sums, and `_SUCCESS` last of all."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from gaussianverse.pipeline.dataset import card, layout
+from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
+from gaussianverse.pipeline.dataset.pack import read_commit
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import SCHEMA_VERSION
+from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.store.publish import publish_exact
+from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
+
+Merge = Callable[[Iterable[bytes]], Mapping[str, bytes]]
+"""The moments of all shards, in their order, to the files of `layout.STATISTICS`."""
+
+
+def is_finalized(storage: Storage) -> bool:
+    """Whether the dataset is complete."""
+    return storage.head(layout.SUCCESS) is not None
+
+
+def finalize(storage: Storage, run: Run, merge: Merge) -> None:
+    """Write the files of `layout.FINAL`, in their order. Doing it again changes nothing.
+
+    Raises:
+        PipelineError: a shard is missing or of another configuration, or not a single object came through.
+        ShardConflict: something else wrote one of the files.
+    """
+    shards = _shards(storage, run)
+    commits = {(family, k): read_commit(storage, family, k) for family in run.families for k in shards}
+    for (family, k), commit in commits.items():
+        if commit["config_digest"] != run.digest:
+            raise PipelineError(
+                f"{storage.url}/{layout.commit(family, k)}: of another configuration than {layout.RUN}"
+            )
+    samples = sum(commits[layout.ATLAS, k]["samples"] for k in range(run.n_shards))
+    if samples == 0:
+        reasons = sum(
+            (Counter(c["quarantined"]) for (s, _), c in commits.items() if s == layout.ATLAS), Counter()
+        )
+        listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+        raise PipelineError(
+            f"{storage.url}: no dataset, since no object came through ({listed}); `gaussianverse inspect UID` "
+            "tells why for each; mend the views and start again with a new output"
+        )
+    written: dict[str, Head] = {}
+
+    def put(key: str, data: bytes) -> None:
+        written[key] = publish_exact(storage, key, data)
+
+    statistics = merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
+    for key in layout.STATISTICS:
+        put(key, statistics[key])
+    tables = tables_of(storage, run.n_shards, run.families)
+    put(layout.METADATA, tables.metadata)
+    put(layout.QUARANTINE, tables.quarantine)
+    index = index_of(run, commits, tables.totals, written)
+    put(layout.INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    put(layout.CARD, card.card_of(run, tables.totals, index).encode())
+    sums = sha256sums(storage, run, commits, written)
+    publish_exact(storage, layout.SUMS, sums)
+    publish_exact(storage, layout.SUCCESS, f"{sha256_of(sums)}  {layout.SUMS}\n".encode())
+
+
+def _shards(storage: Storage, run: Run) -> range:
+    there = {layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS)}
+    for stage in run.families:
+        missing = [k for k in range(run.n_shards) if (stage, k) not in there]
+        if missing:
+            raise PipelineError(
+                f"{storage.url}: {len(missing)} of {run.n_shards} {stage} shards are not committed "
+                f"(first: {missing[0]}); run fit-shard for them first"
+            )
+    return range(run.n_shards)
+
+
+def index_of(
+    run: Run, commits: dict[tuple[str, int], dict[str, Any]], totals: Totals, written: dict[str, Head]
+) -> dict[str, Any]:
+    """The content of index.json: every shard with its files, sizes and hashes, and the totals."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "config_digest": run.digest,
+        "manifest_sha256": run.identity["manifest_sha256"],
+        "objects": totals.objects,
+        "samples": totals.samples,
+        "uids_sha256": totals.uids_sha256,
+        "size": run.atlas.size,
+        **run.identity["representation"],
+        **({"views": run.settings.views, "views_size": run.views_size} if run.settings.views else {}),
+        "statistics": {key: {"sha256": written[key].sha256} for key in layout.STATISTICS},
+        "shards": [
+            {
+                "shard": k,
+                "objects": commits[layout.ATLAS, k]["objects"],
+                **{
+                    stage: {
+                        "key": layout.shard_tar(stage, k),
+                        "samples": commits[stage, k]["samples"],
+                        **commits[stage, k]["files"][layout.shard_tar(stage, k)],
+                    }
+                    for stage in run.families
+                },
+            }
+            for k in range(run.n_shards)
+        ],
+    }
+
+
+def sha256sums(
+    storage: Storage, run: Run, commits: dict[tuple[str, int], dict[str, Any]], written: dict[str, Head]
+) -> bytes:
+    """SHA256SUMS, as `sha256sum -c` reads it: every file of the dataset but itself and `_SUCCESS`.
+
+    The journal is left out, so two runs of the same work on CPUs give the same sums.
+    """
+    sums = {key: head.sha256 for key, head in written.items()}
+    for (stage, shard), record in commits.items():
+        sums |= {key: file["sha256"] for key, file in record["files"].items()}
+        sums[layout.commit(stage, shard)] = _sha256(storage, layout.commit(stage, shard))
+    for key in (layout.RUN, layout.MANIFEST):
+        sums[key] = _sha256(storage, key)
+    return "".join(f"{digest}  {key}\n" for key, digest in sorted(sums.items())).encode()
+
+
+def _sha256(storage: Storage, key: str) -> str:
+    head = storage.head(key)
+    if head is None:
+        raise PipelineError(f"{storage.url}/{key}: gone; it was there when the shards were committed")
+    return head.sha256

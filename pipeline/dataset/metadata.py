@@ -1,0 +1,131 @@
+"""metadata.parquet and quarantine.parquet from the shards' tables, and what index and card say of them all.
+
+Shard after shard and column by column: what is held of an object is the few numbers of `Totals`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.schemas import OK, QUARANTINE, STATS, ParquetSink, exact, metadata_schema
+from gaussianverse.pipeline.dataset.shards import stats_table
+from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.store.storage import Storage
+
+_ADDRESS = ("sample", "offset", "nbytes", "sha256")
+_STATE = ("status", "reason", "error_class", "error_message")
+
+
+@dataclass
+class Totals:
+    """What is counted over all objects.
+
+    Attributes:
+        objects: rows of the manifest.
+        samples: those that came through.
+        licences: how many samples have which.
+        reasons: how many objects were given up for what.
+        measured_on: `metrics_on` of the samples.
+    """
+
+    objects: int = 0
+    samples: int = 0
+    licences: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    measured_on: set[str] = field(default_factory=set)
+    _values: dict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: defaultdict(list))
+    _uids: Any = field(default_factory=hashlib.sha256)
+
+    COLUMNS = ("n_gaussians", "psnr", "ssim", "smoothness", "atlas_psnr")
+
+    def add(self, rows: pa.Table) -> None:
+        """Count rows of metadata.parquet."""
+        good = pc.equal(rows["status"], OK)
+        samples, lost = rows.filter(good), rows.filter(pc.invert(good))
+        for uid in samples["uid"].to_pylist():
+            self._uids.update((f"\n{uid}" if self.samples else uid).encode())
+            self.samples += 1
+        self.objects += len(rows)
+        self.licences.update(samples["license"].to_pylist())
+        self.reasons.update(lost["reason"].to_pylist())
+        self.measured_on |= set(samples["metrics_on"].to_pylist())
+        for name in self.COLUMNS:
+            self._values[name].append(samples[name].to_numpy().astype(np.float64))
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """The samples' values of one of `COLUMNS`."""
+        return np.concatenate(self._values[name])
+
+    @property
+    def uids_sha256(self) -> str:
+        """Hash of the samples' uids, one a line, in the manifest's order."""
+        return str(self._uids.hexdigest())
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Both files, and what was counted on the way."""
+
+    metadata: bytes
+    quarantine: bytes
+    totals: Totals
+
+
+def tables_of(storage: Storage, n_shards: int, families: tuple[str, ...] = layout.STAGES) -> Tables:
+    """Both files of committed shards of these families; the same shards always give the same bytes.
+
+    Raises:
+        NotFound: a shard's table is missing.
+        PipelineError: one is damaged, or the families' tables are not of the same objects.
+    """
+    schema = metadata_schema(families)
+    metadata, quarantine, totals = ParquetSink(schema), ParquetSink(QUARANTINE), Totals()
+    for shard in range(n_shards):
+        tables = {family: stats_table(storage, family, shard) for family in families}
+        splats, atlases = (tables[stage] for stage in layout.STAGES)
+        if any(not splats["uid"].equals(table["uid"]) for table in tables.values()):
+            raise PipelineError(f"shard {shard}: its tables are not of the same objects")
+        rows = _joined(tables, schema)
+        metadata.add(rows)
+        quarantine.add(_given_up(splats, atlases))
+        totals.add(rows)
+    return Tables(metadata.finish(), quarantine.finish(), totals)
+
+
+def _joined(tables: Mapping[str, pa.Table], schema: pa.Schema) -> pa.Table:
+    """Rows of metadata.parquet: what all families say of each object; its state is the later stage's."""
+    addresses = {f"{family}_{name}": (family, name) for family in tables for name in _ADDRESS}
+    columns = []
+    for name in schema.names:
+        if name in addresses:
+            family, column = addresses[name]
+        elif name in _STATE:
+            family, column = layout.ATLAS, name
+        else:
+            family, column = next(f for f in tables if name in STATS[f].names), name
+        columns.append(tables[family][column])
+    return pa.Table.from_arrays(columns, schema=exact(schema))
+
+
+def _given_up(splats: pa.Table, atlases: pa.Table) -> pa.Table:
+    """Rows of quarantine.parquet: each object once, with the stage that gave it up."""
+    lost = pc.not_equal(atlases["status"], OK)
+    first, second = splats.filter(lost), atlases.filter(lost)
+    fitted = pc.equal(first["status"], OK)
+    columns = [
+        pc.if_else(fitted, layout.ATLAS, layout.SPLATS)
+        if name == "stage"
+        else pc.if_else(fitted, second[name], first[name])
+        for name in QUARANTINE.names
+    ]
+    return pa.Table.from_arrays(columns, schema=exact(QUARANTINE))

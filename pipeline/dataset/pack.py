@@ -1,0 +1,235 @@
+"""A shard from its fragments: concatenation in the manifest's order, then the tables, then the commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from gaussianverse.pipeline.dataset import fragments, layout, records
+from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
+from gaussianverse.pipeline.dataset.schemas import (
+    JOURNAL,
+    REASONS,
+    SCHEMA_VERSION,
+    STATS,
+    Facts,
+    is_count,
+    is_sha256,
+    json_object,
+    row,
+    to_parquet,
+)
+from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.errors import FragmentError, NotFound, PipelineError
+from gaussianverse.pipeline.store.publish import publish, publish_exact
+from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
+
+Summarise = Callable[[Iterable[bytes]], bytes]
+"""Main members of a shard, in order, to the bytes of its moments."""
+Fetch = Callable[[str], bytes]
+"""An object's uid to its fragment; NotFound where there is none."""
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A shard in memory: the tar, its table, where each main member lies in the tar, and where it came from.
+
+    Attributes:
+        tar: the whole archive.
+        rows: of the shard's table, in the manifest's order.
+        digests: hex sha256 of each object's fragment, the quarantined included.
+    """
+
+    tar: bytearray
+    rows: list[Facts]
+    digests: list[str]
+
+    def mains(self) -> Iterator[bytes]:
+        """The main members, in the tar's order."""
+        for facts in self.rows:
+            if facts["sample"] != -1:
+                yield bytes(self.tar[int(facts["offset"]) : int(facts["offset"]) + int(facts["nbytes"])])
+
+
+def assemble(stage: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Assembled:
+    """Join fragments in the order of `uids`, leaving out the quarantined.
+
+    One fragment is in memory at a time, beside the tar that they become.
+
+    Args:
+        stage: of the fragments.
+        shard: its number.
+        uids: the shard's objects in the manifest's order.
+        fetch: an object's fragment, or NotFound.
+
+    Raises:
+        FragmentError: some are missing, damaged, or somebody else's.
+    """
+    tar, rows, digests, missing, sample = bytearray(), list[Facts](), list[str](), list[str](), 0
+    for uid in uids:
+        try:
+            data = fetch(uid)
+        except NotFound:
+            missing.append(uid)
+            continue
+        if missing:  # nothing comes of this shard: only look who else is missing
+            continue
+        record = records.parse(stage, shard, uid, data)
+        address: dict[str, Any] = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
+        if record.ok:
+            name = layout.main_member(stage, uid)
+            member = next(m for m in fragments.index(data) if m.name == name)
+            address = {
+                "sample": sample,
+                "offset": len(tar) + member.offset,
+                "nbytes": member.nbytes,
+                "sha256": sha256_of(record.members[name]),
+            }
+            tar += data
+            sample += 1
+        rows.append(row(STATS[stage], {**record.facts, **address}))
+        digests.append(sha256_of(data))
+    if missing:
+        raise FragmentError(
+            f"shard {shard}, {stage}: no fragment of {', '.join(missing[:5])} ({len(missing)})"
+        )
+    tar += fragments.END
+    return Assembled(tar, rows, digests)
+
+
+def pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summarise | None) -> dict[str, Any]:
+    """Publish a shard of one stage; the commit record comes last. Returns that record.
+
+    Doing it twice, or in two places at once, gives the same bytes under the same keys. A shard that exists is
+    left alone: its fragments may be gone.
+
+    Args:
+        storage: of the run.
+        run: the run.
+        stage: of the run's families; "views" only once the shard of the atlases exists.
+        shard: its number; every object of it has its fragment.
+        summarise: makes the shard's moments, for the atlas stage.
+
+    Raises:
+        FragmentError: a fragment is missing or damaged.
+        ShardConflict: a key holds other bytes.
+    """
+    with suppress(NotFound):
+        return read_commit(storage, stage, shard)
+    try:
+        return _pack(storage, run, stage, shard, summarise)
+    except FragmentError:
+        with suppress(NotFound):  # somebody else has packed it meanwhile, and cleaned up
+            return read_commit(storage, stage, shard)
+        raise
+
+
+def _pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summarise | None) -> dict[str, Any]:
+    uids = [str(r["uid"]) for r in shard_rows(storage, shard)]
+    assembled = assemble(stage, shard, uids, _fetch(storage, stage, shard))
+    files: dict[str, Head] = {}
+
+    def put(key: str, data: bytes | bytearray) -> None:
+        files[key] = publish_exact(storage, key, data)
+
+    put(layout.shard_tar(stage, shard), assembled.tar)
+    put(layout.stats(stage, shard), to_parquet(STATS[stage], assembled.rows))
+    if summarise is not None:
+        put(layout.moments(shard), summarise(assembled.mains()))
+    entries = [
+        records.read_entry(storage, stage, facts, digest)
+        for facts, digest in zip(assembled.rows, assembled.digests, strict=True)
+    ]
+    publish(storage, layout.journal(stage, shard), to_parquet(JOURNAL[stage], entries, checksums=True))
+    commit = commit_record(run, stage, shard, assembled.rows, files)
+    publish_exact(storage, layout.commit(stage, shard), (json.dumps(commit, indent=1) + "\n").encode())
+    return commit
+
+
+def _fetch(storage: Storage, stage: str, shard: int) -> Fetch:
+    """Where the fragments of a shard come from.
+
+    Views were published before the fit that they go with, and nobody gives them up for themselves: which
+    objects have a sample is what the committed atlases say, so that both families hold the same ones.
+    """
+    if stage != layout.VIEWS:
+        return lambda uid: storage.get(layout.fragment(stage, shard, uid))
+    read_commit(storage, layout.ATLAS, shard)  # its table counts only once the shard exists
+    lost = {r["uid"]: r for r in stats_rows(storage, layout.ATLAS, shard) if r["sample"] == -1}
+
+    def fetch(uid: str) -> bytes:
+        if uid in lost:
+            return records.given_up(stage, lost[uid])
+        return storage.get(layout.fragment(stage, shard, uid))
+
+    return fetch
+
+
+def commit_record(
+    run: Run, stage: str, shard: int, rows: Sequence[Facts], files: Mapping[str, Head]
+) -> dict[str, Any]:
+    """What `_commits/` holds: the shard's files with their hashes, and how many objects came through."""
+    ok = sum(facts["sample"] != -1 for facts in rows)
+    reasons: dict[str, int] = {}
+    for facts in rows:
+        if facts["sample"] == -1:
+            reasons[str(facts["reason"])] = reasons.get(str(facts["reason"]), 0) + 1
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "config_digest": run.digest,
+        "stage": stage,
+        "shard": shard,
+        "objects": len(rows),
+        "samples": ok,
+        "quarantined": dict(sorted(reasons.items())),
+        "files": {k: {"nbytes": h.nbytes, "sha256": h.sha256} for k, h in sorted(files.items())},
+    }
+
+
+def read_commit(storage: Storage, stage: str, shard: int) -> dict[str, Any]:
+    """A shard's commit record.
+
+    Raises:
+        NotFound: the shard does not exist.
+        PipelineError: the record is damaged.
+    """
+    key = layout.commit(stage, shard)
+    data = storage.get(key)
+    try:
+        record = json_object(data)
+        _check_commit(record, stage, shard)
+    except PipelineError as fault:
+        raise PipelineError(f"{storage.url}/{key}: not this shard's commit record: {fault}") from fault
+    return record
+
+
+def _check_commit(record: dict[str, Any], stage: str, shard: int) -> None:
+    for name, expected in (("schema_version", SCHEMA_VERSION), ("stage", stage), ("shard", shard)):
+        if type(record.get(name)) is not type(expected) or record[name] != expected:
+            raise PipelineError(f"{name} is {record.get(name)!r}, expected {expected!r}")
+    if not is_sha256(record.get("config_digest")):
+        raise PipelineError(f"config_digest is {record.get('config_digest')!r}, expected a hash")
+    files, quarantined = record.get("files"), record.get("quarantined")
+    named = {layout.shard_tar(stage, shard), layout.stats(stage, shard)}
+    if not isinstance(files, dict) or not named <= set(files) <= named | {layout.moments(shard)}:
+        raise PipelineError(f"its files are not {' and '.join(sorted(named))}")
+    for name, stored in files.items():
+        if not (
+            isinstance(stored, dict) and is_count(stored.get("nbytes")) and is_sha256(stored.get("sha256"))
+        ):
+            raise PipelineError(f"{name} has no size and hash")
+    if not (
+        isinstance(quarantined, dict)
+        and set(REASONS).issuperset(quarantined)
+        and all(map(is_count, quarantined.values()))
+    ):
+        raise PipelineError(f"quarantined is {quarantined!r}, expected a count for each reason")
+    objects: Any = record.get("objects")
+    samples: Any = record.get("samples")
+    if not (is_count(objects) and is_count(samples) and objects == samples + sum(quarantined.values())):
+        raise PipelineError(
+            f"{objects!r} objects, {samples!r} samples, quarantined {quarantined}: no such sum"
+        )

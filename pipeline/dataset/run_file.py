@@ -1,0 +1,238 @@
+"""run.json: what this output is, frozen by the first call and compared by every later one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.fitter.config import FitConfig
+from gaussianverse.manifests import runform
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.pipeline.config import RunConfig, RunSettings, digest_of, from_table
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.schemas import SCHEMA_VERSION, is_count, is_sha256, json_object, message
+from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict
+from gaussianverse.pipeline.store.publish import Published, publish, publish_exact
+from gaussianverse.pipeline.store.storage import Storage, StoreConfig, open_storage, sha256_of
+
+# those whose version can change a byte of the result
+_PACKAGES = ("gaussianverse", "gsplat", "numba", "numpy", "pyarrow", "scipy", "torch")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A planned run, as run.json tells it."""
+
+    identity: dict[str, Any]
+
+    @property
+    def n_objects(self) -> int:
+        """Rows of the manifest."""
+        return int(self.identity["n_objects"])
+
+    @property
+    def n_shards(self) -> int:
+        """Row groups of the manifest."""
+        return int(self.identity["n_shards"])
+
+    @property
+    def digest(self) -> str:
+        """Hash of the configuration."""
+        return str(self.identity["config_digest"])
+
+    @property
+    def fit(self) -> FitConfig:
+        """How objects are fitted."""
+        return FitConfig.from_dict(self.identity["config"]["fit"])
+
+    @property
+    def atlas(self) -> AtlasConfig:
+        """How atlases are made."""
+        return from_table(AtlasConfig, self.identity["config"]["atlas"], "atlas")
+
+    @property
+    def settings(self) -> RunSettings:
+        """Seed, shard size and reference views."""
+        return from_table(RunSettings, self.identity["config"]["run"], "run")
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Of shards that this run makes: its stages, and views where it is told to."""
+        return layout.FAMILIES if self.settings.views else layout.STAGES
+
+    @property
+    def views_size(self) -> int:
+        """Side of a reference view in pixels."""
+        return self.settings.views_size or self.fit.size
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that can change the result; "" for one that is not installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def identity_of(manifest: bytes, config: RunConfig, representation: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of run.json.
+
+    Args:
+        manifest: objects.parquet.
+        config: of the run.
+        representation: channel order, dtype, and the hashes of sphere and plane.
+    """
+    tables = config.identity()
+    n_shards = runform.count_shards(io.BytesIO(manifest))
+    first, last = (runform.read_shard(io.BytesIO(manifest), k) for k in (0, n_shards - 1))
+    tables["run"]["shard_size"] = len(first) if n_shards > 1 else config.run.shard_size
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "manifest_sha256": sha256_of(manifest),
+        "n_objects": last[-1].index + 1,
+        "n_shards": n_shards,
+        "config_digest": digest_of(tables),
+        "config": tables,
+        "representation": dict(representation),
+        "versions": versions(),
+    }
+
+
+def establish(storage: Storage, manifest: bytes, identity: dict[str, Any]) -> Run:
+    """Freeze this identity under the output, or confirm that it is the one frozen there.
+
+    Raises:
+        RunConflict: the output holds another run; the message names every difference.
+    """
+    data = (json.dumps(identity, indent=1, sort_keys=True) + "\n").encode()
+    if publish(storage, layout.RUN, data) is Published.ADOPTED:
+        there = load(storage).identity
+        differences = "; ".join(_differences(there, identity)) or "its bytes"
+        raise RunConflict(
+            f"{storage.url} holds a run of another manifest or configuration: {differences}. "
+            "Nothing was changed: choose another output, or repeat the first call's manifest and settings"
+        )
+    publish_exact(storage, layout.MANIFEST, manifest)
+    return Run(json.loads(data))  # as every later call will read it, to the order of its keys
+
+
+def load(storage: Storage) -> Run:
+    """The run that an output holds.
+
+    Raises:
+        NotFound: none.
+        PipelineError: run.json is damaged, or of another schema version.
+    """
+    try:
+        data = storage.get(layout.RUN)
+    except NotFound as fault:
+        raise NotFound(f"{storage.url}: no run here (no {layout.RUN}); start one with fit-shard") from fault
+    where = f"{storage.url}/{layout.RUN}"
+    try:
+        identity = json_object(data)
+    except PipelineError as fault:
+        raise PipelineError(f"{where}: {fault}; it was damaged after the run") from fault
+    if (version := identity.get("schema_version")) != SCHEMA_VERSION:
+        raise PipelineError(f"{where}: of schema version {version!r}, expected {SCHEMA_VERSION}")
+    counts: list[Any] = [1, identity.get("n_shards"), identity.get("n_objects")]
+    tables = [identity.get(name) for name in ("config", "representation", "versions")]
+    if (
+        not all(map(is_count, counts))
+        or counts != sorted(counts)
+        or not is_sha256(identity.get("manifest_sha256"))
+        or not all(isinstance(table, dict) for table in tables)
+        or identity.get("config_digest") != digest_of(identity["config"])
+    ):
+        raise PipelineError(f"{where}: its entries do not belong together; it was damaged after the run")
+    return Run(identity)
+
+
+@lru_cache(maxsize=4)
+def load_cached(url: str, store: StoreConfig) -> Run:
+    """`load`, once per process: run.json never changes."""
+    return load(open_storage(url, store))
+
+
+def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
+    """The manifest's rows of one shard, as flat dicts.
+
+    Raises:
+        NotFound: the output has no manifest.
+        PipelineError: it is damaged, or has no such shard.
+    """
+    source = io.BufferedReader(_Object(storage, layout.MANIFEST), buffer_size=1 << 18)
+    try:
+        return [asdict(row) for row in runform.read_shard(source, shard)]
+    except (ManifestError, pa.ArrowException, OSError, TypeError, ValueError) as fault:
+        raise PipelineError(f"{storage.url}/{layout.MANIFEST}: shard {shard}: {message(fault)}") from fault
+
+
+def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]:
+    """An object's row of the manifest and its shard, by bisection over shards, whose rows are sorted by uid.
+
+    Raises:
+        PipelineError: the manifest has no such object.
+    """
+    low, high = 0, run.n_shards - 1
+    while low <= high:
+        shard = (low + high) // 2
+        rows = shard_rows(storage, shard)
+        if uid < rows[0]["uid"]:
+            high = shard - 1
+        elif uid > rows[-1]["uid"]:
+            low = shard + 1
+        else:
+            match = [r for r in rows if r["uid"] == uid]
+            if match:
+                return match[0], shard
+            break
+    raise PipelineError(f"{storage.url}: no object {uid!r} in the manifest")
+
+
+def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+    """Every leaf that differs, as "config.fit.steps is 160 there, 200 here"."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            yield from _differences(there.get(name), here.get(name), f"{path}.{name}" if path else name)
+    elif there != here:
+        yield f"{path} is {json.dumps(there)} there, {json.dumps(here)} here"
+
+
+class _Object(io.RawIOBase):
+    """A stored object as a seekable file, so that Parquet reads its footer and one row group only."""
+
+    def __init__(self, storage: Storage, key: str) -> None:
+        head = storage.size(key)
+        self._storage, self._key, self._size, self._at = storage, key, head, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        if count:
+            buffer[:count] = self._storage.get_range(self._key, self._at, count)
+            self._at += count
+        return count

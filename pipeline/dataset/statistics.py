@@ -1,0 +1,65 @@
+"""Statistics of a dataset's arrays, of the moments of its shards: what standardising needs (paper section 5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.moments import Moments
+from gaussianverse.atlas.plane import points_of
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.contents import CHANNELS, atlas_array
+from gaussianverse.pipeline.dataset.run_file import Run
+
+STD_FLOOR = 1e-6
+QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
+"""To 1/64 of their value, see `Moments`."""
+
+
+def moments_of(mains: Iterable[bytes], run: Run) -> bytes:
+    """Count, mean and M2 of a shard's atlases."""
+    config = run.atlas
+    moments = Moments(config.size)
+    for data in mains:
+        moments.add(atlas_array(data, config))
+    return bytes(moments.to_bytes())
+
+
+def merged_statistics(moments: Iterable[bytes], run: Run) -> dict[str, bytes]:
+    """The files of `layout.STATISTICS`, of the moments of all shards in their order.
+
+    Mean and standard deviation per pixel and channel, float32 [size, size, 16]; range and quantiles per channel;
+    the sphere point behind each pixel, float64 [size, size, 3], which added to the offsets gives positions.
+    """
+    config = run.atlas
+    total = Moments(config.size)
+    for data in moments:
+        total.merge(Moments.from_bytes(data))
+    return {
+        layout.MEAN: npy(np.asarray(total.mean(), np.float32)),
+        layout.STD: npy(np.asarray(total.std(STD_FLOOR), np.float32)),
+        layout.CHANNELS: (json.dumps(channel_statistics(total), indent=1) + "\n").encode(),
+        layout.POINTS: npy(points_of(config).reshape(config.size, config.size, 3)),
+    }
+
+
+def channel_statistics(moments: Moments) -> dict[str, Any]:
+    """The content of channels.json: range and quantiles of each channel over all cells, padding included."""
+    quantiles = moments.quantiles(QUANTILES)
+    return {
+        "atlases": moments.count,
+        "fractions": list(QUANTILES),
+        "channels": [
+            {
+                "name": name,
+                "min": float(moments.lowest[k]),
+                "max": float(moments.highest[k]),
+                "quantiles": [float(value) for value in quantiles[k]],
+            }
+            for k, name in enumerate(CHANNELS)
+        ],
+    }

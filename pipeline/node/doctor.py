@@ -1,0 +1,60 @@
+"""doctor: whether this machine, and the store it is to write to, can do the work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterator
+
+import torch
+
+from gaussianverse.fitter.threads import available_cores
+from gaussianverse.pipeline.config import RunConfig
+from gaussianverse.pipeline.dataset import run_file
+from gaussianverse.pipeline.dataset.schemas import message
+from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.node import gpu, machine
+from gaussianverse.pipeline.node.gpu import Finding
+from gaussianverse.pipeline.store.publish import prove_conditional_puts
+from gaussianverse.pipeline.store.storage import open_storage
+
+
+def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
+    """Look at everything that a run needs, one finding after the other.
+
+    Args:
+        config: of the run.
+        out: also prove that this store honours conditional writes.
+    """
+    yield Finding(
+        "python", True, f"{platform.python_version()} on {platform.machine()}, {available_cores()} cores"
+    )
+    versions = {**run_file.versions(), "ray": importlib.metadata.version("ray")}
+    yield Finding(
+        "versions", True, ", ".join(f"{n} {v or 'not installed'}" for n, v in sorted(versions.items()))
+    )
+    if config.fit.backend == "gsplat":
+        yield from gpu.examine()
+    elif torch.cuda.is_available():
+        yield Finding(
+            "gpu", True, ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        )
+    else:
+        yield Finding("gpu", True, "none that torch can see; profiles `cpu` and `test` need none")
+    yield _tried(
+        "fitting", lambda: machine.check_machine(config.fit), f"backend {config.fit.backend} can run here"
+    )
+    yield _tried("kernels", lambda: machine.warm_up(config.fit, config.atlas), "compiled and cached")
+    if out:
+        storage = open_storage(out, config.store)
+        yield _tried(
+            "store", lambda: prove_conditional_puts(storage), f"{storage.url}: conditional puts hold"
+        )
+
+
+def _tried(name: str, check: Callable[[], object], text: str) -> Finding:
+    try:
+        check()
+    except PipelineError as fault:
+        return Finding(name, False, message(fault))
+    return Finding(name, True, text)

@@ -1,0 +1,84 @@
+"""Whether a machine can do the work of a run, found out by doing a little of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numba.core.errors import NumbaError
+
+from gaussianverse import atlas
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
+from gaussianverse.fitter.config import FitConfig
+from gaussianverse.fitter.lpips import LpipsUnavailable, load_lpips
+from gaussianverse.fitter.photometric import l1_ssim
+from gaussianverse.fitter.rasterize import BackendUnavailable, rasterization
+from gaussianverse.pipeline.config import RunConfig
+from gaussianverse.pipeline.dataset.schemas import message
+from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.node import gpu
+
+
+def check_machine(config: FitConfig) -> None:
+    """Whether this machine can fit as the configuration says; asked before anything runs.
+
+    Raises:
+        PipelineError: the gsplat backend lacks something (the first thing of `gpu.examine`), or the LPIPS weights
+            are not there.
+    """
+    if config.backend == "gsplat" and (fault := gpu.first_fault()):
+        raise PipelineError(
+            f"fit.backend is gsplat, which cannot run here: {fault.text}. Or use --profile cpu, or join a cluster "
+            "that has GPUs with --ray-address"
+        )
+    if config.loss.lpips_net != "none":
+        try:
+            load_lpips(config.loss.lpips_net, config.loss.lpips_weights, torch.device("cpu"))
+        except LpipsUnavailable as fault:
+            raise PipelineError(message(fault)) from fault
+
+
+def examine_node(config: RunConfig) -> str:
+    """Why the machine that this runs on cannot do the work; "" if it can, and its kernels are compiled."""
+    try:
+        check_machine(config.fit)
+        warm_up(config.fit, config.atlas)
+    except PipelineError as fault:
+        return message(fault)
+    return ""
+
+
+def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
+    """Compile the kernels that a fit and an atlas need, so that workers find them in the cache.
+
+    Raises:
+        PipelineError: they do not compile, or cannot run here.
+    """
+    check_machine(replace(config, loss=replace(config.loss, lpips_net="none")))
+    rng = np.random.default_rng(0)
+    count = 64
+    device = torch.device("cuda" if config.backend == "gsplat" else "cpu")
+
+    def values(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.uniform(0.1, 0.4, shape).astype(np.float32)).to(device).requires_grad_()
+
+    viewmats, Ks = torch.eye(4, device=device)[None], torch.eye(3, device=device)[None] * 16
+    Ks[:, 2, 2] = 1
+    means, quats, scales, colors = values(count, 3), values(count, 4), values(count, 3), values(count, 3)
+    opacities = values(count)
+    backend = None if config.backend == "auto" else config.backend
+    try:
+        image, _, _ = rasterization(
+            means, quats, scales, opacities, colors, viewmats, Ks, 16, 16, backend=backend
+        )
+        l1, ssim = l1_ssim(image, torch.zeros_like(image))
+        (l1 + ssim).backward()  # type: ignore[no-untyped-call]
+        fields = [t.detach().cpu().numpy() for t in (means, scales, quats, opacities, colors)]
+        fields[2] = canonical_quats(fields[2])
+        gaussians = Gaussians(*fields)
+        atlas.pack(gaussians, replace(atlas_config, size=8, min_smoothness=0.0))
+    except (BackendUnavailable, AtlasError, NumbaError, RuntimeError) as fault:  # the last is CUDA's
+        raise PipelineError(f"the kernels do not run here: {message(fault)}") from fault

@@ -1,0 +1,1 @@
+"""The verbs that look at an output and keep it."""

@@ -1,0 +1,60 @@
+"""clean-work: scratch that nobody needs any more. A shard's fragments may go once the shard exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.finalize import is_finalized
+from gaussianverse.pipeline.dataset.pack import read_commit
+from gaussianverse.pipeline.store.storage import Entry, Storage
+
+_BATCH = 1000
+_ABANDONED_S = 86400.0
+
+
+@dataclass
+class Cleaned:
+    """What was deleted, or would be."""
+
+    objects: int = 0
+    nbytes: int = 0
+
+
+def clean_work(storage: Storage, *, dry_run: bool = False) -> Cleaned:
+    """Delete fragments of committed shards; all scratch once the dataset is complete. Safe at any time.
+
+    Only what is below `_work/`, probes, and what killed writers left behind a day ago or longer.
+
+    Args:
+        storage: of a run.
+        dry_run: count, delete nothing.
+
+    Raises:
+        PipelineError: a commit record is damaged; its shard's fragments are kept.
+    """
+    done, batch = Cleaned(), list[str]()
+    for entry in _scratch(storage):
+        done.objects += 1
+        done.nbytes += entry.nbytes
+        batch.append(entry.key)
+        if len(batch) == _BATCH and not dry_run:
+            storage.delete_many(batch)
+            batch.clear()
+    if not dry_run:
+        storage.delete_many(batch)
+        storage.remove_abandoned(_ABANDONED_S)
+    return done
+
+
+def _scratch(storage: Storage) -> Iterator[Entry]:
+    if is_finalized(storage):
+        yield from list(storage.list(layout.WORK))
+        yield from list(storage.list(layout.PROBES))
+        return
+    committed = sorted(filter(None, (layout.parse_commit(e.key) for e in storage.list(layout.COMMITS))))
+    for stage, shard in committed:
+        read_commit(storage, stage, shard)  # the last proof that the shard can be read without them
+        for prefix in (layout.fragments(stage, shard), layout.run_records(stage, shard)):
+            yield from list(storage.list(prefix))

@@ -1,0 +1,120 @@
+"""Finished objects in the forms of others: 3DGS PLY, the published GaussianVerse pair, GaussianCube."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.interchange.fixed_count import fixed_count
+from gaussianverse.atlas.interchange.gaussiancube import to_cube
+from gaussianverse.atlas.interchange.ply import write_ply
+from gaussianverse.atlas.interchange.published import write_pair
+from gaussianverse.manifests.files import write_whole
+from gaussianverse.pipeline.dataset import fragments, layout, shards
+from gaussianverse.pipeline.dataset.contents import atlas_array
+from gaussianverse.pipeline.dataset.records import Record
+from gaussianverse.pipeline.dataset.run_file import Run, find_row, shard_rows
+from gaussianverse.pipeline.errors import PipelineError, UsageError
+from gaussianverse.pipeline.store.storage import Storage
+
+PLY, GAUSSIANVERSE, GAUSSIANCUBE = "ply", "gaussianverse", "gaussiancube"
+FORMATS = (PLY, GAUSSIANVERSE, GAUSSIANCUBE)
+
+
+def export(
+    storage: Storage, run: Run, dest: Path, format: str, uids: Iterable[str] = (), *, count: int = 0
+) -> Iterator[Path]:
+    """Write objects into a folder; yields each file once it is there, whole.
+
+    ply: UID.ply, every Gaussian of the fit, or `count` of them. gaussianverse: gaussianverse-NNNNNN.tar per shard,
+    which the published loader of tars reads as it reads its own. gaussiancube: UID.npy, float32 [32, 32, 32, 14].
+
+    Args:
+        storage: of the run.
+        run: the run; finalized or not. Without `uids` every shard must be committed.
+        dest: the folder; made where it is missing.
+        format: one of `FORMATS`.
+        uids: which objects; none = all that came through.
+        count: Gaussians per object, for PLY; 0 = as many as there are.
+
+    Raises:
+        UsageError: a format that is none, or a count where it has no meaning.
+        PipelineError: an object that is not in the manifest, was quarantined, or is not done.
+        AtlasError: it has no such form.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"format {format!r} is none of {', '.join(FORMATS)}")
+    if count and (format != PLY or count < 0):
+        raise UsageError(f"a count of {count} Gaussians: only PLY has any, and it is above 0")
+    dest.mkdir(parents=True, exist_ok=True)
+    chosen = _chosen(storage, run, tuple(dict.fromkeys(uids)))
+    if format == GAUSSIANVERSE:
+        for shard, objects in groupby(chosen, key=lambda found: found[1]):
+            yield _tar(storage, run, dest / f"gaussianverse-{shard:06d}.tar", objects)
+        return
+    form: Callable[[Gaussians], bytes] = {
+        PLY: lambda g: write_ply(fixed_count(g, count) if count else g),
+        GAUSSIANCUBE: lambda g: npy(to_cube(g)),
+    }[format]
+    suffix = {PLY: "ply", GAUSSIANCUBE: "npy"}[format]
+    for row, shard in chosen:
+        uid = str(row["uid"])
+        record = _record(storage, layout.SPLATS, shard, uid)
+        path = dest / f"{uid}.{suffix}"
+        write_whole(path, form(Gaussians.from_bytes(record.main(layout.SPLATS))))
+        yield path
+
+
+def _chosen(storage: Storage, run: Run, uids: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Rows of the manifest and their shards, in the manifest's order."""
+    if uids:
+        found = [find_row(storage, run, uid) for uid in uids]
+        yield from sorted(found, key=lambda one: one[0]["index"])
+        return
+    for shard in range(run.n_shards):
+        done = {r["uid"] for r in shards.stats_rows(storage, layout.ATLAS, shard) if r["sample"] != -1}
+        yield from ((row, shard) for row in shard_rows(storage, shard) if row["uid"] in done)
+
+
+def _record(storage: Storage, stage: str, shard: int, uid: str) -> Record:
+    record = shards.read_record(storage, stage, shard, uid)
+    if not record.ok:
+        why = record.facts
+        raise PipelineError(f"{uid} was quarantined: {why['reason']}: {why['error_message']}")
+    return record
+
+
+def _tar(storage: Storage, run: Run, path: Path, objects: Iterable[tuple[dict[str, Any], int]]) -> Path:
+    """One tar of published pairs. The caption is in both places: its loader looks for it in the metadata."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            for row, shard in objects:
+                record = _record(storage, layout.ATLAS, shard, str(row["uid"]))
+                file.write(_published(row, atlas_array(record.main(layout.ATLAS), run.atlas), run))
+            file.write(fragments.END)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _published(row: dict[str, Any], array: NDArray[Any], run: Run) -> bytes:
+    """A sample of the published tars."""
+    uid, caption = str(row["uid"]), str(row["caption"])
+    point_cloud, gs2sphere = write_pair(array, run.atlas)
+    metadata = {"hash_key": uid, "caption": caption, "has_caption": bool(caption)}
+    members = {
+        "point_cloud.npy": npy(point_cloud),
+        "gs2sphere.npy": npy(gs2sphere),
+        "caption.txt": caption.encode(),
+        "metadata.json": json.dumps(metadata, ensure_ascii=False).encode(),
+    }
+    return fragments.build({f"{uid}.{name}": data for name, data in members.items()})

@@ -1,0 +1,167 @@
+"""plan: what a run will take, from the manifest and the configuration alone. Nothing runs, nothing is written."""
+
+from __future__ import annotations
+
+import io
+import statistics
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gaussianverse.manifests import runform
+from gaussianverse.pipeline.config import RunConfig
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.pack import read_commit
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, OK, from_parquet
+from gaussianverse.pipeline.errors import UsageError
+from gaussianverse.pipeline.store.storage import Storage
+
+# seconds per object where nothing was measured
+PAPER_FIT_S = 600.0
+"""On one GPU, by the paper."""
+CPU_FIT_S = 90.0
+"""Profile `cpu`, on one laptop core."""
+ATLAS_S = 4.0
+"""Two exact transports and a packing, on one core."""
+
+_FLOATS = 14  # means 3, scales 3, quats 4, opacity 1, colours 3
+_AROUND = 6 << 10  # tar headers and padding, facts, caption
+_PUTS_PER_OBJECT, _GETS_PER_OBJECT = 4, 6
+_PUTS_PER_SHARD = 9
+_PUTS_PER_RUN = 8 + len(layout.FINAL)  # run.json, the manifest, and two probes of three puts
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Means of a run that has been made: seconds of a stage and bytes of a sample, per object."""
+
+    fit_s: float
+    atlas_s: float
+    splats_nbytes: float
+    atlas_nbytes: float
+    objects: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to expect. Hours are of one GPU or one core; bytes are of the store."""
+
+    objects: int
+    shards: int
+    slots: int
+    seconds_per_fit: float
+    seconds_per_atlas: float
+    basis: str
+    gpu_hours: float
+    cpu_hours: float
+    days: float
+    splats_bytes: int
+    atlas_bytes: int
+    work_bytes: int
+    """Fragments, until `clean-work`."""
+    puts: int
+    gets: int
+
+
+def plan_of(
+    manifest: bytes,
+    config: RunConfig,
+    *,
+    slots: int,
+    seconds: float | None = None,
+    measured: Measured | None = None,
+) -> Plan:
+    """Expectations for a whole manifest.
+
+    Args:
+        manifest: objects.parquet.
+        config: of the run.
+        slots: fits that run at once.
+        seconds: per fit, where it is known.
+        measured: a run to take seconds and bytes from.
+
+    Raises:
+        UsageError: `slots` or `seconds` is not positive.
+    """
+    if slots < 1 or (seconds is not None and seconds <= 0):
+        raise UsageError(f"slots {slots}, seconds {seconds}: both must be positive")
+    n_shards = runform.count_shards(io.BytesIO(manifest))
+    objects = runform.read_shard(io.BytesIO(manifest), n_shards - 1)[-1].index + 1
+    gpus = config.gpus_per_fit
+    fit_s, basis = (PAPER_FIT_S, "the paper's") if gpus else (CPU_FIT_S, "profile cpu on a laptop core")
+    atlas_s = ATLAS_S
+    splat = config.fit.tau * _FLOATS * 4 + _AROUND
+    atlas = config.atlas.size**2 * 16 * (2 if config.atlas.dtype == "float16" else 4) + _AROUND
+    if measured is not None:
+        fit_s, atlas_s = measured.fit_s, measured.atlas_s
+        splat, atlas = round(measured.splats_nbytes), round(measured.atlas_nbytes)
+        basis = f"the mean of {measured.objects} objects"
+    if seconds is not None:
+        fit_s, basis = seconds, "as given"
+    per_object = fit_s + (0.0 if gpus else atlas_s)  # beside GPUs, atlases run on cores that fits leave idle
+    hours = objects * fit_s / 3600
+    return Plan(
+        objects=objects,
+        shards=n_shards,
+        slots=slots,
+        seconds_per_fit=fit_s,
+        seconds_per_atlas=atlas_s,
+        basis=basis,
+        gpu_hours=hours * gpus,
+        cpu_hours=objects * (atlas_s + (0.0 if gpus else fit_s)) / 3600,
+        days=objects * per_object / slots / 86400,
+        splats_bytes=objects * splat,
+        atlas_bytes=objects * atlas,
+        work_bytes=objects * (splat + atlas),
+        puts=objects * _PUTS_PER_OBJECT + n_shards * _PUTS_PER_SHARD + _PUTS_PER_RUN,
+        gets=objects * _GETS_PER_OBJECT,
+    )
+
+
+def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
+    """Means over up to `most` committed shards of a run.
+
+    Raises:
+        UsageError: no shard of it is committed in both stages with a sample.
+    """
+    seconds: dict[str, list[float]] = {stage: [] for stage in layout.STAGES}
+    nbytes: dict[str, list[int]] = {stage: [] for stage in layout.STAGES}
+    there = {layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS)}
+    complete = [k for k in range(n_shards) if all((stage, k) in there for stage in layout.STAGES)]
+    for shard in complete[:most]:
+        for stage in layout.STAGES:
+            commit = read_commit(storage, stage, shard)
+            size = commit["files"][layout.shard_tar(stage, shard)]["nbytes"]
+            nbytes[stage] += [size // commit["samples"]] * commit["samples"] if commit["samples"] else []
+            entries = from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
+            seconds[stage] += [e["seconds"] for e in entries if e["status"] == OK and e["seconds"] > 0]
+    if not all((*seconds.values(), *nbytes.values())):
+        raise UsageError(f"{storage.url}: no finished shard to measure; give --seconds in place of --like")
+    return Measured(
+        fit_s=statistics.fmean(seconds[layout.SPLATS]),
+        atlas_s=statistics.fmean(seconds[layout.ATLAS]),
+        splats_nbytes=statistics.fmean(nbytes[layout.SPLATS]),
+        atlas_nbytes=statistics.fmean(nbytes[layout.ATLAS]),
+        objects=len(seconds[layout.SPLATS]),
+    )
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON holds it."""
+    return asdict(plan)
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan for people."""
+    return "\n".join(
+        [
+            f"{plan.objects} objects in {plan.shards} shards, {plan.slots} fits at once",
+            f"  a fit     {plan.seconds_per_fit:>10.1f} s ({plan.basis})",
+            f"  GPUs      {plan.gpu_hours:>10.1f} hours",
+            f"  cores     {plan.cpu_hours:>10.1f} hours",
+            f"  wall      {plan.days:>10.2f} days, without pauses or retries",
+            f"  splats    {plan.splats_bytes / 1e9:>10.2f} GB",
+            f"  atlases   {plan.atlas_bytes / 1e9:>10.2f} GB",
+            f"  scratch   {plan.work_bytes / 1e9:>10.2f} GB, until clean-work",
+            f"  requests  {plan.puts:>10} puts, {plan.gets} gets",
+        ]
+    )

@@ -1,0 +1,75 @@
+"""The table that ends a run: one line per object, and where the result lies."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, OK, from_parquet
+from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.store.storage import Storage
+
+MAX_LINES = 60
+_UNKNOWN = -1
+"""What the tables have where nothing was measured, as of objects that were not fitted here."""
+
+
+def result_rows(storage: Storage, shards: Iterable[int]) -> list[dict[str, Any]]:
+    """Per object of committed shards: uid, n_gaussians, psnr, ssim, smoothness, seconds, status, reason."""
+    rows = []
+    for shard in shards:
+        splats, atlases = (stats_rows(storage, stage, shard) for stage in layout.STAGES)
+        journals = [
+            from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
+            for stage in layout.STAGES
+        ]
+        for fit, atlas, *spent in zip(splats, atlases, *journals, strict=True):
+            rows.append(
+                {
+                    "uid": fit["uid"],
+                    "n_gaussians": fit["n_gaussians"],
+                    "psnr": fit["psnr"],
+                    "ssim": fit["ssim"],
+                    "metrics_on": fit["metrics_on"],
+                    "smoothness": atlas["smoothness"],
+                    "seconds": sum(max(0.0, float(entry["seconds"])) for entry in spent),
+                    "status": atlas["status"],
+                    "reason": atlas["reason"],
+                    "error_message": atlas["error_message"],
+                }
+            )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows for people; the quarantined with their reason, and a line of medians."""
+    width = max([3, *(len(r["uid"]) for r in rows)])
+    good = [r for r in rows if r["status"] == OK]
+    psnr = "held-out PSNR" if all(r["metrics_on"] == "heldout" for r in good) else "PSNR"
+    lines = [f"{'uid':{width}}  Gaussians  {psnr:>13}    SSIM  smoothness  seconds"]
+    lines += [_line(r, width) for r in rows[:MAX_LINES]]
+    if len(rows) > MAX_LINES:
+        lines.append(f"... and {len(rows) - MAX_LINES} more, all in {layout.METADATA} once finalized")
+    if len(good) > 1:
+        middle = {
+            name: statistics.median([r[name] for r in good if r[name] != _UNKNOWN] or [_UNKNOWN])
+            for name in ("n_gaussians", "psnr", "ssim", "smoothness", "seconds")
+        }
+        lines.append(
+            _line({**middle, "uid": "median", "status": OK, "n_gaussians": int(middle["n_gaussians"])}, width)
+        )
+    return "\n".join(lines)
+
+
+def _line(r: dict[str, Any], width: int) -> str:
+    if r["status"] != OK:
+        return f"{r['uid']:{width}}  quarantined: {r['reason']}: {r['error_message'][:200]}"
+    psnr, ssim = (
+        "-" if r[n] == _UNKNOWN else f"{r[n]:{form}}" for n, form in (("psnr", ".2f"), ("ssim", ".4f"))
+    )
+    return (
+        f"{r['uid']:{width}}  {r['n_gaussians']:>9}  {psnr:>10} dB  {ssim:>6}"
+        f"  {r['smoothness']:>10.3f}  {r['seconds']:>7.1f}"
+    )

@@ -1,0 +1,98 @@
+"""retry-failed: objects that were given up, tried again in a run of their own below the first one's output.
+
+    <out>/revisions/001/    a complete run, with its own run.json, shards and `_SUCCESS`
+
+Nothing of the run that is revised changes, to the byte: a trainer that has read it reads the same again, and
+reads the rescued objects from the revision beside it. Revisions are tried one after the other, each of what
+those before it left over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gaussianverse.manifests import runform
+from gaussianverse.manifests.schema import Row
+from gaussianverse.pipeline.config import RunConfig
+from gaussianverse.pipeline.dataset import contents, layout, run_file, shards
+from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
+from gaussianverse.pipeline.dataset.schemas import OK
+from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict
+from gaussianverse.pipeline.run.driver import committed_shards
+from gaussianverse.pipeline.run.manifest import Manifest
+from gaussianverse.pipeline.store.publish import prove_conditional_puts
+from gaussianverse.pipeline.store.storage import Storage, open_storage, sha256_of
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A revision that is to be worked on."""
+
+    number: int
+    storage: Storage
+    run: Run
+
+
+def open_revision(
+    storage: Storage, run: Run, manifest: Manifest, config: RunConfig, reasons: frozenset[str] = frozenset()
+) -> Revision | None:
+    """The revision to work on: the last one while it is incomplete, else a new one of what is still given up.
+
+    Args:
+        storage: of the run that is revised.
+        run: that run, all of whose shards are committed.
+        manifest: it was made from.
+        config: of the revision; may differ from the run's.
+        reasons: only objects given up for one of these; empty = all.
+
+    Returns:
+        None where nothing is left to try.
+
+    Raises:
+        RunConflict: another manifest, or an incomplete revision of other objects or another configuration.
+        PipelineError: shards are missing, or the store cannot be used.
+    """
+    if sha256_of(manifest.data) != run.identity["manifest_sha256"]:
+        raise RunConflict(f"{storage.url}: made from another manifest than the one given")
+    if not _complete(storage, run):
+        raise PipelineError(f"{storage.url}: not all shards are committed; finish the run first, then retry")
+    failed = _states(storage, run)
+    for number in range(1, layout.MAX_REVISIONS + 1):
+        there = open_storage(f"{storage.url}/{layout.revision(number)}", config.store)
+        try:
+            revised = run_file.load(there)
+        except NotFound:
+            break
+        if not _complete(there, revised):
+            break
+        failed |= _states(there, revised)
+    else:
+        raise PipelineError(f"{storage.url}: has {layout.MAX_REVISIONS} revisions; mend the views instead")
+    again = {uid for uid, reason in failed.items() if reason and (not reasons or reason in reasons)}
+    if not again:
+        return None
+    prove_conditional_puts(there)
+    rows = [_row(r) for k in range(run.n_shards) for r in shard_rows(storage, k) if r["uid"] in again]
+    data = runform.encode(rows, shard_size=run.settings.shard_size)
+    frozen = run_file.identity_of(data, config, contents.representation(config.atlas))
+    frozen["revision_of"] = {"manifest_sha256": run.identity["manifest_sha256"], "revision": number}
+    return Revision(number, there, run_file.establish(there, data, frozen))
+
+
+def _complete(storage: Storage, run: Run) -> bool:
+    there = committed_shards(storage)
+    return all((stage, k) in there for stage in run.families for k in range(run.n_shards))
+
+
+def _states(storage: Storage, run: Run) -> dict[str, str]:
+    """{uid: why it was given up, "" if it came through}."""
+    found: dict[str, str] = {}
+    for k in range(run.n_shards):
+        table = shards.stats_table(storage, layout.ATLAS, k).select(["uid", "status", "reason"])
+        found |= {r["uid"]: "" if r["status"] == OK else r["reason"] for r in table.to_pylist()}
+    return found
+
+
+def _row(values: dict[str, Any]) -> Row:
+    return Row(**{name: value for name, value in values.items() if name != "index"})

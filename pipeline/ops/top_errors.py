@@ -1,0 +1,87 @@
+"""top-errors: why objects were given up, the most frequent cause first."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.compute as pc
+
+from gaussianverse.pipeline.dataset import layout, records, shards
+from gaussianverse.pipeline.dataset.schemas import OK
+from gaussianverse.pipeline.errors import NotFound
+from gaussianverse.pipeline.store.storage import Storage
+
+_SMALL = 16 << 10
+"""A quarantined object's fragment holds one short JSON; a sample's is larger, and need not be read."""
+_EXAMPLES = 3
+_COLUMNS = ("uid", "status", "reason", "error_class", "error_message")
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+@dataclass
+class Cause:
+    """Objects given up for the same kind of reason."""
+
+    stage: str
+    reason: str
+    error_class: str
+    pattern: str
+    """The message without its numbers and names."""
+    count: int = 0
+    uids: list[str] = field(default_factory=list)
+    """The first few."""
+    message: str = ""
+    """Of the first."""
+
+
+def top_errors(storage: Storage) -> list[Cause]:
+    """Every cause with its count, the most frequent first; from committed shards and from fragments alike."""
+    committed = {layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS)}
+    found: dict[tuple[str, ...], Cause] = {}
+    seen: set[str] = set()
+    for stage in layout.STAGES:  # what the fit gave up the atlas stage repeats: the first counts
+        for pair in sorted(filter(None, committed)):
+            if pair[0] == stage:
+                table = shards.stats_table(storage, *pair).select(_COLUMNS)
+                for facts in table.filter(pc.not_equal(table["status"], OK)).to_pylist():
+                    _count(found, seen, stage, facts)
+        for entry in storage.list(f"{layout.WORK}{stage}/"):
+            place = layout.parse_fragment(entry.key)
+            if place and (stage, place[1]) not in committed and entry.nbytes <= _SMALL:
+                try:
+                    facts = records.read(storage, *place).facts
+                except NotFound:
+                    continue  # packed and cleaned up meanwhile
+                if facts["status"] != OK:
+                    _count(found, seen, stage, facts)
+    return sorted(found.values(), key=lambda cause: (-cause.count, cause.stage, cause.reason, cause.pattern))
+
+
+def _count(found: dict[tuple[str, ...], Cause], seen: set[str], stage: str, facts: dict[str, Any]) -> None:
+    uid = str(facts["uid"])
+    if uid in seen:
+        return
+    seen.add(uid)
+    text = str(facts["error_message"])
+    pattern = _NUMBER.sub("#", text.replace(uid, "<uid>"))
+    key = (stage, str(facts["reason"]), str(facts["error_class"]), pattern)
+    cause = found.setdefault(key, Cause(*key, message=text))
+    cause.count += 1
+    if len(cause.uids) < _EXAMPLES:
+        cause.uids.append(uid)
+
+
+def errors_text(causes: list[Cause], most: int) -> str:
+    """The `most` frequent causes for people."""
+    if not causes:
+        return "no object was given up"
+    lines = []
+    for cause in causes[:most]:
+        lines.append(f"{cause.count:>7}  {cause.stage}: {cause.reason}: {cause.message}")
+        lines.append(f"         such as {', '.join(cause.uids)}")
+    if len(causes) > most:
+        rest = sum(cause.count for cause in causes[most:])
+        lines.append(f"{rest:>7}  of {len(causes) - most} other causes")
+    return "\n".join(lines)

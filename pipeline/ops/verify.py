@@ -1,0 +1,243 @@
+"""verify: read everything back and name every fault. It trusts nothing that it can compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gaussianverse.atlas.reader.views import images_sha256
+from gaussianverse.pipeline.dataset import fragments, layout
+from gaussianverse.pipeline.dataset.finalize import Merge, index_of
+from gaussianverse.pipeline.dataset.metadata import tables_of
+from gaussianverse.pipeline.dataset.pack import commit_record, read_commit
+from gaussianverse.pipeline.dataset.records import sample_members
+from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
+from gaussianverse.pipeline.dataset.schemas import (
+    FACTS,
+    JOURNAL,
+    QUARANTINE,
+    Facts,
+    from_json,
+    from_parquet,
+    json_object,
+    known,
+    metadata_schema,
+    same_rows,
+)
+from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.errors import NotFound, PipelineError
+from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What only the other rooms can judge. Each raises an exception where the bytes are wrong."""
+
+    main: dict[str, Callable[[bytes], object]]
+    """Of one main member, by stage."""
+    moments: Callable[[list[bytes]], bytes]
+    """The moments of a shard's atlases, to compare with those stored."""
+    merge: Merge
+    """The statistics of all shards' moments, likewise."""
+    views: Callable[[Mapping[str, bytes]], object] = len
+    """Of the members of an object's reference views, by suffix."""
+
+
+def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | None = None) -> Iterator[str]:
+    """Every fault of a dataset, as lines of text; none if it is whole.
+
+    Args:
+        storage: of the dataset.
+        run: as run.json tells it.
+        checks: of the arrays.
+        shards: only these, and not the files that finalize writes; None = everything.
+    """
+    manifest = _get(storage, layout.MANIFEST)
+    if manifest is None or sha256_of(manifest) != run.identity["manifest_sha256"]:
+        yield f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so that no shard can be judged"
+        return
+    for shard in range(run.n_shards) if shards is None else shards:
+        atlases: list[bytes] = []
+        for stage in run.families:
+            yield from _shard(storage, run, stage, shard, checks, atlases)
+        if (data := _get(storage, layout.moments(shard))) is not None and data != checks.moments(atlases):
+            yield f"{layout.moments(shard)}: not the moments of the shard's atlases"
+    if shards is None:
+        yield from _sums(storage)
+        yield from _index(storage, run)
+        yield from _statistics(storage, run, checks)
+
+
+def committed(storage: Storage, stage: str, shard: int) -> dict[str, Any] | str:
+    """A shard's commit record, or what is wrong with it."""
+    try:
+        return read_commit(storage, stage, shard)
+    except NotFound:
+        return f"{layout.commit(stage, shard)}: missing, so the shard does not exist"
+    except PipelineError as fault:
+        return str(fault)
+
+
+def _get(storage: Storage, key: str) -> bytes | None:
+    try:
+        return storage.get(key)
+    except NotFound:
+        return None
+
+
+def _shard(
+    storage: Storage, run: Run, stage: str, shard: int, checks: Checks, atlases: list[bytes]
+) -> Iterator[str]:
+    commit = committed(storage, stage, shard)
+    if isinstance(commit, str):
+        yield commit
+        return
+    heads: dict[str, Head] = {}
+    for key, stored in commit["files"].items():
+        data = _get(storage, key)
+        if data is None:
+            yield f"{key}: missing"
+        elif (len(data), sha256_of(data)) != (stored["nbytes"], stored["sha256"]):
+            yield f"{key}: {len(data)} bytes whose sha256 is not that of the commit record"
+        else:
+            heads[key] = Head(len(data), stored["sha256"])
+    if {layout.shard_tar(stage, shard), layout.stats(stage, shard)} - set(heads):
+        return
+    try:
+        rows = stats_rows(storage, stage, shard)
+    except PipelineError as fault:
+        yield f"{layout.stats(stage, shard)}: {fault}"
+        return
+    if commit != commit_record(run, stage, shard, rows, heads):
+        yield f"{layout.commit(stage, shard)}: does not say what the shard holds"
+    yield from _rows(storage, stage, shard, rows)
+    if stage == layout.VIEWS:
+        yield from _aligned(storage, shard, rows)
+    tar = storage.get(layout.shard_tar(stage, shard))
+    yield from _samples(stage, layout.shard_tar(stage, shard), tar, rows, checks, atlases)
+
+
+def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterator[str]:
+    manifest = [(r["index"], r["uid"]) for r in shard_rows(storage, shard)]
+    if [(r["index"], r["uid"]) for r in rows] != manifest:
+        yield f"{layout.stats(stage, shard)}: its rows are not the manifest's"
+    key = layout.journal(stage, shard)
+    try:
+        entries = from_parquet(JOURNAL[stage], storage.get(key)).to_pylist()
+    except PipelineError as fault:
+        yield f"{key}: {fault}"
+        return
+    if [(r["index"], r["uid"]) for r in entries] != manifest:
+        yield f"{key}: its rows are not the manifest's"
+
+
+def _aligned(storage: Storage, shard: int, rows: list[Facts]) -> Iterator[str]:
+    """Views are of the objects that have an atlas, and of no others."""
+    try:
+        atlases = stats_rows(storage, layout.ATLAS, shard)
+    except PipelineError as fault:
+        yield f"{layout.stats(layout.VIEWS, shard)}: cannot be compared with the atlases: {fault}"
+        return
+    places = [[(r["uid"], r["sample"], r["reason"]) for r in table] for table in (rows, atlases)]
+    if places[0] != places[1]:
+        yield f"{layout.stats(layout.VIEWS, shard)}: its samples are not those of the atlases"
+
+
+def _samples(
+    stage: str, key: str, tar: bytes, rows: list[Facts], checks: Checks, atlases: list[bytes]
+) -> Iterator[str]:
+    try:
+        members = {m.name: m for m in fragments.index(tar)}
+    except PipelineError as fault:
+        yield f"{key}: {fault}"
+        return
+    samples = [facts for facts in rows if facts["sample"] != -1]
+    expected = [n for f in samples for n in sample_members(stage, f)]
+    if list(members) != expected or not tar.endswith(fragments.END):
+        yield f"{key}: its members are not those of its table, in the manifest's order"
+        return
+    for facts in samples:
+        uid = str(facts["uid"])
+        own = [members[n] for n in sample_members(stage, facts)]
+        data = {m.name: tar[m.offset : m.offset + m.nbytes] for m in own}
+        main = members[layout.main_member(stage, uid)]
+        content = data[main.name]
+        if (main.offset, main.nbytes, sha256_of(content)) != (
+            facts["offset"],
+            facts["nbytes"],
+            facts["sha256"],
+        ):
+            yield f"{key}: {uid}: offset, size or sha256 is not what the table says"
+        try:
+            if from_json(FACTS[stage], data[f"{uid}.json"]) != known(FACTS[stage], facts):
+                yield f"{key}: {uid}.json is not its row of the table"
+            checks.main[stage](content)
+            if stage == layout.VIEWS:
+                checks.views({name.removeprefix(f"{uid}."): member for name, member in data.items()})
+                if images_sha256(data) != facts["images_sha256"]:
+                    yield f"{key}: {uid}: its images are not those that the table tells"
+        except Exception as fault:  # every way in which a sample can't be read is the finding
+            yield f"{key}: {uid}: {type(fault).__name__}: {fault}"
+            continue
+        if data[f"{uid}.txt"] != str(facts["caption"]).encode():
+            yield f"{key}: {uid}.txt is not the object's caption"
+        if stage == layout.ATLAS:
+            atlases.append(content)
+
+
+def _sums(storage: Storage) -> Iterator[str]:
+    """SHA256SUMS names every file of the dataset, and each is what it says."""
+    data, success = _get(storage, layout.SUMS), _get(storage, layout.SUCCESS)
+    if data is None or success is None:
+        yield f"{layout.SUMS if data is None else layout.SUCCESS}: missing; the dataset is not finalized"
+        return
+    if success != f"{sha256_of(data)}  {layout.SUMS}\n".encode():
+        yield f"{layout.SUCCESS}: does not hold the sha256 of {layout.SUMS}"
+    lines = data.decode(errors="replace").splitlines()
+    sums = {key: digest for digest, _, key in (line.partition("  ") for line in lines)}
+    there = {entry.key for entry in storage.list("") if layout.in_dataset(entry.key)}
+    yield from (f"{key}: in {layout.SUMS} and missing" for key in sorted(set(sums) - there))
+    yield from (f"{key}: not in {layout.SUMS}" for key in sorted(there - set(sums)))
+    for key in sorted(there & set(sums)):
+        if sha256_of(storage.get(key)) != sums[key]:
+            yield f"{key}: its sha256 is not that of {layout.SUMS}"
+
+
+def _index(storage: Storage, run: Run) -> Iterator[str]:
+    """The tables and index.json are what the shards give."""
+    try:
+        shards = range(run.n_shards)
+        commits = {(stage, k): read_commit(storage, stage, k) for stage in run.families for k in shards}
+        tables = tables_of(storage, run.n_shards, run.families)
+        heads = {key: Head(0, sha256_of(storage.get(key))) for key in layout.STATISTICS}
+    except PipelineError as fault:
+        yield f"{layout.INDEX}: cannot be judged: {fault}"
+        return
+    for key, schema, expected in (
+        (layout.METADATA, metadata_schema(run.families), tables.metadata),
+        (layout.QUARANTINE, QUARANTINE, tables.quarantine),
+    ):
+        try:
+            if not same_rows(schema, storage.get(key), expected):
+                yield f"{key}: not the rows of the shards"
+        except PipelineError as fault:
+            yield f"{key}: {fault}"
+    try:
+        if json_object(storage.get(layout.INDEX)) != index_of(run, commits, tables.totals, heads):
+            yield f"{layout.INDEX}: does not say what the shards hold"
+    except PipelineError as fault:
+        yield f"{layout.INDEX}: {fault}"
+
+
+def _statistics(storage: Storage, run: Run, checks: Checks) -> Iterator[str]:
+    """Mean, standard deviation and what else is told of the arrays are those of the moments."""
+    try:
+        expected = checks.merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
+        there = {key: storage.get(key) for key in layout.STATISTICS}
+    except Exception as fault:  # every way in which moments can't be read is the finding
+        yield f"{layout.MEAN}: cannot be judged: {type(fault).__name__}: {fault}"
+        return
+    for key, data in there.items():
+        if data != expected[key]:
+            yield f"{key}: not that of the shards' moments"

@@ -1,0 +1,148 @@
+"""What a call tells of itself: JSON lines as it goes, metrics for Ray's dashboard, and a summary at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.run.driver import Summary, Watch
+from gaussianverse.pipeline.run.executor import Task
+from gaussianverse.pipeline.store.publish import publish
+from gaussianverse.pipeline.store.storage import Storage
+
+
+class Watches:
+    """Several watches as one."""
+
+    def __init__(self, *watches: Watch) -> None:
+        self._watches = watches
+
+    def opened(self, done: int) -> None:
+        """See `Watch`."""
+        for watch in self._watches:
+            watch.opened(done)
+
+    def finished(self, uid: str, quarantined: bool) -> None:
+        """See `Watch`."""
+        for watch in self._watches:
+            watch.finished(uid, quarantined)
+
+    def retried(self, task: Task, reason: str, text: str) -> None:
+        """See `Watch`."""
+        for watch in self._watches:
+            watch.retried(task, reason, text)
+
+
+class EventLog:
+    """A file of JSON lines, `{"time": .., "event": .., ..}`, appended to and flushed line by line."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if value is None:
+            self.write("ended")
+        else:
+            self.write("stopped", error=type(value).__name__, message=str(value)[:500])
+        self._file.close()
+
+    def write(self, event: str, **fields: Any) -> None:
+        """One line."""
+        line = {"time": round(time.time(), 3), "event": event, **fields}
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def opened(self, done: int) -> None:
+        """See `Watch`."""
+        self.write("opened", done=done)
+
+    def finished(self, uid: str, quarantined: bool) -> None:
+        """See `Watch`."""
+        self.write("finished", uid=uid, quarantined=quarantined)
+
+    def retried(self, task: Task, reason: str, text: str) -> None:
+        """See `Watch`."""
+        self.write(
+            "retried",
+            task=task.kind,
+            stage=task.stage,
+            shard=task.shard,
+            uid=str(task.row.get("uid", "")),
+            reason=reason,
+            message=text,
+            attempts=task.history.attempts,
+        )
+
+
+class RayMetrics:
+    """Counters for Ray's own exporter; `deploy/grafana.json` draws them."""
+
+    def __init__(self, metrics: Any) -> None:
+        """Count with `metrics`, which is `ray.util.metrics`."""
+        self._objects = metrics.Counter(
+            "gaussianverse_objects", description="Objects that ended", tag_keys=("outcome",)
+        )
+        self._retries = metrics.Counter(
+            "gaussianverse_retries", description="Tasks tried again", tag_keys=("kind", "reason")
+        )
+
+    def opened(self, done: int) -> None:
+        """See `Watch`."""
+
+    def finished(self, uid: str, quarantined: bool) -> None:
+        """See `Watch`."""
+        self._objects.inc(1, tags={"outcome": "quarantined" if quarantined else "ok"})
+
+    def retried(self, task: Task, reason: str, text: str) -> None:
+        """See `Watch`."""
+        self._retries.inc(1, tags={"kind": task.kind, "reason": reason})
+
+
+def goodput(summary: Summary) -> float:
+    """Fit seconds that became published, over slots x wall: 1 where no slot ever waits or works in vain."""
+    return summary.fit_seconds / summary.slot_seconds if summary.slot_seconds else 0.0
+
+
+def publish_summary(
+    storage: Storage, run: Run, summary: Summary, started: float, *, stopped: str = ""
+) -> str:
+    """Keep what a call did under `runs/`; each call has a key of its own. Returns the key.
+
+    Args:
+        storage: of the run.
+        run: the run.
+        summary: of the driver.
+        started: seconds since 1970, UTC.
+        stopped: the error that ended the call early; "" where it did all that it was to do.
+    """
+    when = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started))
+    key = layout.summary(f"{when}-{socket.gethostname()}-{os.getpid()}")
+    values = {
+        "started": round(started, 3),
+        "seconds": round(time.time() - started, 3),
+        "config_digest": run.digest,
+        "stopped": stopped,
+        "shards": summary.shards,
+        "objects": summary.objects,
+        "quarantined": summary.quarantined,
+        "retries": summary.retries,
+        "repeats": summary.repeats,
+        "fit_seconds": round(summary.fit_seconds, 3),
+        "slot_seconds": round(summary.slot_seconds, 3),
+        "goodput": round(goodput(summary), 4),
+    }
+    publish(storage, key, (json.dumps(values, indent=1) + "\n").encode())
+    return key

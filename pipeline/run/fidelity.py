@@ -1,0 +1,68 @@
+"""How much of a fit its stored atlas still shows: both rendered from the same cameras, and compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.fitter.metrics import psnr
+from gaussianverse.fitter.rasterize import rasterization
+
+SIZE = 128
+"""Pixels, both ways, of the renders behind the number in the tables."""
+_FOV = np.radians(40)
+# the corners of a tetrahedron: no side of an object is out of sight of all four
+_DIRECTIONS = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) / np.sqrt(3)
+
+
+def atlas_psnr(fit: Gaussians, stored: Gaussians, size: int = SIZE) -> float:
+    """PSNR of four renders of `stored` against those of `fit`, on white; 100 dB where they are equal.
+
+    The cameras depend on the fit alone, and the CPU rasteriser draws: the same Gaussians always give the same
+    number. What an atlas had no room for counts against it.
+
+    Args:
+        fit: what the atlas was made of.
+        stored: what came out of its bytes.
+        size: of the renders, in pixels both ways.
+    """
+    low, high = fit.means.min(0), fit.means.max(0)
+    radius = max(float(np.linalg.norm(high - low)) / 2, 1e-3)
+    viewmats = torch.from_numpy(_viewmats((low + high) / 2, radius))
+    return psnr(_rendered(stored, viewmats, size), _rendered(fit, viewmats, size))
+
+
+def _viewmats(centre: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
+    """World-to-camera of cameras that have the ball of this centre and radius just in view, float32 [4, 4, 4]."""
+    viewmats = np.zeros((len(_DIRECTIONS), 4, 4), np.float32)
+    for viewmat, direction in zip(viewmats, _DIRECTIONS, strict=True):
+        right = np.cross(-direction, (0.0, 0.0, 1.0))
+        right /= np.linalg.norm(right)
+        rotation = np.stack([right, np.cross(-direction, right), -direction])
+        eye = centre + direction * radius / np.sin(_FOV / 2)
+        viewmat[:3, :3], viewmat[:3, 3], viewmat[3, 3] = rotation, -rotation @ eye, 1
+    return viewmats
+
+
+def _rendered(gaussians: Gaussians, viewmats: Tensor, size: int) -> Tensor:
+    focal = size / 2 / np.tan(_FOV / 2)
+    K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], dtype=torch.float32)
+    with torch.no_grad():
+        images, _, _ = rasterization(
+            torch.from_numpy(gaussians.means),
+            torch.from_numpy(gaussians.quats),
+            torch.from_numpy(gaussians.scales),
+            torch.from_numpy(gaussians.opacities),
+            torch.from_numpy(gaussians.colors),
+            viewmats,
+            K.expand(len(viewmats), 3, 3),
+            size,
+            size,
+            backgrounds=torch.ones(len(viewmats), 3),
+            near_plane=1e-3,
+            backend="cpu",
+        )
+    return images.clamp(0, 1)

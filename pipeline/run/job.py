@@ -1,0 +1,147 @@
+"""The job itself: manifest and configuration in, finished shards out, and the table that says how it went."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gaussianverse.pipeline.config import RunConfig
+from gaussianverse.pipeline.dataset import contents, layout, run_file, statistics
+from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.node import machine
+from gaussianverse.pipeline.ops import report
+from gaussianverse.pipeline.policy import ordered_shards
+from gaussianverse.pipeline.run.driver import Driver, Summary, Watch, committed_shards, families_of
+from gaussianverse.pipeline.run.events import EventLog, RayMetrics, Watches, publish_summary
+from gaussianverse.pipeline.run.executor import Executor, Job, RayExecutor, ray_executor
+from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
+from gaussianverse.pipeline.run.progress import ProgressBar
+from gaussianverse.pipeline.store.publish import prove_conditional_puts
+from gaussianverse.pipeline.store.storage import Storage, open_storage
+
+log = logging.getLogger(__name__)
+
+Launch = Callable[[RunConfig, Job], AbstractContextManager[Executor]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended."""
+
+    storage: Storage
+    summary: Summary
+    finalized: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """`report.result_rows` of the shards that were asked for."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was there already."""
+        return self.summary.shards == 0
+
+
+def plan(out: str, manifest: str | Manifest, config: RunConfig) -> tuple[Storage, Run, str]:
+    """Check everything that can be checked before work begins, and freeze the run's identity.
+
+    Args:
+        out: path or s3 address of the output.
+        manifest: path or s3 address, in either form; or one that was read or made.
+        config: of the run.
+
+    Returns:
+        The store, the run, and the folder or prefix that relative `views` are relative to.
+
+    Raises:
+        ManifestError: the manifest's faults.
+        PipelineError: the machine cannot do it, the store cannot be used, or it holds another run.
+    """
+    given = manifest
+    if not isinstance(given, Manifest):
+        given = read_manifest(given, config.run.shard_size, config.store)
+    if not config.ray.address:
+        machine.check_machine(config.fit)
+    storage = open_storage(out, config.store)
+    prove_conditional_puts(storage)
+    frozen = run_file.identity_of(given.data, config, contents.representation(config.atlas))
+    return storage, run_file.establish(storage, given.data, frozen), given.base
+
+
+def build(
+    storage: Storage,
+    run: Run,
+    config: RunConfig,
+    base: str,
+    *,
+    shards: str = "",
+    stages: tuple[str, ...] = layout.STAGES,
+    launch: Launch = ray_executor,
+    events: Path | None = None,
+) -> Outcome:
+    """Bring shards to their commit, and finalize once all are there. What is done already is not done again.
+
+    Args:
+        storage: of the run.
+        run: planned.
+        config: how to carry the work.
+        base: see `plan`.
+        shards: such as "0-9,12"; "" = all.
+        stages: both, or one.
+        launch: opens what tasks run on.
+        events: a file to append JSON lines to.
+
+    Raises:
+        UsageError: no such shards.
+        PipelineError: the store cannot be used; and see `Driver.run` and `finalize`.
+    """
+    chosen = ordered_shards(shards, run.n_shards) if shards else list(range(run.n_shards))
+    if not is_finalized(storage):
+        prove_conditional_puts(storage)
+    committed = committed_shards(storage)
+    summary = Summary()
+    if not all((family, k) in committed for family in families_of(run, stages) for k in chosen):
+        job = Job(storage.url, base, config.policy.fit_deadline_s, config.store)
+        started = time.time()
+        with ExitStack() as stack:
+            if events is not None:
+                lines = stack.enter_context(EventLog(events))
+            executor = stack.enter_context(launch(config, job))
+            watches: list[Watch] = [stack.enter_context(ProgressBar(_objects(run, chosen)))]
+            if events is not None:
+                watches.append(lines)
+            if isinstance(executor, RayExecutor):
+                watches.append(RayMetrics(executor.metrics))
+            watch = Watches(*watches)
+            driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=watch)
+            try:
+                summary = driver.run()
+            except (PipelineError, KeyboardInterrupt) as stop:
+                _keep_stopped(storage, run, driver.summary, started, stop)
+                raise
+        publish_summary(storage, run, summary, started)
+        committed = committed_shards(storage)
+    finalized = is_finalized(storage)
+    if not finalized and len(committed) == len(run.families) * run.n_shards:
+        finalize(storage, run, lambda moments: statistics.merged_statistics(moments, run))
+        finalized = True
+    complete = [k for k in chosen if all((family, k) in committed for family in run.families)]
+    return Outcome(storage, summary, finalized, report.result_rows(storage, complete[: report.MAX_LINES]))
+
+
+def _keep_stopped(storage: Storage, run: Run, summary: Summary, started: float, stop: BaseException) -> None:
+    """The summary of a call that stops early; what stopped it may keep this from being written, and comes first."""
+    try:
+        publish_summary(storage, run, summary, started, stopped=type(stop).__name__)
+    except PipelineError as fault:
+        log.warning("no summary of this call was kept: %s", fault)
+
+
+def _objects(run: Run, shards: list[int]) -> int:
+    size = run.settings.shard_size
+    return sum(min(size, run.n_objects - k * size) for k in shards)

@@ -1,0 +1,58 @@
+"""The manifest as a user gives it, in either form, as the bytes of objects.parquet."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from gaussianverse.manifests import jsonl, runform
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.pipeline.errors import NotFound
+from gaussianverse.pipeline.store.storage import StoreConfig, is_s3, open_storage
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest.
+
+    Attributes:
+        data: objects.parquet.
+        base: the folder or s3 prefix that relative `views` are relative to.
+    """
+
+    data: bytes
+    base: str
+
+
+def read_manifest(address: str, shard_size: int, store: StoreConfig) -> Manifest:
+    """Read JSON Lines, or Parquet in run form, from a path or s3:// address, and check every row.
+
+    Paths stay as they are written, so that the same manifest gives the same bytes wherever it lies. One that is
+    in run form already keeps its shards.
+
+    Raises:
+        ManifestError: every fault, with its line.
+    """
+    parent, _, name = address.rpartition("/")
+    if not is_s3(address):
+        return Manifest(_encoded(Path(address), shard_size), str(Path(address).absolute().parent))
+    with tempfile.TemporaryDirectory(prefix="gaussianverse-") as folder:
+        path = Path(folder) / name
+        try:
+            path.write_bytes(open_storage(parent, store).get(name))
+        except NotFound as fault:
+            raise ManifestError(f"{address}: nothing there") from fault
+        return Manifest(_encoded(path, shard_size), parent)
+
+
+def _encoded(path: Path, shard_size: int) -> bytes:
+    if path.suffix != ".parquet":
+        return runform.encode(jsonl.read(path), shard_size=shard_size)
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise ManifestError(f"{path}: cannot be read: {fault.strerror}") from fault
+    if not runform.count_shards(path):
+        raise ManifestError(f"{path}: the manifest is empty; there is nothing to build")
+    return data

@@ -1,0 +1,83 @@
+"""Stage 1 of an object that is 3D Gaussians already: they are read, checked, and need no fit."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gaussianverse.atlas.arrays import read_npy
+from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.interchange.ply import read_ply
+from gaussianverse.atlas.interchange.published import find_order, read_point_cloud, swap_red_blue, visible
+from gaussianverse.manifests.schema import SPLATS, SPLATS_BGR
+from gaussianverse.manifests.splats import POINT_CLOUDS
+
+FORMATS = (SPLATS, SPLATS_BGR)
+"""Of the manifest's rows that are read here."""
+SPHERE_INDICES = "gs2sphere.npy"
+
+
+def read_splats(path: Path, format: str) -> tuple[Gaussians, dict[str, Any]]:
+    """The Gaussians of a .ply file, or of a folder with a published pair, and what the tables tell of them.
+
+    The atlas is made of them anew. Sphere indices that lie beside them only have to fit: where they don't, one
+    of the two files is another object's.
+
+    Args:
+        path: a .ply file, or a folder with point_cloud.ply or point_cloud.npy and perhaps gs2sphere.npy.
+        format: one of `FORMATS`.
+
+    Returns:
+        The Gaussians, padding left out, and n_gaussians and bbox_*.
+
+    Raises:
+        AtlasError: nothing there, or not such files.
+        RoughAtlas: the sphere indices do not fit.
+    """
+    gaussians, indices = _read(path)
+    if indices is not None:
+        # the publisher's sphere and plane, whatever this run's are
+        find_order(gaussians, indices, AtlasConfig(size=max(8, math.isqrt(len(gaussians)))))
+    gaussians = gaussians[visible(gaussians)]
+    if len(gaussians) == 0:
+        raise AtlasError(f"{path}: all Gaussians are invisible")
+    if format == SPLATS_BGR:
+        gaussians = swap_red_blue(gaussians)
+    low, high = gaussians.means.min(axis=0), gaussians.means.max(axis=0)
+    return gaussians, {
+        "n_gaussians": len(gaussians),
+        **{f"bbox_min_{a}": float(v) for a, v in zip("xyz", low, strict=True)},
+        **{f"bbox_max_{a}": float(v) for a, v in zip("xyz", high, strict=True)},
+    }
+
+
+def _read(path: Path) -> tuple[Gaussians, NDArray[Any] | None]:
+    """The Gaussians, and the sphere indices where there are some."""
+    if path.suffix == ".ply":
+        return read_ply(_bytes_of(path)), None
+    found = [path / name for name in POINT_CLOUDS if (path / name).exists()]
+    if len(found) != 1:
+        raise AtlasError(f"{path}: expected one of {' and '.join(POINT_CLOUDS)}, found {len(found)}")
+    data = _bytes_of(found[0])
+    gaussians = read_ply(data) if found[0].suffix == ".ply" else read_point_cloud(_array(data, found[0]))
+    indices = path / SPHERE_INDICES
+    return gaussians, _array(_bytes_of(indices), indices) if indices.exists() else None
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise AtlasError(f"{path}: cannot be read: {fault.strerror}") from fault
+
+
+def _array(data: bytes, path: Path) -> NDArray[Any]:
+    try:
+        return read_npy(data)
+    except AtlasError as fault:
+        raise AtlasError(f"{path}: {fault}") from fault

@@ -1,0 +1,1 @@
+"""Durable writes: publish, and probes of what a store can do."""

@@ -1,0 +1,124 @@
+"""publish: the one way in which anything durable is written.
+
+Put-if-absent, and when the answer is "taken" or no answer at all, read back and compare. So a write whose
+answer was lost, a write repeated by a second worker, and a write after a restart all end the same way.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import suppress
+from enum import StrEnum
+
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.errors import ShardConflict, StorageError, StoreRefused
+from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
+
+ATTEMPTS = 6
+_PAUSE_S = 0.25
+PATIENCE_S = 120.0
+"""After this long no further attempt begins: a store that takes puts and never answers is to be known for what it is
+before the driver ends the task and holds it against the object."""
+
+
+class Published(StrEnum):
+    """How a write ended."""
+
+    WRITTEN = "written"
+    """Our bytes are there now."""
+    OURS = "ours"
+    """The same bytes were there already (or our write's answer was lost)."""
+    ADOPTED = "adopted"
+    """Somebody else's bytes were there first, and stand."""
+
+
+def publish(
+    storage: Storage,
+    key: str,
+    data: bytes | bytearray,
+    *,
+    pause_s: float = _PAUSE_S,
+    patience_s: float = PATIENCE_S,
+    durable: bool = True,
+) -> Published:
+    """Write `data` under `key` unless something is there; the first writer wins.
+
+    Args:
+        storage: to write to.
+        key: to write under.
+        data: to write.
+        pause_s: before the second attempt; doubles with each.
+        patience_s: after which no further attempt begins.
+        durable: whether it must outlive a loss of power.
+
+    Raises:
+        StorageError: the store failed `ATTEMPTS` times running, or for longer than `patience_s`.
+        StoreRefused: the store will not have it.
+    """
+    sha256 = sha256_of(data)
+    put = storage.put_if_absent if durable else storage.put_unsynced
+    last: StorageError | None = None
+    started = time.monotonic()
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            if time.monotonic() - started > patience_s:
+                break
+            time.sleep(pause_s * 2 ** (attempt - 1))
+        try:
+            if put(key, data):
+                return Published.WRITTEN
+        except StoreRefused:
+            raise
+        except StorageError as fault:  # was it written? look
+            last = fault
+        try:
+            there = storage.head(key)
+        except StoreRefused:
+            raise
+        except StorageError as fault:
+            last = fault
+            continue
+        if there is not None:
+            return Published.OURS if there.sha256 == sha256 else Published.ADOPTED
+    seconds = time.monotonic() - started
+    raise StorageError(
+        f"{storage.url}/{key}: not written in {seconds:.0f} s of trying; last: {last}"
+    ) from last
+
+
+def publish_exact(storage: Storage, key: str, data: bytes | bytearray) -> Head:
+    """Write what is a pure function of its inputs: whatever is there already must be the same.
+
+    Raises:
+        ShardConflict: other bytes are there. They are left as they are.
+    """
+    if publish(storage, key, data) is Published.ADOPTED:
+        raise ShardConflict(
+            f"{storage.url}/{key}: holds other bytes than its fragments give; something else wrote there. "
+            "Nothing was overwritten: use a new output, or find out who did"
+        )
+    return Head(len(data), sha256_of(data))
+
+
+def prove_conditional_puts(storage: Storage) -> None:
+    """Write a probe twice; the second must be turned away, or two workers could overwrite each other.
+
+    A store that forbids deleting may keep the probe: nothing else of a run needs that right.
+
+    Raises:
+        StoreRefused: the store overwrote the probe, or cannot be written to at all.
+        StorageError: it does not answer.
+    """
+    key = f"{layout.PROBES}{uuid.uuid4().hex}"
+    try:
+        # by `publish`, for which a lost answer is no verdict
+        first, second, third = (publish(storage, key, data) for data in (b"first", b"second", b"first"))
+        if first is Published.ADOPTED or (second, third) != (Published.ADOPTED, Published.OURS):
+            raise StoreRefused(
+                f"{storage.url}: the store ignores conditions on puts (a second write of one key went "
+                "through), so two workers could overwrite each other; use one that honours If-None-Match"
+            )
+    finally:
+        with suppress(StorageError):
+            storage.delete(key)
