@@ -1,8 +1,9 @@
-"""What to build: rows that name objects, where their views lie, and what is known about them.
+"""Manifests: rows that name the objects to build, where their views are, and what is known about them.
 
-Authoring form: JSON Lines, one object a line (`jsonl`). Run form: one Parquet file whose row group k is
-shard k (`runform`). Rows come from GObjaverse's index files (`gobjaverse`), from folders of views
-(`folders`), or from an editor; `check` names every fault. `render` makes views from a mesh.
+The authoring form is JSON Lines with one object a line (`jsonl`); the run form is one Parquet file whose row
+group k is shard k (`runform`). Rows come from GObjaverse's index files (`gobjaverse`), from folders of views
+(`folders`) or of 3D Gaussians (`splats`), or from an editor. `check` lists every fault. `rendering` makes
+views from a mesh.
 """
 
 from gaussianverse.manifests.errors import ManifestError, RenderError

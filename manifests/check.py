@@ -1,4 +1,4 @@
-"""Every fault of a manifest, each with its line."""
+"""Check of a manifest: lists every fault with its line."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -13,17 +13,20 @@ Probe = Callable[[Row], object]
 def check(
     path: Path, *, probe: Probe | None = None, count: int = 0, licenses: Collection[str] = ()
 ) -> list[str]:
-    """All faults of a manifest in authoring form; empty when there is none.
+    """List all faults of a manifest in authoring form.
 
-    Named are: unreadable JSON, unknown and missing keys, values that aren't text, bad uids, duplicate uids,
-    unknown categories and formats, missing captions, an empty manifest, by `licenses`, rows under another one,
-    and, by `probe`, unreadable views.
+    Faults are: invalid JSON, unknown and missing keys, values that are not text, bad uids, duplicate uids,
+    unknown categories and formats, missing captions, an empty manifest; with `licenses`, rows under any
+    other licence; with `probe`, views that cannot be read.
 
     Args:
         path: the manifest.
         probe: called with rows whose `views` are resolved; any exception it raises is a fault of the row.
-        count: how many rows to probe, evenly spread over the manifest.
-        licenses: those that rows may have; none given = any.
+        count: number of rows to probe, evenly spread over the manifest.
+        licenses: licences that rows may have; empty allows all.
+
+    Returns:
+        One message a fault, "<path>:<line>: <message>", in the order of lines.
 
     Raises:
         ManifestError: the file cannot be read, or `licenses` are misspelled.
@@ -50,6 +53,6 @@ def check(
         for line, row in zip(chosen, resolve_views([line.row for line in chosen], path.parent), strict=True):
             try:
                 probe(row)
-            except Exception as error:  # whatever keeps a reader from the views is the finding
+            except Exception as error:  # any error that keeps the probe from reading is a fault
                 faults.append(Fault(line.number, f"{row.uid!r}: {type(error).__name__}: {error}"))
     return describe(path, faults)

@@ -1,4 +1,4 @@
-"""`manifest build | check | shard`, to be mounted on a command line."""
+"""Command line of `manifest build | check | shard`."""
 
 import argparse
 import json
@@ -12,21 +12,21 @@ from gaussianverse.manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verbs of `run`, on a parser or a sub-parser."""
+    """Add the verbs of `run` to a parser or sub-parser."""
     verbs = parser.add_subparsers(dest="manifest_verb", required=True, metavar="VERB")
     _add_build(verbs.add_parser("build", help="make a manifest from GObjaverse's index or from folders"))
 
-    verify = verbs.add_parser("check", help="name every fault of a manifest with its line")
+    verify = verbs.add_parser("check", help="list every fault of a manifest with its line")
     verify.add_argument("manifest", type=Path, metavar="JSONL")
     verify.add_argument("--probe", type=int, default=0, metavar="K", help="also read the views of K objects")
-    _add_licenses(verify, "every other row is a fault")
+    _add_licenses(verify, "rows under another licence are faults")
     verify.add_argument("--json", action="store_true", help="print one JSON object")
 
     shard = verbs.add_parser("shard", help="make objects.parquet, whose row group k is shard k")
     shard.add_argument("manifest", type=Path, metavar="JSONL")
     shard.add_argument("out", type=Path, metavar="PARQUET")
     shard.add_argument("--shard-size", type=int, default=runform.SHARD_SIZE, metavar="N", help="default: 256")
-    _add_licenses(shard, "leave out every other row")
+    _add_licenses(shard, "leave out rows under another licence")
 
 
 def _add_licenses(parser: argparse.ArgumentParser, effect: str) -> None:
@@ -37,14 +37,14 @@ def _add_licenses(parser: argparse.ArgumentParser, effect: str) -> None:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="JSONL", help="the manifest to write")
-    parser.add_argument("--force", action="store_true", help="replace a manifest that is there already")
+    parser.add_argument("--force", action="store_true", help="replace an existing manifest")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--index", type=Path, nargs="+", metavar="JSON", help="gobjaverse_280k*.json")
     source.add_argument("--folder", type=Path, metavar="DIR", help="one folder or .tar of views per object")
     parser.add_argument(
         "--views",
         metavar="TEMPLATE",
-        help="with --index: where renders lie, e.g. /data/{index} or s3://bucket/{dict}/{inst}.tar",
+        help="with --index: location of the renders, e.g. /data/{index} or s3://bucket/{dict}/{inst}.tar",
     )
     parser.add_argument("--objaverse-map", type=Path, metavar="JSON", help="..._index_to_objaverse.json")
     parser.add_argument("--category-file", type=Path, metavar="JSON", help="category_annotation.json")
@@ -56,37 +56,43 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON {key: caption} or Cap3D CSV",
     )
-    parser.add_argument("--caption-source", default="", help="with --folder: who wrote the captions")
+    parser.add_argument("--caption-source", default="", help="with --folder: source of the captions")
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(
         "--categories",
         nargs="+",
         choices=CATEGORIES,
         metavar="CATEGORY",
-        help=f"with --index: which to take (default: all of {', '.join(CATEGORIES)} but the last)",
+        help=f"with --index: categories to take (default: all of {', '.join(CATEGORIES)} but the last)",
     )
-    wanted.add_argument("--all-categories", action="store_true", help="with --index: also those unknown")
-    wanted.add_argument("--category", default="", help="with --folder: of all objects")
-    parser.add_argument("--license", default="", help="of all objects, or of those that no file knows")
+    wanted.add_argument(
+        "--all-categories", action="store_true", help="with --index: take all, also objects without one"
+    )
+    wanted.add_argument("--category", default="", help="with --folder: category of all objects")
+    parser.add_argument(
+        "--license", default="", help="licence of all objects, or of those not in --license-file"
+    )
     parser.add_argument(
         "--license-file",
         type=Path,
         metavar="JSON",
         help="with --index: {GObjaverse index or Objaverse uid: license}",
     )
-    _add_licenses(parser, "leave out every other object")
-    parser.add_argument("--drop-uncaptioned", action="store_true", help="with --index: leave those out")
+    _add_licenses(parser, "leave out objects under another licence")
+    parser.add_argument(
+        "--drop-uncaptioned", action="store_true", help="with --index: leave out objects without a caption"
+    )
 
 
 def run(args: argparse.Namespace, probe: Probe | None = None) -> int:
-    """Does what the command line says.
+    """Run `manifest build`, `check` or `shard`.
 
     Args:
-        args: as parsed after `add_arguments`.
-        probe: reads the views of a row, and raises where it can't; for `check --probe`.
+        args: parsed by a parser of `add_arguments`.
+        probe: reads the views of a row and raises if it cannot; used by `check --probe`.
 
     Returns:
-        The exit code: 0 done, 1 faults or errors (named on stderr), 2 wrong usage.
+        The exit code: 0 done, 1 faults or errors (printed on stderr), 2 wrong usage.
     """
     verb = {"build": _build, "check": _check, "shard": _shard}[args.manifest_verb]
     try:
@@ -99,7 +105,7 @@ def run(args: argparse.Namespace, probe: Probe | None = None) -> int:
     return 1
 
 
-# Flags that only one of the two sources knows.
+# Flags that only one of the two sources takes.
 _OF_INDEX = (
     "--views",
     "--objaverse-map",
@@ -116,13 +122,13 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
     source, foreign = ("--index", _OF_FOLDER) if args.index else ("--folder", _OF_INDEX)
     useless = [flag for flag in foreign if getattr(args, flag.removeprefix("--").replace("-", "_"))]
     if useless:
-        print(f"error: {', '.join(useless)}: of no use with {source}", file=sys.stderr)
+        print(f"error: {', '.join(useless)}: not allowed with {source}", file=sys.stderr)
         return 2
     if args.index and not args.views:
-        print("error: --index needs --views, where the renders lie", file=sys.stderr)
+        print("error: --index needs --views, the location of the renders", file=sys.stderr)
         return 2
     if args.out.exists() and not args.force:
-        print(f"error: {args.out} is there already; give --force to replace it", file=sys.stderr)
+        print(f"error: {args.out} exists; pass --force to replace it", file=sys.stderr)
         return 1
     if args.index:
         built = gobjaverse.build(
@@ -158,7 +164,7 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
 
 
 def _licensed(rows: list[Row], wanted: list[str]) -> list[Row]:
-    """The rows under a wanted licence, or all where none is named; says what that leaves out."""
+    """Rows under a wanted licence, or all if `wanted` is empty; prints what is left out."""
     if not wanted:
         return rows
     kept = licenses.keep(rows, wanted)
@@ -169,7 +175,7 @@ def _licensed(rows: list[Row], wanted: list[str]) -> list[Row]:
 
 def _check(args: argparse.Namespace, probe: Probe | None) -> int:
     if args.probe and probe is None:
-        print("error: --probe: nothing here can read views; call it through gaussianverse", file=sys.stderr)
+        print("error: --probe needs a reader of views; use `gaussianverse manifest check`", file=sys.stderr)
         return 2
     faults = check(args.manifest, probe=probe, count=args.probe, licenses=args.licenses)
     if args.json:
@@ -183,7 +189,7 @@ def _check(args: argparse.Namespace, probe: Probe | None) -> int:
 
 def _shard(args: argparse.Namespace, _: Probe | None) -> int:
     if args.shard_size < 1:
-        print(f"error: --shard-size {args.shard_size}: at least 1", file=sys.stderr)
+        print(f"error: --shard-size is {args.shard_size}, expected at least 1", file=sys.stderr)
         return 2
     rows = _licensed(jsonl.read(args.manifest), args.licenses)
     rows = jsonl.resolve_views(rows, args.manifest.parent)

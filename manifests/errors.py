@@ -1,13 +1,13 @@
-"""Errors of the manifests room."""
+"""Errors of manifests and rendering."""
 
 from collections.abc import Iterable
 
 
 class ManifestError(Exception):
-    """A manifest, or what it is made from, is wrong.
+    """A manifest, or a file that it is made from, has faults.
 
     Attributes:
-        faults: one line each, with the place, the fault and the mend.
+        faults: one message each, with the place, the fault and the remedy.
     """
 
     def __init__(self, faults: str | Iterable[str]) -> None:
@@ -16,4 +16,4 @@ class ManifestError(Exception):
 
 
 class RenderError(Exception):
-    """A mesh cannot be read or drawn, or there is nothing here that could draw it."""
+    """A mesh cannot be read, or OpenGL cannot draw it."""

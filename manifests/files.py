@@ -1,34 +1,71 @@
-"""Files written whole or not at all, and by one process at a time."""
+"""Atomic writes, locks between processes, and strict JSON."""
 
 import fcntl
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from gaussianverse.manifests.errors import ManifestError
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        ManifestError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def parse_json(text: bytes) -> Any:
+    """Parse JSON, refusing objects that have a key twice.
+
+    Raises:
+        ManifestError: `text` is not JSON, or an object in it has a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"invalid JSON: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in entries:
+            raise ManifestError(f"the key {key!r} occurs twice in one object; remove one")
+        entries[key] = value
+    return entries
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds a lock on `path`, which need not exist, against other processes that take the same.
+    """Hold a lock on `path`, which need not exist, against other processes that call this.
 
-    The lock is on an empty file beside it, `.<name>.lock`, which stays: the file itself is replaced by each
-    write, and a removed lock file could be held by two.
+    The lock is on an empty file beside it, `.<name>.lock`, because each write replaces `path` itself. The
+    lock file stays: if it were removed, two processes could hold the lock.
 
     Raises:
-        OSError: the place cannot be written.
+        OSError: the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / f".{path.name}.lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released on close, also by a process that dies
+        fcntl.flock(file, fcntl.LOCK_EX)  # released on close, also when the process dies
         yield
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes by a temporary file in the same folder, so that no reader sees half of it.
+    """Write a file atomically, by renaming a temporary file in the same folder.
 
     Raises:
-        OSError: the place cannot be written.
+        OSError: the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

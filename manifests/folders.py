@@ -20,18 +20,19 @@ def build(
     category: str = "",
     license: str = "",
 ) -> list[Row]:
-    """A row for each sub-folder or archive of `root`, sorted by name; files of other kinds are ignored.
+    """Rows for the sub-folders and archives of `root`, sorted by name; other files are ignored.
 
     Args:
         root: the folder of objects.
-        manifest_folder: where the manifest will lie; `views` are relative to it.
+        manifest_folder: folder of the manifest; `views` are relative to it.
         captions: by name of the sub-folder or archive, without extension.
-        caption_source: of all captions.
-        category: of all rows.
-        license: of all rows.
+        caption_source: source of all captions.
+        category: category of all rows.
+        license: licence of all rows.
 
     Raises:
-        ManifestError: `root` holds no objects, or their names can't be uids, or captions name others.
+        ManifestError: `root` holds no objects, their names cannot be uids, or a caption names an object that
+            is not there.
     """
     try:
         entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
@@ -55,7 +56,7 @@ def build(
         rows.append(row)
         faults += [f"{entry}: {fault}; rename it" for fault in faults_of(row)]
     if not rows:
-        faults.append(f"{root}: no objects; expected a folder or .tar of views for each")
+        faults.append(f"{root}: no objects; expected one folder or .tar of views per object")
     names = Counter(row.uid for row in rows)
     faults += [f"{root}: two objects are called {uid!r}; rename one" for uid in names if names[uid] > 1]
     faults += [f"caption of {uid!r}, which is not in {root}" for uid in sorted(set(known) - set(names))]

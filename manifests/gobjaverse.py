@@ -8,7 +8,6 @@ Cap3D_automated_Objaverse_full.csv          <objaverse uid>,caption  without a h
 """
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.files import parse_json, read_bytes
 from gaussianverse.manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row, is_address
 
 _INDEX = re.compile(r"[0-9]+/[0-9]+")
@@ -24,14 +24,14 @@ _INDEX = re.compile(r"[0-9]+/[0-9]+")
 
 @dataclass(frozen=True)
 class Built:
-    """Rows, and how many objects were left out, by reason."""
+    """Rows, and the number of objects left out, by reason."""
 
     rows: list[Row]
     left_out: Mapping[str, int]
 
 
 def read_captions(path: Path) -> dict[str, str]:
-    """Captions by key, from JSON {key: caption} or from a CSV without header, key,caption.
+    """Read captions by key, from JSON {key: caption} or from a CSV of key,caption without a header.
 
     Raises:
         ManifestError: the file cannot be read or has another form, or a key is empty or has two captions.
@@ -59,7 +59,7 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def _caption_fault(row: list[str], known: Mapping[str, str]) -> str:
-    """What is wrong with a row of a CSV of captions; "" where nothing is."""
+    """The fault of a row of a captions CSV; "" if it has none."""
     if row and len(row) != 2:
         return f"expected uid,caption, got {len(row)} columns; quote captions with commas"
     if row and not row[0].strip():
@@ -85,31 +85,34 @@ def build(
 
     Args:
         index_files: lists of indices. A file named gobjaverse_280k_<Category>.json gives its category too.
-        views: where an object's renders lie, with {index}, {dict} and {inst} in it, such as
+        views: location of an object's renders, with {index}, {dict} and {inst} in it, such as
             "/data/gobjaverse/{index}" or "s3://bucket/gobjaverse/{dict}/{inst}.tar".
-        objaverse_map: from index to Objaverse uid; the category file and CSV captions are keyed by that.
+        objaverse_map: from index to Objaverse uid, the key of the category file and of CSV captions.
         category_file: category_annotation.json.
         caption_files: JSON by index or by Objaverse uid, or CSV by Objaverse uid; the first that has a
             caption wins.
-        categories: which to take, by default all but Poor-quality; None takes all, also unknown ones.
-        license: of all rows, or of those that `license_file` does not know.
+        categories: categories to take, by default all but Poor-quality; None takes all objects, also those
+            without a category.
+        license: licence of all rows, or of those not in `license_file`.
         license_file: JSON, licences by index or by Objaverse uid.
         drop_uncaptioned: leave out objects without a caption.
 
     Returns:
-        uid "<dict>_<inst>", source_id "objaverse/<uid>" where the map knows it, else "gobjaverse/<index>",
-        caption_source "Cap3D".
+        Rows with uid "<dict>_<inst>", source_id "objaverse/<uid>" (without an entry in the map,
+        "gobjaverse/<index>") and caption_source "Cap3D".
 
     Raises:
-        ManifestError: a file cannot be read or has another form, categories cannot be told, or nothing
-            is left.
+        ManifestError: a file cannot be read or has another form, categories are wanted but unknown, or no
+            object is left.
     """
     unknown = sorted(set(categories or ()) - set(CATEGORIES))
     if unknown:
         raise ManifestError(f"unknown categories {', '.join(unknown)}; they are {', '.join(CATEGORIES)}")
     faults = [f"views {views!r}: unknown {{{name}}}" for name in _unknown_names(views)]
     if not any(name in views for name in ("{index}", "{inst}")):
-        faults.append(f"views {views!r}: needs {{index}} or {{inst}}, or all objects have the same renders")
+        faults.append(
+            f"views {views!r}: needs {{index}} or {{inst}}; without it all objects have the same renders"
+        )
     if not is_address(views):
         faults.append(f"views {views!r}: only paths and s3://bucket/key can be read")
     if faults:
@@ -122,12 +125,12 @@ def build(
     licenses = _mapping(license_file, "licences") if license_file else {}
     if categories is not None and not label_of_objaverse and not any(category_of_index.values()):
         raise ManifestError(
-            "categories cannot be told: give category_annotation.json with the map to Objaverse, or index "
+            "categories are not known: pass category_annotation.json with the map to Objaverse, or index "
             "files by category, or ask for all categories"
         )
     if label_of_objaverse and not objaverse_of_index:
         raise ManifestError(
-            f"{category_file}: keyed by Objaverse uid; give gobjaverse_280k_index_to_objaverse.json as well"
+            f"{category_file}: keyed by Objaverse uid; pass gobjaverse_280k_index_to_objaverse.json as well"
         )
 
     rows: list[Row] = []
@@ -169,7 +172,7 @@ def _unknown_names(template: str) -> list[str]:
 
 
 def _read_indices(paths: Sequence[Path]) -> dict[str, str]:
-    """{index: category from the file's name, or ""} of all index files."""
+    """{index: category from the file's name, or ""} over all index files."""
     found: dict[str, str] = {}
     for path in paths:
         suffix = path.stem.removeprefix("gobjaverse_280k_")
@@ -182,14 +185,14 @@ def _read_indices(paths: Sequence[Path]) -> dict[str, str]:
                 raise ManifestError(f'{path}: {index!r} is not an index "<dict>/<inst>"')
             found[index] = found.get(index) or category
     if not found:
-        raise ManifestError("the index is empty; give gobjaverse_280k.json or a file of one category")
+        raise ManifestError("the index is empty; pass gobjaverse_280k.json or the file of a category")
     return found
 
 
 def _read_labels(path: Path) -> dict[str, str]:
     annotations = _load(path)
     if not isinstance(annotations, list):
-        raise ManifestError(f"{path}: expected a list of object_index and label")
+        raise ManifestError(f"{path}: expected a list of objects with object_index and label")
     labels: dict[str, str] = {}
     for number, entry in enumerate(annotations):
         try:
@@ -207,21 +210,13 @@ def _read_labels(path: Path) -> dict[str, str]:
 def _mapping(path: Path, what: str) -> dict[str, str]:
     value = _load(path)
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise ManifestError(f"{path}: expected a JSON object of {what}, all text")
+        raise ManifestError(f"{path}: expected a JSON object of {what}, with text values")
     return value
 
 
 def _load(path: Path) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) < len(pairs):
-            (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-            raise ManifestError(f"{path}: the key {key!r} twice in one object; remove one")
-        return entries
-
+    text = read_bytes(path)
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=unique)
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path}: invalid JSON: {error}") from error
+        return parse_json(text)
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from error

@@ -1,4 +1,4 @@
-"""The authoring form: JSON Lines, one object a line, views relative to the manifest's folder."""
+"""Manifests in authoring form: JSON Lines, one object a line, views relative to the manifest's folder."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gaussianverse.manifests.errors import ManifestError
-from gaussianverse.manifests.files import locked, write_whole
+from gaussianverse.manifests.files import locked, parse_json, read_bytes, write_whole
 from gaussianverse.manifests.schema import FIELDS, Row, faults_of, row_from
 
 
@@ -20,14 +20,14 @@ class Line(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong on a line; line 0 is the whole file."""
+    """A fault of one line; line 0 means the whole file."""
 
     number: int
     message: str
 
 
 def describe(path: Path, faults: Iterable[Fault]) -> list[str]:
-    """Faults in the order of their lines, each as "<path>:<line>: <message>"."""
+    """Format faults as "<path>:<line>: <message>", in the order of lines."""
     ordered = sorted(faults, key=lambda fault: fault.number)
     return [
         f"{path}:{fault.number}: {fault.message}" if fault.number else f"{path}: {fault.message}"
@@ -36,21 +36,17 @@ def describe(path: Path, faults: Iterable[Fault]) -> list[str]:
 
 
 def parse(path: Path) -> tuple[list[Line], list[Fault]]:
-    """The well-formed rows of a manifest, and every fault of its text.
+    """Parse a manifest into its well-formed rows and all its faults.
 
-    Blank lines are skipped. Rows with bad values or duplicate uids are both returned and named as faults.
+    Blank lines are skipped. Rows with bad values or duplicate uids are returned, and are faults too.
 
     Raises:
         ManifestError: the file cannot be read.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
     lines: list[Line] = []
     faults: list[Fault] = []
     first: dict[str, int] = {}
-    for number, raw in enumerate(text.split(b"\n"), start=1):
+    for number, raw in enumerate(read_bytes(path).split(b"\n"), start=1):
         if not raw.strip():
             continue
         try:
@@ -68,26 +64,17 @@ def parse(path: Path) -> tuple[list[Line], list[Fault]]:
 
 
 def _entries(raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) < len(pairs):
-            raise ManifestError(f"the same key twice among {', '.join(key for key, _ in pairs)}")
-        return entries
-
-    try:
-        value = json.loads(raw, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"invalid JSON: {error}") from error
+    value = parse_json(raw)
     if not isinstance(value, dict):
         raise ManifestError(f"expected a JSON object, got {type(value).__name__}")
     return value
 
 
 def read(path: Path) -> list[Row]:
-    """All rows of a manifest, in its order; `views` as they are written there.
+    """Read all rows of a manifest, in its order, with `views` as written.
 
     Raises:
-        ManifestError: any fault of `parse`, all of them at once.
+        ManifestError: the file cannot be read, or has faults; lists all of them.
     """
     lines, faults = parse(path)
     if faults:
@@ -96,7 +83,7 @@ def read(path: Path) -> list[Row]:
 
 
 def resolve_views(rows: Iterable[Row], folder: Path) -> list[Row]:
-    """The rows with paths made absolute, relative ones being relative to `folder`; URLs stay."""
+    """Make relative paths absolute, as seen from `folder`; URLs stay."""
     root = folder.resolve()
     return [
         row if "://" in row.views else replace(row, views=os.path.normpath(root / row.views)) for row in rows
@@ -104,18 +91,18 @@ def resolve_views(rows: Iterable[Row], folder: Path) -> list[Row]:
 
 
 def dumps(row: Row) -> str:
-    """One line without its end; empty fields but the caption are left out."""
+    """Format a row as JSON without a newline; empty fields except the caption are left out."""
     entries = {key: value for key, value in asdict(row).items() if key in FIELDS}
     kept = {key: value for key, value in entries.items() if value or key == "caption"}
     return json.dumps(kept, ensure_ascii=False)
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Writes a manifest whole or not at all.
+    """Write a manifest atomically.
 
     Raises:
-        ManifestError: no rows.
-        OSError: the place cannot be written.
+        ManifestError: `rows` is empty.
+        OSError: the folder cannot be written.
     """
     text = "".join(dumps(row) + "\n" for row in rows)
     if not text:
@@ -124,21 +111,21 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 
 
 def append(path: Path, row: Row) -> None:
-    """Adds a row to a manifest, which need not exist yet; several processes may, at once.
+    """Append a row to a manifest, which need not exist; safe for several processes at once.
 
     Raises:
-        ManifestError: what `extended` raises.
-        OSError: the place cannot be written.
+        ManifestError: as `extended` raises.
+        OSError: the folder cannot be written.
     """
     with locked(path):
         write(path, extended(path, row))
 
 
 def extended(path: Path, row: Row) -> list[Row]:
-    """The rows of a manifest, which need not exist yet, and one more.
+    """Rows of a manifest, which need not exist, and one more.
 
     Raises:
-        ManifestError: the row or the manifest has faults, or the uid is there already.
+        ManifestError: the row or the manifest has faults, or the manifest has the uid already.
     """
     rows = read(path) if path.exists() else []
     faults = faults_of(row)

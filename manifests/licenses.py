@@ -1,4 +1,4 @@
-"""Licences of objects: how they are spelled, and keeping only the rows whose licence is wanted."""
+"""Licences of objects: their spellings, and a filter of rows by licence."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -30,10 +30,10 @@ SPDX = (
     ),
     *("MPL-2.0", "GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only", "GPL-3.0-or-later", "GFDL-1.3-only"),
 )
-"""Those of SPDX's identifiers that 3D objects come under; others are "LicenseRef-<name>", as SPDX has it."""
+"""SPDX identifiers in use for 3D objects; any other licence is "LicenseRef-<name>", as SPDX defines it."""
 
 _OWN = "LicenseRef-"
-# as Objaverse's annotations abbreviate them; Sketchfab's objects are under version 4.0
+# the abbreviations of Objaverse's annotations; Sketchfab's objects are under version 4.0
 _OBJAVERSE = {
     "cc0": "CC0-1.0",
     **{
@@ -48,7 +48,7 @@ class Kept(NamedTuple):
 
     Attributes:
         rows: in their order.
-        left_out: {licence of other rows: how many}; "" where none is stated.
+        left_out: {licence of other rows: count}; "" where none is stated.
     """
 
     rows: list[Row]
@@ -56,12 +56,12 @@ class Kept(NamedTuple):
 
 
 def is_spdx(license: str) -> bool:
-    """Whether this is one of `SPDX`, or a LicenseRef of its own."""
+    """Whether a licence is one of `SPDX` or a LicenseRef-<name>."""
     return license in SPDX or (license.startswith(_OWN) and license != _OWN)
 
 
 def described(license: str) -> str:
-    """A licence for messages; of an unknown spelling, what was perhaps meant."""
+    """Describe a licence for messages; suggests an identifier for an unknown spelling."""
     if not license:
         return "no license stated"
     if is_spdx(license):
@@ -72,14 +72,14 @@ def described(license: str) -> str:
     if meant is None:
         close = get_close_matches(plain, spelled, n=1, cutoff=0.7)
         meant = spelled[close[0]] if close else None
-    return f"license {license!r}, an unknown spelling{f'; is {meant} meant?' if meant else ''}"
+    return f"license {license!r}, an unknown spelling{f'; did you mean {meant}?' if meant else ''}"
 
 
 def keep(rows: Sequence[Row], wanted: Collection[str]) -> Kept:
-    """The rows whose `license` is one of `wanted`, to the letter.
+    """Keep the rows whose `license` is exactly one of `wanted`.
 
     Raises:
-        ManifestError: `wanted` is at fault, as `check_wanted` says, or no row is left.
+        ManifestError: as `check_wanted` raises, or no row is left.
     """
     check_wanted(wanted, {row.license for row in rows})
     kept = [row for row in rows if row.license in wanted]
@@ -91,16 +91,14 @@ def keep(rows: Sequence[Row], wanted: Collection[str]) -> Kept:
 
 
 def check_wanted(wanted: Iterable[str], there: Collection[str]) -> None:
-    """Whether a list of wanted licences can be meant as it is written.
-
-    A misspelled one would leave out, without a word, what it was to keep.
+    """Refuse misspelled licences, which would silently leave out the rows they should keep.
 
     Args:
-        wanted: as given.
-        there: licences that rows have, which may be spelled as they like.
+        wanted: the licences to check.
+        there: the licences of the rows, accepted in any spelling.
 
     Raises:
-        ManifestError: an empty one, or an unknown spelling that no row has either; one fault each.
+        ManifestError: a licence is empty, or has an unknown spelling that no row has; one fault each.
     """
     faults = [
         described(name) + "; give SPDX identifiers, LicenseRef-<name>, or the spelling of the manifest's rows"

@@ -1,6 +1,6 @@
-"""The run form: one Parquet file, sorted by uid, whose row group k is shard k.
+"""Manifests in run form: one Parquet file, sorted by uid, whose row group k is shard k.
 
-A job reads its shard's rows with the footer and one range read. The same rows give the same bytes.
+A job reads its shard with the footer and one range request. Equal rows give equal bytes.
 """
 
 import io
@@ -23,10 +23,10 @@ Source = str | Path | IO[bytes]
 
 
 def encode(rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> bytes:
-    """The bytes of objects.parquet for `rows`, in any order.
+    """Encode rows, in any order, as the bytes of objects.parquet.
 
     Raises:
-        ManifestError: no rows, faulty rows, or a uid twice.
+        ManifestError: there are no rows, rows have faults, or two have the same uid.
         ValueError: `shard_size` < 1.
     """
     if shard_size < 1:
@@ -56,31 +56,34 @@ def encode(rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> bytes:
 
 
 def write(path: Path, rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> int:
-    """Writes objects.parquet whole or not at all; returns the number of shards.
+    """Write objects.parquet atomically.
+
+    Returns:
+        The number of shards.
 
     Raises:
-        ManifestError: what `encode` raises.
-        OSError: the place cannot be written.
+        ManifestError: as `encode` raises.
+        OSError: the folder cannot be written.
     """
     write_whole(path, encode(rows, shard_size=shard_size))
     return -(-len(rows) // shard_size)
 
 
 def count_shards(source: Source) -> int:
-    """The number of shards, from the footer."""
+    """Number of shards, from the footer."""
     with _open(source) as file:
         return int(file.num_row_groups)
 
 
 def read_shard(source: Source, shard: int) -> list[IndexedRow]:
-    """The rows of one shard, in uid order.
+    """Read the rows of one shard, in uid order.
 
     Args:
         source: a path or an open, seekable file.
-        shard: from 0.
+        shard: number of the shard, from 0.
 
     Raises:
-        ManifestError: not a manifest in run form, or no such shard.
+        ManifestError: `source` is not a manifest in run form, or has no such shard.
     """
     with _open(source) as file:
         if not 0 <= shard < file.num_row_groups:

@@ -1,4 +1,4 @@
-"""The manifest's row: one object to build."""
+"""Rows of a manifest, one object each: fields, limits and faults."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from gaussianverse.manifests.errors import ManifestError
 
-# GObjaverse's ten, spelled as in its files. The dataset's paper takes all but the last.
+# GObjaverse's ten categories, spelled as in its files. The dataset's paper takes all but the last.
 CATEGORIES = (
     "Human-Shape",
     "Animals",
@@ -23,7 +23,7 @@ CATEGORIES = (
     "Poor-quality",
 )
 DEFAULT_CATEGORIES = CATEGORIES[:-1]
-# 3D Gaussians in place of renders; as published GaussianVerse has them, red and blue are exchanged
+# 3D Gaussians instead of renders; published GaussianVerse objects have red and blue exchanged
 SPLATS, SPLATS_BGR = "splats", "splats-bgr"
 FORMATS = ("auto", "gobjaverse", "transforms", SPLATS, SPLATS_BGR)
 MAX_UID = 128  # characters: a uid becomes part of file names
@@ -38,15 +38,15 @@ class Row:
 
     Attributes:
         uid: unique name, of A-Z a-z 0-9 _ - only, since it becomes a file name and a WebDataset key.
-        views: where its renders lie: a path, in the authoring form relative to the manifest's folder, or
+        views: location of its renders: a path, in the authoring form relative to the manifest's folder, or
             s3://bucket/key.
-        format: "gobjaverse", "transforms", or "auto" to tell by what is there; "splats" for 3D Gaussians that need
-            no fit, "splats-bgr" where their red and blue are exchanged.
-        category: one of `CATEGORIES`, or "" for objects that GObjaverse doesn't know.
-        license: of the object, SPDX where there is a name, e.g. "CC-BY-4.0".
-        caption: what the object is, in words.
-        caption_source: who says so, e.g. "Cap3D".
-        source_id: where the object comes from, e.g. "objaverse/<uid>".
+        format: "gobjaverse", "transforms", or "auto" to detect which; "splats" for 3D Gaussians, which are
+            not fitted, "splats-bgr" if their red and blue are exchanged.
+        category: one of `CATEGORIES`, or "" for objects outside GObjaverse.
+        license: licence of the object, as an SPDX identifier if there is one, e.g. "CC-BY-4.0".
+        caption: text that describes the object.
+        caption_source: source of the caption, e.g. "Cap3D".
+        source_id: origin of the object, e.g. "objaverse/<uid>".
     """
 
     uid: str
@@ -64,7 +64,7 @@ class IndexedRow(Row):
     """A row of the run form.
 
     Attributes:
-        index: its place among all rows sorted by uid, from 0.
+        index: position among all rows sorted by uid, from 0.
     """
 
     index: int = field(kw_only=True)
@@ -80,7 +80,7 @@ ARROW_SCHEMA = pa.schema(
 
 
 def row_from(entries: Mapping[str, Any]) -> Row:
-    """A row from parsed JSON.
+    """Build a row from parsed JSON.
 
     Raises:
         ManifestError: unknown or missing keys, or values that are not text; one fault each.
@@ -98,24 +98,26 @@ def row_from(entries: Mapping[str, Any]) -> Row:
 
 
 def faults_of(row: Row) -> list[str]:
-    """What is wrong with one row by itself; a missing caption is not counted."""
+    """List the faults of a single row; a missing caption is not one."""
     faults = []
     if not _UID.fullmatch(row.uid):
         faults.append(f"uid {row.uid!r}: only A-Z a-z 0-9 _ - are allowed, at least one")
     if len(row.uid) > MAX_UID:
         faults.append(f"uid {row.uid[:20]!r}..: {len(row.uid)} characters, at most {MAX_UID}")
     if not row.views:
-        faults.append("'views' is empty; give the path or s3:// address of the object's renders")
+        faults.append("'views' is empty; set it to the path or s3:// address of the object's renders")
     if not is_address(row.views):
         faults.append(f"views {row.views[:200]!r}: only paths and s3://bucket/key can be read")
     if row.format not in FORMATS:
-        faults.append(f"unknown format {row.format!r}; one of {', '.join(FORMATS)}")
+        faults.append(f"unknown format {row.format!r}; expected one of {', '.join(FORMATS)}")
     if row.category not in (*CATEGORIES, ""):
-        faults.append(f'unknown category {row.category!r}; one of {", ".join(CATEGORIES)}, or "" for none')
+        faults.append(
+            f'unknown category {row.category!r}; expected one of {", ".join(CATEGORIES)}, or "" for none'
+        )
     for name in FIELDS:
         value = getattr(row, name)
         if not value.isprintable() and (name != "caption" or _unprintable(value)):
-            faults.append(f"{name!r} holds characters that are not text: {value[:80]!r}")
+            faults.append(f"{name!r} has characters that are not printable: {value[:80]!r}")
     return faults
 
 

@@ -1,4 +1,4 @@
-"""Rows from a folder of objects that are 3D Gaussians already, such as published GaussianVerse objects."""
+"""Rows from a folder of 3D Gaussians, such as published GaussianVerse objects."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -19,20 +19,20 @@ def build(
     license: str = "",
     swap_red_blue: bool = False,
 ) -> list[Row]:
-    """A row for each folder with a point cloud below `root`, and for each .ply file right in it, sorted by path.
+    """Rows for the folders below `root` that hold a point cloud and for its own .ply files, sorted by path.
 
     The uid is the path with "_" between its parts; `views` is relative to `root`.
 
     Args:
         root: the folder.
-        captions: by path ("1923/9611649", as GaussianVerse has them) or uid; others are ignored, since one file
-            tells of all published objects.
-        caption_source: of all captions.
-        license: of all rows.
-        swap_red_blue: as the published fits need it.
+        captions: by path ("1923/9611649", as in GaussianVerse) or by uid; captions of other objects are
+            ignored, since GaussianVerse has one file for all its objects.
+        caption_source: source of all captions.
+        license: licence of all rows.
+        swap_red_blue: whether to exchange red and blue, which published fits need.
 
     Raises:
-        ManifestError: no objects, or their paths can't be uids.
+        ManifestError: there are no objects, or their paths cannot be uids.
     """
     known = captions or {}
     rows, faults = [], []

@@ -1,4 +1,4 @@
-"""check: every fault with its line, views by a probe."""
+"""Check: every fault with its line, and views read by a probe."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`manifest build | check | shard` as a user calls them."""
+"""Command line of `manifest build | check | shard`."""
 
 import argparse
 import json
@@ -51,7 +51,7 @@ def test_build_replaces_a_manifest_only_by_force(tmp_path: Path, capsys: pytest.
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("written by hand\n")
     assert call("build", manifest, "--folder", tmp_path / "data") == 1
-    assert "m.jsonl is there already; give --force" in capsys.readouterr().err
+    assert "m.jsonl exists; pass --force" in capsys.readouterr().err
     assert manifest.read_text() == "written by hand\n"
     assert call("build", manifest, "--folder", tmp_path / "data", "--force") == 0
     assert [row.uid for row in jsonl.read(manifest)] == ["a"]
@@ -76,7 +76,7 @@ def test_flags_of_the_other_source_are_wrong_usage(
     (tmp_path / "data" / "a").mkdir(parents=True)
     assert call("build", tmp_path / "m.jsonl", source, tmp_path / "data", *flags) == 2
     flag = [flag for flag in flags if flag.startswith("--")][-1]
-    assert f"error: {flag}: of no use with {source}" in capsys.readouterr().err
+    assert f"error: {flag}: not allowed with {source}" in capsys.readouterr().err
     assert not (tmp_path / "m.jsonl").exists()
 
 

@@ -1,4 +1,4 @@
-"""JSON Lines: what is read is what was written, and faults carry their lines."""
+"""JSON Lines: rows survive a round trip, and faults have their lines."""
 
 import subprocess
 import sys
@@ -66,7 +66,7 @@ def test_every_fault_is_reported_with_its_line(tmp_path: Path) -> None:
         (5, "uid 'x/y'"),
         (5, "unknown category 'Vehicles'"),
         (6, "expected a JSON object, got list"),
-        (7, "the same key twice"),
+        (7, "the key 'uid' occurs twice"),
         (8, "'caption' is None"),
     ]
     assert len(found) == len(expected)
@@ -112,8 +112,8 @@ def test_append_starts_a_manifest_and_refuses_a_second_row_of_one_uid(tmp_path: 
 APPEND = """
 import sys
 from pathlib import Path
-from manifests import jsonl
-from manifests.schema import Row
+from gaussianverse.manifests import jsonl
+from gaussianverse.manifests.schema import Row
 sys.stdin.read(1)
 for k in range(8):
     jsonl.append(Path(sys.argv[1]), Row(uid=f"{sys.argv[2]}_{k}", views="v"))

@@ -1,4 +1,4 @@
-"""Licences: spellings, the filter on the command line, and the dataset that comes of what is left."""
+"""Licences: spellings, the filter on the command line, and the card of a filtered dataset."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def mixed(folder: Path) -> Path:
 )  # fmt: skip
 def test_an_unknown_spelling_is_named_with_what_was_meant(spelling: str, meant: str) -> None:
     assert not licenses.is_spdx(spelling)
-    assert licenses.described(spelling) == f"license {spelling!r}, an unknown spelling; is {meant} meant?"
-    with pytest.raises(ManifestError, match=f"is {meant} meant"):
+    assert licenses.described(spelling) == f"license {spelling!r}, an unknown spelling; did you mean {meant}?"
+    with pytest.raises(ManifestError, match=f"did you mean {meant}"):
         licenses.check_wanted([spelling], {"CC0-1.0"})
 
 
@@ -85,7 +85,7 @@ def test_shard_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFix
         "left out: 1 (no license stated)",
         "left out: 1 (license CC-BY-NC-4.0)",
         "left out: 1 (license LicenseRef-public-domain)",
-        "left out: 1 (license 'cc-by-4.0', an unknown spelling; is CC-BY-4.0 meant?)",
+        "left out: 1 (license 'cc-by-4.0', an unknown spelling; did you mean CC-BY-4.0?)",
         f"3 objects in 1 shards in {out}",
     ]
     rows = runform.read_shard(out, 0)
@@ -96,7 +96,7 @@ def test_shard_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     ("wanted", "word"),
-    [("CC-BY4.0", "is CC-BY-4.0 meant"), ("MIT", "no object is under MIT; the manifest has")],
+    [("CC-BY4.0", "did you mean CC-BY-4.0"), ("MIT", "no object is under MIT; the manifest has")],
 )
 def test_a_filter_that_would_keep_nothing_is_an_error(
     wanted: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -136,7 +136,7 @@ def test_check_names_every_row_outside_the_list(tmp_path: Path, capsys: pytest.C
     lines = capsys.readouterr().out.splitlines()
     assert [line.removeprefix(f"{path}:").split(":")[0] for line in lines[:-1]] == ["2", "3", "4", "5", "6"]
     assert call("check", path, "--licenses", "CC0") == 1
-    assert "is CC0-1.0 meant?" in capsys.readouterr().err
+    assert "did you mean CC0-1.0?" in capsys.readouterr().err
 
 
 def test_the_card_of_a_filtered_manifest_lists_the_wanted_licences_only(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Meshes: axes, normalisation, colours of every origin, what is left out."""
+"""Meshes: axes, normalisation, colours from every source, and ignored content."""
 
 import base64
 import json
@@ -49,7 +49,7 @@ def test_node_matrices_move_parts_and_mirrored_ones_stay_outward(tmp_path: Path)
 
 
 def test_colours_multiply(tmp_path: Path) -> None:
-    """glTF: colour = factor x texture x vertex colour, the factor and vertex colour being linear."""
+    """Colour = factor x texture x vertex colour, with linear factor and vertex colour, as in glTF."""
     half = np.full((24, 4), 128, np.uint8)
     texture = np.full((2, 2, 3), 200)
     glb = Glb().add(*box(), factor=(0.5, 1, 1, 1), colors=half, uv=np.zeros((24, 2)), texture=texture)
@@ -195,7 +195,7 @@ def test_strips_and_fans_are_triangles(mode: int, indices: list[int], tmp_path: 
 
 
 def test_a_skinned_mesh_stands_where_its_joints_are_and_not_its_node(tmp_path: Path) -> None:
-    """Half of a box hangs on each of two joints; its node's scale of 100 says nothing."""
+    """Each half of a box follows one of two joints; the scale of 100 of its node has no effect."""
     vertices, faces = box()
     upper = (vertices[:, 1] > 0).astype(np.uint8)
     joints = np.zeros((24, 4), np.uint8)
@@ -231,7 +231,7 @@ def test_a_skinned_mesh_stands_where_its_joints_are_and_not_its_node(tmp_path: P
         ({"images": [{"bufferView": 0}]}, "image 0 cannot be decoded"),
         ({"images": [{"uri": "../a.png"}]}, "beside the file"),
         ({"images": [{"uri": "https://example.org/a.png"}]}, "beside the file"),
-        ({"textures": [{"source": 0, "sampler": 0}], "samplers": [{"wrapS": 1}]}, "wraps by"),
+        ({"textures": [{"source": 0, "sampler": 0}], "samplers": [{"wrapS": 1}]}, "has unknown wrap modes"),
         ({"nodes": [{"mesh": 0, "weights": [0.5]}]}, "morph targets"),
         ({"nodes": [{"mesh": 0, "children": [0]}]}, "two parents"),
         ({"accessors": [{"componentType": 5126, "count": 4, "type": "VEC3"}] * 3}, "sparse or compressed"),
@@ -261,7 +261,7 @@ def test_interleaved_vertices_are_read_by_their_stride(tmp_path: Path) -> None:
     np.testing.assert_array_equal(part.vertices, expected.vertices)
     np.testing.assert_array_equal(part.normals, expected.normals)
     glb.json["bufferViews"][view]["byteStride"] = 25
-    with pytest.raises(RenderError, match="reach out of its buffer view"):
+    with pytest.raises(RenderError, match="exceed its buffer view"):
         load(tmp_path, glb)
 
 
@@ -303,7 +303,7 @@ def test_whatever_bytes_are_changed_there_is_a_mesh_or_a_named_error(tmp_path: P
 @pytest.mark.skipif(not DATA.is_dir(), reason="shared sample data is absent")
 @pytest.mark.parametrize("path", sorted(DATA.rglob("*.glb")), ids=lambda path: path.stem[:12])
 def test_real_files_are_what_another_reader_sees(path: Path) -> None:
-    trimesh = pytest.importorskip("trimesh", reason="the other reader is not installed")
+    trimesh = pytest.importorskip("trimesh", reason="trimesh is not installed")
     y_up_to_z_up = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
     mesh, theirs = load_mesh(path), []
     scene = trimesh.load_scene(path, process=False)

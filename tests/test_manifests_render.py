@@ -1,4 +1,4 @@
-"""Renders against known 3D points, through the same reader that fits use."""
+"""Renders compared with known 3D points, read by the reader that fits use."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def _egl() -> None:
     try:
         drawing._open_context()[1].release()
     except RenderError as error:
-        pytest.skip(f"nothing here draws OpenGL: {error}")
+        pytest.skip(f"OpenGL cannot draw here: {error}")
 
 
 pytestmark = pytest.mark.usefixtures("_egl")
@@ -36,7 +36,7 @@ def drawn(tmp_path: Path, glb: Glb, **options: Any) -> tuple[Views, dict[str, An
 
 
 def read_normals(path: Path) -> np.ndarray:
-    """[H, W, 3] from an `_nd.exr`, as GObjaverse's reader takes them: (-R, -B, G)."""
+    """Normals [H, W, 3] of an `_nd.exr`, decoded as GObjaverse's reader does: (-R, -B, G)."""
     openexr = pytest.importorskip("OpenEXR")
     channels = openexr.File(str(path), separate_channels=True).channels()
     red, green, blue = (channels[c].pixels for c in "RGB")
@@ -44,7 +44,7 @@ def read_normals(path: Path) -> np.ndarray:
 
 
 def project(views: Views, point: Any) -> np.ndarray:
-    """[V, 3]: u, v in pixels, z."""
+    """Projection of a point into every view [V, 3]: u, v in pixels, z."""
     uvw = np.einsum("vij,vj->vi", views.Ks, (views.viewmats @ [*point, 1])[:, :3])
     return np.c_[uvw[:, :2] / uvw[:, 2:], uvw[:, 2]]
 
@@ -53,7 +53,7 @@ AXES = {"+x": ((1, 0, 0), (1, 0, 0)), "up": ((0, 1, 0), (0, 1, 0)), "front": ((0
 
 
 def test_known_points_have_their_colours_where_the_reader_projects_them(tmp_path: Path) -> None:
-    """Red, green, blue cubes on glTF's +x, +y (up), +z (front): at +x, +z, -y of the world."""
+    """Red, green and blue cubes on glTF's +x, +y (up), +z (front) are at +x, +z, -y of the world."""
     glb = Glb()
     for place, color in AXES.values():
         glb.add(*box(place, (0.3, 0.3, 0.3)), factor=(*color, 1))
@@ -101,7 +101,7 @@ def test_texture_is_not_flipped(tmp_path: Path) -> None:
     ],
 )
 def test_texture_beyond_its_borders(sampler: dict[str, int], columns: str, tmp_path: Path) -> None:
-    """A square whose u runs from 0 to 2 over a texture that is red at the left and green at the right."""
+    """A square with u from 0 to 2 shows a texture that is red on the left and green on the right."""
     quad = [(-1, 1, 0), (1, 1, 0), (1, -1, 0), (-1, -1, 0)]
     uv = [(0, 0), (2, 0), (2, 1), (0, 1)]
     texture = np.kron(np.array([[[255, 0, 0], [0, 255, 0]]]), np.ones((8, 4, 1)))
@@ -130,7 +130,7 @@ def test_depth_and_normals_are_those_of_a_box(tmp_path: Path) -> None:
         inner = np.sort(np.abs(world[hit]), axis=1)[:, 1] < 0.44  # away from the edges
         face = np.eye(3)[np.abs(world[hit]).argmax(1)] * np.sign(world[hit])
         np.testing.assert_allclose(normals[inner], face[inner], atol=1e-3)
-        # alpha is the covered share of a pixel: full wherever a pixel and its neighbours are hit
+        # alpha is the covered share of a pixel: 1 where the pixel and its neighbours are hit
         alpha = views.images[view, ..., 3]
         assert (alpha[hit] > 0).all()
         assert alpha[~hit].max() < 255

@@ -1,4 +1,4 @@
-"""The camera rig: GObjaverse's structure, proper rotations, everything in frame."""
+"""Camera rig: GObjaverse's poses, proper rotations, the whole object in frame."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_cameras_are_right_handed_upright_and_look_at_the_origin() -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="shared sample data is absent")
 def test_poles_and_first_view_are_turned_as_in_real_rigs() -> None:
-    """In the real rigs of 51 views, 0 starts the ring, 37 looks down and 38 looks up."""
+    """In GObjaverse's rigs of 51 views, 0 starts the ring, 37 looks down and 38 looks up."""
     folder = DATA / "9350303" / "campos_512_v1"
     for real, ours in ((37, 25), (38, 26)):
         name = f"{real:05d}/{real:05d}.json"

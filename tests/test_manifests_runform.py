@@ -1,4 +1,4 @@
-"""objects.parquet: row group k is shard k, sorted, deterministic, read by range."""
+"""Run form: row group k is shard k, sorted, deterministic, read by range."""
 
 import io
 import random
@@ -41,7 +41,7 @@ def test_bytes_depend_on_the_rows_and_not_on_their_order() -> None:
 
 
 class Counted(io.BytesIO):
-    """A file that notes which bytes were asked for."""
+    """A file that records the byte ranges that were read."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)

@@ -1,4 +1,4 @@
-"""The sample that ships: whole, clean, small, and what its manifest says."""
+"""The bundled sample: complete, free of faults, small, and as its manifest says."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_forty_views_of_256_pixels_on_the_rig(uid: str) -> None:
 
 @pytest.mark.parametrize("uid", UIDS)
 def test_masks_agree_on_one_object(uid: str) -> None:
-    """The space that all masks carve out fills every mask: poses, fov and pictures belong together."""
+    """The visual hull of all masks fills every mask, so poses, field of view and images agree."""
     views = load_views(SAMPLE / uid, "gobjaverse", size=64)
     axis = np.linspace(-0.46, 0.46, 56)
     grid = np.stack(np.meshgrid(axis, axis, axis, [1.0], indexing="ij"), -1).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""Rows: keys, types, and each bad value."""
+"""Rows of a manifest: keys, types, and every kind of bad value."""
 
 import dataclasses
 from typing import Any
@@ -44,13 +44,13 @@ def test_ten_categories_nine_by_default() -> None:
         ({"uid": "é"}, "uid"),
         ({"uid": "a" * 129}, "129 characters"),
         ({"views": ""}, "'views' is empty"),
-        ({"views": "a\0b"}, "not text"),
+        ({"views": "a\0b"}, "not printable"),
         ({"format": "colmap"}, "unknown format 'colmap'"),
         ({"category": "Vehicles"}, "unknown category 'Vehicles'"),
         ({"category": "food"}, "unknown category 'food'"),
-        ({"caption": "\ud800"}, "not text"),
-        ({"caption": "bell \a"}, "not text"),
-        ({"license": "CC\n"}, "not text"),
+        ({"caption": "\ud800"}, "not printable"),
+        ({"caption": "bell \a"}, "not printable"),
+        ({"license": "CC\n"}, "not printable"),
     ],
 )
 def test_bad_values_are_named(change: dict[str, str], message: str) -> None:

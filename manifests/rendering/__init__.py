@@ -1,1 +1,1 @@
-"""Meshes to multi-view renders: glTF, rigs, drawing."""
+"""Rendering of meshes to multi-view images: glTF, camera rig, drawing."""

@@ -50,12 +50,15 @@ void main() {
 
 
 class Renderer:
-    """Draws one mesh from any pose.
+    """OpenGL renderer of one mesh from any pose; a context manager that frees its OpenGL context.
 
-    `close` (or `with`) frees the OpenGL context.
+    Args:
+        mesh: the mesh to draw.
+        size: pixels a side.
+        shading: "diffuse", a soft light fixed in the world, or "albedo", base colour alone.
 
     Raises:
-        RenderError: moderngl or an EGL driver is missing, or `size` is more than the driver draws.
+        RenderError: moderngl or an EGL driver is missing, or the driver cannot draw `size` pixels.
     """
 
     def __init__(self, mesh: Mesh, *, size: int, shading: Shading) -> None:
@@ -68,7 +71,7 @@ class Renderer:
         self._program = self._ctx.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
         self._program["diffuse"] = float(shading == "diffuse")
         self._white = self._texture(np.full((1, 1, 4), 255, np.uint8))
-        textures = {id(part.texture): self._texture(part.texture) for part in mesh.parts}  # many share one
+        textures = {id(part.texture): self._texture(part.texture) for part in mesh.parts}  # parts share them
         self._parts = [(part, self._vertex_array(part), textures[id(part.texture)]) for part in mesh.parts]
         self._fine = self._framebuffer(size * _SAMPLES)
         self._plain = self._framebuffer(size)
@@ -80,11 +83,11 @@ class Renderer:
         self.close()
 
     def close(self) -> None:
-        """Frees the OpenGL context."""
+        """Free the OpenGL context."""
         self._ctx.release()
 
     def color(self, c2w: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """uint8 [size, size, 4], sRGB with straight alpha: the share of the pixel that is covered."""
+        """Render colour, uint8 [size, size, 4]: sRGB with straight alpha, the covered share of the pixel."""
         self._draw(self._fine, c2w)
         s = _SAMPLES
         samples = self._read(self._fine, 0).reshape(self.size, s, self.size, s, 4)
@@ -96,7 +99,7 @@ class Renderer:
         return rgba
 
     def geometry(self, c2w: NDArray[np.float64]) -> NDArray[np.float32]:
-        """float32 [size, size, 4]: world normal and z-depth at pixel centres, 0 where empty."""
+        """Render geometry, float32 [size, size, 4]: world normal and z-depth at pixel centres, 0 if empty."""
         self._draw(self._plain, c2w)
         return self._read(self._plain, 1)
 
@@ -119,7 +122,7 @@ class Renderer:
             self._program["cutoff"] = cutoff
             self._program["textured"] = texture is not None
             self._program["mirrored"] = tuple(float(wrap == MIRROR) for wrap in part.wrap)
-            if texture is not None:  # one texture may serve parts that wrap differently
+            if texture is not None:  # parts that share a texture may wrap it differently
                 texture.repeat_x, texture.repeat_y = (wrap == REPEAT for wrap in part.wrap)
             (texture or self._white).use(0)
             vertices.render()
@@ -127,7 +130,7 @@ class Renderer:
     def _read(self, target: Any, attachment: int) -> NDArray[np.float32]:
         data = target.read(components=4, attachment=attachment, dtype="f4")
         pixels = np.frombuffer(data, np.float32).reshape(target.height, target.width, 4)
-        return pixels[::-1]  # OpenGL's first row is the lowest
+        return pixels[::-1]  # OpenGL's first row is the bottom one
 
     def _framebuffer(self, side: int) -> Any:
         colors = [self._ctx.texture((side, side), 4, dtype="f4") for _ in range(2)]
@@ -142,7 +145,7 @@ class Renderer:
     def _texture(self, image: NDArray[np.uint8] | None) -> Any:
         if image is None:
             return None
-        srgb8_alpha8 = 0x8C43  # so that filtering and mipmaps average light and not code values
+        srgb8_alpha8 = 0x8C43  # filtering and mipmaps average linear light, not sRGB values
         data = np.ascontiguousarray(image[::-1]).tobytes()
         texture = self._ctx.texture((image.shape[1], image.shape[0]), 4, data, internal_format=srgb8_alpha8)
         texture.build_mipmaps()
@@ -152,7 +155,7 @@ class Renderer:
 
 
 def _open_context() -> tuple[Any, Any]:
-    """The moderngl module and a context without a window."""
+    """Open an OpenGL context without a window; returns the moderngl module and the context."""
     try:
         import moderngl
     except ImportError as error:
@@ -160,7 +163,8 @@ def _open_context() -> tuple[Any, Any]:
     backend: dict[str, Any] = {"backend": "egl"}
     try:
         return moderngl, moderngl.create_context(standalone=True, require=330, **backend)
-    except Exception as error:  # moderngl raises Exception itself
+    except Exception as error:  # moderngl raises plain Exception
         raise RenderError(
-            f"no OpenGL 3.3 by EGL ({error}); on Debian or Ubuntu: apt-get install libegl1 libgl1-mesa-dri"
+            f"no OpenGL 3.3 through EGL ({error}); on Debian or Ubuntu: "
+            "apt-get install libegl1 libgl1-mesa-dri"
         ) from error

@@ -1,6 +1,6 @@
-"""glTF 2.0 files (.glb, .gltf): the container, its arrays and images, and where its nodes place meshes.
+"""Reader of glTF 2.0 files (.glb, .gltf): the container, its arrays and images, and the nodes' transforms.
 
-Strict where a lenient reader would draw something else: what is not understood is an error.
+It is strict: whatever it does not support and would change the picture is an error.
 """
 
 import base64
@@ -19,14 +19,14 @@ from PIL import Image
 
 from gaussianverse.manifests.errors import RenderError
 
-# Those that change where triangles lie or which texels they show, and that this package reads ..
+# Extensions that move triangles or change their texels, and that are read.
 _READ = {
     "KHR_mesh_quantization",
     "KHR_texture_transform",
     "KHR_materials_pbrSpecularGlossiness",
     "EXT_texture_webp",
 }
-# .. and those whose part of a picture is left out of every file, as are all KHR_materials_ but the one above.
+# Extensions that are ignored in every file, like all KHR_materials_ except the one above.
 _LEFT_OUT = {"KHR_lights_punctual", "KHR_xmp_json_ld"}
 _COMPRESSED = {"KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression"}
 _UNPACK = "save it again without compression, e.g. by Blender's glTF export with 'Compression' off"
@@ -34,17 +34,17 @@ _UNPACK = "save it again without compression, e.g. by Blender's glTF export with
 _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _IMAGES = ("PNG", "JPEG", "WEBP")
-REPEAT, MIRROR, CLAMP = 10497, 33648, 33071  # OpenGL's numbers, which glTF uses
+REPEAT, MIRROR, CLAMP = 10497, 33648, 33071  # OpenGL's constants, which glTF uses
 
 
 class Gltf:
-    """A glTF file at `path`, its JSON at `json`.
+    """A glTF file: `path`, and its JSON in `json`.
 
-    Methods raise RenderError for what is known to be unsupported, and KeyError, TypeError, ValueError or
-    IndexError where the JSON says nonsense.
+    Methods raise RenderError for unsupported features, and KeyError, TypeError, ValueError or IndexError
+    for malformed JSON.
 
     Raises:
-        RenderError: no such file, not glTF 2.0, or it requires an extension that is not read.
+        RenderError: the file does not exist, is not glTF 2.0, or requires an extension that is not read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,16 +71,16 @@ class Gltf:
             )
 
     def item(self, kind: str, index: int) -> dict[str, Any]:
-        """Entry `index` of the top-level list `kind`, e.g. of "materials"."""
+        """Entry `index` of the top-level list `kind`, e.g. "materials"."""
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-            raise ValueError(f"{index!r} is no index of {kind}")
+            raise ValueError(f"{index!r} is not an index of {kind}")
         entry = self.json[kind][index]
         if not isinstance(entry, dict):
             raise TypeError(f"{kind} {index} is {entry!r}, expected an object")
         return entry
 
     def array(self, index: int) -> NDArray[Any]:
-        """Accessor `index`: [count] or [count, width]; normalised integers come as float32 in [-1, 1]."""
+        """Accessor `index`: [count] or [count, width]; normalised integers become float32 in [-1, 1]."""
         accessor = self.item("accessors", index)
         if "sparse" in accessor or "bufferView" not in accessor:
             raise RenderError(f"{self.path}: accessor {index} is sparse or compressed; {_UNPACK}")
@@ -92,7 +92,7 @@ class Gltf:
         if count < 1 or start < 0 or stride < width * dtype.itemsize:
             raise ValueError(f"accessor {index}: count {count}, offset {start}, stride {stride}")
         if start + (count - 1) * stride + width * dtype.itemsize > len(data):
-            raise ValueError(f"accessor {index}: {count} items reach out of its buffer view")
+            raise ValueError(f"accessor {index}: {count} items exceed its buffer view")
         strides = (stride, dtype.itemsize)
         array: NDArray[Any] = np.ndarray((count, width), dtype, data, start, strides).copy()
         if accessor.get("normalized", False) and dtype.kind in "iu":
@@ -100,10 +100,10 @@ class Gltf:
         return array[:, 0] if width == 1 else array
 
     def image(self, texture: int) -> NDArray[np.uint8]:
-        """uint8 [h, w, 4] of a texture's image, sRGB with straight alpha.
+        """Image of a texture, uint8 [h, w, 4], sRGB with straight alpha.
 
         Raises:
-            RenderError: it is not PNG, JPEG or WebP of 8 bits or 16-bit colour, or it is broken.
+            RenderError: the image is broken, or not PNG, JPEG or WebP of 8 bits or 16-bit colour.
         """
         entry = self.item("textures", texture)
         webp = entry.get("extensions", {}).get("EXT_texture_webp", {})
@@ -119,12 +119,12 @@ class Gltf:
         return self._images[index]
 
     def wrap(self, texture: int) -> tuple[int, int]:
-        """How a texture goes on beyond its borders, in u and v: `REPEAT`, `MIRROR` or `CLAMP`."""
+        """Wrap modes of a texture in u and v: `REPEAT`, `MIRROR` or `CLAMP`."""
         entry = self.item("textures", texture)
         sampler = self.item("samplers", entry["sampler"]) if "sampler" in entry else {}
         wrap = (sampler.get("wrapS", REPEAT), sampler.get("wrapT", REPEAT))
         if not {REPEAT, MIRROR, CLAMP}.issuperset(wrap):
-            raise ValueError(f"texture {texture} wraps by {wrap}")
+            raise ValueError(f"texture {texture} has unknown wrap modes {wrap}")
         return wrap
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
@@ -135,11 +135,11 @@ class Gltf:
                 if image.mode[0] in "IF":
                     raise ValueError(f"mode {image.mode}, expected 8 bits")
                 return np.array(image.convert("RGBA"), np.uint8)
-        except Exception as error:  # decoders of untrusted bytes raise whatever they stumble over
+        except Exception as error:  # decoders raise errors of many types on untrusted bytes
             raise RenderError(f"{self.path}: image {index} cannot be decoded ({error})") from error
 
     def placements(self) -> Iterator[tuple[dict[str, Any], NDArray[np.float64]]]:
-        """The scene's nodes that hold a mesh, each with its local-to-world matrix [4, 4]."""
+        """Yield the scene's nodes that have a mesh, each with its local-to-world matrix [4, 4]."""
         for index, matrix in sorted(self.world.items(), key=lambda entry: entry[0]):
             node = self.item("nodes", index)
             if "mesh" in node:
@@ -165,32 +165,32 @@ class Gltf:
         return found
 
     def _bytes(self, view: int) -> bytes:
-        """The bytes of a buffer view."""
+        """Bytes of a buffer view."""
         entry = self.item("bufferViews", view)
         for name in entry.get("extensions", {}):
             self._check_extension(name)
         number = entry["buffer"]
         if number not in self._buffers:
             buffer = self.item("buffers", number)
-            inside = number == 0 and "uri" not in buffer  # the file's own chunk is the first buffer
+            inside = number == 0 and "uri" not in buffer  # the binary chunk of a .glb is buffer 0
             self._buffers[number] = self._chunk if inside else self._fetch(buffer["uri"])
         start, length = int(entry.get("byteOffset", 0)), int(entry["byteLength"])
         if start < 0 or length < 0 or start + length > len(self._buffers[number]):
-            raise ValueError(f"buffer view {view} reaches out of its buffer")
+            raise ValueError(f"buffer view {view} exceeds its buffer")
         return self._buffers[number][start : start + length]
 
     def _fetch(self, uri: str) -> bytes:
-        """What a URI names: inline data, or a file beside this one."""
+        """Bytes of a URI: inline data, or a file in or below this file's folder."""
         if uri.startswith("data:"):
             return base64.b64decode(uri.partition(";base64,")[2], validate=True)
         name = PurePosixPath(unquote(uri))
         if "://" in uri or name.is_absolute() or ".." in name.parts:
-            raise RenderError(f"{self.path}: {uri[:200]!r} doesn't lie beside the file; put it there")
+            raise RenderError(f"{self.path}: {uri[:200]!r} is not beside the file; move it there")
         return (self.path.parent / name).read_bytes()
 
 
 def _unpacked(data: bytes) -> tuple[bytes, bytes]:
-    """The JSON text and the binary chunk of a .glb; a .gltf is all text."""
+    """JSON text and binary chunk of a .glb; a .gltf is all text."""
     if data[:4] != b"glTF":
         return data, b""
     chunks: dict[bytes, bytes] = {}
@@ -198,14 +198,14 @@ def _unpacked(data: bytes) -> tuple[bytes, bytes]:
     while at + 8 <= len(data):
         length, kind = struct.unpack_from("<I4s", data, at)
         if at + 8 + length > len(data):
-            raise ValueError("cut short")
+            raise ValueError("truncated")
         chunks.setdefault(kind, data[at + 8 : at + 8 + length])
         at += 8 + length
     return chunks[b"JSON"], chunks.get(b"BIN\0", b"")
 
 
 def _local(node: dict[str, Any]) -> NDArray[np.float64]:
-    """A node's matrix [4, 4]: given, or translation x rotation x scale."""
+    """Matrix [4, 4] of a node: as given, or translation x rotation x scale."""
     if "matrix" in node:
         return np.asarray(node["matrix"], np.float64).reshape(4, 4).T
     x, y, z, w = np.asarray(node.get("rotation", (0, 0, 0, 1)), np.float64)

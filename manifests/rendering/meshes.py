@@ -21,13 +21,13 @@ class Part:
 
     Attributes:
         vertices: float32 [N, 3].
-        normals: float32 [N, 3], unit length or 0 where unknown.
+        normals: float32 [N, 3], unit length, or 0 where unknown.
         uv: float32 [N, 2], origin at the lower left of the texture.
         colors: float32 [N, 4], linear RGBA that multiplies the texture.
         faces: uint32 [F, 3].
         texture: uint8 [h, w, 4], sRGB with straight alpha, top row first; or None.
-        wrap: how the texture goes on beyond its borders in u and v; `gltf.REPEAT`, `MIRROR` or `CLAMP`.
-        cutoff: alpha below which a texel is empty: 0 opaque; None when alpha is a degree of coverage.
+        wrap: wrap modes of the texture in u and v; `gltf.REPEAT`, `MIRROR` or `CLAMP`.
+        cutoff: alpha below which a texel is empty, 0 if opaque; None if alpha is coverage.
     """
 
     vertices: NDArray[np.float32]
@@ -42,7 +42,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Mesh:
-    """A mesh in a z-up world, centred on its bounding box with longest side 0.9.
+    """A mesh in a z-up world, with its bounding box centred at the origin and a longest side of 0.9.
 
     A vertex of the file, turned z-up, is at `scale * vertex + offset`.
     """
@@ -53,19 +53,19 @@ class Mesh:
 
     @property
     def points(self) -> NDArray[np.float32]:
-        """float32 [N, 3], the vertices that triangles use."""
+        """Vertices that triangles use, float32 [N, 3]."""
         return np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts])
 
 
 def load_mesh(path: Path) -> Mesh:
-    """Triangles of a GLB or glTF file with base colour from texture, factor and vertex colours.
+    """Load the triangles of a GLB or glTF file, with base colour from texture, factor and vertex colours.
 
-    Skinned meshes stand as their joints do in the file. Lines and points are left out, and so is what is not
-    base colour: metal, gloss, bumps, emission; of specular-glossiness materials the diffuse colour is taken.
+    Skinned meshes keep the pose of the file's joints. Lines, points and all material properties except base
+    colour are ignored; for specular-glossiness materials, base colour is the diffuse colour.
 
     Raises:
-        RenderError: the file cannot be read, needs an extension that is not read, is morphed, or has no
-            triangles.
+        RenderError: the file cannot be read, requires an extension that is not read, uses morph targets, or
+            has no triangles.
     """
     try:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -78,17 +78,15 @@ def load_mesh(path: Path) -> Mesh:
             return _normalise([part for part in parts if len(part.faces)], path)
     except RenderError:
         raise
-    except Exception as error:  # the file is not ours: whatever its contents break is its fault
+    except Exception as error:  # malformed files raise errors of many types
         raise RenderError(f"{path}: cannot be read as glTF: {error!r}") from error
 
 
 def _primitives(gltf: Gltf, node: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """Those of a node's mesh that are made of triangles."""
+    """Primitives of a node's mesh that consist of triangles."""
     mesh = gltf.item("meshes", node["mesh"])
     if any(node.get("weights", mesh.get("weights", ()))):
-        raise RenderError(
-            f"{path}: has morph targets in use, which are not read; apply them and save it again"
-        )
+        raise RenderError(f"{path}: uses morph targets, which are not read; apply them and save it again")
     return [p for p in mesh["primitives"] if p.get("mode", _TRIANGLES) in (_TRIANGLES, _STRIP, _FAN)]
 
 
@@ -97,11 +95,11 @@ def _normalise(parts: list[Part], path: Path) -> Mesh:
         raise RenderError(f"{path}: no triangles; only meshes can be rendered")
     used = np.concatenate([part.vertices[np.unique(part.faces)] for part in parts]).astype(np.float64)
     if not np.isfinite(used).all():
-        raise RenderError(f"{path}: vertices that are NaN or infinite")
+        raise RenderError(f"{path}: has vertices that are NaN or infinite")
     low, high = used.min(0), used.max(0)
     extent = float((high - low).max())
     if extent == 0:
-        raise RenderError(f"{path}: all vertices are one point")
+        raise RenderError(f"{path}: all vertices are at one point")
     scale = EXTENT / extent
     offset = -scale * (low + high) / 2
     moved = (
@@ -125,7 +123,7 @@ def _part(
     linear = _Y_UP_TO_Z_UP @ matrices[:, :3, :3]
     vertices = _apply(linear, points) + matrices[:, :3, 3] @ _Y_UP_TO_Z_UP.T
     determinant = np.broadcast_to(np.linalg.det(linear), len(points))
-    mirrored = determinant < 0  # turns its triangles inside out
+    mirrored = determinant < 0  # which turns triangles inside out
     normals = _unit_length(_apply(_cofactors(linear), normals)) * np.where(mirrored, -1, 1)[:, None]
     faces = np.where(mirrored[faces[:, :1]], faces[:, ::-1], faces)
     material = gltf.item("materials", primitive["material"]) if "material" in primitive else {}
@@ -153,7 +151,7 @@ def _part(
 def _attribute(
     gltf: Gltf, attributes: dict[str, int], name: str, width: int, n: int | None = None
 ) -> NDArray[Any]:
-    """A vertex attribute [n, width]."""
+    """Vertex attribute [n, width]."""
     array = gltf.array(attributes[name])
     if array.ndim != 2 or array.shape != (array.shape[0] if n is None else n, width):
         raise ValueError(f"{name} has shape {list(array.shape)}, expected {[n, width]}")
@@ -161,12 +159,12 @@ def _attribute(
 
 
 def _faces(gltf: Gltf, primitive: dict[str, Any], n: int) -> NDArray[np.int64]:
-    """[F, 3] from a list, strip or fan of triangles."""
+    """Faces [F, 3] of a list, strip or fan of triangles."""
     flat = np.arange(n)
     if "indices" in primitive:
         indices = gltf.array(primitive["indices"])
         if indices.dtype.kind != "u" or indices.ndim != 1 or indices.max() >= n:
-            raise ValueError(f"indices that don't point at the {n} vertices")
+            raise ValueError(f"indices are not integers in [0, {n}), the range of vertices")
         flat = indices.astype(np.int64)
     mode = primitive.get("mode", _TRIANGLES)
     if mode == _TRIANGLES:
@@ -174,12 +172,12 @@ def _faces(gltf: Gltf, primitive: dict[str, Any], n: int) -> NDArray[np.int64]:
     first = np.arange(max(len(flat) - 2, 0))
     if mode == _FAN:
         return flat[np.stack([first + 1, first + 2, np.zeros_like(first)], axis=1)]
-    odd = first % 2  # every other triangle of a strip runs the other way round
+    odd = first % 2  # every other triangle of a strip has the opposite winding
     return flat[np.stack([first, first + 1 + odd, first + 2 - odd], axis=1)]
 
 
 def _skinning(gltf: Gltf, skin: int, attributes: dict[str, int], n: int) -> NDArray[np.float64]:
-    """[n, 4, 4]: what takes each vertex to the world, by its joints as they stand in the file."""
+    """Local-to-world matrix of each vertex [n, 4, 4], from the pose of the file's joints."""
     entry = gltf.item("skins", skin)
     joints = np.stack([gltf.world[joint] for joint in entry["joints"]])
     if "inverseBindMatrices" in entry:
@@ -198,7 +196,7 @@ def _skinning(gltf: Gltf, skin: int, attributes: dict[str, int], n: int) -> NDAr
 
 
 def _smooth_normals(points: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[N, 3]: at each vertex the mean of its triangles' normals, weighted by their angle there."""
+    """Vertex normals [N, 3]: the mean of the triangles' normals, weighted by their angle at the vertex."""
     corners = points[faces]
     edges = _unit_length(np.roll(corners, -1, axis=1) - corners)
     facing = _unit_length(np.cross(edges[:, 0], edges[:, 1]))
@@ -210,26 +208,26 @@ def _smooth_normals(points: NDArray[np.float64], faces: NDArray[np.int64]) -> ND
 
 
 def _unit_length(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Vectors [..., 3] scaled to length 1; 0 stays 0."""
+    """Scale vectors [..., 3] to length 1; 0 stays 0."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     unit: NDArray[np.float64] = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
     return unit
 
 
 def _apply(matrices: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[N, 3] from matrices [N or 1, 3, 3] and vectors [N, 3]."""
+    """Products [N, 3] of matrices [N or 1, 3, 3] and vectors [N, 3]."""
     product: NDArray[np.float64] = (matrices @ vectors[..., None])[..., 0]
     return product
 
 
 def _cofactors(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[..., 3, 3]: A^-T times the determinant, which turns normals; it exists where a scale is 0, too."""
+    """Cofactor matrices [..., 3, 3], A^-T det(A), which transform normals; defined for a zero scale too."""
     a, b, c = np.moveaxis(matrices, -2, 0)
     return np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=-2)
 
 
 def _vertex_colors(gltf: Gltf, attributes: dict[str, int], n: int) -> NDArray[np.float32]:
-    """Linear RGBA [n, 4] in 0..1; white where the file has none."""
+    """Vertex colours, linear RGBA [n, 4] in 0..1; white if the file has none."""
     colors = np.ones((n, 4), np.float32)
     if "COLOR_0" in attributes:
         given = gltf.array(attributes["COLOR_0"])
@@ -240,7 +238,7 @@ def _vertex_colors(gltf: Gltf, attributes: dict[str, int], n: int) -> NDArray[np
 
 
 def _base_color(material: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
-    """Linear RGBA factor, and the reference to a texture or None."""
+    """Base colour of a material: linear RGBA factor, and the reference to its texture or None."""
     gloss = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness")
     if gloss is not None:
         return gloss.get("diffuseFactor", (1, 1, 1, 1)), gloss.get("diffuseTexture")
@@ -251,11 +249,11 @@ def _base_color(material: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
 def _texture_coordinates(
     gltf: Gltf, attributes: dict[str, int], info: dict[str, Any], n: int
 ) -> NDArray[np.float32]:
-    """float32 [n, 2] with its origin at the lower left; glTF's is at the upper left."""
+    """Texture coordinates, float32 [n, 2], with the origin at the lower left; glTF's is at the upper left."""
     transform = info.get("extensions", {}).get("KHR_texture_transform", {})
     name = f"TEXCOORD_{transform.get('texCoord', info.get('texCoord', 0))}"
     if name not in attributes:
-        raise RenderError(f"{gltf.path}: a textured mesh has no {name}, so its colours are not known")
+        raise RenderError(f"{gltf.path}: a textured mesh has no {name}, so its colours are unknown")
     uv = _attribute(gltf, attributes, name, 2, n).astype(np.float64)
     angle = float(transform.get("rotation", 0))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

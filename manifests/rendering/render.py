@@ -1,9 +1,9 @@
-"""Meshes to GObjaverse-layout views.
+"""Render a mesh to views in GObjaverse's layout.
 
     python -m gaussianverse.manifests.rendering.render MESH.glb OUT/
 
-Colour doesn't depend on the view: base colour under a fixed soft light, which is all that Gaussians without
-spherical harmonics can show.
+Colour does not depend on the view, since the Gaussians have no spherical harmonics: it is base colour under a
+fixed soft light.
 """
 
 import argparse
@@ -33,23 +33,23 @@ def render_mesh(
     shading: Shading = "diffuse",
     geometry: bool = True,
 ) -> int:
-    """Renders a GLB file to GObjaverse's layout, `VVVVV/VVVVV.{json,png,_nd.exr}`, 40 views.
+    """Render a GLB file to 40 views in GObjaverse's layout, `VVVVV/VVVVV.{json,png,_nd.exr}`.
 
-    The mesh is turned z-up, centred, and scaled to a longest side of 0.9; the cameras stand where every
-    view has all of it in frame, at a distance of at least 1.5.
+    The mesh is turned z-up, centred, and scaled to a longest side of 0.9. The distance of the cameras, at
+    least 1.5, keeps the whole mesh in every frame.
 
     Args:
-        glb_path: the mesh; what `load_mesh` reads.
-        out_dir: a folder that is empty or doesn't exist.
+        glb_path: a mesh that `load_mesh` reads.
+        out_dir: a folder that is empty or does not exist.
         size: pixels a side.
-        shading: "diffuse", a soft light that is fixed in the world; or "albedo", base colour alone.
-        geometry: also write `_nd.exr`, normals and z-depth.
+        shading: "diffuse", a soft light fixed in the world, or "albedo", base colour alone.
+        geometry: whether to write `_nd.exr`, normals and z-depth.
 
     Returns:
         The number of views.
 
     Raises:
-        RenderError: the mesh cannot be read, nothing can draw it, or `out_dir` isn't empty.
+        RenderError: the mesh cannot be read or drawn, or `out_dir` is not empty.
     """
     if out_dir.exists() and any(out_dir.iterdir()):
         raise RenderError(f"{out_dir}: not empty; choose another folder or remove it")
@@ -62,7 +62,7 @@ def render_mesh(
         Renderer(mesh, size=size, shading=shading) as renderer,
         tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=".render-") as temporary,
     ):
-        finished = Path(temporary) / "views"  # moved when whole: half an object would read as one
+        finished = Path(temporary) / "views"  # moved when complete: readers accept an object with fewer views
         for view, c2w in enumerate(poses):
             folder = finished / f"{view:05d}"
             folder.mkdir(parents=True)
@@ -85,7 +85,7 @@ def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def _write_nd(path: Path, geometry: NDArray[np.float32]) -> None:
-    """Normal n as (R, G, B) = (-n_x, n_z, -n_y), z-depth as A: what `normal = (-R, -B, G)` undoes."""
+    """Write normals as (R, G, B) = (-n_x, n_z, -n_y), so that n = (-R, -B, G), and z-depth as A."""
     import OpenEXR
 
     x, y, z, depth = np.moveaxis(geometry, -1, 0)
@@ -96,27 +96,27 @@ def _write_nd(path: Path, geometry: NDArray[np.float32]) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `run`, on a parser or a sub-parser."""
+    """Add the arguments of `run` to a parser or sub-parser."""
     parser.add_argument("mesh", type=Path, metavar="MESH", help="a .glb or .gltf file")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the views; empty or absent")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the views; empty or absent")
     parser.add_argument("--size", type=int, default=512, help="pixels a side (default: 512)")
     parser.add_argument("--shading", choices=get_args(Shading), default="diffuse", help="default: diffuse")
     parser.add_argument("--no-geometry", action="store_true", help="leave out _nd.exr (normals and depth)")
-    row = parser.add_argument_group("a row for a manifest")
+    row = parser.add_argument_group("manifest row")
     row.add_argument("--manifest", type=Path, metavar="JSONL", help="add the object to this manifest")
     row.add_argument("--uid", help="default: the name of OUT")
     row.add_argument("--caption", default="")
     row.add_argument("--caption-source", default="")
     row.add_argument("--category", default="")
     row.add_argument("--license", default="")
-    row.add_argument("--source-id", default="", help="where the mesh comes from")
+    row.add_argument("--source-id", default="", help="origin of the mesh")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Renders one mesh as the command line says; returns the exit code."""
+    """Render one mesh and add its row to a manifest if one is given; returns the exit code."""
     try:
         if args.manifest:
-            jsonl.extended(args.manifest, _row(args))  # a row that can't be added is told before the work
+            jsonl.extended(args.manifest, _row(args))  # refuse a row that cannot be added before rendering
         views = render_mesh(
             args.mesh, args.out, size=args.size, shading=args.shading, geometry=not args.no_geometry
         )

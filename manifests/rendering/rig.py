@@ -1,26 +1,26 @@
-"""The camera rig of GObjaverse: 40 poses, of which 38 are distinct.
+"""Camera rig of GObjaverse: 40 poses, 38 of them distinct.
 
-Views 0-23 ring the object from above, 24 repeats 0, 25 looks down, 26 looks up, 27-38 ring it near the
-horizon, 39 repeats 27. Each looks at the origin of a z-up world.
+Views 0-23 circle the object from above, 24 repeats 0, 25 looks down, 26 looks up, 27-38 circle it near the
+horizon, 39 repeats 27. All look at the origin of a z-up world.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-FOV = 0.6911503  # radians, both ways
+FOV = 0.6911503  # radians, horizontal and vertical
 MIN_RADIUS = 1.5
-_MARGIN = 0.95  # of half the picture that the object may fill
+_MARGIN = 0.95  # share of half the picture's side that the object may fill
 
 _UPPER = np.radians(25.0)
 _LOWER = np.radians(-3.0)
 
 
 def directions() -> NDArray[np.float64]:
-    """[40, 3] unit vectors from the origin to the cameras."""
+    """Unit vectors [40, 3] from the origin to the cameras."""
     upper = [(np.radians(15.0 * i), _UPPER) for i in range(25)]
     poles = [(0.0, np.pi / 2), (0.0, -np.pi / 2)]
     lower = [(np.radians(30.0 * i), _LOWER) for i in range(13)]
-    upper[24], lower[12] = upper[0], lower[0]  # equal, not merely equal up to rounding
+    upper[24], lower[12] = upper[0], lower[0]  # exactly equal, without rounding errors
     azimuth, elevation = np.array(upper + poles + lower).T
     return np.stack(
         [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)], axis=1
@@ -28,9 +28,9 @@ def directions() -> NDArray[np.float64]:
 
 
 def rotations() -> NDArray[np.float64]:
-    """[40, 3, 3] OpenCV camera-to-world rotations; columns are right, down, forward.
+    """OpenCV camera-to-world rotations [40, 3, 3]; columns are right, down, forward.
 
-    The two poles, where "up" is undefined, take GObjaverse's right = -x.
+    At the two poles, where "up" is undefined, right = -x as in GObjaverse.
     """
     forward = -directions()
     right = np.cross(forward, [0.0, 0.0, 1.0])
@@ -40,7 +40,7 @@ def rotations() -> NDArray[np.float64]:
 
 
 def fitting_radius(points: NDArray[np.floating]) -> float:
-    """The smallest camera distance, at least 1.5, at which every view has all `points` [N, 3] in frame."""
+    """Smallest camera distance, at least 1.5, at which every view has all `points` [N, 3] in frame."""
     reach = _MARGIN * np.tan(FOV / 2)
     radius = MIN_RADIUS
     for rotation in rotations():
@@ -50,7 +50,7 @@ def fitting_radius(points: NDArray[np.floating]) -> float:
 
 
 def camera_to_world(radius: float) -> NDArray[np.float64]:
-    """[40, 4, 4] OpenCV camera-to-world poses at distance `radius`."""
+    """OpenCV camera-to-world poses [40, 4, 4] at distance `radius`."""
     c2w = np.tile(np.eye(4), (40, 1, 1))
     c2w[:, :3, :3] = rotations()
     c2w[:, :3, 3] = radius * directions()
