@@ -10,6 +10,7 @@ from typing import Any
 
 from gaussianverse.atlas.arrays import npy, read_npy
 from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.interchange.ply import read_ply, write_ply
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(given)
     try:
         options.call(options)
-    except (AtlasError, OSError) as fault:
+    except (AtlasError, ConfigError, OSError) as fault:
         sys.stderr.write(f"error: {options.source or options.out}: {fault}\n")
         return 1
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.configuration import ConfigError, check_choice, check_whole
 
 _CHOICES = {
     "pad": ("transport", "nearest", "before"),
@@ -37,7 +37,7 @@ class AtlasConfig:
             that a recorded configuration names the indices and not only a path.
 
     Raises:
-        AtlasError: a value that is not allowed, with the field and what is.
+        ConfigError: a value is not allowed; the message names the field and what is.
     """
 
     size: int = 128
@@ -49,22 +49,18 @@ class AtlasConfig:
     plane_sha256: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or not 8 <= self.size <= 512:
-            raise AtlasError(f"AtlasConfig.size must be a whole number from 8 to 512, got {self.size!r}")
+        check_whole("atlas.size", self.size, 8, 512)
         for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise AtlasError(f"AtlasConfig.{name} must be one of {', '.join(allowed)}, got {value!r}")
+            check_choice(f"atlas.{name}", getattr(self, name), allowed)
         if not isinstance(self.min_smoothness, int | float) or not 0.0 <= self.min_smoothness < 1.0:
-            raise AtlasError(f"AtlasConfig.min_smoothness must be in [0, 1), got {self.min_smoothness!r}")
+            raise ConfigError(f"atlas.min_smoothness is {self.min_smoothness!r}, expected a number in [0, 1)")
         if not isinstance(self.plane_indices, str) or (self.plane_indices and self.layout != "fibonacci"):
-            raise AtlasError(
-                f"AtlasConfig.plane_indices must be a path, and layout fibonacci with it, got {self.plane_indices!r} "
-                f"and {self.layout!r}"
+            raise ConfigError(
+                f"atlas.plane_indices is {self.plane_indices!r} and atlas.layout {self.layout!r}, expected a path, "
+                "which needs layout fibonacci"
             )
         pinned = isinstance(self.plane_sha256, str) and _SHA256.fullmatch(self.plane_sha256)
         if self.plane_sha256 != "" and not (pinned and self.plane_indices):
-            raise AtlasError(
-                f"AtlasConfig.plane_sha256 must be 64 hexadecimal digits, and plane_indices be given with it, got "
-                f"{self.plane_sha256!r}"
+            raise ConfigError(
+                f"atlas.plane_sha256 is {self.plane_sha256!r}, expected 64 hexadecimal digits and atlas.plane_indices"
             )

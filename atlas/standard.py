@@ -87,12 +87,13 @@ def unpack_tensor(atlas: Tensor, *, points: Tensor | None = None, clamp: bool = 
 
     Raises:
         AtlasError: a wrong shape.
+        ConfigError: no points are given, and no atlas has this size.
     """
     if atlas.ndim != 3 or atlas.shape[0] != CHANNELS or atlas.shape[1] != atlas.shape[2]:
         raise AtlasError(f"an atlas is [{CHANNELS}, size, size], got {tuple(atlas.shape)}")
     cells = atlas.permute(1, 2, 0).reshape(-1, CHANNELS)
     if points is None:
-        points = torch.from_numpy(points_of(AtlasConfig(size=atlas.shape[1])))
+        points = torch.from_numpy(points_of(AtlasConfig(size=int(atlas.shape[1]))))
     if points.numel() != 3 * len(cells):
         raise AtlasError(f"points have shape {tuple(points.shape)}, expected {(*atlas.shape[1:], 3)}")
     opacities = cells[:, OPACITY_COPIES].mean(dim=1)

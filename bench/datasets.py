@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
@@ -39,8 +40,8 @@ def publish_dataset(
     rows = [
         Row(uid, f"views/{uid}", license=LICENSES[i % 3], caption=captions[uid]) for i, uid in enumerate(uids)
     ]
-    config = RunConfig.from_tables(
-        {"run": {"shard_size": shard_size}, "atlas": {"size": size, "dtype": dtype}}
+    config = from_table(
+        RunConfig, {"run": {"shard_size": shard_size}, "atlas": {"size": size, "dtype": dtype}}
     )
     manifest = runform.encode(rows, shard_size=shard_size)
     made = run_file.identity_of(manifest, config, contents.representation(config.atlas))

@@ -16,6 +16,7 @@ import torch
 from bench.objects import SAMPLE, analytic, mic
 from bench.record import keep
 from bench.scenes import camera, surface
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter import FitConfig, fit_object, load_profile, load_views
 from gaussianverse.fitter.anchors import make_anchors
 from gaussianverse.fitter.metrics import measure
@@ -31,7 +32,7 @@ CPU = torch.device("cpu")
 def profile(**changes: Any) -> FitConfig:
     """Profile `cpu` with every view trained on, and changes."""
     tables = {**load_profile("cpu")["fit"], "heldout_every": 0}
-    return dataclasses.replace(FitConfig.from_dict(tables), **changes)
+    return dataclasses.replace(from_table(FitConfig, tables), **changes)
 
 
 def run(train: Views, test: Views, config: FitConfig, seed: int = 0) -> dict[str, float]:
@@ -156,7 +157,7 @@ def _real(result: dict[str, Any]) -> None:
     result["samples"] = {}
     for folder in sorted(p for p in SAMPLE.iterdir() if p.is_dir()):
         start = time.process_time()
-        fit = fit_object(load_views(folder), FitConfig.from_dict(load_profile("cpu")["fit"]))
+        fit = fit_object(load_views(folder), from_table(FitConfig, load_profile("cpu")["fit"]))
         result["samples"][folder.name] = {
             "psnr": fit.stats["psnr"],
             "ssim": fit.stats["ssim"],

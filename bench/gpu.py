@@ -20,6 +20,7 @@ from torch import Tensor
 from bench.objects import SAMPLE
 from bench.record import keep
 from bench.scenes import camera, surface
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter import FitConfig, fit_object, load_profile, load_views
 from gaussianverse.fitter.config import LossConfig
 from gaussianverse.fitter.rasterize import rasterization
@@ -61,7 +62,7 @@ def parity(one: str, other: str, count: int = 2000, size: int = 128) -> dict[str
 
 def profile(name: str, weights: str) -> FitConfig:
     """A GPU profile with every eighth view held out, and LPIPS only where its weights are there."""
-    config = FitConfig.from_dict({**load_profile(name)["fit"], "heldout_every": 8})
+    config = from_table(FitConfig, {**load_profile(name)["fit"], "heldout_every": 8})
     net = config.loss.lpips_net if weights else "none"
     loss: LossConfig = dataclasses.replace(
         config.loss, lpips_net=net, lpips_weights=weights if net != "none" else ""

@@ -17,6 +17,7 @@ import torch
 
 from bench.objects import SAMPLE, mic
 from bench.record import keep
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter import FitConfig, fit_object, load_profile, load_views
 from gaussianverse.fitter.metrics import measure
 from gaussianverse.fitter.scene import make_scene
@@ -42,7 +43,7 @@ def objects() -> dict[str, tuple[Views, Views]]:
 def psnr(train: Views, test: Views, ranking: str, tau: int, seed: int, steps: int) -> float:
     """Held-out PSNR on white of one fit."""
     config = dataclasses.replace(
-        FitConfig.from_dict({**load_profile("cpu")["fit"], "heldout_every": 0}),
+        from_table(FitConfig, {**load_profile("cpu")["fit"], "heldout_every": 0}),
         size=SIZE, start_size=SIZE // 2, steps=steps, bake_at=1.0, tau=tau, initial_anchors=tau // 4, ranking=ranking,
     )  # fmt: skip
     fit = fit_object(train, config, seed=seed)

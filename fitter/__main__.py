@@ -9,10 +9,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.interchange.ply import write_ply
 from gaussianverse.fitter.comparison import comparison
-from gaussianverse.fitter.config import ConfigError, load_fit_config
+from gaussianverse.fitter.config import load_fit_config
 from gaussianverse.fitter.errors import FitError
 from gaussianverse.fitter.fit import fit_object
 from gaussianverse.fitter.lpips import LpipsUnavailable

@@ -5,10 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from gaussianverse.atlas.configuration import (
+    ConfigError,
+    check_at_least,
+    check_choice,
+    check_fraction,
+    check_whole,
+    from_table,
+)
 
 MODELS = ("anchors", "plain")
 INITS = ("hull", "depth", "random")
@@ -17,31 +25,7 @@ LPIPS_NETS = ("none", "vgg", "alex", "squeeze")
 BACKGROUNDS = ("random", "white", "black")
 BACKENDS = ("auto", "gsplat", "cpu", "reference")
 TABLES = ("fit", "atlas", "run", "ray", "policy", "store")
-"""Of a profile."""
-
-
-class ConfigError(ValueError):
-    """A configuration value is impossible; the message names the field, the value and what is allowed."""
-
-
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
-
-
-def _at_least(name: str, value: float, low: float) -> None:
-    if not low <= value < math.inf:
-        raise ConfigError(f"{name} is {value!r}, expected at least {low}")
-
-
-def _whole(name: str, value: Any, low: int) -> None:
-    if type(value) is not int or value < low:
-        raise ConfigError(f"{name} is {value!r}, expected a whole number of at least {low}")
-
-
-def _fraction(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ConfigError(f"{name} is {value!r}, expected a fraction between 0 and 1")
+"""Tables of a profile."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +41,9 @@ class LossConfig:
     """Absolute path of the backbone's state dict; must exist, on every node, unless `lpips_net` is "none"."""
 
     def __post_init__(self) -> None:
-        _choice("loss.lpips_net", self.lpips_net, LPIPS_NETS)
+        check_choice("loss.lpips_net", self.lpips_net, LPIPS_NETS)
         for name in ("l1", "ssim", "lpips", "volume"):
-            _at_least(f"loss.{name}", getattr(self, name), 0)
+            check_at_least(f"loss.{name}", getattr(self, name), 0)
         if self.lpips_weights and not Path(self.lpips_weights).is_absolute():
             raise ConfigError(
                 f"loss.lpips_weights is {self.lpips_weights!r}, expected an absolute path: workers run elsewhere"
@@ -108,12 +92,12 @@ class GrowthConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cells", tuple(self.cells))
-        _whole("growth.adjust_every", self.adjust_every, 1)
-        _at_least("growth.voxel", self.voxel, 1e-9)
+        check_whole("growth.adjust_every", self.adjust_every, 1)
+        check_at_least("growth.voxel", self.voxel, 1e-9)
         for name in ("gradient_threshold", "success", "min_opacity"):
-            _at_least(f"growth.{name}", getattr(self, name), 0)
+            check_at_least(f"growth.{name}", getattr(self, name), 0)
         for name in ("statistics_from", "adjust_from", "adjust_until"):
-            _fraction(f"growth.{name}", getattr(self, name))
+            check_fraction(f"growth.{name}", getattr(self, name))
         if not self.statistics_from <= self.adjust_from <= self.adjust_until:
             raise ConfigError(
                 "growth: statistics_from <= adjust_from <= adjust_until is expected, got "
@@ -163,76 +147,24 @@ class FitConfig:
     growth: GrowthConfig = field(default_factory=GrowthConfig)
 
     def __post_init__(self) -> None:
-        _choice("backend", self.backend, BACKENDS)
-        _choice("model", self.model, MODELS)
-        _choice("init", self.init, INITS)
-        _choice("ranking", self.ranking, RANKINGS)
-        _choice("background", self.background, BACKGROUNDS)
+        check_choice("backend", self.backend, BACKENDS)
+        check_choice("model", self.model, MODELS)
+        check_choice("init", self.init, INITS)
+        check_choice("ranking", self.ranking, RANKINGS)
+        check_choice("background", self.background, BACKGROUNDS)
         for name in (
-            "size",
-            "k",
-            "tau",
-            "initial_anchors",
-            "feature_dim",
-            "steps",
-            "min_views",
-            "min_gaussians",
-        ):
-            _whole(name, getattr(self, name), 1)
+            "size", "k", "tau", "initial_anchors", "feature_dim", "steps", "min_views", "min_gaussians",
+        ):  # fmt: skip
+            check_whole(name, getattr(self, name), 1)
         for name in ("relocate_every", "start_size", "heldout_every"):
-            _whole(name, getattr(self, name), 0)
-        _at_least("min_psnr", self.min_psnr, 0)
+            check_whole(name, getattr(self, name), 0)
+        check_at_least("min_psnr", self.min_psnr, 0)
         if self.heldout_every == 1:
             raise ConfigError("heldout_every is 1, which leaves nothing to train on; use 0 or at least 2")
         if not 0 < self.max_alpha < 1:
             raise ConfigError(f"max_alpha is {self.max_alpha!r}, expected between 0 and 1")
         for name in ("bake_at", "start_until"):
-            _fraction(name, getattr(self, name))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> FitConfig:
-        """From the [fit] table of a profile.
-
-        Raises:
-            ConfigError: an unknown field, a value of the wrong type, or an impossible one.
-        """
-        config: FitConfig = _from_dict(cls, values, "fit")
-        return config
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain nested values, as `from_dict` takes them and as JSON or TOML can hold them."""
-        return dataclasses.asdict(self)
-
-
-_NESTED = {"loss": LossConfig, "rates": RateConfig, "growth": GrowthConfig}
-
-
-def _from_dict(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise ConfigError(f"[{where}] has no field {name!r}; it has {', '.join(sorted(known))}")
-        if name in _NESTED and cls is FitConfig:
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"[{where}] {name} is {value!r}, expected a table [{where}.{name}]")
-            value = _from_dict(_NESTED[name], value, f"{where}.{name}")
-        else:
-            value = _typed(f"[{where}] {name}", value, getattr(cls(), name))
-        arguments[name] = value
-    return cls(**arguments)
-
-
-def _typed(where: str, value: Any, default: Any) -> Any:
-    if isinstance(default, tuple) and isinstance(value, list | tuple):
-        if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in value):
-            raise ConfigError(f"{where} is {value!r}, expected numbers")
-        return tuple(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(default):
-        raise ConfigError(f"{where} is {value!r}, expected {type(default).__name__}")
-    return value
+            check_fraction(name, getattr(self, name))
 
 
 def profile_path(profile: str | Path) -> Path:
@@ -251,16 +183,16 @@ def profile_path(profile: str | Path) -> Path:
 
 
 def load_profile(profile: str | Path) -> dict[str, Any]:
-    """The tables of a profile: `fit`, and perhaps others (`TABLES`), which other rooms read.
+    """Read the tables of a profile: `fit` and those of the other rooms, their values unchecked.
 
     Raises:
-        ConfigError: no such profile, not TOML, or a table that is none of `TABLES`.
+        ConfigError: no such profile, not a TOML file, or a table that is none of `TABLES`.
     """
     path = profile_path(profile)
     try:
         tables = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
-        raise ConfigError(f"{path}: not a TOML file: {fault}") from fault
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
     for name, table in tables.items():
         if name not in TABLES or not isinstance(table, dict):
             raise ConfigError(f"{path}: no table [{name}]; a profile has {', '.join(TABLES)}")
@@ -268,12 +200,12 @@ def load_profile(profile: str | Path) -> dict[str, Any]:
 
 
 def load_fit_config(profile: str | Path) -> FitConfig:
-    """The [fit] table of a profile.
+    """Read the [fit] table of a profile.
 
     Raises:
-        ConfigError: as `load_profile` and `FitConfig.from_dict`, or there is no [fit].
+        ConfigError: as `load_profile` and `from_table`, or there is no [fit].
     """
     tables = load_profile(profile)
     if "fit" not in tables:
         raise ConfigError(f"{profile_path(profile)}: no table [fit]")
-    return FitConfig.from_dict(tables["fit"])
+    return from_table(FitConfig, tables["fit"], "fit")

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.fitter.anchors import Anchors, Decoded
-from gaussianverse.fitter.config import ConfigError, FitConfig
+from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.errors import BadInput, FitTimeout, NanLoss
 from gaussianverse.fitter.growth import Statistics, bounded
 from gaussianverse.fitter.lpips import MIN_SIDE, load_lpips

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.errors import AtlasError
-from gaussianverse.fitter.config import ConfigError
 from gaussianverse.manifests import cli as manifests_cli
 from gaussianverse.manifests.errors import ManifestError, RenderError
 from gaussianverse.manifests.rendering import render as manifests_render

@@ -12,16 +12,15 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.configuration import ConfigError, check_whole, from_table
 from gaussianverse.atlas.plane import pinned
 from gaussianverse.atlas.reader.views import MAX_VIEWS
-from gaussianverse.fitter.config import ConfigError, FitConfig, load_profile
+from gaussianverse.fitter.config import FitConfig, load_profile
 from gaussianverse.pipeline.policy import PolicyConfig
 from gaussianverse.pipeline.store.storage import StoreConfig
-
-Table = TypeVar("Table")
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,8 @@ class RunSettings:
     """Pixels of their side; 0 = that of the views that are fitted to."""
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1:
-            raise ConfigError(f"run.shard_size is {self.shard_size}, expected at least 1")
-        if not 0 <= self.views <= MAX_VIEWS:
-            raise ConfigError(f"run.views is {self.views}, expected 0 to {MAX_VIEWS}")
+        check_whole("run.shard_size", self.shard_size, 1)
+        check_whole("run.views", self.views, 0, MAX_VIEWS)
         if self.views_size < 0 or (self.views_size and not self.views):
             raise ConfigError(
                 f"run.views_size is {self.views_size}, expected at least 0, and 0 without run.views"
@@ -67,8 +64,8 @@ class RayConfig:
     object_store_mb: int = 150
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or self.max_calls < 1 or self.object_store_mb < 80:
-            raise ConfigError("ray: workers must be >= 0, max_calls >= 1, object_store_mb >= 80")
+        for name, low in (("workers", 0), ("max_calls", 1), ("object_store_mb", 80)):
+            check_whole(f"ray.{name}", getattr(self, name), low)
 
 
 @dataclass(frozen=True)
@@ -82,30 +79,10 @@ class RunConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
 
-    @classmethod
-    def from_tables(cls, tables: Mapping[str, Any]) -> RunConfig:
-        """From a profile's tables.
-
-        Raises:
-            ConfigError: an unknown table or field, or a value that cannot be.
-        """
-        known = {f.name for f in dataclasses.fields(cls)}
-        for name, table in tables.items():
-            if name not in known or not isinstance(table, Mapping):
-                raise ConfigError(f"no table [{name}]; a profile has {', '.join(sorted(known))}")
-        return cls(
-            fit=FitConfig.from_dict(tables.get("fit", {})),
-            atlas=from_table(AtlasConfig, tables.get("atlas", {}), "atlas"),
-            run=from_table(RunSettings, tables.get("run", {}), "run"),
-            ray=from_table(RayConfig, tables.get("ray", {}), "ray"),
-            policy=from_table(PolicyConfig, tables.get("policy", {}), "policy"),
-            store=from_table(StoreConfig, tables.get("store", {}), "store"),
-        )
-
     def identity(self) -> dict[str, Any]:
         """The tables that decide the bytes, as JSON holds them; a file of plane indices with its hash."""
         tables = {
-            "fit": self.fit.to_dict(),
+            "fit": dataclasses.asdict(self.fit),
             "atlas": dataclasses.asdict(pinned(self.atlas)),
             "run": self.run.identity(),
         }
@@ -123,27 +100,6 @@ class RunConfig:
 def digest_of(identity: Mapping[str, Any]) -> str:
     """Hex sha256 of the tables that decide the bytes."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def from_table(cls: type[Table], values: Mapping[str, Any], where: str) -> Table:
-    """A flat dataclass from a table.
-
-    Raises:
-        ConfigError: an unknown field, or a value of another type than the default's.
-    """
-    defaults = cls()
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise ConfigError(f"[{where}] has no field {name!r}; it has {', '.join(sorted(known))}")
-        default = getattr(defaults, name)
-        if isinstance(default, float) and type(value) is int:
-            value = float(value)
-        if type(value) is not type(default):
-            raise ConfigError(f"[{where}] {name} is {value!r}, expected {type(default).__name__}")
-        arguments[name] = value
-    return cls(**arguments)
 
 
 def load(profile: str, overrides: Iterable[str] = ()) -> RunConfig:
@@ -164,7 +120,7 @@ def load(profile: str, overrides: Iterable[str] = ()) -> RunConfig:
             if not isinstance(table, dict):
                 raise ConfigError(f"--set {override!r}: {section} is a value, not a table")
         table[name] = _value(text.strip())
-    return RunConfig.from_tables(tables)
+    return from_table(RunConfig, tables)
 
 
 def _value(text: str) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from analytic import ball_views
 from PIL import Image
 
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig
@@ -35,7 +36,7 @@ def planned(storage: Storage, uids: list[str], shard_size: int = 256) -> Run:
     """A run whose objects do not exist."""
     rows = [Row(uid, f"views/{uid}", license="CC0-1.0", caption=f"caption of {uid}") for uid in uids]
     manifest = runform.encode(rows, shard_size=shard_size)
-    config = RunConfig.from_tables({"run": {"shard_size": shard_size}, "atlas": {"size": 8}})
+    config = from_table(RunConfig, {"run": {"shard_size": shard_size}, "atlas": {"size": 8}})
     representation = {"channels": ["x"], "dtype": "float32", "sphere_sha256": "", "plane_sha256": ""}
     return run_file.establish(storage, manifest, run_file.identity_of(manifest, config, representation))
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from gaussianverse.fitter.config import ConfigError, FitConfig, load_fit_config, load_profile
+from gaussianverse.atlas.configuration import ConfigError, from_table
+from gaussianverse.fitter.config import FitConfig, load_fit_config, load_profile
 
 
 @pytest.mark.parametrize("profile", ["paper", "fast", "cpu", "test"])
 def test_shipped_profiles_load(profile: str) -> None:
-    config = FitConfig.from_dict(load_profile(profile)["fit"])
-    assert FitConfig.from_dict(config.to_dict()) == config
+    config = from_table(FitConfig, load_profile(profile)["fit"])
+    assert from_table(FitConfig, asdict(config)) == config
 
 
 def test_the_paper_profile_is_the_papers() -> None:
-    config = FitConfig.from_dict(load_profile("paper")["fit"])
+    config = from_table(FitConfig, load_profile("paper")["fit"])
     assert (config.k, config.tau, config.steps, config.initial_anchors) == (4, 36864, 20_000, 9216)
     assert (config.loss.l1, config.loss.ssim, config.loss.lpips, config.loss.volume) == (0.8, 0.2, 0.02, 0.01)
     assert (config.model, config.bake_at, config.ranking, config.loss.lpips_net) == (
@@ -36,7 +38,7 @@ def test_the_paper_profile_is_the_papers() -> None:
         ({"growth": {"success": -1.0}}, "growth.success is -1.0"),
         ({"rates": {"means": [float("inf"), 1.0]}}, "expected two numbers"),
         ({"loss": {"lpips_weights": "vgg.pth"}}, "expected an absolute path"),
-        ({"tau": "many"}, r"\[fit\] tau is 'many', expected int"),
+        ({"tau": "many"}, r"fit\.tau is 'many', expected int"),
         ({"model": "mesh"}, "model is 'mesh', expected one of anchors, plain"),
         ({"heldout_every": 1}, "leaves nothing to train on"),
         ({"bake_at": 1.5}, "bake_at is 1.5"),
@@ -48,7 +50,7 @@ def test_the_paper_profile_is_the_papers() -> None:
 )
 def test_impossible_values_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FitConfig.from_dict(values)
+        from_table(FitConfig, values, "fit")
 
 
 def test_missing_and_broken_profiles_are_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from analytic import RADIUS, ball_views
 
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter.config import FitConfig, load_profile
 from gaussianverse.fitter.errors import BadInput, FitTimeout, LowPsnr, MissingViews, TooFewGaussians
 from gaussianverse.fitter.fit import fit_object
@@ -20,7 +21,7 @@ from gaussianverse.fitter.fit import fit_object
 
 def config(**changes: Any) -> FitConfig:
     tables = load_profile("test")["fit"]
-    return FitConfig.from_dict({**tables, "size": 48, "start_size": 0, "heldout_every": 6, **changes})
+    return from_table(FitConfig, {**tables, "size": 48, "start_size": 0, "heldout_every": 6, **changes})
 
 
 def test_the_ball_is_learnt() -> None:

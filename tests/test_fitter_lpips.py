@@ -10,6 +10,7 @@ import torch
 from analytic import ball_views
 from PIL import Image
 
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter.config import FitConfig, load_profile
 from gaussianverse.fitter.errors import BadInput
 from gaussianverse.fitter.fit import fit_object
@@ -67,7 +68,7 @@ def test_lpips_is_in_the_loss_and_in_the_metrics(tmp_path: Path) -> None:
     fits = {
         weight: fit_object(
             ball_views(8),
-            FitConfig.from_dict({**tables, "heldout_every": 4, "loss": {**loss, "lpips": weight}}),
+            from_table(FitConfig, {**tables, "heldout_every": 4, "loss": {**loss, "lpips": weight}}),
         )
         for weight in (0.0, 0.5)
     }
@@ -75,4 +76,4 @@ def test_lpips_is_in_the_loss_and_in_the_metrics(tmp_path: Path) -> None:
     assert len(str(fits[0.5].stats["lpips_sha256"])) == 64
     assert fits[0.0].gaussians.to_bytes() != fits[0.5].gaussians.to_bytes()
     with pytest.raises(BadInput, match="too small for LPIPS with squeeze"):
-        fit_object(ball_views(8, 16), FitConfig.from_dict({**tables, "loss": loss}))
+        fit_object(ball_views(8, 16), from_table(FitConfig, {**tables, "loss": loss}))

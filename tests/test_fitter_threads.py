@@ -16,10 +16,12 @@ from gaussianverse.fitter.threads import available_cores, over_range, set_thread
 FIT = """
 import hashlib
 from analytic import ball_views
-from fitter.config import FitConfig, load_profile
-from fitter.fit import fit_object
+from gaussianverse.atlas.configuration import from_table
+from gaussianverse.fitter.config import FitConfig, load_profile
+from gaussianverse.fitter.fit import fit_object
 tables = {**load_profile("test")["fit"], "size": 48, "start_size": 0, "steps": 40, "min_psnr": 0.0}
-print(hashlib.sha256(fit_object(ball_views(8), FitConfig.from_dict(tables), seed=1).gaussians.to_bytes()).hexdigest())
+fit = fit_object(ball_views(8), from_table(FitConfig, tables), seed=1)
+print(hashlib.sha256(fit.gaussians.to_bytes()).hexdigest())
 """
 
 

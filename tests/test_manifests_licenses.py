@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipeline_runs import publish_all
 
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.manifests import cli, jsonl, licenses, runform
 from gaussianverse.manifests.check import check
 from gaussianverse.manifests.errors import ManifestError
@@ -148,7 +149,7 @@ def test_the_card_of_a_filtered_manifest_lists_the_wanted_licences_only(tmp_path
     runform.write(tmp_path / "all.parquet", jsonl.read(mixed(tmp_path)), shard_size=2)
     for name in ("o.parquet", "all.parquet"):
         storage = LocalStorage(tmp_path / f"out of {name}")
-        config = RunConfig.from_tables({"run": {"shard_size": 2}, "atlas": {"size": 8}})
+        config = from_table(RunConfig, {"run": {"shard_size": 2}, "atlas": {"size": 8}})
         about = {"channels": ["x"], "dtype": "float32", "sphere_sha256": "", "plane_sha256": ""}
         manifest = (tmp_path / name).read_bytes()
         run = run_file.establish(storage, manifest, run_file.identity_of(manifest, config, about))

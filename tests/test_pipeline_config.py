@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from gaussianverse.fitter.config import ConfigError
+from gaussianverse.atlas.configuration import ConfigError, from_table
 from gaussianverse.pipeline.config import RunConfig, digest_of, load
 
 
@@ -54,4 +54,4 @@ def test_only_what_decides_the_bytes_is_identity() -> None:
 
 def test_the_identity_can_be_read_back() -> None:
     config = load("cpu")
-    assert RunConfig.from_tables(config.identity()).fit == config.fit
+    assert from_table(RunConfig, config.identity()).fit == config.fit

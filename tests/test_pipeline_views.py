@@ -15,10 +15,10 @@ import pytest
 from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
 
 from gaussianverse import atlas
+from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.errors import AtlasError, RoughAtlas
 from gaussianverse.atlas.reader.views import ReferenceViews, read_cameras
 from gaussianverse.fitter import load_views
-from gaussianverse.fitter.config import ConfigError
 from gaussianverse.pipeline.config import RunSettings, load
 from gaussianverse.pipeline.dataset import contents, fragments, layout, records, statistics
 from gaussianverse.pipeline.dataset.pack import read_commit

@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter.config import FitConfig
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.errors import ManifestError
-from gaussianverse.pipeline.config import RunConfig, RunSettings, digest_of, from_table
+from gaussianverse.pipeline.config import RunConfig, RunSettings, digest_of
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.schemas import SCHEMA_VERSION, is_count, is_sha256, json_object, message
 from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict
@@ -51,7 +52,7 @@ class Run:
     @property
     def fit(self) -> FitConfig:
         """How objects are fitted."""
-        return FitConfig.from_dict(self.identity["config"]["fit"])
+        return from_table(FitConfig, self.identity["config"]["fit"], "fit")
 
     @property
     def atlas(self) -> AtlasConfig:

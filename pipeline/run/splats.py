@@ -42,7 +42,8 @@ def read_splats(path: Path, format: str) -> tuple[Gaussians, dict[str, Any]]:
     gaussians, indices = _read(path)
     if indices is not None:
         # the publisher's sphere and plane, whatever this run's are
-        find_order(gaussians, indices, AtlasConfig(size=max(8, math.isqrt(len(gaussians)))))
+        side = min(max(8, math.isqrt(len(gaussians))), 512)
+        find_order(gaussians, indices, AtlasConfig(size=side))
     gaussians = gaussians[visible(gaussians)]
     if len(gaussians) == 0:
         raise AtlasError(f"{path}: all Gaussians are invisible")
