@@ -14,7 +14,7 @@ from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import contents, layout, pack, records, run_file, statistics
+from gaussianverse.pipeline.dataset import contents, layout, pack, records, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.run_file import shard_rows
 from gaussianverse.pipeline.dataset.schemas import OK
@@ -73,7 +73,7 @@ def publish_dataset(
             )
             data = npy(array_of(int(row["index"]), size, dtype))
             records.publish_sample(storage, layout.ATLAS, facts, data, watch, {})
-        pack.pack(storage, run, layout.SPLATS, shard, None)
-        pack.pack(storage, run, layout.ATLAS, shard, lambda mains: statistics.moments_of(mains, run))
-    finalize(storage, run, lambda moments: statistics.merged_statistics(moments, run))
+        for stage in layout.STAGES:
+            pack.pack(storage, run, stage, shard)
+    finalize(storage, run)
     return root

@@ -25,15 +25,17 @@ from typing import Any
 import numpy as np
 
 from bench.record import keep
+from gaussianverse.atlas.arrays import npy
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
-from gaussianverse.pipeline.config import RunConfig, load
-from gaussianverse.pipeline.dataset import layout, pack, records, run_file, shards
+from gaussianverse.pipeline.config import load
+from gaussianverse.pipeline.dataset import contents, layout, pack, records, run_file, shards
 from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
 from gaussianverse.pipeline.dataset.schemas import OK, Facts
 from gaussianverse.pipeline.policy import PolicyConfig
 from gaussianverse.pipeline.run.driver import Driver
-from gaussianverse.pipeline.run.executor import ATLAS, PACK, Job, Task, ray_executor
+from gaussianverse.pipeline.run.executor import ATLAS, PACK, Job, Task
+from gaussianverse.pipeline.run.ray_executor import ray_executor
 from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig, open_storage
 
 PAPER = 205_737
@@ -108,8 +110,8 @@ def planned(storage: LocalStorage, objects: int) -> Run:
         for i in range(objects)
     ]
     manifest = runform.encode(rows, shard_size=SHARD)
-    config = RunConfig()
-    frozen = run_file.identity_of(manifest, config, {"channels": [], "dtype": "float32"})
+    config = load("cpu", ["atlas.size=8"])
+    frozen = run_file.identity_of(manifest, config, contents.representation(config.atlas))
     return run_file.establish(storage, manifest, frozen)
 
 
@@ -136,6 +138,12 @@ def driver_alone(root: Path, objects: int) -> dict[str, float]:
     }
 
 
+NOTHING = {
+    layout.SPLATS: b"nothing",
+    layout.ATLAS: npy(np.zeros((8, 8, len(contents.CHANNELS)), np.float32)),
+}
+
+
 def tiny_fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
     return _tiny(job, row, attempt, layout.SPLATS)
 
@@ -148,8 +156,7 @@ def tiny_atlas(job: Job, row: Facts, attempt: int) -> Facts:
 
 def tiny_pack(job: Job, stage: str, shard: int) -> Facts:
     run = run_file.load_cached(job.url, job.store)
-    summarise = None if stage == layout.SPLATS else lambda mains: b"".join(mains)[:1]
-    pack.pack(open_storage(job.url, job.store), run, stage, shard, summarise)
+    pack.pack(open_storage(job.url, job.store), run, stage, shard)
     return {"status": OK}
 
 
@@ -157,7 +164,7 @@ def _tiny(job: Job, row: Facts, attempt: int, stage: str) -> Facts:
     run = run_file.load_cached(job.url, job.store)
     facts = records.facts_of(stage, row, run, status=OK)
     records.publish_sample(
-        open_storage(job.url, job.store), stage, facts, b"nothing", records.Stopwatch(attempt), {}
+        open_storage(job.url, job.store), stage, facts, NOTHING[stage], records.Stopwatch(attempt), {}
     )
     return {"status": OK, "uid": row["uid"]}
 

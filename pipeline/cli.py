@@ -1,4 +1,4 @@
-"""`gaussianverse <verb>`: reads the command line, calls the room, turns faults into one line and an exit code.
+"""The command line: `gaussianverse VERB`. Verbs are imported when they are called; `--help` imports none.
 
 Exit codes: 0 done, 1 error, 2 usage, 3 breaker, 4 watchdog, 5 conflict.
 """
@@ -6,141 +6,123 @@ Exit codes: 0 done, 1 error, 2 usage, 3 breaker, 4 watchdog, 5 conflict.
 from __future__ import annotations
 
 import argparse
-import json
+import difflib
+import importlib
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gaussianverse import __version__
 from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.errors import AtlasError
-from gaussianverse.manifests import cli as manifests_cli
 from gaussianverse.manifests.errors import ManifestError, RenderError
-from gaussianverse.manifests.rendering import render as manifests_render
-from gaussianverse.manifests.schema import Row
-from gaussianverse.pipeline.errors import PipelineError, UsageError
-from gaussianverse.pipeline.ops import operators
+from gaussianverse.pipeline.arguments import (
+    add_config,
+    add_manifest,
+    add_output,
+    add_overrides,
+    add_shards,
+    config_of,
+    open_output,
+)
+from gaussianverse.pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from gaussianverse.pipeline.run.job import Outcome
+    from gaussianverse.manifests.schema import Row
 
-Verb = Callable[[argparse.Namespace], int]
+_MOST_FAULTS = 20
+_ABOUT = "Fit 3D Gaussians, build Gaussian atlases and publish them as WebDataset shards."
+_GROUPS = ("prepare", "build", "look", "keep")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command.
+
+    Attributes:
+        group: of `_GROUPS`, under which help lists it.
+        help: one line.
+        add_arguments: adds its options to a parser.
+        run: does it; returns the exit code.
+    """
+
+    group: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; the exit code."""
-    args = _parser().parse_args(argv)
+    """Run one verb; returns the exit code."""
+    given = sys.argv[1:] if argv is None else argv
+    if not given or given[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if given else 2
+    if given[0] == "--version":
+        print(f"gaussianverse {__version__}")
+        return 0
+    verb = _VERBS.get(given[0])
+    if verb is None:
+        near = difflib.get_close_matches(given[0], _VERBS, 1)
+        print(
+            f"error: no verb {given[0]!r}{f'; did you mean {near[0]}?' if near else ''}: see gaussianverse --help",
+            file=sys.stderr,
+        )
+        return 2
+    parser = argparse.ArgumentParser(prog=f"gaussianverse {given[0]}", description=f"{verb.help}.")
+    verb.add_arguments(parser)
+    args = parser.parse_args(given[1:])
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    verb: Verb = args.verb
     try:
-        return verb(args)
-    except ManifestError as fault:
-        for line in fault.faults[:20]:
+        return verb.run(args)
+    except ManifestError as error:
+        for line in error.faults[:_MOST_FAULTS]:
             print(f"error: {line}", file=sys.stderr)
-        if len(fault.faults) > 20:
-            print(f"error: ... and {len(fault.faults) - 20} more", file=sys.stderr)
+        if len(error.faults) > _MOST_FAULTS:
+            print(f"error: ... and {len(error.faults) - _MOST_FAULTS} more", file=sys.stderr)
         return 1
-    except PipelineError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return fault.exit_code
-    except (ConfigError, AtlasError, RenderError) as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 1
+    except (PipelineError, ConfigError, AtlasError, RenderError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, PipelineError) else 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gaussianverse", description=__doc__.split("\n")[0] if __doc__ else ""
-    )
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    sub = verbs.add_parser("manifest", help="build, check or shard a manifest")
-    manifests_cli.add_arguments(sub)
-    sub.set_defaults(verb=_manifest)
-    sub = verbs.add_parser("render", help="a textured mesh to views")
-    manifests_render.add_arguments(sub)
-    sub.set_defaults(verb=manifests_render.run)
-
-    for name, verb, text in (
-        ("fit-shard", _fit_shard, "fit, make atlases, pack, and finalize once all shards are there"),
-        ("build", _fit_shard, "the same for every shard"),
-    ):
-        sub = verbs.add_parser(name, help=text)
-        sub.add_argument("--manifest", required=True, help="JSON Lines or objects.parquet; path or s3://")
-        operators.add_output(sub)
-        if name == "fit-shard":
-            operators.add_shards(sub)
-        _add_config(sub)
-        sub.set_defaults(verb=verb)
-    sub = verbs.add_parser("import", help="objects that are Gaussians already to shards, without a GPU")
-    sub.add_argument(
-        "folder", metavar="FOLDER", help="folders with point_cloud.ply [and gs2sphere.npy], or .ply files"
-    )
-    operators.add_output(sub)
-    sub.add_argument(
-        "--swap-red-blue", action="store_true", help="as published GaussianVerse objects need it"
-    )
-    sub.add_argument(
-        "--captions", nargs="+", default=[], metavar="FILE", help="JSON {path or uid: caption}, or CSV"
-    )
-    sub.add_argument("--caption-source", default="", help="who wrote the captions")
-    sub.add_argument("--license", default="", help="of all objects")
-    operators.add_shards(sub)
-    _add_config(sub)
-    sub.set_defaults(verb=_import)
-    sub = verbs.add_parser("export", help="finished objects in the forms of others")
-    sub.add_argument("uids", nargs="*", metavar="UID", help="which; none = all that came through")
-    sub.add_argument("dest", metavar="DEST", help="the folder to write into")
-    operators.add_output(sub)
-    sub.add_argument("--format", required=True, choices=("ply", "gaussianverse", "gaussiancube"))
-    sub.add_argument("--count", type=int, default=0, metavar="N", help="ply: N Gaussians for every object")
-    operators.add_store(sub)
-    sub.set_defaults(verb=_export)
-    sub = verbs.add_parser("plan", help="GPU-hours, days, bytes and requests of a run; runs nothing")
-    sub.add_argument("--manifest", required=True, help="JSON Lines or objects.parquet; path or s3://")
-    sub.add_argument("--slots", type=int, default=0, help="fits at once; default: the cores of this machine")
-    sub.add_argument("--seconds", type=float, help="per fit, where it is known")
-    sub.add_argument("--like", default="", help="output of a run to take seconds and bytes from")
-    _add_config(sub)
-    sub.add_argument("--json", action="store_true", help="print JSON")
-    sub.set_defaults(verb=_plan)
-    sub = verbs.add_parser("retry-failed", help="try objects that were given up, in a revision below the run")
-    sub.add_argument("--manifest", required=True, help="the run's own, for where the views are")
-    operators.add_output(sub)
-    sub.add_argument("--reasons", default="", help="only these, such as timeout,nan_loss; default: all")
-    _add_config(sub)
-    sub.set_defaults(verb=_retry_failed)
-    sub = verbs.add_parser("atlas-shard", help="stage 2 alone, from fits that are there")
-    operators.add_output(sub)
-    operators.add_shards(sub)
-    _add_config(sub)
-    sub.set_defaults(verb=_atlas_shard)
-
-    operators.add_verbs(verbs)
-    sub = verbs.add_parser("doctor", help="whether this machine and a store can do the work")
-    sub.add_argument("--out", default="", help="also test this store")
-    _add_config(sub)
-    sub.add_argument("--json", action="store_true", help="print JSON")
-    sub.set_defaults(verb=_doctor)
-    return parser
+def _help() -> str:
+    lines = ["usage: gaussianverse VERB [options]", "", _ABOUT]
+    for group in _GROUPS:
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:13} {verb.help}" for name, verb in _VERBS.items() if verb.group == group]
+    lines += [
+        "",
+        "`gaussianverse VERB --help` lists a verb's options; `gaussianverse --version` names the version.",
+    ]
+    return "\n".join(lines)
 
 
-def _add_config(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--profile", default="cpu", help="cpu, fast, paper, test, or a TOML file")
-    sub.add_argument(
-        "--plane-indices", metavar="FILE", help="such as the published sphere2plane.npy; default: ours"
-    )
-    sub.add_argument("--workers", type=int, help="cores to use on this machine; default: all")
-    sub.add_argument("--ray-address", help="a Ray cluster to join; default: Ray on this machine")
-    sub.add_argument("--events", type=Path, metavar="FILE", help="append JSON lines of what happens")
-    operators.add_store(sub)
+def _from_module(group: str, help: str, module: str) -> Verb:
+    """A verb that has a module of its own, with `add_arguments` and `run`."""
+
+    def load() -> Verb:
+        found = importlib.import_module(f"gaussianverse.{module}")
+        return Verb(group, help, found.add_arguments, found.run)
+
+    return Verb(group, help, lambda parser: load().add_arguments(parser), lambda args: load().run(args))
+
+
+def _add_manifest_verbs(parser: argparse.ArgumentParser) -> None:
+    from gaussianverse.manifests import cli
+
+    cli.add_arguments(parser)
 
 
 def _manifest(args: argparse.Namespace) -> int:
+    from gaussianverse.manifests import cli
+
     def probe(row: Row) -> object:
         from gaussianverse.fitter.views import load_views
         from gaussianverse.pipeline.run import inputs
@@ -149,25 +131,72 @@ def _manifest(args: argparse.Namespace) -> int:
         with inputs.local(row.views, StoreConfig()) as path:
             return load_views(path, row.format)
 
-    return manifests_cli.run(args, probe)
+    return cli.run(args, probe)
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    add_manifest(parser)
+    add_output(parser)
+    add_config(parser)
+
+
+def _add_fit_shard(parser: argparse.ArgumentParser) -> None:
+    _add_build(parser)
+    add_shards(parser)
 
 
 def _fit_shard(args: argparse.Namespace) -> int:
+    from gaussianverse.pipeline.ops import report
     from gaussianverse.pipeline.run import job
 
-    config = operators.config_of(args)
+    config = config_of(args)
     storage, run, base = job.plan(args.out, args.manifest, config)
-    return _carried(
-        job.build(storage, run, config, base, shards=getattr(args, "shards", ""), events=args.events)
+    shards = getattr(args, "shards", "")
+    return report.print_outcome(job.build(storage, run, config, base, shards=shards, events=args.events))
+
+
+def _add_atlas_shard(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
+    add_shards(parser)
+    add_config(parser)
+
+
+def _atlas_shard(args: argparse.Namespace) -> int:
+    from gaussianverse.pipeline.dataset import layout
+    from gaussianverse.pipeline.ops import report
+    from gaussianverse.pipeline.run import job
+
+    storage, run = open_output(args)
+    outcome = job.build(
+        storage, run, config_of(args), "", shards=args.shards, stages=(layout.ATLAS,), events=args.events
     )
+    return report.print_outcome(outcome)
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="folders with point_cloud.ply [and gs2sphere.npy], or .ply files"
+    )
+    add_output(parser)
+    parser.add_argument(
+        "--swap-red-blue", action="store_true", help="as published GaussianVerse objects need it"
+    )
+    parser.add_argument(
+        "--captions", nargs="+", default=[], metavar="FILE", help="JSON {path or uid: caption}, or CSV"
+    )
+    parser.add_argument("--caption-source", default="", help="who wrote the captions")
+    parser.add_argument("--license", default="", help="licence of all objects")
+    add_shards(parser)
+    add_config(parser)
 
 
 def _import(args: argparse.Namespace) -> int:
     from gaussianverse.manifests import gobjaverse, runform, splats
+    from gaussianverse.pipeline.ops import report
     from gaussianverse.pipeline.run import job
     from gaussianverse.pipeline.run.manifest import Manifest
 
-    config = operators.config_of(args)
+    config = config_of(args)
     captions: dict[str, str] = {}
     for file in args.captions:
         captions = gobjaverse.read_captions(Path(file)) | captions
@@ -181,109 +210,50 @@ def _import(args: argparse.Namespace) -> int:
     )
     given = Manifest(runform.encode(rows, shard_size=config.run.shard_size), str(folder))
     storage, run, base = job.plan(args.out, given, config)
-    return _carried(job.build(storage, run, config, base, shards=args.shards, events=args.events))
+    return report.print_outcome(job.build(storage, run, config, base, shards=args.shards, events=args.events))
 
 
-def _export(args: argparse.Namespace) -> int:
-    from gaussianverse.pipeline.ops.export import export
+def _add_finalize(parser: argparse.ArgumentParser) -> None:
+    add_output(parser)
+    add_overrides(parser)
 
-    storage, run = operators.opened(args)
-    for path in export(storage, run, Path(args.dest), args.format, args.uids, count=args.count):
-        print(path)
+
+def _finalize(args: argparse.Namespace) -> int:
+    from gaussianverse.pipeline.dataset.finalize import finalize
+    from gaussianverse.pipeline.store.publish import prove_conditional_puts
+
+    storage, run = open_output(args)
+    prove_conditional_puts(storage)
+    finalize(storage, run)
+    print(f"The dataset in {storage.url} is complete.")
     return 0
 
 
-def _atlas_shard(args: argparse.Namespace) -> int:
-    from gaussianverse.pipeline.dataset import layout, run_file
-    from gaussianverse.pipeline.run import job
-    from gaussianverse.pipeline.store.storage import open_storage
-
-    config = operators.config_of(args)
-    storage = open_storage(args.out, config.store)
-    run = run_file.load(storage)
-    stages = (layout.ATLAS,)
-    return _carried(
-        job.build(storage, run, config, "", shards=args.shards, stages=stages, events=args.events)
-    )
-
-
-def _carried(outcome: Outcome) -> int:
-    from gaussianverse.pipeline.ops import report
-
-    if outcome.idle:
-        print("Nothing to do: everything that was asked for is there already.")
-    if outcome.rows:
-        print(report.table(outcome.rows))
-    where = outcome.storage.url
-    if outcome.finalized:
-        print(
-            f"\nThe dataset is complete and lies in {where}: shards in atlas/ and splats/, see README.md there."
-        )
-    else:
-        print(f"\nThe shards lie in {where}; the dataset is finalized once all of its shards are there.")
-    return 0
-
-
-def _plan(args: argparse.Namespace) -> int:
-
-    from gaussianverse.fitter.threads import available_cores
-    from gaussianverse.pipeline.dataset import run_file
-    from gaussianverse.pipeline.ops import plan
-    from gaussianverse.pipeline.run.manifest import read_manifest
-    from gaussianverse.pipeline.store.storage import open_storage
-
-    config = operators.config_of(args)
-    manifest = read_manifest(args.manifest, config.run.shard_size, config.store)
-    measured = None
-    if args.like:
-        storage = open_storage(args.like, config.store)
-        measured = plan.measure(storage, run_file.load(storage).n_shards)
-    slots = args.slots or config.ray.workers or available_cores()
-    made = plan.plan_of(manifest.data, config, slots=slots, seconds=args.seconds, measured=measured)
-    print(json.dumps(plan.plan_json(made)) if args.json else plan.plan_text(made))
-    return 0
-
-
-def _retry_failed(args: argparse.Namespace) -> int:
-    from gaussianverse.pipeline.dataset import run_file
-    from gaussianverse.pipeline.dataset.schemas import REASONS
-    from gaussianverse.pipeline.node import machine
-    from gaussianverse.pipeline.ops.retry_failed import open_revision
-    from gaussianverse.pipeline.run import job
-    from gaussianverse.pipeline.run.manifest import read_manifest
-    from gaussianverse.pipeline.store.storage import open_storage
-
-    config = operators.config_of(args)
-    reasons = frozenset(filter(None, args.reasons.split(",")))
-    if unknown := sorted(reasons - set(REASONS)):
-        raise UsageError(f"--reasons {', '.join(unknown)}: expected some of {', '.join(REASONS)}")
-    storage = open_storage(args.out, config.store)
-    run = run_file.load(storage)
-    manifest = read_manifest(args.manifest, run.settings.shard_size, config.store)
-    if not config.ray.address:
-        machine.check_machine(config.fit)
-    revision = open_revision(storage, run, manifest, config, reasons)
-    if revision is None:
-        print(
-            "Nothing to do: no object of this run is given up" + (" for these reasons." if reasons else ".")
-        )
-        return 0
-    print(f"Revision {revision.number}: {revision.run.n_objects} objects")
-    return _carried(job.build(revision.storage, revision.run, config, manifest.base, events=args.events))
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    from gaussianverse.pipeline.node import doctor
-
-    findings = []
-    for finding in doctor.examine(operators.config_of(args), args.out):
-        findings.append(finding)
-        if not args.json:
-            print(f"{'ok   ' if finding.ok else 'FAULT'} {finding.name}: {finding.text}")
-    if args.json:
-        print(json.dumps([{"name": f.name, "ok": f.ok, "text": f.text} for f in findings]))
-    return 0 if all(f.ok for f in findings) else 1
-
+_VERBS: dict[str, Verb] = {
+    "render": _from_module("prepare", "render a textured mesh to views", "manifests.rendering.render"),
+    "manifest": Verb("prepare", "build, check or shard a manifest", _add_manifest_verbs, _manifest),
+    "plan": _from_module("prepare", "predict hours, days, bytes and requests of a run", "pipeline.ops.plan"),
+    "doctor": _from_module("prepare", "check this machine and a store", "pipeline.node.doctor"),
+    "fit-shard": Verb(
+        "build", "fit objects, make atlases, pack shards; finalize after the last", _add_fit_shard, _fit_shard
+    ),
+    "build": Verb("build", "do the same for every shard of a manifest", _add_build, _fit_shard),
+    "atlas-shard": Verb("build", "make atlases of fits that are there", _add_atlas_shard, _atlas_shard),
+    "import": Verb("build", "make shards of objects that are Gaussians already", _add_import, _import),
+    "finalize": Verb(
+        "build", "write the files that make committed shards a dataset", _add_finalize, _finalize
+    ),
+    "retry-failed": _from_module("build", "try quarantined objects again", "pipeline.ops.retry_failed"),
+    "status": _from_module("look", "show how far a run is", "pipeline.ops.status"),
+    "report": _from_module("look", "print a table of a run's objects", "pipeline.ops.report"),
+    "inspect": _from_module("look", "print everything known of one object", "pipeline.ops.inspect"),
+    "top-errors": _from_module(
+        "look", "list reasons of quarantine, the most frequent first", "pipeline.ops.top_errors"
+    ),
+    "verify": _from_module("look", "read a dataset back and name every fault", "pipeline.ops.verify"),
+    "export": _from_module("keep", "write objects in other projects' formats", "pipeline.ops.export"),
+    "clean-work": _from_module("keep", "delete scratch of committed shards", "pipeline.ops.clean_work"),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

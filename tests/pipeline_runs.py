@@ -6,18 +6,23 @@ import json
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from analytic import ball_views
 from PIL import Image
 
+from gaussianverse.atlas import AtlasConfig, Gaussians, pack
 from gaussianverse.atlas.configuration import from_table
+from gaussianverse.atlas.gaussians import canonical_quats
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import layout, records, run_file
+from gaussianverse.pipeline.dataset import contents, layout, records, run_file
 from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
 from gaussianverse.pipeline.dataset.schemas import OK, Facts
 from gaussianverse.pipeline.run import job, tasks
@@ -37,8 +42,26 @@ def planned(storage: Storage, uids: list[str], shard_size: int = 256) -> Run:
     rows = [Row(uid, f"views/{uid}", license="CC0-1.0", caption=f"caption of {uid}") for uid in uids]
     manifest = runform.encode(rows, shard_size=shard_size)
     config = from_table(RunConfig, {"run": {"shard_size": shard_size}, "atlas": {"size": 8}})
-    representation = {"channels": ["x"], "dtype": "float32", "sphere_sha256": "", "plane_sha256": ""}
-    return run_file.establish(storage, manifest, run_file.identity_of(manifest, config, representation))
+    frozen = run_file.identity_of(manifest, config, contents.representation(config.atlas))
+    return run_file.establish(storage, manifest, frozen)
+
+
+@cache
+def data_of(stage: str, uid: str) -> bytes:
+    """The main member of a made-up object: real Gaussians, and an atlas of 8 x 8 cells that unpacks."""
+    rng = np.random.default_rng(list(uid.encode()))
+    gaussians = Gaussians(
+        rng.uniform(-1, 1, (40, 3)), rng.uniform(0.01, 0.1, (40, 3)), canonical_quats(rng.normal(size=(40, 4))),
+        rng.uniform(0.1, 1, 40), rng.uniform(0, 1, (40, 3)),
+    )  # fmt: skip
+    splats = bytes(gaussians.to_bytes())
+    return splats if stage == layout.SPLATS else atlas_of(splats)
+
+
+@cache
+def atlas_of(splats: bytes) -> bytes:
+    """The .npy file of the atlas, 8 x 8 cells, of these Gaussians."""
+    return bytes(pack(Gaussians.from_bytes(splats), AtlasConfig(size=8, min_smoothness=0.0)).to_bytes())
 
 
 def publish_one(
@@ -60,7 +83,7 @@ def publish_all(
     """Fragments of every object of every shard."""
     for shard in range(run.n_shards):
         for row in shard_rows(storage, shard):
-            data = None if row["uid"] in (quarantined or set()) else f"data of {row['uid']}".encode()
+            data = None if row["uid"] in (quarantined or set()) else data_of(stage, row["uid"])
             publish_one(storage, run, stage, {**row, "shard": shard}, data=data, attempts=attempts)
 
 
@@ -103,6 +126,8 @@ def write_manifest(folder: Path, uids: Iterable[str], **fields: str) -> Path:
 class InProcess:
     """An `Executor` without Ray: the real tasks, one after the other, each when its result is waited for."""
 
+    metrics = SimpleNamespace(Counter=lambda *args, **options: SimpleNamespace(inc=lambda *a, **o: None))
+
     def __init__(self, given: Job) -> None:
         self._job, self._ended = given, dict[int, Facts]()
         self.names: list[str] = []
@@ -134,8 +159,15 @@ class InProcess:
 
 @contextmanager
 def in_process(config: RunConfig, given: Job) -> Iterator[InProcess]:
-    """In place of `pipeline.run.executor.ray_executor`."""
+    """An executor in place of `pipeline.run.ray_executor.ray_executor`'s."""
     yield InProcess(given)
+
+
+def build_in_process(*args: Any, executor: Any = in_process, **options: Any) -> job.Outcome:
+    """`job.build` without Ray."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(job, "ray_executor", executor)
+        return job.build(*args, **options)
 
 
 def dataset(storage: Storage) -> dict[str, bytes]:
@@ -154,7 +186,7 @@ def write_inputs(folder: Path, uids: Iterable[str]) -> str:
 def undisturbed_dataset(out: Path, manifest: str, config: RunConfig) -> dict[str, bytes]:
     """What one process makes of a manifest, in a folder, when nothing comes between."""
     storage, run, base = job.plan(str(out), manifest, config)
-    job.build(storage, run, config, base, launch=in_process)
+    build_in_process(storage, run, config, base)
     return dataset(storage)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import in_process, tiny_arguments, write_manifest, write_views
+from pipeline_runs import build_in_process, tiny_arguments, write_manifest, write_views
 from reader_datasets import publish_dataset
 
 from gaussianverse.atlas import AtlasDataset, AtlasLoader
@@ -71,7 +71,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_views(folder / "views" / uid, seed)
     config = load("test", [*tiny_arguments()[3::2], "run.views=2"])
     storage, run, base = job.plan(str(folder / "out"), str(write_manifest(folder, UIDS)), config)
-    assert job.build(storage, run, config, base, launch=in_process).finalized
+    assert build_in_process(storage, run, config, base).finalized
     return folder / "out"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import in_process, tiny_arguments, write_manifest, write_views
+from pipeline_runs import build_in_process, tiny_arguments, write_manifest, write_views
 
 from gaussianverse.atlas import AtlasDataset, AtlasLoader
 from gaussianverse.atlas.interchange.ply import read_ply
@@ -27,7 +27,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
         write_views(folder / "views" / uid, seed)
     config = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
     storage, run, base = job.plan(str(folder / "out"), str(write_manifest(folder, UIDS)), config)
-    assert job.build(storage, run, config, base, launch=in_process).finalized
+    assert build_in_process(storage, run, config, base).finalized
     return str(folder / "out")
 
 
@@ -37,7 +37,7 @@ def seen(dataset: str) -> str:
     folder = Path(dataset).parent
     config = load("test", [*tiny_arguments()[3::2], "run.views=4"])
     storage, run, base = job.plan(str(folder / "seen"), str(folder / "objects.jsonl"), config)
-    assert job.build(storage, run, config, base, launch=in_process).finalized
+    assert build_in_process(storage, run, config, base).finalized
     return str(folder / "seen")
 
 

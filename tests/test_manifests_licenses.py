@@ -156,7 +156,7 @@ def test_the_card_of_a_filtered_manifest_lists_the_wanted_licences_only(tmp_path
         for stage in layout.STAGES:
             publish_all(storage, run, stage)
             for shard in range(run.n_shards):
-                pack.pack(storage, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+                pack.pack(storage, run, stage, shard)
         finalize(storage, run, lambda parts: {**dict.fromkeys(layout.STATISTICS, b"".join(parts))})
         cards.append(_licences(storage.get(layout.CARD).decode()))
     assert cards[0] == ["| CC0-1.0 | 2 |", "| CC-BY-4.0 | 1 |"]

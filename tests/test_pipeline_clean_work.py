@@ -24,7 +24,7 @@ def half(tmp_path: Path) -> tuple[LocalStorage, Run]:
     run = planned(storage, ["a", "b", "c"], shard_size=2)
     for stage in layout.STAGES:
         publish_all(storage, run, stage, quarantined={"b"})
-    pack.pack(storage, run, layout.SPLATS, 0, None)
+    pack.pack(storage, run, layout.SPLATS, 0)
     return storage, run
 
 
@@ -45,7 +45,7 @@ def test_only_fragments_of_committed_shards_go(half: tuple[LocalStorage, Run]) -
     assert dataset(storage) == kept
     assert clean_work(storage).objects == 0
     for stage, shard in ((layout.SPLATS, 1), (layout.ATLAS, 0), (layout.ATLAS, 1)):
-        pack.pack(storage, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+        pack.pack(storage, run, stage, shard)
     finalize(storage, run, lambda moments: dict.fromkeys(layout.STATISTICS, b"".join(moments)))
     storage.put_if_absent(f"{layout.WORK}splats/000009/stray.tar", b"x")
     clean_work(storage)

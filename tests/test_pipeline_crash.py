@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
+from pipeline_runs import build_in_process, dataset, tiny_arguments, write_manifest, write_views
 from servers.memory_s3 import MemoryS3
 
 from gaussianverse import atlas
@@ -95,7 +95,7 @@ class Silent:
 
 def built(url: str, manifest: str) -> Storage:
     storage, run, base = job.plan(url, manifest, CONFIG)
-    job.build(storage, run, CONFIG, base, launch=in_process)
+    build_in_process(storage, run, CONFIG, base)
     return storage
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_runs import planned, publish_all, publish_one
+from pipeline_runs import data_of, planned, publish_all, publish_one
 
 from gaussianverse.pipeline.dataset import layout, pack, records
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -84,8 +84,7 @@ class Inline:
 
     def _done(self, task: Task) -> Facts:
         if task.kind == PACK:
-            summarise = None if task.stage == layout.SPLATS else lambda mains: b"".join(mains)
-            pack.pack(self.storage, self._run, task.stage, task.shard, summarise)
+            pack.pack(self.storage, self._run, task.stage, task.shard)
             return {"status": "ok"}
         uid = str(task.row["uid"])
         if task.kind == ATLAS:
@@ -94,8 +93,7 @@ class Inline:
                 watch = records.Stopwatch(1)
                 records.publish_quarantine(self.storage, task.stage, task.row, self._run, fit.facts, watch)
                 return {"status": "quarantined", "uid": uid}
-        data = f"{task.stage} of {uid}".encode()
-        publish_one(self.storage, self._run, task.stage, dict(task.row), data=data)
+        publish_one(self.storage, self._run, task.stage, dict(task.row), data=data_of(task.stage, uid))
         return {"status": "ok", "uid": uid}
 
 

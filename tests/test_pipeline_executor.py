@@ -16,7 +16,8 @@ import ray.exceptions
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.policy import INFRASTRUCTURE, History
-from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Job, RayExecutor, Task, ray_executor
+from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Job, Task
+from gaussianverse.pipeline.run.ray_executor import RayExecutor, ray_executor
 
 CONFIG = load("test", ["ray.workers=2", "ray.object_store_mb=80"])
 
@@ -152,7 +153,7 @@ def test_the_cluster_is_not_counted_for_every_task_and_its_growth_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("gaussianverse.pipeline.run.executor.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gaussianverse.pipeline.run.ray_executor.time.monotonic", lambda: now[0])
     fake = FakeRay({"CPU": 2})
     executor = RayExecutor(fake, CONFIG, Job("/x"))
     assert executor.slots() == 2

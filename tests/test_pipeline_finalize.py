@@ -3,9 +3,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from pipeline_runs import dataset, planned, publish_all
+from pipeline_runs import data_of, dataset, planned, publish_all
 
+from gaussianverse.atlas.arrays import read_npy
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -16,10 +18,6 @@ from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 UIDS = ["a", "b", "c", "d", "e"]
 
 
-def merge(moments):  # type: ignore[no-untyped-def]
-    return {**dict.fromkeys(layout.STATISTICS, b"std"), layout.MEAN: b"mean of " + b"|".join(moments)}
-
-
 def packed(root: Path, quarantined: set[str], shard_size: int = 2) -> tuple[LocalStorage, Run]:
     storage = LocalStorage(root)
     run = planned(storage, UIDS, shard_size=shard_size)
@@ -27,13 +25,13 @@ def packed(root: Path, quarantined: set[str], shard_size: int = 2) -> tuple[Loca
     publish_all(storage, run, layout.ATLAS, quarantined=quarantined)
     for stage in layout.STAGES:
         for shard in range(run.n_shards):
-            pack.pack(storage, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+            pack.pack(storage, run, stage, shard)
     return storage, run
 
 
 def test_tables_have_every_object_once_with_its_last_state(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, {"b", "d"})
-    finalize(storage, run, merge)
+    finalize(storage, run)
     rows = from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist()
     assert [(r["index"], r["uid"], r["shard"]) for r in rows] == [(i, u, i // 2) for i, u in enumerate(UIDS)]
     assert [r["status"] for r in rows] == ["ok", "quarantined", "ok", "quarantined", "ok"]
@@ -47,19 +45,19 @@ def test_tables_have_every_object_once_with_its_last_state(tmp_path: Path) -> No
 
 def test_an_objects_arrays_are_one_range_read_away(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, {"b"})
-    finalize(storage, run, merge)
+    finalize(storage, run)
     for r in from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist():
         for stage in layout.STAGES:
             if r["status"] == "ok":
                 key = layout.shard_tar(stage, r["shard"])
                 data = storage.get_range(key, r[f"{stage}_offset"], r[f"{stage}_nbytes"])
-                assert data == f"data of {r['uid']}".encode()
+                assert data == data_of(stage, r["uid"])
                 assert sha256_of(data) == r[f"{stage}_sha256"]
 
 
 def test_the_index_names_shards_sizes_and_totals(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, {"b"})
-    finalize(storage, run, merge)
+    finalize(storage, run)
     index = json.loads(storage.get(layout.INDEX))
     assert (index["objects"], index["samples"], index["size"]) == (5, 4, 8)
     assert index["uids_sha256"] == sha256_of(b"a\nc\nd\ne")
@@ -70,7 +68,8 @@ def test_the_index_names_shards_sizes_and_totals(tmp_path: Path) -> None:
         for stage in layout.STAGES:
             data = storage.get(shard[stage]["key"])
             assert (shard[stage]["nbytes"], shard[stage]["sha256"]) == (len(data), sha256_of(data))
-    assert storage.get(layout.MEAN) == b"mean of data of a|data of cdata of d|data of e"
+    atlases = [read_npy(data_of(layout.ATLAS, uid)) for uid in "acde"]
+    np.testing.assert_allclose(read_npy(storage.get(layout.MEAN)), np.mean(atlases, 0), atol=1e-6)
 
 
 def test_success_comes_last_and_holds_the_sum_of_the_sums(tmp_path: Path) -> None:
@@ -79,7 +78,7 @@ def test_success_comes_last_and_holds_the_sum_of_the_sums(tmp_path: Path) -> Non
     put = storage.put_if_absent
     storage.put_if_absent = lambda key, data: (keys.append(key), put(key, data))[1]  # type: ignore[method-assign]
     assert not is_finalized(storage)
-    finalize(storage, run, merge)
+    finalize(storage, run)
     assert tuple(keys) == layout.FINAL
     assert is_finalized(storage)
     assert storage.get(layout.SUCCESS) == f"{sha256_of(storage.get(layout.SUMS))}  SHA256SUMS\n".encode()
@@ -91,7 +90,7 @@ def test_success_comes_last_and_holds_the_sum_of_the_sums(tmp_path: Path) -> Non
 def test_killed_after_any_file_it_ends_the_same(tmp_path: Path, done: int) -> None:
     storage, run = packed(tmp_path / "whole", {"b"})
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
-    finalize(storage, run, merge)
+    finalize(storage, run)
     killed = LocalStorage(tmp_path / "killed")
     put, left = killed.put_if_absent, [done]
 
@@ -103,10 +102,10 @@ def test_killed_after_any_file_it_ends_the_same(tmp_path: Path, done: int) -> No
 
     killed.put_if_absent = until_dead  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        finalize(killed, run, merge)
+        finalize(killed, run)
     assert not is_finalized(killed)
     killed.put_if_absent = put  # type: ignore[method-assign]
-    finalize(killed, run, merge)
+    finalize(killed, run)
     assert dataset(killed) == dataset(storage)
 
 
@@ -115,7 +114,7 @@ def test_somebody_elses_file_is_a_conflict(tmp_path: Path, key: str) -> None:
     storage, run = packed(tmp_path, set())
     storage.put_if_absent(key, b"theirs")
     with pytest.raises(ShardConflict, match=key):
-        finalize(storage, run, merge)
+        finalize(storage, run)
     assert storage.get(key) == b"theirs"
 
 
@@ -135,14 +134,14 @@ def test_what_is_missing_is_named_and_nothing_is_finalized(
     storage, run = packed(tmp_path, set())
     remove(storage)
     with pytest.raises(PipelineError, match=words):
-        finalize(storage, run, merge)
+        finalize(storage, run)
     assert not is_finalized(storage)
 
 
 def test_without_a_single_sample_there_is_no_dataset(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, set(UIDS))
     with pytest.raises(PipelineError, match=r"no object came through \(5 bad_input\)"):
-        finalize(storage, run, merge)
+        finalize(storage, run)
     assert not any(storage.head(key) for key in layout.FINAL)
 
 
@@ -152,5 +151,5 @@ def test_a_shard_of_another_configuration_is_not_blessed(tmp_path: Path) -> None
     commit = json.loads(path.read_text())
     path.write_text(json.dumps({**commit, "config_digest": "0" * 64}))
     with pytest.raises(PipelineError, match=r"000001\.json: of another configuration"):
-        finalize(storage, run, merge)
+        finalize(storage, run)
     assert not is_finalized(storage)

@@ -94,7 +94,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStorage, bytes,
     run = planned(storage, ["a", "b"])
     publish_all(storage, run, layout.SPLATS, quarantined={"b"})
     fragment = storage.get(layout.fragment(layout.SPLATS, 0, "a"))
-    pack.pack(storage, run, layout.SPLATS, 0, None)
+    pack.pack(storage, run, layout.SPLATS, 0)
     return storage, fragment, storage.get(layout.commit(layout.SPLATS, 0))
 
 

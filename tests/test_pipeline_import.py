@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import tarfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "build", partial(job.build, launch=in_process))
+    monkeypatch.setattr(job, "ray_executor", in_process)
 
 
 def publish(folder: Path, g: Gaussians, *, indices_of: Gaussians | None = None) -> None:
@@ -72,7 +71,7 @@ def run_import(root: Path, out: Path, *more: str) -> int:
 def imported(published: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalStorage:
     out = tmp_path_factory.mktemp("imported")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "build", partial(job.build, launch=in_process))
+        patch.setattr(job, "ray_executor", in_process)
         assert run_import(published, out, "--license", "CC-BY-4.0") == 0
     return LocalStorage(out)
 

@@ -8,12 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pipeline_runs import InProcess, dataset, in_process, tiny_arguments, write_inputs, write_manifest
+from pipeline_runs import (
+    InProcess,
+    build_in_process,
+    dataset,
+    tiny_arguments,
+    write_inputs,
+    write_manifest,
+)
 
 from gaussianverse.pipeline.config import RunConfig, load
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.errors import BreakerOpen, RunConflict, StorageError, StoreRefused, UsageError
+from gaussianverse.pipeline.ops import report
 from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.run.executor import ATLAS, Job, Task
 from gaussianverse.pipeline.store.storage import LocalStorage, Storage
@@ -33,7 +41,7 @@ def planned(out: Path, manifest: str) -> tuple[Storage, Run, str]:
 
 def built(out: Path, manifest: str, **options: object) -> job.Outcome:
     storage, run, base = planned(out, manifest)
-    return job.build(storage, run, CONFIG, base, launch=in_process, **options)  # type: ignore[arg-type]
+    return build_in_process(storage, run, CONFIG, base, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +53,8 @@ def test_an_outcome_says_what_was_done(whole: job.Outcome) -> None:
     assert whole.finalized
     assert not whole.idle
     assert (whole.summary.shards, whole.summary.objects, whole.summary.quarantined) == (2, 3, 0)
-    assert [row["uid"] for row in whole.rows] == UIDS
+    assert whole.complete == [0, 1]
+    assert [row["uid"] for row in report.result_rows(whole.storage, whole.complete)] == UIDS
 
 
 def test_again_nothing_is_launched(whole: job.Outcome, manifest: str) -> None:
@@ -55,19 +64,19 @@ def test_again_nothing_is_launched(whole: job.Outcome, manifest: str) -> None:
         yield
 
     storage, run, base = planned(Path(whole.storage.url), manifest)
-    outcome = job.build(storage, run, CONFIG, base, launch=never)
+    outcome = build_in_process(storage, run, CONFIG, base, executor=never)
     assert outcome.idle
     assert outcome.finalized
-    assert outcome.rows == whole.rows
+    assert outcome.complete == whole.complete
 
 
 def test_in_parts_it_is_the_same_dataset(whole: job.Outcome, manifest: str, tmp_path: Path) -> None:
     first = built(tmp_path / "out", manifest, shards="1")
     assert not first.finalized
-    assert [row["uid"] for row in first.rows] == ["c"]
+    assert first.complete == [1]
     second = built(tmp_path / "out", manifest, shards="0", stages=(layout.SPLATS,))
     assert not second.finalized
-    assert second.rows == []
+    assert second.complete == []
     third = built(tmp_path / "out", manifest, shards="0", stages=(layout.ATLAS,))
     assert third.finalized
     assert dataset(third.storage) == dataset(whole.storage)
@@ -88,7 +97,7 @@ def interrupted(out: Path, manifest: str, tasks: int) -> Storage:
 
     storage, run, base = planned(out, manifest)
     with pytest.raises(KeyboardInterrupt):
-        job.build(storage, run, CONFIG, base, launch=dying)
+        build_in_process(storage, run, CONFIG, base, executor=dying)
     return storage
 
 
@@ -147,24 +156,24 @@ def test_the_atlas_stage_needs_the_splats_shards_and_not_their_fragments(
     whole: job.Outcome, manifest: str, tmp_path: Path
 ) -> None:
     storage, run, base = planned(tmp_path / "out", manifest)
-    job.build(storage, run, CONFIG, base, launch=in_process, stages=(layout.SPLATS,))
+    build_in_process(storage, run, CONFIG, base, stages=(layout.SPLATS,))
     for entry in list(storage.list(layout.WORK)):
         storage.delete(entry.key)
-    assert job.build(storage, run, CONFIG, "", launch=in_process, stages=(layout.ATLAS,)).finalized
+    assert build_in_process(storage, run, CONFIG, "", stages=(layout.ATLAS,)).finalized
     assert dataset(storage) == dataset(whole.storage)
 
 
 def test_a_call_leaves_its_summary_and_its_events(manifest: str, tmp_path: Path) -> None:
     storage, run, base = planned(tmp_path / "out", manifest)
     events = tmp_path / "events.jsonl"
-    job.build(storage, run, CONFIG, base, launch=in_process, events=events)
+    build_in_process(storage, run, CONFIG, base, events=events)
     (key,) = [e.key for e in storage.list("runs/summary-")]
     summary = json.loads(storage.get(key))
     assert 0 < summary["goodput"] <= 1
     assert (summary["objects"], summary["shards"], summary["retries"]) == (3, 2, 0)
     names = [json.loads(line)["event"] for line in events.read_text().splitlines()]
     assert sorted(names) == sorted(["opened"] * 2 + ["finished"] * 3 + ["ended"])
-    job.build(storage, run, CONFIG, base, launch=in_process)
+    build_in_process(storage, run, CONFIG, base)
     assert len(list(storage.list("runs/summary-"))) == 1, "a call that does nothing leaves nothing"
 
 
@@ -192,7 +201,7 @@ def test_a_call_that_stops_early_leaves_its_summary_too(
         yield executor
 
     with pytest.raises(type(stop)):
-        job.build(storage, run, CONFIG, base, launch=ending)
+        build_in_process(storage, run, CONFIG, base, executor=ending)
     (key,) = [e.key for e in storage.list("runs/summary-")]
     summary = json.loads(storage.get(key))
     assert summary["stopped"] == type(stop).__name__
@@ -216,7 +225,7 @@ def test_a_store_that_is_away_at_the_end_does_not_hide_what_stopped_the_call(
 
     monkeypatch.setattr(job, "publish_summary", away)
     with pytest.raises(BreakerOpen, match="first"):
-        job.build(storage, run, CONFIG, base, launch=ending)
+        build_in_process(storage, run, CONFIG, base, executor=ending)
     assert "no summary of this call was kept: 503" in caplog.text
 
 
@@ -233,5 +242,5 @@ def test_work_on_a_planned_run_starts_only_where_conditional_puts_hold(
 
     monkeypatch.setattr(LocalStorage, "put_if_absent", overwrites)
     with pytest.raises(StoreRefused, match="overwrite each other"):
-        job.build(storage, run, CONFIG, base, launch=in_process)
+        build_in_process(storage, run, CONFIG, base)
     assert not list(storage.list("_work/"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_runs import dataset, planned, publish_all
+from pipeline_runs import data_of, dataset, planned, publish_all
 from servers.fault_proxy import CUT, FAULTS, LOST, STALLED, UNAVAILABLE, UNSENT, FaultProxy, proxying
 from servers.moto_server import BUCKET
 from test_pipeline_driver import Inline, Watch
@@ -20,7 +20,7 @@ from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.errors import StorageError
-from gaussianverse.pipeline.ops.verify import Checks, verify
+from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.policy import INFRASTRUCTURE, PolicyConfig, failed
 from gaussianverse.pipeline.run.driver import Driver
 from gaussianverse.pipeline.run.executor import PACK, Task
@@ -96,21 +96,14 @@ class Remote(Inline):
             return failed(INFRASTRUCTURE, fault)
 
 
-def merge(moments: Iterable[bytes]) -> dict[str, bytes]:
-    return {**dict.fromkeys(layout.STATISTICS, b"std"), layout.MEAN: b"mean" + b"".join(moments)}
-
-
-CHECKS = Checks(main={stage: len for stage in layout.STAGES}, moments=b"".join, merge=merge)
-
-
 def whole(tmp_path: Path) -> dict[str, bytes]:
     storage = LocalStorage(tmp_path / "whole")
     run = planned(storage, UIDS, shard_size=2)
     for stage in layout.STAGES:
         publish_all(storage, run, stage)
         for shard in range(run.n_shards):
-            pack.pack(storage, run, stage, shard, b"".join if stage == layout.ATLAS else None)
-    finalize(storage, run, merge)
+            pack.pack(storage, run, stage, shard)
+    finalize(storage, run)
     return dataset(storage)
 
 
@@ -120,7 +113,7 @@ def driven(storage: S3Storage, policy: PolicyConfig, **options: Any) -> Watch:
     executor = Remote(storage, run, **options)  # type: ignore[arg-type]
     executor._done = partial(_done, executor)  # type: ignore[method-assign]
     Driver(storage, run, executor, policy, shards=range(run.n_shards), watch=watch).run()
-    finalize(storage, run, merge)
+    finalize(storage, run)
     return watch
 
 
@@ -133,7 +126,7 @@ def _done(executor: Remote, task: Task) -> Facts:
         pack.pack(storage, run, task.stage, task.shard, b"".join if task.stage == layout.ATLAS else None)
         return {"status": "ok"}
     uid = str(task.row["uid"])
-    publish_one(storage, run, task.stage, dict(task.row), data=f"data of {uid}".encode())
+    publish_one(storage, run, task.stage, dict(task.row), data=data_of(task.stage, uid))
     return {"status": "ok", "uid": uid}
 
 
@@ -164,9 +157,9 @@ def test_every_seventh_request_fails_in_some_way_and_the_dataset_is_the_same(
     ).run()
     assert sum(proxy.met[fault] for fault in quick) > 5
     proxy.fault = ""
-    finalize(storage, run, merge)
+    finalize(storage, run)
     assert watch.ends == dict.fromkeys(UIDS, False), "nothing was condemned"
-    assert list(verify(storage, run, CHECKS)) == []
+    assert list(verify(storage, run)) == []
     assert dataset(storage) == whole(tmp_path)
 
 

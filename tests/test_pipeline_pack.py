@@ -4,11 +4,14 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_runs import manifest_row, planned, publish_all
+from pipeline_runs import data_of, manifest_row, planned, publish_all
 
+from gaussianverse.atlas.arrays import read_npy
+from gaussianverse.atlas.moments import Moments
 from gaussianverse.pipeline.dataset import fragments, layout, pack, records
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import JOURNAL, OK, from_parquet
@@ -108,10 +111,10 @@ def test_a_shard_that_exists_is_left_alone_though_its_fragments_are_gone(tmp_pat
     storage = LocalStorage(tmp_path)
     run = planned(storage, ["a", "b"])
     publish_all(storage, run, layout.SPLATS)
-    first = pack.pack(storage, run, layout.SPLATS, 0, None)
+    first = pack.pack(storage, run, layout.SPLATS, 0)
     for uid in ("a", "b"):
         storage.delete(layout.fragment(layout.SPLATS, 0, uid))
-    assert pack.pack(storage, run, layout.SPLATS, 0, None) == first
+    assert pack.pack(storage, run, layout.SPLATS, 0) == first
 
 
 def test_a_shard_that_is_packed_and_cleaned_up_by_another_meanwhile_is_adopted(tmp_path: Path) -> None:
@@ -123,12 +126,12 @@ def test_a_shard_that_is_packed_and_cleaned_up_by_another_meanwhile_is_adopted(t
     def overtaken(key: str) -> bytes:
         if key == layout.fragment(layout.SPLATS, 0, "b") and not others:
             others.append({})
-            others[0] = pack.pack(storage, run, layout.SPLATS, 0, None)
+            others[0] = pack.pack(storage, run, layout.SPLATS, 0)
             storage.delete(key)
         return get(key)
 
     storage.get = overtaken  # type: ignore[method-assign]
-    assert pack.pack(storage, run, layout.SPLATS, 0, None) == others[0]
+    assert pack.pack(storage, run, layout.SPLATS, 0) == others[0]
 
 
 def test_publishing_twice_changes_nothing_and_the_commit_comes_last(tmp_path: Path) -> None:
@@ -138,14 +141,17 @@ def test_publishing_twice_changes_nothing_and_the_commit_comes_last(tmp_path: Pa
     keys: list[str] = []
     put = storage.put_if_absent
     storage.put_if_absent = lambda key, data: (keys.append(key), put(key, data))[1]  # type: ignore[method-assign]
-    first = pack.pack(storage, run, layout.ATLAS, 0, lambda mains: b"".join(mains))
+    first = pack.pack(storage, run, layout.ATLAS, 0)
     assert keys[-1] == layout.commit(layout.ATLAS, 0)
     before = {e.key: storage.get(e.key) for e in storage.list("")}
-    assert pack.pack(storage, run, layout.ATLAS, 0, lambda mains: b"".join(mains)) == first
+    assert pack.pack(storage, run, layout.ATLAS, 0) == first
     assert {e.key: storage.get(e.key) for e in storage.list("")} == before
     assert first == pack.read_commit(storage, layout.ATLAS, 0)
     assert (first["objects"], first["samples"], first["quarantined"]) == (3, 2, {"bad_input": 1})
-    assert storage.get(layout.moments(0)) == b"data of adata of c"
+    atlases = [read_npy(data_of(layout.ATLAS, uid)) for uid in "ac"]
+    moments = Moments.from_bytes(storage.get(layout.moments(0)))
+    assert moments.count == 2
+    np.testing.assert_allclose(moments.mean(), np.mean(atlases, 0), atol=1e-12)
     entries = from_parquet(JOURNAL[layout.ATLAS], storage.get(layout.journal(layout.ATLAS, 0))).to_pylist()
     assert [(e["uid"], e["attempts"], e["status"]) for e in entries] == [
         ("a", 1, "ok"), ("b", 1, "quarantined"), ("c", 1, "ok"),
@@ -160,7 +166,7 @@ def test_foreign_bytes_under_a_key_are_a_conflict_and_nothing_is_committed(tmp_p
     publish_all(storage, run, layout.SPLATS)
     storage.put_if_absent(key, b"something else")
     with pytest.raises(ShardConflict, match=key):
-        pack.pack(storage, run, layout.SPLATS, 0, None)
+        pack.pack(storage, run, layout.SPLATS, 0)
     with pytest.raises(NotFound):
         pack.read_commit(storage, layout.SPLATS, 0)
     assert storage.get(key) == b"something else"
@@ -172,7 +178,7 @@ def test_the_bytes_do_not_depend_on_when_and_where_an_object_was_made(tmp_path: 
         storage = LocalStorage(tmp_path / name)
         run = planned(storage, ["a", "b"])
         publish_all(storage, run, layout.SPLATS, attempts=attempts)
-        pack.pack(storage, run, layout.SPLATS, 0, None)
+        pack.pack(storage, run, layout.SPLATS, 0)
         shards.append({e.key: storage.get(e.key) for e in storage.list("") if layout.in_dataset(e.key)})
     assert shards[0] == shards[1]
 

@@ -69,7 +69,7 @@ def test_puts_are_those_that_a_run_makes(tmp_path: Path) -> None:
     for stage in layout.STAGES:
         publish_all(storage, run, stage)
         for shard in range(run.n_shards):
-            pack.pack(storage, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+            pack.pack(storage, run, stage, shard)
     finalize(storage, run, lambda moments: dict.fromkeys(layout.STATISTICS, b"".join(moments)))
     expected = plan.plan_of(storage.get(layout.MANIFEST), RunConfig(), slots=1).puts
     assert puts[0] == expected

@@ -5,19 +5,19 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_runs import planned, publish_one
+from pipeline_runs import atlas_of, data_of, planned, publish_one
 
 from gaussianverse.pipeline.dataset import layout, pack, shards
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.ops.clean_work import clean_work
-from gaussianverse.pipeline.ops.verify import Checks, verify
+from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.policy import PolicyConfig
 from gaussianverse.pipeline.run.driver import Driver
 from gaussianverse.pipeline.run.executor import ATLAS, PACK, Task
@@ -65,13 +65,13 @@ class Worker:
     def result(self, handle: Any) -> Facts:
         task, storage, run = self._tasks[handle], self._storage, self._run
         if task.kind == PACK:
-            pack.pack(storage, run, task.stage, task.shard, b"".join if task.stage == layout.ATLAS else None)
+            pack.pack(storage, run, task.stage, task.shard)
             return {"status": "ok"}
         uid = str(task.row["uid"])
-        data: bytes | None = f"{uid} by {self._name}, fit {self.fits}".encode()
+        data: bytes | None = data_of(layout.SPLATS, f"{uid} by {self._name}, fit {self.fits}")
         if task.kind == ATLAS:
             fit = shards.read_record(storage, layout.SPLATS, task.shard, uid)
-            data = b"atlas of " + fit.main(layout.SPLATS) if fit.ok else None
+            data = atlas_of(fit.main(layout.SPLATS)) if fit.ok else None
         else:
             self.fits += 1
             # one driver finds that the object cannot be done, the other does it: the first of them counts
@@ -87,10 +87,6 @@ class Quiet:
     def finished(self, uid: str, quarantined: bool) -> None: ...
 
     def retried(self, task: Task, reason: str, text: str) -> None: ...
-
-
-def merge(moments: Iterable[bytes]) -> dict[str, bytes]:
-    return {**dict.fromkeys(layout.STATISTICS, b"std"), layout.MEAN: b"mean" + b"".join(moments)}
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -109,7 +105,7 @@ def test_drivers_at_once_make_one_dataset_whose_atlases_are_of_its_fits(tmp_path
             ).run()
             if seed % 3 == 0:
                 clean_work(storage)
-            finalize(storage, run, merge)
+            finalize(storage, run)
         except BaseException as fault:
             faults.append(fault)
 
@@ -120,8 +116,7 @@ def test_drivers_at_once_make_one_dataset_whose_atlases_are_of_its_fits(tmp_path
         thread.join(60)
     assert faults == []
     storage = LocalStorage(out)
-    checks = Checks(main={stage: len for stage in layout.STAGES}, moments=b"".join, merge=merge)
-    assert list(verify(storage, run, checks)) == []
+    assert list(verify(storage, run)) == []
     for shard in range(run.n_shards):
         for row in shards.stats_rows(storage, layout.ATLAS, shard):
             fit, atlas = (
@@ -129,4 +124,4 @@ def test_drivers_at_once_make_one_dataset_whose_atlases_are_of_its_fits(tmp_path
             )
             assert fit.ok == atlas.ok
             if fit.ok:
-                assert atlas.main(layout.ATLAS) == b"atlas of " + fit.main(layout.SPLATS)
+                assert atlas.main(layout.ATLAS) == atlas_of(fit.main(layout.SPLATS))

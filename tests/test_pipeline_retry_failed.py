@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ UIDS = ["a", "b", "c"]
 
 @pytest.fixture(autouse=True)
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "build", partial(job.build, launch=in_process))
+    monkeypatch.setattr(job, "ray_executor", in_process)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_views(folder / "views" / "a")
     write_manifest(folder, UIDS)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(job, "build", partial(job.build, launch=in_process))
+        patched.setattr(job, "ray_executor", in_process)
         assert cli.main(["build", *arguments(folder)]) == 0
     return folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pipeline_runs import planned, publish_all, publish_one
+from pipeline_runs import data_of, planned, publish_all, publish_one
 
 from gaussianverse.pipeline.dataset import layout, pack, shards
 from gaussianverse.pipeline.dataset.run_file import shard_rows
@@ -22,7 +22,7 @@ def committed(tmp_path: Path) -> Committed:
     run = planned(storage, ["a", "b", "c"])
     publish_all(storage, run, layout.SPLATS, quarantined={"b"})
     before = {uid: shards.read_record(storage, layout.SPLATS, 0, uid) for uid in "abc"}
-    pack.pack(storage, run, layout.SPLATS, 0, None)
+    pack.pack(storage, run, layout.SPLATS, 0)
     for uid in "abc":
         storage.delete(layout.fragment(layout.SPLATS, 0, uid))
     return storage, before
@@ -32,7 +32,7 @@ def test_an_object_reads_the_same_from_its_shard_as_from_its_fragment(committed:
     storage, before = committed
     assert {uid: shards.read_record(storage, layout.SPLATS, 0, uid) for uid in "abc"} == before
     assert not before["b"].ok
-    assert before["c"].main(layout.SPLATS) == b"data of c"
+    assert before["c"].main(layout.SPLATS) == data_of(layout.SPLATS, "c")
 
 
 def test_a_fragment_made_again_after_the_commit_does_not_count(committed: Committed) -> None:
@@ -49,7 +49,7 @@ def test_damage_in_the_shard_is_found(committed: Committed) -> None:
     key = layout.shard_tar(layout.SPLATS, 0)
     data = storage.get(key)
     storage.delete(key)
-    storage.put_if_absent(key, data.replace(b"data of c", b"data of d"))
+    storage.put_if_absent(key, data.replace(data_of(layout.SPLATS, "c"), data_of(layout.SPLATS, "d")))
     assert shards.read_record(storage, layout.SPLATS, 0, "a").ok
     with pytest.raises(FragmentError, match="bytes of c"):
         shards.read_record(storage, layout.SPLATS, 0, "c")

@@ -1,13 +1,14 @@
 from pathlib import Path
 
 import pytest
-from pipeline_runs import planned, publish_all, publish_one
+from pipeline_runs import data_of, planned, publish_all, publish_one
 
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.run_file import shard_rows
 from gaussianverse.pipeline.errors import PipelineError
-from gaussianverse.pipeline.ops.status import inspect, status_of, status_text
+from gaussianverse.pipeline.ops.inspect import inspect
+from gaussianverse.pipeline.ops.status import status_of, status_text
 from gaussianverse.pipeline.store.storage import LocalStorage
 
 UIDS = ["a", "b", "c", "d", "e"]
@@ -26,11 +27,11 @@ def test_from_the_store_alone_at_every_point_of_a_run(tmp_path: Path) -> None:
     publish_one(storage, run, layout.SPLATS, row, data=b"x")
     assert counts(layout.SPLATS) == (0, 1, 1)
     publish_all(storage, run, layout.SPLATS)
-    pack.pack(storage, run, layout.SPLATS, 1, None)
+    pack.pack(storage, run, layout.SPLATS, 1)
     assert counts(layout.SPLATS) == (1, 5, 3)
     publish_all(storage, run, layout.ATLAS, quarantined={"b", "c"})
     for shard in range(3):
-        pack.pack(storage, run, layout.ATLAS, shard, b"".join)
+        pack.pack(storage, run, layout.ATLAS, shard)
     assert counts(layout.ATLAS) == (3, 5, 0)
     found = status_of(storage, run)
     assert found["quarantined"] == {"bad_input": 2}
@@ -42,8 +43,8 @@ def test_from_the_store_alone_at_every_point_of_a_run(tmp_path: Path) -> None:
     assert "quarantined: 2 bad_input" in text
     assert "not finalized" in text
     for shard in (0, 2):
-        pack.pack(storage, run, layout.SPLATS, shard, None)
-    finalize(storage, run, lambda moments: dict.fromkeys(layout.STATISTICS, b"".join(moments)))
+        pack.pack(storage, run, layout.SPLATS, shard)
+    finalize(storage, run)
     assert status_of(storage, run)["finalized"]
 
 
@@ -58,10 +59,10 @@ def test_an_object_is_found_wherever_it_is_in_its_life(tmp_path: Path) -> None:
     publish_all(storage, run, layout.SPLATS)
     assert inspect(storage, run, "o04")[layout.SPLATS]["status"] == "ok"
     assert not inspect(storage, run, "o04")[layout.SPLATS]["committed"]
-    pack.pack(storage, run, layout.SPLATS, 1, None)
+    pack.pack(storage, run, layout.SPLATS, 1)
     found = inspect(storage, run, "o04")[layout.SPLATS]
     assert found["committed"]
-    assert storage.get_range(found["tar"], found["offset"], found["nbytes"]) == b"data of o04"
+    assert storage.get_range(found["tar"], found["offset"], found["nbytes"]) == data_of(layout.SPLATS, "o04")
     assert found["journal"]["attempts"] == 1
 
 

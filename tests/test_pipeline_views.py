@@ -12,23 +12,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
+from pipeline_runs import build_in_process, dataset, tiny_arguments, write_manifest, write_views
 
 from gaussianverse import atlas
 from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.errors import AtlasError, RoughAtlas
-from gaussianverse.atlas.reader.views import ReferenceViews, read_cameras
+from gaussianverse.atlas.reader.views import ReferenceViews
 from gaussianverse.fitter import load_views
 from gaussianverse.pipeline.config import RunSettings, load
-from gaussianverse.pipeline.dataset import contents, fragments, layout, records, statistics
+from gaussianverse.pipeline.dataset import fragments, layout, records
 from gaussianverse.pipeline.dataset.pack import read_commit
 from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
 from gaussianverse.pipeline.dataset.schemas import METADATA, from_parquet, metadata_schema
 from gaussianverse.pipeline.dataset.shards import stats_rows
 from gaussianverse.pipeline.ops.clean_work import clean_work
-from gaussianverse.pipeline.ops.spotcheck import spot_check
 from gaussianverse.pipeline.ops.status import inspect, status_of
-from gaussianverse.pipeline.ops.verify import Checks, verify
+from gaussianverse.pipeline.ops.verify import verify, verify_sample
 from gaussianverse.pipeline.run import job, tasks
 from gaussianverse.pipeline.run.driver import committed_shards
 from gaussianverse.pipeline.store.storage import LocalStorage, Storage, sha256_of
@@ -90,7 +89,7 @@ def built(
 ) -> tuple[LocalStorage, Run, bool]:
     storage, run, base = job.plan(str(folder), manifest, config)
     assert isinstance(storage, LocalStorage)
-    return storage, run, job.build(storage, run, config, base, launch=in_process, **options).finalized
+    return storage, run, build_in_process(storage, run, config, base, **options).finalized
 
 
 @pytest.fixture(scope="module")
@@ -100,21 +99,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, manifest: str) -> tuple[Loca
     return storage, run
 
 
-def checks(run: Run) -> Checks:
-    return Checks(
-        main={
-            layout.SPLATS: contents.check_splats,
-            layout.ATLAS: lambda data: contents.check_atlas(data, run.atlas),
-            layout.VIEWS: read_cameras,
-        },
-        moments=lambda mains: statistics.moments_of(mains, run),
-        merge=lambda moments: statistics.merged_statistics(moments, run),
-        views=lambda members: contents.check_views(members, run),
-    )
-
-
 def faults(storage: Storage, run: Run) -> list[str]:
-    return list(verify(storage, run, checks(run)))
+    return list(verify(storage, run))
 
 
 def members(storage: Storage, key: str) -> dict[str, bytes]:
@@ -133,7 +119,7 @@ def test_the_views_are_those_of_the_objects_that_have_an_atlas(whole: tuple[Loca
             list(dict.fromkeys(found[layout.VIEWS])) == list(dict.fromkeys(found[layout.ATLAS])) == expected
         )
     assert faults(storage, run) == []
-    assert list(spot_check(storage, run, checks(run), 99)) == []
+    assert list(verify_sample(storage, run, 99)) == []
 
 
 def test_a_sample_is_pictures_and_cameras_in_the_world_of_the_gaussians(
@@ -321,7 +307,7 @@ def cover_up(storage: LocalStorage, found: dict[str, bytes], run: Run) -> list[s
     record = read_commit(storage, layout.VIEWS, 0)
     record["files"][KEYS[0]] = {"nbytes": len(tar), "sha256": sha256_of(tar)}
     write(storage, layout.commit(layout.VIEWS, 0), (json.dumps(record, indent=1) + "\n").encode())
-    return list(verify(storage, run, checks(run), shards=[0]))
+    return list(verify(storage, run, shards=[0]))
 
 
 def test_views_of_other_objects_than_the_atlases_are_noticed(copy: tuple[LocalStorage, Run]) -> None:

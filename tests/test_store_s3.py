@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.errors import NotFound, PipelineError, ShardConflict, StorageError, StoreRefused
-from gaussianverse.pipeline.ops.verify import Checks, verify
+from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.run import inputs, job
 from gaussianverse.pipeline.store import publish as publishing
 from gaussianverse.pipeline.store.publish import Published, prove_conditional_puts, publish_exact
@@ -184,13 +184,6 @@ def test_without_credentials_the_line_says_so(
         S3Storage(f"s3://{BUCKET}/x", config).put_if_absent("k", b"")
 
 
-def merge(moments: Iterable[bytes]) -> dict[str, bytes]:
-    return {**dict.fromkeys(layout.STATISTICS, b"std"), layout.MEAN: b"mean" + b"".join(moments)}
-
-
-CHECKS = Checks(main={stage: len for stage in layout.STAGES}, moments=b"".join, merge=merge)
-
-
 def test_a_dataset_on_s3_has_the_bytes_of_one_on_disk(storage: S3Storage, tmp_path: Path) -> None:
     for place in (storage, LocalStorage(tmp_path / "disk")):
         run = planned(place, ["a", "b", "c"], shard_size=2)
@@ -201,11 +194,11 @@ def test_a_dataset_on_s3_has_the_bytes_of_one_on_disk(storage: S3Storage, tmp_pa
                     pack.pack(place, run, stage, shard, b"".join if stage == layout.ATLAS else None)
         assert not is_finalized(place)
         for _ in range(2):
-            finalize(place, run, merge)
-        assert list(verify(place, run, CHECKS)) == []
+            finalize(place, run)
+        assert list(verify(place, run)) == []
     assert dataset(storage) == dataset(LocalStorage(tmp_path / "disk"))
     storage.delete(layout.shard_tar(layout.SPLATS, 1))
-    assert any("splats-000001.tar: missing" in fault for fault in verify(storage, run, CHECKS))
+    assert any("splats-000001.tar: missing" in fault for fault in verify(storage, run))
     with pytest.raises(NotFound):
         storage.get(layout.shard_tar(layout.SPLATS, 1))
 
@@ -237,7 +230,7 @@ def test_a_whole_job_from_s3_to_s3_with_answers_lost(
     store: StoreConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(job, "build", partial(job.build, launch=in_process))
+    monkeypatch.setattr(job, "ray_executor", in_process)
     folder, url = tmp_path / "input", f"s3://{BUCKET}/{tmp_path.name}"
     write_views(folder / "views" / "ball")
     write_manifest(folder, ["ball", "missing"])
@@ -251,7 +244,7 @@ def test_a_whole_job_from_s3_to_s3_with_answers_lost(
     assert build(f"{url}/input/objects.jsonl", f"{url}/out") == 0
     assert len(lost) > 5
     monkeypatch.undo()
-    monkeypatch.setattr(job, "build", partial(job.build, launch=in_process))
+    monkeypatch.setattr(job, "ray_executor", in_process)
     printed = capsys.readouterr().out
     assert f"lies in {url}/out" in printed
     assert "quarantined: missing_views: " in printed

@@ -15,8 +15,9 @@ from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.errors import AtlasError, DatasetError
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.plane import plane_of
-from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, suffixes
+from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, read_cameras, suffixes
 from gaussianverse.atlas.sphere import sphere_of
+from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
 
 CHANNELS = (
@@ -40,14 +41,18 @@ def atlas_array(data: bytes, config: AtlasConfig) -> npt.NDArray[Any]:
     return array
 
 
-def check_splats(data: bytes) -> int:
-    """Number of Gaussians in a .splat.npz. Raises AtlasError where it is none."""
-    return len(Gaussians.from_bytes(data))
+def check_main(stage: str, data: bytes, run: Run) -> None:
+    """Read the main member of a sample, and unpack it if it is an atlas.
 
-
-def check_atlas(data: bytes, config: AtlasConfig) -> int:
-    """Number of live Gaussians in an .atlas.npy. Raises AtlasError where it is none, or does not unpack."""
-    return len(atlas.unpack(atlas_array(data, config), config))
+    Raises:
+        AtlasError: it is no such file.
+    """
+    if stage == layout.SPLATS:
+        Gaussians.from_bytes(data)
+    elif stage == layout.ATLAS:
+        atlas.unpack(atlas_array(data, run.atlas), run.atlas)
+    else:
+        read_cameras(data)
 
 
 def check_views(members: Mapping[str, bytes], run: Run) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gaussianverse.pipeline.dataset import card, layout
@@ -12,12 +11,10 @@ from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
 from gaussianverse.pipeline.dataset.pack import read_commit
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import SCHEMA_VERSION
+from gaussianverse.pipeline.dataset.statistics import merged_statistics
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.store.publish import publish_exact
 from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
-
-Merge = Callable[[Iterable[bytes]], Mapping[str, bytes]]
-"""The moments of all shards, in their order, to the files of `layout.STATISTICS`."""
 
 
 def is_finalized(storage: Storage) -> bool:
@@ -25,7 +22,7 @@ def is_finalized(storage: Storage) -> bool:
     return storage.head(layout.SUCCESS) is not None
 
 
-def finalize(storage: Storage, run: Run, merge: Merge) -> None:
+def finalize(storage: Storage, run: Run) -> None:
     """Write the files of `layout.FINAL`, in their order. Doing it again changes nothing.
 
     Raises:
@@ -54,9 +51,9 @@ def finalize(storage: Storage, run: Run, merge: Merge) -> None:
     def put(key: str, data: bytes) -> None:
         written[key] = publish_exact(storage, key, data)
 
-    statistics = merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
-    for key in layout.STATISTICS:
-        put(key, statistics[key])
+    moments = (storage.get(layout.moments(k)) for k in range(run.n_shards))
+    for key, data in merged_statistics(moments, run).items():
+        put(key, data)
     tables = tables_of(storage, run.n_shards, run.families)
     put(layout.METADATA, tables.metadata)
     put(layout.QUARANTINE, tables.quarantine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +23,11 @@ from gaussianverse.pipeline.dataset.schemas import (
     to_parquet,
 )
 from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.dataset.statistics import moments_of
 from gaussianverse.pipeline.errors import FragmentError, NotFound, PipelineError
 from gaussianverse.pipeline.store.publish import publish, publish_exact
 from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
 
-Summarise = Callable[[Iterable[bytes]], bytes]
-"""Main members of a shard, in order, to the bytes of its moments."""
 Fetch = Callable[[str], bytes]
 """An object's uid to its fragment; NotFound where there is none."""
 
@@ -100,7 +99,7 @@ def assemble(stage: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Assem
     return Assembled(tar, rows, digests)
 
 
-def pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summarise | None) -> dict[str, Any]:
+def pack(storage: Storage, run: Run, stage: str, shard: int) -> dict[str, Any]:
     """Publish a shard of one stage; the commit record comes last. Returns that record.
 
     Doing it twice, or in two places at once, gives the same bytes under the same keys. A shard that exists is
@@ -111,7 +110,6 @@ def pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summaris
         run: the run.
         stage: of the run's families; "views" only once the shard of the atlases exists.
         shard: its number; every object of it has its fragment.
-        summarise: makes the shard's moments, for the atlas stage.
 
     Raises:
         FragmentError: a fragment is missing or damaged.
@@ -120,14 +118,14 @@ def pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summaris
     with suppress(NotFound):
         return read_commit(storage, stage, shard)
     try:
-        return _pack(storage, run, stage, shard, summarise)
+        return _pack(storage, run, stage, shard)
     except FragmentError:
         with suppress(NotFound):  # somebody else has packed it meanwhile, and cleaned up
             return read_commit(storage, stage, shard)
         raise
 
 
-def _pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summarise | None) -> dict[str, Any]:
+def _pack(storage: Storage, run: Run, stage: str, shard: int) -> dict[str, Any]:
     uids = [str(r["uid"]) for r in shard_rows(storage, shard)]
     assembled = assemble(stage, shard, uids, _fetch(storage, stage, shard))
     files: dict[str, Head] = {}
@@ -137,8 +135,8 @@ def _pack(storage: Storage, run: Run, stage: str, shard: int, summarise: Summari
 
     put(layout.shard_tar(stage, shard), assembled.tar)
     put(layout.stats(stage, shard), to_parquet(STATS[stage], assembled.rows))
-    if summarise is not None:
-        put(layout.moments(shard), summarise(assembled.mains()))
+    if stage == layout.ATLAS:
+        put(layout.moments(shard), moments_of(assembled.mains(), run))
     entries = [
         records.read_entry(storage, stage, facts, digest)
         for facts, digest in zip(assembled.rows, assembled.digests, strict=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
+import json
 import platform
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import torch
 
 from gaussianverse.fitter.threads import available_cores
+from gaussianverse.pipeline.arguments import add_config, add_json, config_of
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import run_file
 from gaussianverse.pipeline.dataset.schemas import message
@@ -58,3 +62,22 @@ def _tried(name: str, check: Callable[[], object], text: str) -> Finding:
     except PipelineError as fault:
         return Finding(name, False, message(fault))
     return Finding(name, True, text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gaussianverse doctor`."""
+    parser.add_argument("--out", default="", help="also check this store")
+    add_config(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every finding; returns the exit code, 1 if something is missing."""
+    findings = []
+    for finding in examine(config_of(args), args.out):
+        findings.append(finding)
+        if not args.json:
+            print(f"{'ok   ' if finding.ok else 'FAULT'} {finding.name}: {finding.text}")
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    return 0 if all(finding.ok for finding in findings) else 1

@@ -1,10 +1,13 @@
-"""clean-work: scratch that nobody needs any more. A shard's fragments may go once the shard exists."""
+"""clean-work: delete scratch. A shard's fragments may go once the shard is committed."""
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.pack import read_commit
@@ -58,3 +61,22 @@ def _scratch(storage: Storage) -> Iterator[Entry]:
         read_commit(storage, stage, shard)  # the last proof that the shard can be read without them
         for prefix in (layout.fragments(stage, shard), layout.run_records(stage, shard)):
             yield from list(storage.list(prefix))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gaussianverse clean-work`."""
+    add_output(parser)
+    parser.add_argument("--dry-run", action="store_true", help="count, delete nothing")
+    add_overrides(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Delete scratch and print how much; returns the exit code."""
+    storage, _ = open_output(args)
+    done = clean_work(storage, dry_run=args.dry_run)
+    if args.json:
+        print(json.dumps(asdict(done)))
+    else:
+        print(f"{'would delete' if args.dry_run else 'deleted'} {done.objects} files, {done.nbytes} bytes")
+    return 0

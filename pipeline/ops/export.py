@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
@@ -17,6 +18,7 @@ from gaussianverse.atlas.interchange.gaussiancube import to_cube
 from gaussianverse.atlas.interchange.ply import write_ply
 from gaussianverse.atlas.interchange.published import write_pair
 from gaussianverse.manifests.files import write_whole
+from gaussianverse.pipeline.arguments import add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import fragments, layout, shards
 from gaussianverse.pipeline.dataset.contents import atlas_array
 from gaussianverse.pipeline.dataset.records import Record
@@ -118,3 +120,20 @@ def _published(row: dict[str, Any], array: NDArray[Any], run: Run) -> bytes:
         "metadata.json": json.dumps(metadata, ensure_ascii=False).encode(),
     }
     return fragments.build({f"{uid}.{name}": data for name, data in members.items()})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gaussianverse export`."""
+    parser.add_argument("uids", nargs="*", metavar="UID", help="objects to export; default: all samples")
+    parser.add_argument("dest", type=Path, metavar="DEST", help="folder to write into")
+    add_output(parser)
+    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("--count", type=int, default=0, metavar="N", help="ply: N Gaussians for every object")
+    add_overrides(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the files and print their paths; returns the exit code."""
+    for path in export(*open_output(args), args.dest, args.format, args.uids, count=args.count):
+        print(path)
+    return 0

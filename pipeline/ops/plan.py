@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import json
 import statistics
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from gaussianverse.fitter.threads import available_cores
 from gaussianverse.manifests import runform
+from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.pack import read_commit
 from gaussianverse.pipeline.dataset.schemas import JOURNAL, OK, from_parquet
 from gaussianverse.pipeline.errors import UsageError
-from gaussianverse.pipeline.store.storage import Storage
+from gaussianverse.pipeline.run.manifest import read_manifest
+from gaussianverse.pipeline.store.storage import Storage, open_storage
 
 # seconds per object where nothing was measured
 PAPER_FIT_S = 600.0
@@ -145,11 +149,6 @@ def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
     )
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON holds it."""
-    return asdict(plan)
-
-
 def plan_text(plan: Plan) -> str:
     """A plan for people."""
     return "\n".join(
@@ -165,3 +164,29 @@ def plan_text(plan: Plan) -> str:
             f"  requests  {plan.puts:>10} puts, {plan.gets} gets",
         ]
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gaussianverse plan`."""
+    add_manifest(parser)
+    parser.add_argument(
+        "--slots", type=int, default=0, help="fits at once; default: the cores of this machine"
+    )
+    parser.add_argument("--seconds", type=float, help="seconds per fit, if known")
+    parser.add_argument("--like", default="", help="output of another run to take seconds and bytes from")
+    add_config(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan; returns the exit code."""
+    config = config_of(args)
+    manifest = read_manifest(args.manifest, config.run.shard_size, config.store)
+    measured = None
+    if args.like:
+        storage = open_storage(args.like, config.store)
+        measured = measure(storage, run_file.load(storage).n_shards)
+    slots = args.slots or config.ray.workers or available_cores()
+    made = plan_of(manifest.data, config, slots=slots, seconds=args.seconds, measured=measured)
+    print(json.dumps(asdict(made)) if args.json else plan_text(made))
+    return 0

@@ -1,14 +1,20 @@
-"""The table that ends a run: one line per object, and where the result lies."""
+"""report: a table of a run's objects, one line each, with medians."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_shards, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.schemas import JOURNAL, OK, from_parquet
 from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.policy import ordered_shards
+from gaussianverse.pipeline.run.driver import committed_shards
+from gaussianverse.pipeline.run.job import Outcome
 from gaussianverse.pipeline.store.storage import Storage
 
 MAX_LINES = 60
@@ -73,3 +79,37 @@ def _line(r: dict[str, Any], width: int) -> str:
         f"{r['uid']:{width}}  {r['n_gaussians']:>9}  {psnr:>10} dB  {ssim:>6}"
         f"  {r['smoothness']:>10.3f}  {r['seconds']:>7.1f}"
     )
+
+
+def print_outcome(outcome: Outcome) -> int:
+    """Print the table of a call that built shards, and where they are; returns the exit code, 0."""
+    if outcome.idle:
+        print("Nothing to do: everything that was asked for is there already.")
+    if rows := result_rows(outcome.storage, outcome.complete[:MAX_LINES]):
+        print(table(rows))
+    url = outcome.storage.url
+    if outcome.finalized:
+        print(
+            f"\nThe dataset in {url} is complete: shards in atlas/ and splats/; its README.md describes it."
+        )
+    else:
+        print(f"\nThe shards are in {url}; the dataset is finalized once all of its shards are there.")
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gaussianverse report`."""
+    add_output(parser)
+    add_shards(parser)
+    add_overrides(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table of committed shards; returns the exit code."""
+    storage, opened = open_output(args)
+    there = committed_shards(storage)
+    chosen = ordered_shards(args.shards, opened.n_shards) if args.shards else list(range(opened.n_shards))
+    rows = result_rows(storage, [k for k in chosen if all((s, k) in there for s in opened.families)])
+    print(json.dumps(rows) if args.json else table(rows))
+    return 0

@@ -9,18 +9,23 @@ those before it left over.
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from typing import Any
 
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
+from gaussianverse.pipeline.arguments import add_config, add_manifest, add_output, config_of, open_output
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import contents, layout, run_file, shards
 from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
-from gaussianverse.pipeline.dataset.schemas import OK
-from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict
+from gaussianverse.pipeline.dataset.schemas import OK, REASONS
+from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict, UsageError
+from gaussianverse.pipeline.node import machine
+from gaussianverse.pipeline.ops import report
+from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.run.driver import committed_shards
-from gaussianverse.pipeline.run.manifest import Manifest
+from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
 from gaussianverse.pipeline.store.publish import prove_conditional_puts
 from gaussianverse.pipeline.store.storage import Storage, open_storage, sha256_of
 
@@ -96,3 +101,33 @@ def _states(storage: Storage, run: Run) -> dict[str, str]:
 
 def _row(values: dict[str, Any]) -> Row:
     return Row(**{name: value for name, value in values.items() if name != "index"})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gaussianverse retry-failed`."""
+    add_manifest(parser)
+    add_output(parser)
+    parser.add_argument("--reasons", default="", help="such as timeout,nan_loss; default: all")
+    add_config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Work on the next revision and print its table; returns the exit code."""
+    config = config_of(args)
+    reasons = frozenset(filter(None, args.reasons.split(",")))
+    if unknown := sorted(reasons - set(REASONS)):
+        raise UsageError(f"--reasons {', '.join(unknown)}: expected some of {', '.join(REASONS)}")
+    storage, opened = open_output(args)
+    manifest = read_manifest(args.manifest, opened.settings.shard_size, config.store)
+    if not config.ray.address:
+        machine.check_machine(config.fit)
+    revision = open_revision(storage, opened, manifest, config, reasons)
+    if revision is None:
+        print(
+            f"Nothing to do: no object of this run is quarantined{' for these reasons' if reasons else ''}."
+        )
+        return 0
+    print(f"Revision {revision.number}: {revision.run.n_objects} objects")
+    return report.print_outcome(
+        job.build(revision.storage, revision.run, config, manifest.base, events=args.events)
+    )

@@ -1,17 +1,17 @@
-"""status and inspect: what the store says of a run, with or without a driver alive."""
+"""status: how far a run is, read from the store alone, whether or not a driver is alive."""
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections import Counter
 from typing import Any
 
-from gaussianverse.pipeline.dataset import layout, records
+from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
+from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.pack import read_commit
-from gaussianverse.pipeline.dataset.run_file import Run, find_row
-from gaussianverse.pipeline.dataset.schemas import JOURNAL, from_parquet
-from gaussianverse.pipeline.dataset.shards import stats_rows
-from gaussianverse.pipeline.errors import NotFound
+from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.store.storage import Storage
 
 
@@ -63,29 +63,15 @@ def status_text(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def inspect(storage: Storage, run: Run, uid: str) -> dict[str, Any]:
-    """All that the store knows of one object: its row, each stage's facts, where its bytes lie.
-
-    Raises:
-        PipelineError: the manifest has no such object.
-    """
-    manifest_row, shard = find_row(storage, run, uid)
-    found: dict[str, Any] = {"manifest": manifest_row, "shard": shard}
-    for stage in run.families:
-        found[stage] = _stage(storage, stage, shard, uid)
-    return found
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gaussianverse status`."""
+    add_output(parser)
+    add_overrides(parser)
+    add_json(parser)
 
 
-def _stage(storage: Storage, stage: str, shard: int, uid: str) -> dict[str, Any]:
-    try:
-        read_commit(storage, stage, shard)
-        facts = next(r for r in stats_rows(storage, stage, shard) if r["uid"] == uid)
-        entries = from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
-        entry = next(r for r in entries if r["uid"] == uid)
-        return {"committed": True, "tar": layout.shard_tar(stage, shard), **facts, "journal": entry}
-    except NotFound:
-        pass
-    try:
-        return {"committed": False, **records.read(storage, stage, shard, uid).facts}
-    except NotFound:
-        return {"committed": False, "status": "not done"}
+def run(args: argparse.Namespace) -> int:
+    """Print the status; returns the exit code."""
+    found = status_of(*open_output(args))
+    print(json.dumps(found) if args.json else status_text(found))
+    return 0

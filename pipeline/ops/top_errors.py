@@ -1,13 +1,16 @@
-"""top-errors: why objects were given up, the most frequent cause first."""
+"""top-errors: causes of quarantine, the most frequent first."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow.compute as pc
 
+from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout, records, shards
 from gaussianverse.pipeline.dataset.schemas import OK
 from gaussianverse.pipeline.errors import NotFound
@@ -85,3 +88,19 @@ def errors_text(causes: list[Cause], most: int) -> str:
         rest = sum(cause.count for cause in causes[most:])
         lines.append(f"{rest:>7}  of {len(causes) - most} other causes")
     return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gaussianverse top-errors`."""
+    add_output(parser)
+    parser.add_argument("--most", type=int, default=20, help="how many causes to show")
+    add_overrides(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the most frequent causes; returns the exit code."""
+    storage, _ = open_output(args)
+    found = top_errors(storage)
+    print(json.dumps([asdict(c) for c in found[: args.most]]) if args.json else errors_text(found, args.most))
+    return 0

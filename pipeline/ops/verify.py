@@ -1,14 +1,18 @@
-"""verify: read everything back and name every fault. It trusts nothing that it can compute."""
+"""verify: read a dataset back, all of it or a sample, and name every fault. It trusts nothing it can compute."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import argparse
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 from gaussianverse.atlas.reader.views import images_sha256
-from gaussianverse.pipeline.dataset import fragments, layout
-from gaussianverse.pipeline.dataset.finalize import Merge, index_of
+from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_shards, open_output
+from gaussianverse.pipeline.dataset import contents, fragments, layout
+from gaussianverse.pipeline.dataset.finalize import index_of
 from gaussianverse.pipeline.dataset.metadata import tables_of
 from gaussianverse.pipeline.dataset.pack import commit_record, read_commit
 from gaussianverse.pipeline.dataset.records import sample_members
@@ -17,6 +21,7 @@ from gaussianverse.pipeline.dataset.schemas import (
     FACTS,
     JOURNAL,
     QUARANTINE,
+    STATS,
     Facts,
     from_json,
     from_parquet,
@@ -26,31 +31,18 @@ from gaussianverse.pipeline.dataset.schemas import (
     same_rows,
 )
 from gaussianverse.pipeline.dataset.shards import stats_rows
-from gaussianverse.pipeline.errors import NotFound, PipelineError
+from gaussianverse.pipeline.dataset.statistics import merged_statistics, moments_of
+from gaussianverse.pipeline.errors import NotFound, PipelineError, UsageError
+from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
 
 
-@dataclass(frozen=True)
-class Checks:
-    """What only the other rooms can judge. Each raises an exception where the bytes are wrong."""
-
-    main: dict[str, Callable[[bytes], object]]
-    """Of one main member, by stage."""
-    moments: Callable[[list[bytes]], bytes]
-    """The moments of a shard's atlases, to compare with those stored."""
-    merge: Merge
-    """The statistics of all shards' moments, likewise."""
-    views: Callable[[Mapping[str, bytes]], object] = len
-    """Of the members of an object's reference views, by suffix."""
-
-
-def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | None = None) -> Iterator[str]:
+def verify(storage: Storage, run: Run, *, shards: list[int] | None = None) -> Iterator[str]:
     """Every fault of a dataset, as lines of text; none if it is whole.
 
     Args:
         storage: of the dataset.
         run: as run.json tells it.
-        checks: of the arrays.
         shards: only these, and not the files that finalize writes; None = everything.
     """
     manifest = _get(storage, layout.MANIFEST)
@@ -60,16 +52,16 @@ def verify(storage: Storage, run: Run, checks: Checks, *, shards: list[int] | No
     for shard in range(run.n_shards) if shards is None else shards:
         atlases: list[bytes] = []
         for stage in run.families:
-            yield from _shard(storage, run, stage, shard, checks, atlases)
-        if (data := _get(storage, layout.moments(shard))) is not None and data != checks.moments(atlases):
+            yield from _shard(storage, run, stage, shard, atlases)
+        if (data := _get(storage, layout.moments(shard))) is not None and data != moments_of(atlases, run):
             yield f"{layout.moments(shard)}: not the moments of the shard's atlases"
     if shards is None:
         yield from _sums(storage)
         yield from _index(storage, run)
-        yield from _statistics(storage, run, checks)
+        yield from _statistics(storage, run)
 
 
-def committed(storage: Storage, stage: str, shard: int) -> dict[str, Any] | str:
+def _committed(storage: Storage, stage: str, shard: int) -> dict[str, Any] | str:
     """A shard's commit record, or what is wrong with it."""
     try:
         return read_commit(storage, stage, shard)
@@ -86,10 +78,8 @@ def _get(storage: Storage, key: str) -> bytes | None:
         return None
 
 
-def _shard(
-    storage: Storage, run: Run, stage: str, shard: int, checks: Checks, atlases: list[bytes]
-) -> Iterator[str]:
-    commit = committed(storage, stage, shard)
+def _shard(storage: Storage, run: Run, stage: str, shard: int, atlases: list[bytes]) -> Iterator[str]:
+    commit = _committed(storage, stage, shard)
     if isinstance(commit, str):
         yield commit
         return
@@ -115,7 +105,7 @@ def _shard(
     if stage == layout.VIEWS:
         yield from _aligned(storage, shard, rows)
     tar = storage.get(layout.shard_tar(stage, shard))
-    yield from _samples(stage, layout.shard_tar(stage, shard), tar, rows, checks, atlases)
+    yield from _samples(run, stage, layout.shard_tar(stage, shard), tar, rows, atlases)
 
 
 def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterator[str]:
@@ -145,7 +135,7 @@ def _aligned(storage: Storage, shard: int, rows: list[Facts]) -> Iterator[str]:
 
 
 def _samples(
-    stage: str, key: str, tar: bytes, rows: list[Facts], checks: Checks, atlases: list[bytes]
+    run: Run, stage: str, key: str, tar: bytes, rows: list[Facts], atlases: list[bytes]
 ) -> Iterator[str]:
     try:
         members = {m.name: m for m in fragments.index(tar)}
@@ -172,9 +162,9 @@ def _samples(
         try:
             if from_json(FACTS[stage], data[f"{uid}.json"]) != known(FACTS[stage], facts):
                 yield f"{key}: {uid}.json is not its row of the table"
-            checks.main[stage](content)
+            contents.check_main(stage, content, run)
             if stage == layout.VIEWS:
-                checks.views({name.removeprefix(f"{uid}."): member for name, member in data.items()})
+                contents.check_views({name.removeprefix(f"{uid}."): m for name, m in data.items()}, run)
                 if images_sha256(data) != facts["images_sha256"]:
                     yield f"{key}: {uid}: its images are not those that the table tells"
         except Exception as fault:  # every way in which a sample can't be read is the finding
@@ -230,10 +220,10 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
         yield f"{layout.INDEX}: {fault}"
 
 
-def _statistics(storage: Storage, run: Run, checks: Checks) -> Iterator[str]:
+def _statistics(storage: Storage, run: Run) -> Iterator[str]:
     """Mean, standard deviation and what else is told of the arrays are those of the moments."""
     try:
-        expected = checks.merge(storage.get(layout.moments(k)) for k in range(run.n_shards))
+        expected = merged_statistics((storage.get(layout.moments(k)) for k in range(run.n_shards)), run)
         there = {key: storage.get(key) for key in layout.STATISTICS}
     except Exception as fault:  # every way in which moments can't be read is the finding
         yield f"{layout.MEAN}: cannot be judged: {type(fault).__name__}: {fault}"
@@ -241,3 +231,107 @@ def _statistics(storage: Storage, run: Run, checks: Checks) -> Iterator[str]:
     for key, data in there.items():
         if data != expected[key]:
             yield f"{key}: not that of the shards' moments"
+
+
+def verify_sample(storage: Storage, run: Run, count: int, *, seed: int = 0) -> Iterator[str]:
+    """Every fault that reading `count` objects back finds, as lines of text.
+
+    Every shard's commit record is read, and its files are there with their sizes; of the drawn objects the
+    arrays are read by one range read each, hashed and unpacked. What nobody drew may still be damaged.
+
+    Args:
+        storage: of the dataset.
+        run: as run.json tells it.
+        count: objects to draw, all if there are no more.
+        seed: draws the same objects again.
+    """
+    if sha256_of(storage.get(layout.MANIFEST)) != run.identity["manifest_sha256"]:
+        yield f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so that no shard can be judged"
+        return
+    whole: set[tuple[str, int]] = set()
+    for stage in run.families:
+        for shard in range(run.n_shards):
+            faults = list(_files(storage, stage, shard))
+            yield from faults
+            if not faults:
+                whole.add((stage, shard))
+    drawn: dict[int, list[int]] = defaultdict(list)
+    size = run.settings.shard_size
+    for index in sorted(random.Random(seed).sample(range(run.n_objects), min(count, run.n_objects))):
+        drawn[index // size].append(index)
+    for shard, indices in drawn.items():
+        for stage in run.families:
+            if (stage, shard) in whole:
+                yield from _objects(storage, run, stage, shard, indices)
+
+
+def _files(storage: Storage, stage: str, shard: int) -> Iterator[str]:
+    commit = _committed(storage, stage, shard)
+    if isinstance(commit, str):
+        yield commit
+        return
+    for key, stored in commit["files"].items():
+        try:
+            nbytes = storage.size(key)
+        except NotFound:
+            yield f"{key}: missing"
+            continue
+        if nbytes != stored["nbytes"]:
+            yield f"{key}: {nbytes} bytes, {stored['nbytes']} by the commit record"
+
+
+def _objects(storage: Storage, run: Run, stage: str, shard: int, indices: list[int]) -> Iterator[str]:
+    key = layout.stats(stage, shard)
+    data = storage.get(key)
+    if sha256_of(data) != read_commit(storage, stage, shard)["files"][key]["sha256"]:
+        yield f"{key}: its sha256 is not that of the commit record"
+        return
+    rows: dict[int, Facts] = {r["index"]: r for r in from_parquet(STATS[stage], data).to_pylist()}
+    manifest = {r["index"]: r["uid"] for r in shard_rows(storage, shard)}
+    tar = layout.shard_tar(stage, shard)
+    for index in indices:
+        facts = rows.get(index)
+        if facts is None or facts["uid"] != manifest[index]:
+            yield f"{key}: no row of object {index}, {manifest[index]}"
+        elif facts["sample"] != -1:
+            content = storage.get_range(tar, int(facts["offset"]), int(facts["nbytes"]))
+            if sha256_of(content) != facts["sha256"]:
+                yield f"{tar}: {facts['uid']}: its sha256 is not what the table says"
+                continue
+            try:
+                contents.check_main(stage, content, run)
+            except Exception as fault:  # every way in which a sample can't be read is the finding
+                yield f"{tar}: {facts['uid']}: {type(fault).__name__}: {fault}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gaussianverse verify`."""
+    add_output(parser)
+    add_shards(parser)
+    parser.add_argument("--sample", type=int, help="read this many objects only, and check every file's size")
+    parser.add_argument("--seed", type=int, default=0, help="seed that --sample draws objects with")
+    add_overrides(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every fault; returns the exit code, 1 if there is any."""
+    storage, opened = open_output(args)
+    if args.sample is not None:
+        if args.sample < 1 or args.shards:
+            raise UsageError("--sample: expected at least 1, and no --shards beside it")
+        found = verify_sample(storage, opened, args.sample, seed=args.seed)
+    else:
+        chosen = ordered_shards(args.shards, opened.n_shards) if args.shards else None
+        found = verify(storage, opened, shards=chosen)
+    faults = []
+    for line in found:
+        faults.append(line)
+        if not args.json:
+            print(f"fault: {line}")
+    if args.json:
+        print(json.dumps({"url": storage.url, "faults": faults}))
+    elif not faults:
+        what = "every byte, sample and hash" if args.sample is None else "everything that was read"
+        print(f"{storage.url}: {what} is right")
+    return 1 if faults else 0

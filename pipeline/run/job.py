@@ -1,49 +1,51 @@
-"""The job itself: manifest and configuration in, finished shards out, and the table that says how it went."""
+"""The job: a manifest and a configuration in, committed shards and a finalized dataset out."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import contents, layout, run_file, statistics
+from gaussianverse.pipeline.dataset import contents, layout, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.node import machine
-from gaussianverse.pipeline.ops import report
 from gaussianverse.pipeline.policy import ordered_shards
-from gaussianverse.pipeline.run.driver import Driver, Summary, Watch, committed_shards, families_of
+from gaussianverse.pipeline.run.driver import Driver, Summary, committed_shards, families_of
 from gaussianverse.pipeline.run.events import EventLog, RayMetrics, Watches, publish_summary
-from gaussianverse.pipeline.run.executor import Executor, Job, RayExecutor, ray_executor
+from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
 from gaussianverse.pipeline.run.progress import ProgressBar
+from gaussianverse.pipeline.run.ray_executor import ray_executor
 from gaussianverse.pipeline.store.publish import prove_conditional_puts
 from gaussianverse.pipeline.store.storage import Storage, open_storage
 
 log = logging.getLogger(__name__)
 
-Launch = Callable[[RunConfig, Job], AbstractContextManager[Executor]]
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended."""
+    """Result of one call.
+
+    Attributes:
+        storage: of the output.
+        summary: what the driver did.
+        finalized: whether the dataset is complete.
+        complete: those of the shards asked for that are committed in every family.
+    """
 
     storage: Storage
     summary: Summary
     finalized: bool
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """`report.result_rows` of the shards that were asked for."""
+    complete: list[int]
 
     @property
     def idle(self) -> bool:
-        """Whether everything was there already."""
+        """Whether everything was there before the call."""
         return self.summary.shards == 0
 
 
@@ -81,7 +83,6 @@ def build(
     *,
     shards: str = "",
     stages: tuple[str, ...] = layout.STAGES,
-    launch: Launch = ray_executor,
     events: Path | None = None,
 ) -> Outcome:
     """Bring shards to their commit, and finalize once all are there. What is done already is not done again.
@@ -93,7 +94,6 @@ def build(
         base: see `plan`.
         shards: such as "0-9,12"; "" = all.
         stages: both, or one.
-        launch: opens what tasks run on.
         events: a file to append JSON lines to.
 
     Raises:
@@ -109,15 +109,10 @@ def build(
         job = Job(storage.url, base, config.policy.fit_deadline_s, config.store)
         started = time.time()
         with ExitStack() as stack:
-            if events is not None:
-                lines = stack.enter_context(EventLog(events))
-            executor = stack.enter_context(launch(config, job))
-            watches: list[Watch] = [stack.enter_context(ProgressBar(_objects(run, chosen)))]
-            if events is not None:
-                watches.append(lines)
-            if isinstance(executor, RayExecutor):
-                watches.append(RayMetrics(executor.metrics))
-            watch = Watches(*watches)
+            lines = [] if events is None else [stack.enter_context(EventLog(events))]
+            executor = stack.enter_context(ray_executor(config, job))
+            bar = stack.enter_context(ProgressBar(_objects(run, chosen)))
+            watch = Watches(bar, *lines, RayMetrics(executor.metrics))
             driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=watch)
             try:
                 summary = driver.run()
@@ -128,10 +123,10 @@ def build(
         committed = committed_shards(storage)
     finalized = is_finalized(storage)
     if not finalized and len(committed) == len(run.families) * run.n_shards:
-        finalize(storage, run, lambda moments: statistics.merged_statistics(moments, run))
+        finalize(storage, run)
         finalized = True
     complete = [k for k in chosen if all((family, k) in committed for family in run.families)]
-    return Outcome(storage, summary, finalized, report.result_rows(storage, complete[: report.MAX_LINES]))
+    return Outcome(storage, summary, finalized, complete)
 
 
 def _keep_stopped(storage: Storage, run: Run, summary: Summary, started: float, stop: BaseException) -> None:

@@ -30,7 +30,6 @@ from gaussianverse.pipeline.dataset import layout, pack, records, shards
 from gaussianverse.pipeline.dataset.contents import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run, load_cached
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, OK, QUARANTINED, Facts, known
-from gaussianverse.pipeline.dataset.statistics import moments_of
 from gaussianverse.pipeline.errors import FragmentError, NotFound, ShardConflict, StorageError
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, failed, seed_of
 from gaussianverse.pipeline.run import inputs, splats
@@ -62,8 +61,7 @@ def pack_shard(job: Job, stage: str, shard: int) -> Facts:
 
     def body() -> Facts:
         storage, run = _open(job)
-        summarise = (lambda mains: moments_of(mains, run)) if stage == layout.ATLAS else None
-        record = pack.pack(storage, run, stage, shard, summarise)
+        record = pack.pack(storage, run, stage, shard)
         return {"status": OK, "samples": record["samples"]}
 
     return _guarded(body)

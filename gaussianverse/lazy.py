@@ -1,0 +1,23 @@
+"""Names of a package that are imported when they are first used: torch and Numba take seconds."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Make a package's `__getattr__`.
+
+    Args:
+        package: the package's `__name__`.
+        modules: {public name: module that defines it, relative to `gaussianverse`}.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"gaussianverse.{modules[name]}"), name)
+
+    return get

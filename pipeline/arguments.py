@@ -1,0 +1,83 @@
+"""Options that several verbs of the command line share, and what they say once parsed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gaussianverse.pipeline.config import RunConfig
+    from gaussianverse.pipeline.dataset.run_file import Run
+    from gaussianverse.pipeline.store.storage import Storage
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add `--out`."""
+    parser.add_argument("--out", required=True, help="output: folder or s3://bucket/prefix")
+
+
+def add_manifest(parser: argparse.ArgumentParser) -> None:
+    """Add `--manifest`."""
+    parser.add_argument("--manifest", required=True, help="JSON Lines or objects.parquet; path or s3://")
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Add `--shard`."""
+    parser.add_argument(
+        "--shard", "--shards", dest="shards", default="", help="such as 3 or 0-9,12; default: all"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add `--set`, which verbs without a profile need to reach a store."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one setting"
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add `--profile`, `--set` and what else configures a run."""
+    parser.add_argument("--profile", default="cpu", help="cpu, fast, paper, test, or a TOML file")
+    parser.add_argument(
+        "--plane-indices", metavar="FILE", help="such as the published sphere2plane.npy; default: ours"
+    )
+    parser.add_argument("--workers", type=int, help="cores to use on this machine; default: all")
+    parser.add_argument("--ray-address", help="a Ray cluster to join; default: Ray on this machine")
+    parser.add_argument(
+        "--events", type=Path, metavar="FILE", help="append events to this file as JSON lines"
+    )
+    add_overrides(parser)
+
+
+def config_of(args: argparse.Namespace) -> RunConfig:
+    """Load the configuration that a command line asks for.
+
+    Raises:
+        ConfigError: see `pipeline.config.load`.
+    """
+    from gaussianverse.pipeline.config import load
+
+    overrides = list(args.set)
+    if getattr(args, "workers", None) is not None:
+        overrides.append(f"ray.workers={args.workers}")
+    if getattr(args, "plane_indices", None):
+        overrides.append(f"atlas.plane_indices={json.dumps(str(Path(args.plane_indices).absolute()))}")
+    if getattr(args, "ray_address", None):
+        overrides.append(f"ray.address={json.dumps(args.ray_address)}")
+    return load(getattr(args, "profile", "cpu"), overrides)
+
+
+def open_output(args: argparse.Namespace) -> tuple[Storage, Run]:
+    """Open the output that a command line names, and read its run.json."""
+    from gaussianverse.pipeline.dataset import run_file
+    from gaussianverse.pipeline.store.storage import open_storage
+
+    storage = open_storage(args.out, config_of(args).store)
+    return storage, run_file.load(storage)

@@ -1,0 +1,59 @@
+"""inspect: everything that the store holds about one object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
+from gaussianverse.pipeline.dataset import layout, records
+from gaussianverse.pipeline.dataset.pack import read_commit
+from gaussianverse.pipeline.dataset.run_file import Run, find_row
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, from_parquet
+from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.errors import NotFound
+from gaussianverse.pipeline.store.storage import Storage
+
+
+def inspect(storage: Storage, run: Run, uid: str) -> dict[str, Any]:
+    """All that the store knows of one object: its row, each stage's facts, where its bytes lie.
+
+    Raises:
+        PipelineError: the manifest has no such object.
+    """
+    manifest_row, shard = find_row(storage, run, uid)
+    found: dict[str, Any] = {"manifest": manifest_row, "shard": shard}
+    for stage in run.families:
+        found[stage] = _stage(storage, stage, shard, uid)
+    return found
+
+
+def _stage(storage: Storage, stage: str, shard: int, uid: str) -> dict[str, Any]:
+    try:
+        read_commit(storage, stage, shard)
+        facts = next(r for r in stats_rows(storage, stage, shard) if r["uid"] == uid)
+        entries = from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
+        entry = next(r for r in entries if r["uid"] == uid)
+        return {"committed": True, "tar": layout.shard_tar(stage, shard), **facts, "journal": entry}
+    except NotFound:
+        pass
+    try:
+        return {"committed": False, **records.read(storage, stage, shard, uid).facts}
+    except NotFound:
+        return {"committed": False, "status": "not done"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `gaussianverse inspect`."""
+    parser.add_argument("uid")
+    add_output(parser)
+    add_overrides(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is known of the object as JSON; returns the exit code."""
+    found = inspect(*open_output(args), args.uid)
+    print(json.dumps(found, indent=None if args.json else 1))
+    return 0
