@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     if verb is None:
         near = difflib.get_close_matches(given[0], _VERBS, 1)
         print(
-            f"error: no verb {given[0]!r}{f'; did you mean {near[0]}?' if near else ''}: see gaussianverse --help",
+            f"error: no verb {given[0]!r}{f' (did you mean {near[0]}?)' if near else ''}; see gaussianverse --help",
             file=sys.stderr,
         )
         return 2
@@ -225,7 +225,7 @@ def _finalize(args: argparse.Namespace) -> int:
     storage, run = open_output(args)
     prove_conditional_puts(storage)
     finalize(storage, run)
-    print(f"The dataset in {storage.url} is complete.")
+    print(f"The dataset is complete: {storage.url}")
     return 0
 
 

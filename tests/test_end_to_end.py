@@ -85,7 +85,7 @@ def test_the_table_names_every_object_and_says_where_the_result_lies(
         assert max(float(ssim), float(smoothness)) <= 1
         assert float(seconds) > 0
     assert "quarantined: decode_error: views/broken: view 00003" in lines[BROKEN]
-    assert f"lies in {storage.url}" in printed
+    assert f"The dataset is complete: {storage.url}" in printed
 
 
 def test_the_good_objects_are_there_and_the_broken_one_has_its_reason(

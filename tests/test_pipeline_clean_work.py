@@ -46,7 +46,7 @@ def test_only_fragments_of_committed_shards_go(half: tuple[LocalStorage, Run]) -
     assert clean_work(storage).objects == 0
     for stage, shard in ((layout.SPLATS, 1), (layout.ATLAS, 0), (layout.ATLAS, 1)):
         pack.pack(storage, run, stage, shard)
-    finalize(storage, run, lambda moments: dict.fromkeys(layout.STATISTICS, b"".join(moments)))
+    finalize(storage, run)
     storage.put_if_absent(f"{layout.WORK}splats/000009/stray.tar", b"x")
     clean_work(storage)
     assert not work(storage)

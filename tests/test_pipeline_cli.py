@@ -241,14 +241,34 @@ def test_stages_and_shards_by_themselves(folder: Path, ball: Path, capsys: Captu
 
 
 def test_without_a_verb_or_an_output_it_is_usage(capsys: Captured) -> None:
-    for arguments in ([], ["fit-shard"], ["status"], ["fly"]):
+    for arguments in ([], ["fly"]):
+        assert cli.main(arguments) == 2
+    assert "usage: gaussianverse VERB" in capsys.readouterr().out
+    for arguments in (["fit-shard"], ["status"], ["status", "--out", "x", "--profile", "cpu"]):
         with pytest.raises(SystemExit) as ended:
             cli.main(arguments)
         assert ended.value.code == 2
-        capsys.readouterr()
 
 
-def test_the_verbs_of_operators_on_a_finished_run(folder: Path, capsys: Captured) -> None:
+def test_a_misspelt_verb_is_named_with_the_nearest_one(capsys: Captured) -> None:
+    assert cli.main(["fit-shards"]) == 2
+    assert capsys.readouterr().err == (
+        "error: no verb 'fit-shards' (did you mean fit-shard?); see gaussianverse --help\n"
+    )
+
+
+def test_every_verb_has_a_help_page_and_stands_in_the_help(capsys: Captured) -> None:
+    assert cli.main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for name, verb in cli._VERBS.items():
+        assert f"  {name:13} {verb.help}" in listed
+        with pytest.raises(SystemExit) as ended:
+            cli.main([name, "--help"])
+        assert ended.value.code == 0
+        assert f"gaussianverse {name}" in capsys.readouterr().out
+
+
+def test_the_verbs_that_look_and_keep_on_a_finished_run(folder: Path, capsys: Captured) -> None:
     write_manifest(folder, ["good", "lost"])
     assert build(folder) == 0
     out, before = str(folder / "out"), dataset(LocalStorage(folder / "out"))
@@ -259,7 +279,7 @@ def test_the_verbs_of_operators_on_a_finished_run(folder: Path, capsys: Captured
         return capsys.readouterr().out
 
     assert json.loads(shown("verify", "--out", out, "--sample", "1", "--json"))["faults"] == []
-    assert "all that was looked at" in shown("verify", "--out", out, "--sample", "5")
+    assert "everything that was read" in shown("verify", "--out", out, "--sample", "5")
     causes = json.loads(shown("top-errors", "--out", out, "--json"))
     assert [(c["reason"], c["count"], c["uids"]) for c in causes] == [("missing_views", 1, ["lost"])]
     assert "missing_views" in shown("top-errors", "--out", out)

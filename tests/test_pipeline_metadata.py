@@ -45,7 +45,7 @@ def test_tables_of_other_objects_do_not_become_one(tmp_path: Path) -> None:
     run = planned(storage, ["a", "b"])
     for stage in layout.STAGES:
         publish_all(storage, run, stage)
-        pack.pack(storage, run, stage, 0, b"".join if stage == layout.ATLAS else None)
+        pack.pack(storage, run, stage, 0)
     key = layout.stats(layout.ATLAS, 0)
     rows = from_parquet(STATS[layout.ATLAS], storage.get(key)).to_pylist()
     storage.delete(key)

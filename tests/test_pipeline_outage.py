@@ -123,7 +123,7 @@ def _done(executor: Remote, task: Task) -> Facts:
 
     run, storage = executor._run, executor.storage
     if task.kind == PACK:
-        pack.pack(storage, run, task.stage, task.shard, b"".join if task.stage == layout.ATLAS else None)
+        pack.pack(storage, run, task.stage, task.shard)
         return {"status": "ok"}
     uid = str(task.row["uid"])
     publish_one(storage, run, task.stage, dict(task.row), data=data_of(task.stage, uid))

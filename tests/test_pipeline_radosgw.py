@@ -62,7 +62,7 @@ def test_a_dataset_there_has_the_bytes_of_one_on_disk(endpoint: str, tmp_path: P
         for stage in layout.STAGES:
             publish_all(place, run, stage, quarantined={"b"})
             for shard in range(run.n_shards):
-                pack.pack(place, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+                pack.pack(place, run, stage, shard)
         finalize(place, run)
         assert list(verify(place, run)) == []
     assert dataset(storage) == dataset(disk)

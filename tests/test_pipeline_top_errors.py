@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline_runs import planned
+from pipeline_runs import data_of, planned
 
 from gaussianverse.pipeline.dataset import layout, pack, records
 from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
@@ -36,9 +36,9 @@ def test_causes_are_counted_once_per_object_across_stages_and_shards(tmp_path: P
         for row in shard_rows(storage, shard):
             for stage in layout.STAGES:
                 facts = records.facts_of(stage, {**row, "shard": shard}, run, status=OK)
-                records.publish_sample(storage, stage, facts, bytes(1 << 15), records.Stopwatch(1), {})
+                records.publish_sample(storage, stage, facts, data_of(stage, "o"), records.Stopwatch(1), {})
     for stage in layout.STAGES:
-        pack.pack(storage, run, stage, 0, b"".join if stage == layout.ATLAS else None)
+        pack.pack(storage, run, stage, 0)
     first, second = top_errors(storage)
     assert (first.stage, first.reason, first.count) == ("splats", "low_psnr", 3)
     assert (first.pattern, first.message) == ("<uid>: # dB", "o0: 12.5 dB")

@@ -26,7 +26,8 @@ from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
 from gaussianverse.pipeline.dataset.schemas import METADATA, from_parquet, metadata_schema
 from gaussianverse.pipeline.dataset.shards import stats_rows
 from gaussianverse.pipeline.ops.clean_work import clean_work
-from gaussianverse.pipeline.ops.status import inspect, status_of
+from gaussianverse.pipeline.ops.inspect import inspect
+from gaussianverse.pipeline.ops.status import status_of
 from gaussianverse.pipeline.ops.verify import verify, verify_sample
 from gaussianverse.pipeline.run import job, tasks
 from gaussianverse.pipeline.run.driver import committed_shards

@@ -191,7 +191,7 @@ def test_a_dataset_on_s3_has_the_bytes_of_one_on_disk(storage: S3Storage, tmp_pa
             publish_all(place, run, stage, quarantined={"b"})
             for shard in range(run.n_shards):
                 for _ in range(2):
-                    pack.pack(place, run, stage, shard, b"".join if stage == layout.ATLAS else None)
+                    pack.pack(place, run, stage, shard)
         assert not is_finalized(place)
         for _ in range(2):
             finalize(place, run)
@@ -246,7 +246,7 @@ def test_a_whole_job_from_s3_to_s3_with_answers_lost(
     monkeypatch.undo()
     monkeypatch.setattr(job, "ray_executor", in_process)
     printed = capsys.readouterr().out
-    assert f"lies in {url}/out" in printed
+    assert f"The dataset is complete: {url}/out" in printed
     assert "quarantined: missing_views: " in printed
     assert cli.main(["verify", "--out", f"{url}/out", *chosen]) == 0
     assert cli.main(["status", "--out", f"{url}/out", "--json", *chosen]) == 0

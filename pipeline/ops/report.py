@@ -89,11 +89,9 @@ def print_outcome(outcome: Outcome) -> int:
         print(table(rows))
     url = outcome.storage.url
     if outcome.finalized:
-        print(
-            f"\nThe dataset in {url} is complete: shards in atlas/ and splats/; its README.md describes it."
-        )
+        print(f"\nThe dataset is complete: {url} (shards in atlas/ and splats/, described in README.md)")
     else:
-        print(f"\nThe shards are in {url}; the dataset is finalized once all of its shards are there.")
+        print(f"\nShards are committed: {url} (the dataset is finalized once all of its shards are there)")
     return 0
 
 
