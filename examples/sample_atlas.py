@@ -61,7 +61,7 @@ def sample(
     captions = embed([caption])
     both = torch.cat([captions, torch.zeros_like(captions)])
     noise = torch.randn(1, unet.config.in_channels, size, size, generator=torch.Generator().manual_seed(seed))
-    state = noise.to(device) * schedule.init_noise_sigma
+    state: Tensor = noise.to(device) * schedule.init_noise_sigma
     for time in schedule.timesteps:
         with_caption, without = unet(torch.cat([state, state]), time, both).sample.chunk(2)
         state = schedule.step(without + guidance * (with_caption - without), time, state).prev_sample

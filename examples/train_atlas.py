@@ -240,7 +240,7 @@ class Trainer:
         if self.rank:
             return
         folder = self.args.out / f"step-{self.step:06d}"
-        self.averaged.module.save_pretrained(folder / "unet")
+        self.averaged.module.save_pretrained(folder / "unet")  # type: ignore[operator]
         (folder / "data.json").write_text(json.dumps(self.loader.state_dict()))
         state = {"step": self.step, "unet": self.unet.state_dict(), "averaged": self.averaged.state_dict()}
         torch.save({**state, "optimizer": self.optimizer.state_dict()}, folder / "train.pt")
