@@ -33,9 +33,10 @@ test: $(STAMP) ## run the tests; ARGS=--run-slow adds those that take minutes
 fuzz: $(STAMP) ## run the tests that make up their inputs on other inputs than last time (four minutes)
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=search $(ARGS)
 
-lint: $(STAMP) ## ruff (lint and format) and mypy --strict
+lint: $(STAMP) ## ruff (lint and format), import-linter (who may import whom) and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/mypy
 
 format: $(STAMP) ## let ruff format and sort imports

@@ -18,7 +18,7 @@ def plus(x):
     return x + {term}
 """
 KERNEL = """
-from atlas.compiled import kernel
+from gaussianverse.atlas.compiled import kernel
 from kernels.neighbour import FACTOR, plus
 
 @kernel(nogil=True, fastmath={"nsz", "contract", "arcp"})

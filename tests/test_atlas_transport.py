@@ -20,8 +20,8 @@ SITES = 1024
 
 SOLVES = """
 import hashlib
-from atlas.sphere import fibonacci_sphere
-from atlas.transport.solver import assign
+from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.transport.solver import assign
 from atlas_objects import SHAPES, cloud
 digest = hashlib.sha256()
 for shape in SHAPES:

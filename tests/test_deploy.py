@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gaussianverse import __version__
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.events import RayMetrics
@@ -84,8 +85,14 @@ def test_the_array_takes_every_shard_once(shards: int, tasks: int, tmp_path: Pat
 def test_the_container_has_all_rooms_and_files_that_exist() -> None:
     text = (DEPLOY / "Containerfile").read_text()
     copied = [word for line in re.findall(r"^COPY (.+)$", text, re.M) for word in line.split()[:-1]]
-    assert {"atlas", "fitter", "manifests", "pipeline"} <= set(copied)
+    links = {path.name for path in (ROOT / "gaussianverse").iterdir() if path.is_symlink()}
+    assert {"gaussianverse", *links} <= set(copied)
     assert all((ROOT / name).exists() for name in copied)
+
+
+def test_clusters_run_the_image_of_this_version() -> None:
+    texts = [(DEPLOY / name).read_text() for name in ("cluster.yaml", "rayjob.yaml")]
+    assert {tag for text in texts for tag in re.findall(r"image: gaussianverse:(\S+)", text)} == {__version__}
 
 
 def test_the_dashboard_draws_metrics_that_exist() -> None:
