@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from gaussianverse.pipeline.run import inputs
 from gaussianverse.pipeline.store.storage import Entry, LocalStorage, StoreConfig
 
-# what inputs fetches from S3 is tested in test_pipeline_s3.py
+# what inputs fetches from S3 is tested in test_store_s3.py
 
 
 @pytest.mark.parametrize(
