@@ -1,4 +1,4 @@
-"""The representation: 3D Gaussians as a 128 x 128 image with 16 channels, and back; and the reader of datasets."""
+"""Gaussian atlases: 3D Gaussians as a 128 x 128 image with 16 channels, and the reader of published datasets."""
 
 from typing import TYPE_CHECKING
 

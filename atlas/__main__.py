@@ -1,4 +1,4 @@
-"""Single atlases: `python -m gaussianverse.atlas FIT.npz ATLAS.npy` packs the atlas of one fit."""
+"""Command line for single atlases: `python -m gaussianverse.atlas FIT.npz ATLAS.npy` packs one fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gaussianverse.atlas.packing import pack, unpack
 from gaussianverse.atlas.picture import sheet
 from gaussianverse.atlas.plane import SHIPPED_SIZE, solve_plane_indices
 
-# what an array does not tell of the atlas that it is
+# settings that are needed to read an atlas and cannot be derived from its array
 _READING = ("layout", "plane_indices")
 _CHOICES = ("size", "pad", "dtype", "min_smoothness", *_READING)
 
@@ -26,34 +26,34 @@ _CHOICES = ("size", "pad", "dtype", "min_smoothness", *_READING)
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gaussianverse.atlas",
-        description="Atlases of single objects. `python -m gaussianverse.atlas FIT ATLAS.npy` is short for `pack`.",
+        description="Pack, unpack and draw single atlases. FIT ATLAS.npy without a verb is short for pack.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    verb = verbs.add_parser("pack", help="Gaussians to an atlas")
+    verb = verbs.add_parser("pack", help="pack Gaussians into an atlas")
     verb.add_argument(
         "source",
         metavar="FIT",
         type=Path,
-        help=".npz of `python -m gaussianverse.fitter`, or a .ply of splats",
+        help=".npz of `python -m gaussianverse.fitter`, or .ply of 3D Gaussians",
     )
     verb.add_argument("out", metavar="ATLAS.npy", type=Path)
     _add_choices(verb, _CHOICES)
     verb.set_defaults(call=_pack)
 
-    verb = verbs.add_parser("unpack", help="an atlas to Gaussians")
+    verb = verbs.add_parser("unpack", help="unpack an atlas to Gaussians")
     verb.add_argument("source", metavar="ATLAS.npy", type=Path)
-    verb.add_argument("out", metavar="OUT", type=Path, help=".npz, or .ply for a viewer of splats")
+    verb.add_argument("out", metavar="OUT", type=Path, help=".npz, or .ply for a viewer")
     _add_choices(verb, _READING)
     verb.set_defaults(call=_unpack)
 
-    verb = verbs.add_parser("show", help="an atlas to a picture of its channels")
+    verb = verbs.add_parser("show", help="draw the channels of an atlas")
     verb.add_argument("source", metavar="ATLAS.npy", type=Path)
     verb.add_argument("out", metavar="OUT.png", type=Path)
     _add_choices(verb, _READING)
     verb.set_defaults(call=_show)
 
-    verb = verbs.add_parser("plane", help="solve the plane indices again")
+    verb = verbs.add_parser("plane", help="solve the plane indices")
     verb.add_argument("out", metavar="OUT.npy", type=Path)
     verb.add_argument("--size", type=int, default=SHIPPED_SIZE, help=f"side (default: {SHIPPED_SIZE})")
     verb.set_defaults(call=_plane, source=None)
@@ -68,15 +68,15 @@ def _add_choices(verb: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 done, 1 a fault of the object or a file (one line on stderr), 2 usage."""
+    """Run the command line; exit code 0 done, 1 error (one line on stderr), 2 wrong usage."""
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) >= 2 and given[0].endswith((".npz", ".ply")):
         given = ["pack", *given]
     options = _parser().parse_args(given)
     try:
         options.call(options)
-    except (AtlasError, ConfigError, OSError) as fault:
-        sys.stderr.write(f"error: {options.source or options.out}: {fault}\n")
+    except (AtlasError, ConfigError, OSError) as error:
+        sys.stderr.write(f"error: {options.source or options.out}: {error}\n")
         return 1
     return 0
 
@@ -89,7 +89,7 @@ def _read(path: Path) -> Gaussians:
 def _load(options: argparse.Namespace) -> tuple[Any, AtlasConfig]:
     array = read_npy(options.source.read_bytes())
     if array.ndim != 3:
-        raise AtlasError("not an atlas [size, size, 16]")
+        raise AtlasError(f"an atlas has shape [size, size, 16], got {array.shape}")
     return array, AtlasConfig(size=array.shape[0], **{name: getattr(options, name) for name in _READING})
 
 

@@ -1,4 +1,4 @@
-"""Numba kernels whose machine code is kept, and is not used any more once something that it was made of changes."""
+"""Numba kernels with an on-disk cache that any change of their sources invalidates."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from numba import njit
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` with a cache that knows the function's neighbours.
+    """Decorate a function as `numba.njit` does, with a cache that depends on the function's whole folder.
 
-    Numba's own cache looks at the function's file alone. What is inlined into it and the constants that it reads
-    from other files are compiled in, and would stay as they were after an upgrade that left this one file alone.
-    So the cache's entries are named after the sources of the function's whole folder, from which alone it may take
-    such things. Where there are no sources (in a zip) nothing is kept.
+    Numba's own cache depends on the function's file alone, and would miss changes of functions and constants that
+    are compiled in from other files. So the name of a cache entry includes a hash of all sources in the folder;
+    a kernel may use functions and constants of its own folder only. Without sources (in a zip) nothing is cached.
 
     Args:
-        options: of `numba.njit`, but for `cache`.
+        options: options of `numba.njit` other than `cache`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What can be chosen about an atlas."""
+"""Configuration of atlases."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class AtlasConfig:
-    """How Gaussians become an atlas; part of a dataset's recorded configuration.
+    """Configuration of `pack`; part of a dataset's recorded configuration.
 
     Attributes:
         size: side of the atlas in cells, 8 to 512; the sphere has size^2 points. Plane indices ship for 128 and
             are solved, in seconds, for other sizes.
-        pad: where the invisible duplicates go that fill an atlas of fewer Gaussians than cells. "transport":
-            by a second exact transport onto the empty sphere points (the paper); "nearest": each empty point
-            copies the Gaussian of the nearest occupied one (the smoothest); "before": duplicates join the
-            Gaussians before one square transport (the published script).
+        pad: placement of the invisible duplicates that fill an atlas with fewer Gaussians than cells.
+            "transport": by a second exact transport onto the empty sphere points (the paper); "nearest": each
+            empty point copies the Gaussian of the nearest occupied one (the smoothest); "before": duplicates
+            join the Gaussians before a single square transport (the published script).
         layout: the sphere and its unrolling. "fibonacci": the paper's; "ring": bands of equal area, divided into
-            equal longitudes, each point in its own cell from the start.
-        dtype: of a stored atlas, "float32" or "float16"; in memory it is float32.
-        min_smoothness: smoothness of the sphere points behind the cells below which an atlas is refused, see
-            `atlas.gates`. Right orders have 0.87 (size 8) to 0.99 (128 and more), wrong ones 0.5 and less.
-        plane_indices: path of a .npy file of plane indices to use in place of ours, such as the published
-            sphere2plane.npy; "" = ours.
-        plane_sha256: what that file must hash to; "" = whatever it does. `atlas.plane.pinned` fills it in, so
-            that a recorded configuration names the indices and not only a path.
+            equal longitudes, so that each point is in its cell without a transport.
+        dtype: dtype of a stored atlas, "float32" or "float16"; in memory it is float32.
+        min_smoothness: least smoothness of the sphere points of the cells, see `atlas.gates`. Right orders have
+            0.87 (size 8) to 0.99 (128 and more), wrong ones 0.5 and less.
+        plane_indices: path of a .npy file of plane indices to use instead of the default ones, such as the
+            published sphere2plane.npy; "" = default.
+        plane_sha256: the expected SHA-256 of that file; "" accepts any. `atlas.plane.pinned` fills it in, so
+            that a recorded configuration identifies the indices.
 
     Raises:
-        ConfigError: a value is not allowed; the message names the field and what is.
+        ConfigError: a value is not allowed; the message names the field and the allowed values.
     """
 
     size: int = 128

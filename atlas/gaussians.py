@@ -1,4 +1,4 @@
-"""`Gaussians`: the one form in which 3D Gaussians travel between rooms, and its npz file."""
+"""3D Gaussians as arrays, and their .npz file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Gaussians:
         colors: RGB albedo in [0, 1], [M, 3].
 
     Raises:
-        AtlasError: a wrong shape, or NaN or infinity in a field (named with its row).
+        AtlasError: a wrong shape, or NaN or infinity in a field; the message names field and row.
     """
 
     means: FloatArray
@@ -56,20 +56,20 @@ class Gaussians:
         return Gaussians(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def to_bytes(self) -> bytes:
-        """The uncompressed npz file; the same Gaussians always give the same bytes."""
+        """Encode as an uncompressed .npz file; equal Gaussians give equal bytes."""
         return npz({f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Gaussians:
-        """Read what `to_bytes` wrote.
+        """Decode the bytes of `to_bytes`.
 
         Raises:
-            AtlasError: the bytes are no such npz file, or a field is missing.
+            AtlasError: `data` is not such an .npz file, or a field is missing.
         """
         try:
             return cls(**read_npz(data, _TAILS))
-        except AtlasError as fault:
-            raise AtlasError(f"not a Gaussians npz file: {fault}") from fault
+        except AtlasError as error:
+            raise AtlasError(f"not an .npz file of Gaussians: {error}") from error
 
     def save(self, path: str | Path) -> None:
         """Write `to_bytes` to a file."""
@@ -80,17 +80,17 @@ class Gaussians:
         """Read a file that `save` wrote; errors name the file."""
         try:
             return cls.from_bytes(Path(path).read_bytes())
-        except AtlasError as fault:
-            raise AtlasError(f"{path}: {fault}") from fault
+        except AtlasError as error:
+            raise AtlasError(f"{path}: {error}") from error
 
 
 def canonical_quats(quats: npt.ArrayLike) -> FloatArray:
-    """Unit quaternions with w >= 0: one sign for each rotation, since q and -q are the same.
+    """Normalise quaternions to norm 1 and w >= 0, since q and -q are the same rotation.
 
-    Where w is 0 the first non-zero component is made positive. A zero quaternion becomes the identity.
+    If w is 0, the first non-zero component is made positive. A zero quaternion becomes the identity.
 
     Args:
-        quats: wxyz, any length, [M, 4].
+        quats: wxyz, of any norm, [M, 4].
 
     Returns:
         float32 [M, 4], unit to float32 precision.
@@ -101,5 +101,5 @@ def canonical_quats(quats: npt.ArrayLike) -> FloatArray:
     q /= np.where(norm == 0, 1.0, norm)[:, None]
     leading = np.take_along_axis(q, (q != 0).argmax(axis=1)[:, None], axis=1)
     q *= np.where(leading < 0, -1.0, 1.0)
-    # -0.0 in w would print and hash as another value than 0.0
+    # + 0.0 turns -0.0, which has other bytes, into 0.0
     return (q + 0.0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Statistics of many atlases that can be gathered in parts and merged: what standardising needs (section 5)."""
+"""Mergeable statistics of atlases, for standardisation (paper section 5)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gaussianverse.atlas.errors import AtlasError
 
 CHANNELS = 16
 
-# Quantiles come from a histogram over the leading 12 of a float16's 16 bits: sign, exponent, 6 bits of mantissa.
-# Counts merge exactly, in any order, and a quantile is right to 1/64 of its value.
+# Quantiles come from a histogram over the leading 12 bits of float16: sign, exponent, 6 bits of mantissa. Counts
+# merge exactly, in any order, and a quantile is accurate to 1/64 of its value.
 _BINS = 4096
 _DROPPED_BITS = 4
 
@@ -23,11 +23,11 @@ Floats = npt.NDArray[np.float64]
 class Moments:
     """Count, mean and sum of squared deviations per pixel and channel; range and histogram per channel.
 
-    Merged by Chan's formula in float64, so however the atlases are divided the answer is the same to 1e-12.
+    Parts are merged by Chan's formula in float64, so the result depends on the division into parts by at most 1e-12.
 
     Attributes:
-        count: how many atlases.
-        lowest, highest: float64 [16]; infinite while there are none.
+        count: number of atlases.
+        lowest, highest: float64 [16]; infinite while `count` is 0.
         histogram: int64 [16, 4096], cells per bin.
     """
 
@@ -39,11 +39,11 @@ class Moments:
         self.histogram = np.zeros((CHANNELS, _BINS), np.int64)
 
     def add(self, atlas: npt.NDArray[np.floating]) -> None:
-        """Count one atlas, [size, size, 16], finite."""
+        """Add one atlas, [size, size, 16], finite."""
         values = np.asarray(atlas, np.float64)
         self._check_shape(values.shape)
         if not np.isfinite(values).all():
-            raise AtlasError("statistics of values that are not finite")
+            raise AtlasError("the atlas has values that are not finite")
         self.count += 1
         delta = values - self._mean
         self._mean += delta / self.count
@@ -55,7 +55,7 @@ class Moments:
             self.histogram[channel] += np.bincount(codes, minlength=_BINS)
 
     def merge(self, other: Moments) -> None:
-        """Count what `other` counted."""
+        """Add the atlases of `other`."""
         self._check_shape(other._mean.shape)
         total = self.count + other.count
         if total == 0:
@@ -74,12 +74,12 @@ class Moments:
         return self._mean.copy()
 
     def std(self, floor: float = 0.0) -> Floats:
-        """Standard deviation (of the whole dataset, not a sample) per pixel and channel, at least `floor`."""
+        """Population standard deviation per pixel and channel, [size, size, 16], at least `floor`."""
         self._check_count()
         return np.asarray(np.maximum(np.sqrt(self._m2 / self.count), floor))
 
     def quantiles(self, fractions: npt.ArrayLike) -> Floats:
-        """Per channel the values below which these fractions of all cells lie, to 1/64 of the value.
+        """Quantiles of all cells per channel, accurate to 1/64 of the value.
 
         Args:
             fractions: in [0, 1], [Q].
@@ -95,15 +95,15 @@ class Moments:
         return np.asarray(np.clip(_CENTRES[bins], self.lowest[:, None], self.highest[:, None]))
 
     def to_bytes(self) -> bytes:
-        """The uncompressed npz file; the same statistics always give the same bytes."""
+        """Encode as an uncompressed .npz file; equal statistics give equal bytes."""
         return npz(self._arrays())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Moments:
-        """Read what `to_bytes` wrote.
+        """Decode the bytes of `to_bytes`.
 
         Raises:
-            AtlasError: the bytes are no such npz file.
+            AtlasError: `data` is not such an .npz file.
         """
         try:
             found = read_npz(data, cls(0)._arrays())
@@ -117,9 +117,11 @@ class Moments:
                         f"{name} is {found[name].dtype} {found[name].shape}, expected {array.dtype} {array.shape}"
                     )
             if found["count"] < 0 or found["histogram"].min() < 0:
-                raise AtlasError(f"{found['count']} atlases, or a bin with less than none")
-        except AtlasError as fault:
-            raise AtlasError(f"not an npz file of moments: {fault}") from fault
+                raise AtlasError(
+                    f"count is {found['count']} or a bin is below 0, expected no negative number"
+                )
+        except AtlasError as error:
+            raise AtlasError(f"not an .npz file of moments: {error}") from error
         moments.count = int(found["count"])
         moments._mean, moments._m2 = found["mean"], found["m2"]
         moments.lowest, moments.highest = found["lowest"], found["highest"]
@@ -134,24 +136,24 @@ class Moments:
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if shape != self._mean.shape:
-            raise AtlasError(f"statistics of atlases {self._mean.shape} cannot take one of {shape}")
+            raise AtlasError(f"statistics of atlases {self._mean.shape} cannot include {shape}")
 
     def _check_count(self) -> None:
         if self.count == 0:
-            raise AtlasError("no atlas was counted, so there are no statistics")
+            raise AtlasError("there are no statistics of 0 atlases; add one first")
 
 
 def _codes(values: Floats) -> npt.NDArray[np.int64]:
-    """The bin of each value, in the values' order; what float16 cannot hold goes to its largest."""
+    """Bin of each value, ascending with it; values beyond float16 are clipped to its range."""
     largest = float(np.finfo(np.float16).max)
     bits = np.clip(values, -largest, largest).astype(np.float16).view(np.uint16).astype(np.int64)
-    # as sign and magnitude; negative values count downwards from the middle
+    # float16 is sign and magnitude: negative values count downwards from the middle
     ordered = np.where(bits & 0x8000, 0x7FFF - (bits & 0x7FFF), bits + 0x8000)
     return np.asarray(ordered >> _DROPPED_BITS, np.int64)
 
 
 def _centres() -> Floats:
-    """The middle of each bin, as a value."""
+    """Value at the centre of each bin."""
     ordered = np.arange(_BINS) * (1 << _DROPPED_BITS) + (1 << (_DROPPED_BITS - 1))
     bits = np.where(ordered < 0x8000, 0x8000 | (0x7FFF - ordered), ordered - 0x8000)
     return np.nan_to_num(bits.astype(np.uint16).view(np.float16).astype(np.float64))

@@ -1,4 +1,4 @@
-"""Gaussians to an atlas and back (paper sections 4 and 5)."""
+"""Packing of Gaussians into an atlas, and unpacking (paper sections 4 and 5)."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ QUATERNION = slice(12, 16)
 OPACITY_COPIES = (3, 7, 11)
 _ANY_SIGN = (0, 1, 2, 4, 5, 6, 12, 13, 14, 15)
 
-# Fewer have no neighbours to speak of, and no object looks like that.
+# Smoothness needs neighbours; no real object has fewer Gaussians.
 MIN_GAUSSIANS = 8
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """An atlas, where its cells came from, and its numbers.
+    """An atlas, the source of each cell, and statistics.
 
     Attributes:
         array: float32 [size, size, 16]: offset to the sphere point 3, opacity; albedo 3, opacity; scale 3,
             opacity; quaternion wxyz 4. Activated values, as in `Gaussians`.
-        source: int64 [size, size], the row of the packed Gaussians in each cell; -1 where it is padding.
-        stats: flat numbers for a record: n_gaussians (in the atlas), n_padded, n_dropped, transport_cost,
-            transport_gap, transport_seconds (CPU, with the padding), smoothness (of position),
+        source: int64 [size, size], row of each cell's Gaussian among the packed Gaussians; -1 for padding.
+        stats: flat values for a record: n_gaussians (in the atlas), n_padded, n_dropped, transport_cost,
+            transport_gap, transport_seconds (CPU, including padding), smoothness (of position),
             smoothness_appearance, smoothness_unrolled, round_trip_error, and pad, layout, dtype, size.
     """
 
@@ -49,10 +49,10 @@ class Atlas:
     stats: dict[str, float | int | str]
 
     def to_bytes(self) -> bytes:
-        """The .npy file in the configured dtype; the same atlas always gives the same bytes.
+        """Encode the array as a .npy file in the configured dtype; equal atlases give equal bytes.
 
-        In float16 the least opacities and scales are rounded up rather than to 0, which would make a Gaussian
-        padding, or nothing.
+        In float16 the smallest opacities and scales are rounded up instead of to 0: opacity 0 would mark a
+        Gaussian as padding, and scales must be above 0.
         """
         stored = self.array.astype(str(self.stats["dtype"]))
         vanished = (stored == 0) & (self.array > 0)
@@ -62,16 +62,17 @@ class Atlas:
 
 
 def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
-    """Build the atlas of one object, and refuse it if it is not a good one.
+    """Pack the Gaussians of one object into an atlas and run all gates on it.
 
     Args:
-        gaussians: at least 8; above size^2 those of smallest mean scale are dropped.
+        gaussians: at least 8; above size^2 those with the smallest mean scale are dropped.
         config: defaults to `AtlasConfig()`.
 
     Raises:
-        AtlasError: too few Gaussians, a value out of its range (with the row), or a failed gate.
+        AtlasError: there are too few Gaussians, a value is out of its range (the message names the row), or a
+            gate fails.
         TransportFailed: the solver could not certify its answer.
-        RoughAtlas: an index was applied the wrong way round, see `atlas.gates`.
+        RoughAtlas: a permutation was applied inverted, see `atlas.gates`.
     """
     config = config or AtlasConfig()
     if len(gaussians) < MIN_GAUSSIANS:
@@ -94,7 +95,7 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
     expected = chosen[source[live]]
     unpacked = unpack(array, config)
     measured = smoothness(unpacked, np.argwhere(live.reshape(config.size, config.size)))
-    # the points as the array has them: what is taken off the means to give the offsets
+    # the sphere points that the array implies, means less offsets, not those that were meant to be used
     behind = chosen.means[source].reshape(config.size, config.size, 3) - array[..., OFFSET]
     stats: dict[str, float | int | str] = {
         "n_gaussians": len(chosen),
@@ -117,12 +118,12 @@ def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
 
 
 def lay_out(gaussians: Gaussians, live: npt.NDArray[np.bool_], points: npt.NDArray[np.float64]) -> FloatArray:
-    """The channels of an atlas whose cell k, row by row, holds Gaussian k.
+    """Write the channels of an atlas whose cell k, row by row, holds Gaussian k.
 
     Args:
-        gaussians: size^2 of them.
-        live: where not, the Gaussian is padding and its opacity becomes 0, [size^2].
-        points: the sphere point behind each cell, [size^2, 3].
+        gaussians: size^2 Gaussians.
+        live: False for padding, whose opacity becomes 0, [size^2].
+        points: sphere point of each cell, [size^2, 3].
 
     Returns:
         float32 [size, size, 16].
@@ -138,12 +139,12 @@ def lay_out(gaussians: Gaussians, live: npt.NDArray[np.bool_], points: npt.NDArr
 
 
 def unpack(array: npt.ArrayLike, config: AtlasConfig | None = None) -> Gaussians:
-    """The Gaussians of an atlas, cell by cell along the rows; padding (opacity 0) is left out.
+    """Unpack the Gaussians of an atlas, row by row; padding (opacity 0) is left out.
 
     Args:
-        array: [size, size, 16], float32 or float16, as `pack` makes it; may come from a model, so opacities
-            are the mean of their copies and other values are taken as they are.
-        config: of the atlas; defaults to `AtlasConfig()`.
+        array: [size, size, 16], float32 or float16, from `pack` or a model. Opacity is the mean of its three
+            copies; other values are returned unchanged.
+        config: configuration of the atlas; defaults to `AtlasConfig()`.
 
     Raises:
         AtlasError: a wrong shape, or NaN or infinity.
@@ -153,7 +154,7 @@ def unpack(array: npt.ArrayLike, config: AtlasConfig | None = None) -> Gaussians
     values = values.reshape(-1, CHANNELS)
     points = sphere_of(config)[plane_of(config)]
     opacities = values[:, OPACITY_COPIES].mean(axis=1, dtype=np.float64).astype(np.float32)
-    # not `> 0`: NaN must come to the check in Gaussians
+    # not `> 0`, so that Gaussians refuses NaN
     live = opacities != 0
     values = values[live]
     return Gaussians(
@@ -166,7 +167,7 @@ def unpack(array: npt.ArrayLike, config: AtlasConfig | None = None) -> Gaussians
 
 
 def check_array(array: npt.ArrayLike, config: AtlasConfig) -> FloatArray:
-    """The array as float32 [size, size, 16].
+    """Check an atlas and convert it to float32 [size, size, 16].
 
     Raises:
         AtlasError: a wrong shape, or NaN or infinity.
@@ -174,7 +175,7 @@ def check_array(array: npt.ArrayLike, config: AtlasConfig) -> FloatArray:
     values = np.asarray(array, dtype=np.float32)
     if values.shape != (config.size, config.size, CHANNELS):
         raise AtlasError(
-            f"an atlas of size {config.size} is [{config.size}, {config.size}, {CHANNELS}], got {values.shape}"
+            f"an atlas of size {config.size} has shape {(config.size, config.size, CHANNELS)}, got {values.shape}"
         )
     gates.finite(values.reshape(-1, CHANNELS))
     return values

@@ -1,4 +1,4 @@
-"""Which Gaussian each sphere point carries: too many are pruned, too few are filled up with invisible duplicates."""
+"""Assignment of Gaussians to sphere points: surplus Gaussians are dropped, empty points get invisible duplicates."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Placement:
-    """What stands at each of the N sphere points.
+    """The Gaussian at each of the N sphere points.
 
     Attributes:
-        source: row of the Gaussians at each sphere point, [N] int64.
-        live: False where the Gaussian is a duplicate of opacity 0, [N].
+        source: row of the Gaussian at each sphere point, [N] int64.
+        live: False where it is a duplicate with opacity 0, [N].
         transport: the assignment of the Gaussians, with its certificate.
     """
 
@@ -33,20 +33,23 @@ class Placement:
 
 
 def prune(gaussians: Gaussians, count: int) -> Ints:
-    """Rows of the `count` Gaussians of largest mean scale, ascending; of equals the first rows (paper B.1)."""
+    """Rows of the `count` Gaussians with the largest mean scale, ascending; ties keep the first (paper B.1)."""
     if len(gaussians) <= count:
         return np.arange(len(gaussians))
     order = np.argsort(-_mean_scales(gaussians), kind="stable")
     return np.sort(order[:count])
 
 
-def place(gaussians: Gaussians, sphere: Floats, pad: str) -> Placement:
-    """Offset M Gaussians to the N sphere points and fill the points that stay empty.
+def duplicates(gaussians: Gaussians, count: int) -> Ints:
+    """Rows of `count` Gaussians to duplicate, by ascending mean scale, all once before any twice."""
+    return np.resize(np.argsort(_mean_scales(gaussians), kind="stable"), count)
 
-    Duplicates are taken from the smallest mean scale upwards, and again from the start where N - M > M.
+
+def place(gaussians: Gaussians, sphere: Floats, pad: str) -> Placement:
+    """Assign M Gaussians to the N sphere points and fill the empty points with `duplicates`.
 
     Args:
-        gaussians: M of them, 1 <= M <= N.
+        gaussians: M Gaussians, 1 <= M <= N.
         sphere: [N, 3].
         pad: "transport", "nearest" or "before", see `AtlasConfig`.
 
@@ -55,10 +58,9 @@ def place(gaussians: Gaussians, sphere: Floats, pad: str) -> Placement:
     """
     means = gaussians.means.astype(np.float64)
     empty = len(sphere) - len(means)
-    smallest = np.argsort(_mean_scales(gaussians), kind="stable")
-    duplicates = np.resize(smallest, max(empty, 0))
+    copied = duplicates(gaussians, max(empty, 0))
     if pad == "before":
-        everyone = np.concatenate([np.arange(len(means)), duplicates])
+        everyone = np.concatenate([np.arange(len(means)), copied])
         transport = assign(means[everyone], sphere)
         source = np.empty(len(sphere), np.int64)
         source[transport.indices] = everyone
@@ -72,13 +74,13 @@ def place(gaussians: Gaussians, sphere: Floats, pad: str) -> Placement:
     live = source >= 0
     vacant = np.flatnonzero(~live)
     if pad == "transport" and empty:
-        source[vacant[assign(means[duplicates], sphere[vacant]).indices]] = duplicates
+        source[vacant[assign(means[copied], sphere[vacant]).indices]] = copied
     elif pad == "nearest" and empty:
         occupied = np.flatnonzero(live)
         _, nearest = cKDTree(sphere[occupied]).query(sphere[vacant])
         source[vacant] = source[occupied[nearest]]
     elif empty:
-        raise AtlasError(f"padding {pad!r} is none of transport, nearest, before")
+        raise AtlasError(f"pad is {pad!r}, expected transport, nearest or before")
     return Placement(source, live, transport)
 
 

@@ -1,4 +1,4 @@
-"""The sheet of the paper's Fig. 6: what a diffusion model sees of an atlas, as five pictures in a row."""
+"""Pictures of the channels of an atlas, as in the paper's Fig. 6."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gaussianverse.atlas.plane import points_of
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
-# viridis at nine equal steps: dark is invisible, bright is opaque
+# viridis in nine equal steps: dark is invisible, bright is opaque
 _COLOR_CODE = np.array(
     [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141],
      [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37]],
@@ -27,15 +27,15 @@ _TITLE = 22
 
 
 def panels(array: npt.ArrayLike, config: AtlasConfig | None = None) -> dict[str, Pixels]:
-    """The five pictures of an atlas [size, size, 16], each uint8 [size, size, 3].
+    """Draw the five pictures of an atlas [size, size, 16], each uint8 [size, size, 3].
 
-    position: x, y, z stretched to the object's bounding box. albedo: as it is. opacity: colour-coded from 0
-    (dark) to 1 (bright). scale: stretched between the 1st and 99th percentile of its logarithm. rotation: the
-    last three components of the quaternion, from -1 to 1. Padding shows the Gaussian that it duplicates,
-    except in opacity.
+    position: x, y, z scaled to the object's bounding box. albedo: unchanged. opacity: colour-coded from 0
+    (dark) to 1 (bright). scale: its logarithm, scaled between the 1st and 99th percentile. rotation: the last
+    three components of the quaternion, from -1 to 1. Padding shows the Gaussian that it duplicates, except in
+    opacity.
 
     Raises:
-        AtlasError: not an atlas of the configured size, or not finite.
+        AtlasError: `array` is not an atlas of the configured size, or not finite.
     """
     config = config or AtlasConfig()
     values = check_array(array, config).astype(np.float64)
@@ -53,14 +53,13 @@ def panels(array: npt.ArrayLike, config: AtlasConfig | None = None) -> dict[str,
 
 
 def sheet(array: npt.ArrayLike, config: AtlasConfig | None = None) -> bytes:
-    """`panels` side by side with their names, as a PNG file."""
+    """Draw `panels` side by side with their names, as a PNG file."""
     pictures = panels(array, config)
     width = len(pictures) * (_SIDE + _GAP) + _GAP
     canvas = Image.new("RGB", (width, _SIDE + _TITLE + _GAP), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
     for k, (name, pixels) in enumerate(pictures.items()):
         left = _GAP + k * (_SIDE + _GAP)
-        # cells stay cells: no smoothing between them
         canvas.paste(Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.NEAREST), (left, _TITLE))
         draw.text((left + _SIDE / 2, _TITLE / 2), name, fill="black", font=font, anchor="mm")
     sink = BytesIO()

@@ -1,8 +1,8 @@
-"""The plane indices: which sphere point each cell of the atlas shows, the same for every object.
+"""Plane indices: the sphere point of each cell of an atlas, the same for every object.
 
 The sphere is unrolled equirectangularly and then transported onto the grid (paper section 4). A row of the
-atlas is a longitude about z, from -180 to +180 degrees; a column is a sine of latitude, from +1 to -1; so that
-index files published with the paper's dataset fit: `plane[k] = sphere[plane_indices[k]]`.
+atlas is a longitude about z, from -180 to +180 degrees; a column is a sine of latitude, from +1 to -1. Index
+files published with the paper's dataset follow the same convention: `plane[k] = sphere[plane_indices[k]]`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from gaussianverse.atlas.transport.solver import assign
 
 SHIPPED_SIZE = 128
 SHIPPED = Path(__file__).parent / "data" / "plane_indices_fibonacci_128.npy"
-# Made by `python -m gaussianverse.atlas plane OUT.npy`; tests make it again and compare.
+# Made by `python -m gaussianverse.atlas plane OUT.npy`; a test makes it again and compares.
 SHIPPED_SHA256 = "660b794e82b00de0b38aedf4ab5e3289b4e1bd10b8867462316ccfcb1114d1d9"
 
 Indices = npt.NDArray[np.int64]
 
 
 def plane_of(config: AtlasConfig) -> Indices:
-    """The plane indices of a configuration: ours, those of its file, or 0, 1, 2, ... for layout "ring".
+    """Plane indices of a configuration: the default ones, those of its file, or 0, 1, 2, ... for layout "ring".
 
     Returns:
         int64 [size^2], read-only.
 
     Raises:
-        AtlasError: a file that is not there, or not the permutation that is asked for.
+        AtlasError: see `read_plane_indices` and `plane_indices`.
     """
     if config.layout == "ring":
         indices = np.arange(config.size**2)
@@ -48,12 +48,12 @@ def plane_of(config: AtlasConfig) -> Indices:
 
 
 def points_of(config: AtlasConfig) -> npt.NDArray[np.float64]:
-    """The sphere point behind each cell of an atlas, row by row, [size^2, 3]."""
+    """Sphere point of each cell of an atlas, row by row, [size^2, 3]."""
     return sphere_of(config)[plane_of(config)]
 
 
 def pinned(config: AtlasConfig) -> AtlasConfig:
-    """The configuration with the hash of its file of plane indices, to be recorded.
+    """Add the SHA-256 of its plane indices file to a configuration, so that a record identifies the file.
 
     Raises:
         AtlasError: see `plane_of`.
@@ -70,28 +70,28 @@ def read_plane_indices(path: str, size: int, sha256: str = "") -> Indices:
     """Read a file of plane indices, such as the published sphere2plane.npy.
 
     Args:
-        path: a .npy file of size^2 whole numbers, in one dimension or as a grid.
+        path: a .npy file of size^2 integers, in one dimension or as a grid.
         size: side of the atlas.
-        sha256: what the file must hash to; "" = whatever it does.
+        sha256: the expected SHA-256 of the file; "" accepts any.
 
     Returns:
         int64 [size^2], read-only.
 
     Raises:
-        AtlasError: no such file, another hash, or not a permutation of 0 .. size^2 - 1.
+        AtlasError: the file cannot be read, has another hash, or is not a permutation of 0 .. size^2 - 1.
     """
     data = _bytes_of(Path(path))
     digest = hashlib.sha256(data).hexdigest()
     if sha256 not in ("", digest):
         raise AtlasError(
-            f"{path} has SHA-256 {digest}, expected {sha256}: give the file that was used before"
+            f"{path} has SHA-256 {digest}, expected {sha256}: pass the file that was used before"
         )
     try:
         indices = read_npy(data)
-    except AtlasError as fault:
-        raise AtlasError(f"{path}: {fault}") from fault
+    except AtlasError as error:
+        raise AtlasError(f"{path}: {error}") from error
     if not np.issubdtype(indices.dtype, np.integer):
-        raise AtlasError(f"{path}: plane indices are one array of whole numbers")
+        raise AtlasError(f"{path}: plane indices are {indices.dtype}, expected integers")
     flat: Indices = indices.reshape(-1).astype(np.int64)
     if not np.array_equal(np.sort(flat), np.arange(size * size)):
         raise AtlasError(
@@ -104,12 +104,12 @@ def read_plane_indices(path: str, size: int, sha256: str = "") -> Indices:
 def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as fault:
-        raise AtlasError(f"plane indices {path} cannot be read: {fault.strerror}") from fault
+    except OSError as error:
+        raise AtlasError(f"plane indices {path} cannot be read: {error.strerror}") from error
 
 
 def unroll(points: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
-    """Unit vectors [n, 3] as (row, column) of a size x size grid, cell centres at whole numbers, [n, 2]."""
+    """Map unit vectors [n, 3] to (row, column) [n, 2] of a size x size grid, cell centres at integers."""
     row = (np.arctan2(points[:, 1], points[:, 0]) / (2.0 * np.pi) + 0.5) * size - 0.5
     column = (1.0 - points[:, 2]) / 2.0 * size - 0.5
     return np.stack([row, column], axis=1)
@@ -122,7 +122,7 @@ def solve_plane_indices(size: int) -> Indices:
         size: side of the grid; the sphere has size^2 points.
 
     Returns:
-        int64 [size^2], a permutation: the sorted sphere's point in each cell, row by row.
+        int64 [size^2], a permutation: the index of the sorted sphere's point in each cell, row by row.
     """
     sphere = unroll(fibonacci_sphere(size * size), size)
     cells = np.stack(np.divmod(np.arange(size * size), size), axis=1).astype(np.float64)
@@ -135,13 +135,13 @@ def solve_plane_indices(size: int) -> Indices:
 
 @lru_cache(maxsize=4)
 def plane_indices(size: int = SHIPPED_SIZE) -> Indices:
-    """The plane indices of a size: read from the shipped file for 128, solved (and kept) for others.
+    """Default plane indices of a size: read from the shipped file for 128, solved and cached for others.
 
     Returns:
         int64 [size^2], read-only.
 
     Raises:
-        AtlasError: the shipped file is missing or is not the file that was shipped.
+        AtlasError: the shipped file is missing or was changed.
     """
     indices = _shipped() if size == SHIPPED_SIZE else solve_plane_indices(size)
     indices.setflags(write=False)
@@ -149,11 +149,11 @@ def plane_indices(size: int = SHIPPED_SIZE) -> Indices:
 
 
 def _shipped() -> Indices:
-    mend = f"reinstall the package, or make it again: python -m gaussianverse.atlas plane {SHIPPED}"
+    remedy = f"reinstall the package, or make it again: python -m gaussianverse.atlas plane {SHIPPED}"
     if not SHIPPED.exists():
-        raise AtlasError(f"{SHIPPED} is missing; {mend}")
+        raise AtlasError(f"{SHIPPED} is missing; {remedy}")
     digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
     if digest != SHIPPED_SHA256:
-        raise AtlasError(f"{SHIPPED} has SHA-256 {digest}, expected {SHIPPED_SHA256}; {mend}")
+        raise AtlasError(f"{SHIPPED} has SHA-256 {digest}, expected {SHIPPED_SHA256}; {remedy}")
     indices: Indices = np.load(SHIPPED, allow_pickle=False).astype(np.int64)
     return indices

@@ -1,17 +1,17 @@
-"""Neighbour smoothness: how much of the closeness in space an atlas keeps between neighbouring cells.
+"""Smoothness of an atlas: whether neighbouring cells hold Gaussians that are close in space.
 
-A permutation that is applied the wrong way round gives an atlas that unpacks without a fault and cannot be
-learned from. Neighbours tell right from wrong in milliseconds:
+A permutation that is applied inverted gives an atlas that unpacks without an error and is useless for training.
+The distance between neighbours detects it in milliseconds:
 
     smoothness = (D_random - D_grid) / (D_random - D_space)
 
-D_grid is the mean distance between a live cell and its nearest live cells in the grid, D_random that between
-random pairs, D_space that between each Gaussian and its nearest neighbours in space. 1: cells are as close as
-the object allows; 0: the order is random.
+D_grid is the mean distance between a live cell and its nearest live cells in the grid, D_random between random
+pairs, D_space between each Gaussian and its nearest neighbours in space. At 1, neighbouring cells are as close
+as the object allows; at 0, the order is random.
 
-How smooth a right atlas can be depends on the object: a solid ball does not unroll without loss. So the number
-describes an atlas; its order is judged by the smoothness of the sphere points that stand behind the cells,
-`unrolled`, which is the same for every object, and by the cost of the offsets to them (`atlas.gates`).
+The best possible smoothness depends on the object: a solid ball, for instance, cannot be unrolled without loss.
+So this number describes an atlas. Its order is checked by two numbers that do not depend on the object: the
+smoothness of the sphere points of the cells, `unrolled`, and the cost of the offsets to them (`atlas.gates`).
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Smoothness:
-    """Smoothness of the positions, and of albedo, opacity and scale together; each at most 1."""
+    """Smoothness of position, and of appearance (albedo, opacity and scale together); each at most 1."""
 
     position: float
     appearance: float
 
 
 def smoothness(gaussians: Gaussians, cells: npt.NDArray[np.integer]) -> Smoothness:
-    """Measure an atlas's smoothness from what it unpacks to.
+    """Measure the smoothness of an unpacked atlas.
 
     Neighbours in the grid are the four nearest live cells: the four adjacent ones where the atlas is full, and
-    still neighbours where it is mostly padding.
+    farther ones where it is mostly padding.
 
     Args:
-        gaussians: the live Gaussians, M of them.
+        gaussians: the M live Gaussians.
         cells: row and column of each, [M, 2].
 
     Returns:
-        NaN for M < 6: too few for neighbours to differ from random pairs.
+        The smoothness; NaN for M < 6, when neighbours hardly differ from random pairs.
     """
     count = len(gaussians)
     if count < _NEIGHBOURS + 2:
@@ -65,22 +65,22 @@ def smoothness(gaussians: Gaussians, cells: npt.NDArray[np.integer]) -> Smoothne
     def recovered(features: Floats) -> float:
         random, space = _mean_distance(features, at_random), _mean_distance(features, in_space)
         grid = _mean_distance(features, in_grid)
-        # nothing varies, or nothing varies smoothly even in space: no order is better than another
+        # nothing varies, or not smoothly even in space: every order is equally good
         return (random - grid) / (random - space) if random > space else 1.0
 
-    # looks have units of their own, positions have one
+    # appearance mixes units, so each of its columns is scaled; positions share one unit
     spread = looks.std(axis=0)
     return Smoothness(recovered(means), recovered(looks[:, spread > 0] / spread[spread > 0]))
 
 
 def unrolled(points: npt.NDArray[np.floating]) -> float:
-    """Smoothness of the sphere itself: how much of the closeness of its points neighbouring cells keep.
+    """Smoothness of the sphere points of the cells.
 
     Args:
-        points: the sphere point that each cell stands for, [size, size, 3].
+        points: sphere point of each cell, [size, size, 3].
 
     Returns:
-        About 1 where the sphere is unrolled onto the grid, about 0 where its points lie at random.
+        About 1 if the grid unrolls the sphere, about 0 if its points are in random order.
     """
     flat = points.reshape(-1, 3).astype(np.float64)
     order = np.random.default_rng(0).permutation(len(flat))
@@ -91,9 +91,9 @@ def unrolled(points: npt.NDArray[np.floating]) -> float:
 
 
 def _neighbours(points: Floats) -> Ints:
-    """The four nearest other points of each, [M, 4]."""
+    """Four nearest other points of each point, [M, 4]."""
     _, found = cKDTree(points).query(points, k=_NEIGHBOURS + 1)
-    # of coinciding points any may come first; the one that is left out must be the point itself where it is there
+    # coinciding points are found in any order, so drop the point itself if it is there, else the farthest
     own = found == np.arange(len(points))[:, None]
     own[~own.any(axis=1), -1] = True
     return np.asarray(found[~own].reshape(len(points), _NEIGHBOURS), dtype=np.int64)

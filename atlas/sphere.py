@@ -1,4 +1,4 @@
-"""The points of the unit sphere to which Gaussians are offset."""
+"""Points on the unit sphere, to which Gaussians are assigned."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gaussianverse.atlas.errors import AtlasError
 
 
 def sphere_of(config: AtlasConfig) -> npt.NDArray[np.float64]:
-    """The size^2 sphere points of a configuration, in the order that plane indices refer to, [size^2, 3]."""
+    """Sphere points of a configuration [size^2, 3], in the order that plane indices refer to."""
     return ring_sphere(config.size) if config.layout == "ring" else fibonacci_sphere(config.size**2)
 
 
 def fibonacci_sphere(n: int) -> npt.NDArray[np.float64]:
-    """The Fibonacci lattice of n points about the y axis, sorted by x, then y, then z (paper section 4).
+    """Fibonacci lattice of n points about the y axis, sorted by x, then y, then z (paper section 4).
 
-    `y_i = -1 + 2 i / (n - 1)` and the longitude turns by the golden angle from one point to the next. The
-    sort is part of the definition: plane indices refer to sorted points.
+    `y_i = -1 + 2 i / (n - 1)`, and the longitude grows by the golden angle from point to point. The sort is
+    part of the definition: plane indices refer to sorted points.
 
     Args:
         n: number of points, at least 2.
@@ -43,10 +43,10 @@ def fibonacci_sphere(n: int) -> npt.NDArray[np.float64]:
 
 
 def ring_sphere(size: int) -> npt.NDArray[np.float64]:
-    """Bands of equal area about z, divided into equal longitudes: the sphere whose unrolling is the grid.
+    """Sphere of bands of equal area about z, divided into equal longitudes, so that its unrolling is the grid.
 
-    Point `row * size + column` is the middle of its patch: longitude -180 + 360 (row + 1/2) / size degrees,
-    sine of latitude 1 - 2 (column + 1/2) / size. No order but this one, so its plane indices are 0, 1, 2, ...
+    Point `row * size + column` is the centre of its patch: longitude -180 + 360 (row + 1/2) / size degrees,
+    sine of latitude 1 - 2 (column + 1/2) / size. The plane indices are therefore 0, 1, 2, ...
 
     Args:
         size: number of bands, and of points in each, at least 1.

@@ -1,4 +1,4 @@
-"""Atlases as a network wants them, [.., 16, size, size]: standardised and back, and unpacked with gradients."""
+"""Atlases as tensors [.., 16, size, size]: standardisation, its inverse, and unpacking with gradients."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gaussianverse.atlas.plane import points_of
 
 
 class Standard(nn.Module):
-    """Mean 0 and standard deviation 1 per pixel and channel over the dataset, and the inverse (paper section 5).
+    """Standardise atlases to mean 0 and standard deviation 1 per pixel and channel (paper section 5).
 
-    A module, so that `.to(device)` moves its buffers and a checkpoint keeps them.
+    It is a module, so that `.to(device)` moves its buffers and checkpoints contain them.
 
     Args:
         mean: [size, size, 16], as in atlas_mean.npy.
-        std: the same of atlas_std.npy, above 0 (the dataset's has a floor).
+        std: [size, size, 16], above 0, as in atlas_std.npy.
 
     Raises:
         AtlasError: a wrong shape, or a standard deviation that is not above 0.
@@ -39,7 +39,7 @@ class Standard(nn.Module):
                 raise AtlasError(f"{name} has shape {array.shape}, expected [size, size, {CHANNELS}]")
             self.register_buffer(name, torch.from_numpy(array.copy()).permute(2, 0, 1))
         if self.mean.shape != self.std.shape or not bool((self.std > 0).all()):
-            raise AtlasError("std must be above 0 everywhere and of the mean's shape")
+            raise AtlasError("std must be above 0 everywhere and have the shape of mean")
 
     def forward(self, atlas: Tensor) -> Tensor:
         """Standardise, [.., 16, size, size]."""
@@ -52,7 +52,7 @@ class Standard(nn.Module):
 
 @dataclass(frozen=True)
 class SplatTensors:
-    """The Gaussians of one atlas as tensors, one per cell along the rows, with gradients to the atlas.
+    """Gaussians of one atlas as tensors, one per cell, row by row, with gradients to the atlas.
 
     Attributes:
         means: [M, 3].
@@ -70,17 +70,17 @@ class SplatTensors:
 
 
 def unpack_tensor(atlas: Tensor, *, points: Tensor | None = None, clamp: bool = False) -> SplatTensors:
-    """The Gaussians of an atlas, differentiable; what `atlas.unpack` gives, as tensors.
+    """Unpack an atlas to tensors, differentiably.
 
-    Every cell gives a Gaussian, padding too (its opacity is 0, so it shows nothing): a network's atlas has no
-    cells that are exactly 0, and a fixed number of Gaussians keeps shapes the same.
+    Unlike `unpack` it returns a Gaussian for every cell, also for padding, which is invisible with opacity 0: the
+    opacities of a generated atlas are rarely exactly 0, and the shapes stay the same.
 
     Args:
         atlas: not standardised, [16, size, size].
-        points: the sphere point behind each cell, [size, size, 3]; `AtlasDataset.points()` gives the dataset's
-            own. None: those of the paper's layout with the plane indices that ship.
-        clamp: bring values that a network overshoots into their ranges (opacity and colour [0, 1], scale at
-            least 1e-6), as rendering wants them. Without it they are taken as they are.
+        points: sphere point of each cell, [size, size, 3], from `AtlasDataset.points()`. None means the paper's
+            layout with the shipped plane indices.
+        clamp: whether to clamp generated values to the ranges that rendering needs (opacity and colour [0, 1],
+            scale at least 1e-6).
 
     Returns:
         `SplatTensors` of size^2 Gaussians, on the atlas's device and in its dtype.

@@ -1,4 +1,4 @@
-"""Shapes of Gaussians that the tests of the atlas pack."""
+"""Gaussians of several shapes, for the tests of the atlas."""
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,7 @@ SHAPES = (
 
 
 def gaussians(means: npt.ArrayLike, seed: int = 0) -> Gaussians:
-    """Gaussians of random looks at the means, which are rounded to float32."""
+    """Gaussians with random attributes at `means`, rounded to float32."""
     positions = np.asarray(means, np.float32)
     count = len(positions)
     rng = np.random.default_rng([seed, count, 1])

@@ -1,4 +1,4 @@
-"""One phase of the auction: epsilon-complementary slackness, checked densely."""
+"""One auction phase: epsilon-complementary slackness, checked against all pairs."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_everybody_holds_a_point_within_epsilon_of_the_best(shape: str, epsilon:
     got = net[np.arange(200), held]
     assert (got >= net.max(axis=1) - epsilon - 1e-12).all()
     np.testing.assert_allclose(profits, got, atol=1e-12)
-    # points that nobody holds cost what they did
+    # the prices of points without a holder are unchanged
     assert (prices[(owner < 0) & (order < 300)] == 0).all()
 
 

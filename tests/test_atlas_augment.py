@@ -1,4 +1,4 @@
-"""Augmenting paths alone, from nothing: they are exact without an auction before them."""
+"""Augmenting paths from an empty assignment: exact without an auction before them."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ FILLING = -3
 
 
 def from_nothing(bidders: np.ndarray, points: np.ndarray, reach: float, patience: int = 2**62):  # type: ignore[no-untyped-def]
-    """Release everybody at prices of 0; the other places are the dummy's."""
+    """Release all bidders at prices of 0; the dummy holds the remaining places."""
     count = len(bidders)
     blocks, order = build_blocks(points)
     placed = np.stack([blocks.x.ravel(), blocks.y.ravel(), blocks.z.ravel()], axis=1)
@@ -43,7 +43,7 @@ def test_exact_with_feasible_duals(shape: str, count: int, sites: int, reach: fl
     best = value[:, real]
     best = best[linear_sum_assignment(best, maximize=True)].sum()
     np.testing.assert_allclose(value[np.arange(count), held].sum(), best, rtol=0, atol=1e-11)
-    # the duals prove it: no pair is worth more than its prices, and those that hold are tight
+    # optimality by the duals: no pair's value exceeds its prices, and pairs that hold are tight
     slack = profits[:, None] + prices[real] - value[:, real]
     assert slack.min() >= -1e-12
     np.testing.assert_allclose(profits + prices[held], value[np.arange(count), held], rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""The pruned search against all values at once."""
+"""The pruned search compared with all values."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_blocks_hold_every_point_once_within_their_balls(count: int) -> None:
 def test_kd_order_makes_leaves_compact() -> None:
     points = cloud("volume", 4096)
     blocks, _ = build_blocks(points)
-    # 16 of 4,096 evenly spread points in a ball of about this radius, were leaves cubes
+    # radius of a cubic leaf: 16 of 4,096 evenly spread points
     assert np.median(blocks.leaf_radii) < 1.2 * (16 / 4096) ** (1 / 3)
 
 
@@ -79,7 +79,7 @@ def test_search_finds_what_reading_everything_finds(
         rtol=0,
         atol=1e-14 * (1 + spread),
     )
-    # prices rise: floors that are renewed, and floors that are not, both still bound
+    # as prices rise, both renewed and old floors remain bounds
     for place in rng.choice(np.flatnonzero(order < count), min(count, 50)):
         rise = spread * rng.random()
         if held:
@@ -107,7 +107,7 @@ def test_floors_stay_the_least_of_their_blocks_while_prices_rise(spread: float) 
     prices = blocks.prices.reshape(2, GROUP, LEAF)
     leaves = prices - (placed * blocks.leaf_pivots[..., None]).sum(axis=0)
     groups = prices - (placed * blocks.group_pivots[:, :, None, None]).sum(axis=0)
-    # below the least, never above it, by no more than float32 rounds
+    # never above the minimum, and below it by at most the rounding of float32
     for floors, least in (
         (blocks.leaf_floors, leaves.min(axis=2)),
         (blocks.group_floors, groups.min(axis=(1, 2))),

@@ -1,4 +1,4 @@
-"""Machine code is kept from process to process, and not beyond a change of what it was made of."""
+"""Compiled kernels are cached across processes, until one of their sources changes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ print(value, sum(triple.stats.cache_hits.values()), sum(triple.stats.cache_misse
 
 
 def ran(folder: Path) -> tuple[int, int, int]:
-    """The kernel's value, and how often its code was found and made."""
+    """The kernel's value, and its numbers of cache hits and misses."""
     paths = os.pathsep.join([str(Path(__file__).parents[1]), str(folder)])
-    # a hash seed of its own each time: the order in sets of strings must not matter
+    # a random hash seed: the order of sets of strings must not matter
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "random"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True

@@ -20,7 +20,7 @@ def test_always_as_many(given_count: int, count: int) -> None:
     kept = g[prune(g, count)]
     np.testing.assert_array_equal(fixed.means[live], kept.means)
     np.testing.assert_array_equal(fixed.opacities[live], kept.opacities)
-    # as viewers read it, padding is still invisible
+    # padding stays invisible after a round trip through PLY
     assert (read_ply(write_ply(fixed)).opacities > INVISIBLE).sum() == live.sum()
 
 

@@ -1,4 +1,4 @@
-"""Each gate refuses the fault it is for, and lets right atlases through."""
+"""Each gate refuses its kind of error, and accepts right atlases."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,13 +26,13 @@ def inverse(permutation: np.ndarray) -> np.ndarray:
 
 
 def unsorted_sphere(count: int) -> np.ndarray:
-    """The lattice in the order of its definition, as where the sort is forgotten."""
+    """The lattice in the order of its definition, without the sort."""
     points = fibonacci_sphere(count)
     return points[np.argsort(points[:, 1], kind="stable")]
 
 
 def invert_sphere_indices(patch: Patch) -> None:
-    """Gaussian k is put where sphere point k's Gaussian belongs, padding behind the Gaussians."""
+    """Apply the inverse of the sphere indices, with padding after the Gaussians."""
 
     def inverted(*arguments: object) -> Placement:
         right = place(*arguments)  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ def invert_sphere_indices(patch: Patch) -> None:
 
 
 def forget_sort(patch: Patch) -> None:
-    """Everywhere, so that the atlas still unpacks to the same Gaussians."""
+    """Skip the sort in packing and unpacking, so that the atlas unpacks to the same Gaussians."""
     patch.setattr(packing, "sphere_of", lambda config: unsorted_sphere(config.size**2))
 
 
@@ -56,7 +56,7 @@ def forget_sort_in_the_transport(patch: Patch) -> None:
 
 
 def invert_plane(patch: Patch) -> None:
-    """Everywhere, so that the atlas still unpacks to the same Gaussians."""
+    """Invert the plane in packing and unpacking, so that the atlas unpacks to the same Gaussians."""
     patch.setattr(packing, "plane_of", lambda config: inverse(plane_indices(config.size)))
 
 
@@ -65,13 +65,13 @@ def forget_plane(patch: Patch) -> None:
 
 
 def shuffle(patch: Patch) -> None:
-    """Gaussians in the cells at random, with offsets that fit."""
+    """Put Gaussians into random cells, with matching offsets."""
     order = np.random.default_rng(0).permutation(CELLS)
     patch.setattr(packing, "plane_of", lambda config: order)
 
 
 def list_order(patch: Patch) -> None:
-    """No transport: sphere point k carries Gaussian k."""
+    """Skip the transport: sphere point k gets Gaussian k."""
 
     def listed(*arguments: object) -> Placement:
         right = place(*arguments)  # type: ignore[arg-type]
@@ -82,36 +82,38 @@ def list_order(patch: Patch) -> None:
     patch.setattr(packing, "place", listed)
 
 
-FAULTS: list[Callable[[Patch], None]] = [
+INDEX_ERRORS: list[Callable[[Patch], None]] = [
     invert_sphere_indices, forget_sort, forget_sort_in_the_transport, invert_plane, forget_plane, shuffle,
     list_order,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [8, 50, 400, CELLS])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_every_index_fault_is_refused(fault: Callable[[Patch], None], count: int, monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("mistake", INDEX_ERRORS)
+def test_every_index_error_is_refused(
+    mistake: Callable[[Patch], None], count: int, monkeypatch: Patch
+) -> None:
     for shape in ("shell", "volume", "rod", "plate", "corner", "line"):
         g = gaussians(cloud(shape, count))
         assert pack(g, CONFIG).stats["n_gaussians"] == count
         with monkeypatch.context() as patch:
-            fault(patch)
+            mistake(patch)
             with pytest.raises(RoughAtlas):
                 pack(g, CONFIG)
 
 
 @pytest.mark.parametrize("pad", ["nearest", "before"])
-@pytest.mark.parametrize("fault", [invert_sphere_indices, forget_sort, invert_plane])
-def test_index_faults_are_refused_with_the_other_paddings(
-    fault: Callable[[Patch], None], pad: str, monkeypatch: Patch
+@pytest.mark.parametrize("mistake", [invert_sphere_indices, forget_sort, invert_plane])
+def test_index_errors_are_refused_with_the_other_paddings(
+    mistake: Callable[[Patch], None], pad: str, monkeypatch: Patch
 ) -> None:
-    fault(monkeypatch)
+    mistake(monkeypatch)
     with pytest.raises(RoughAtlas):
         pack(gaussians(cloud("volume", 400)), replace(CONFIG, pad=pad))
 
 
 def test_faults_are_refused_at_the_papers_size_and_above(monkeypatch: Patch) -> None:
-    """A sphere that is sorted otherwise is smooth for a rod along its axis; the gate is not taken in."""
+    """A sphere in another order is smooth for a rod along its axis, and the gate still refuses it."""
     for count, shape in ((3000, "rod"), (17_000, "shell")):
         g = gaussians(cloud(shape, count))
         assert pack(g).stats["smoothness_unrolled"] == pytest.approx(0.993, abs=1e-3)
@@ -210,14 +212,14 @@ def test_round_trip_notices_a_changed_value_and_a_lost_row(field: str) -> None:
     assert gates.round_trip(g, g) == 0.0
     values = getattr(g, field).copy()
     values[9] += 1e-4
-    with pytest.raises(AtlasError, match=f"{field} came back by more than 1e-6 changed: row 9 of 50"):
+    with pytest.raises(AtlasError, match=f"{field} changed by more than 1e-6 in the round trip: row 9 of 50"):
         gates.round_trip(replace(g, **{field: values}), g)
-    with pytest.raises(AtlasError, match="50 Gaussians went in and 49 come out"):
+    with pytest.raises(AtlasError, match="50 Gaussians were packed, 49 unpacked"):
         gates.round_trip(g[:49], g)
 
 
 @pytest.mark.parametrize("value", [0.79999, 0.0, -1.0, float("nan")])
 def test_smooth_refuses_with_the_number(value: float) -> None:
-    with pytest.raises(RoughAtlas, match=rf"smoothness {value:.3f}, at least 0\.80 is needed"):
+    with pytest.raises(RoughAtlas, match=rf"smoothness {value:.3f}, expected at least 0\.80"):
         gates.smooth(value, 0.80)
     assert RoughAtlas.reason == "rough_atlas"

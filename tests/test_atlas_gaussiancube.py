@@ -57,7 +57,7 @@ def test_too_many_are_pruned_to_a_full_cube() -> None:
 
 
 def test_what_is_no_cube() -> None:
-    with pytest.raises(AtlasError, match="a GaussianCube is"):
+    with pytest.raises(AtlasError, match="a GaussianCube has shape"):
         from_cube(np.zeros((32, 32, 14)))
     cube = to_cube(gaussians(cloud("volume", 9)))
     cube[0, 0, 0, 6] = np.nan

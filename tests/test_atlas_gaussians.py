@@ -51,10 +51,10 @@ def test_float64_beyond_float32_is_not_finite() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"not a file", b"PK\x03\x04 half a zip"])
 def test_bytes_that_are_no_file(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(AtlasError, match="not a Gaussians npz file"):
+    with pytest.raises(AtlasError, match=r"not an \.npz file of Gaussians"):
         Gaussians.from_bytes(data)
     (tmp_path / "bad.npz").write_bytes(data)
-    with pytest.raises(AtlasError, match=r"bad\.npz: not a Gaussians npz file"):
+    with pytest.raises(AtlasError, match=r"bad\.npz: not an \.npz file of Gaussians"):
         Gaussians.load(tmp_path / "bad.npz")
 
 

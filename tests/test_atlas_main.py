@@ -51,7 +51,11 @@ def test_plane_is_the_solved_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "fault"),
-    [(b"no npz", "not a Gaussians npz file"), (b"", "not a Gaussians npz file"), (None, "No such file")],
+    [
+        (b"no npz", "not an .npz file of Gaussians"),
+        (b"", "not an .npz file of Gaussians"),
+        (None, "No such file"),
+    ],
 )
 def test_faults_are_one_line_and_exit_1(
     content: bytes | None, fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -75,7 +79,7 @@ def test_a_rough_atlas_is_not_written(fit: Path, tmp_path: Path, capsys: pytest.
 def test_show_refuses_what_is_no_atlas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "x.npy", np.zeros((4, 4)))
     assert main(["show", str(tmp_path / "x.npy"), str(tmp_path / "x.png")]) == 1
-    assert "not an atlas" in capsys.readouterr().err
+    assert "an atlas has shape" in capsys.readouterr().err
 
 
 def test_layout_and_indices_are_chosen_the_same_way_in_both_directions(fit: Path, tmp_path: Path) -> None:

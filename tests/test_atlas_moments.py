@@ -79,20 +79,20 @@ def test_merging_nothing_with_nothing_is_nothing() -> None:
     empty = Moments(4)
     empty.merge(Moments(4))
     assert empty.count == 0
-    with pytest.raises(AtlasError, match="no atlas was counted"):
+    with pytest.raises(AtlasError, match="statistics of 0 atlases"):
         empty.mean()
 
 
 def test_faults_are_named() -> None:
-    with pytest.raises(AtlasError, match=r"cannot take one of \(8, 8, 16\)"):
+    with pytest.raises(AtlasError, match=r"cannot include \(8, 8, 16\)"):
         Moments(4).add(np.zeros((8, 8, 16)))
     with pytest.raises(AtlasError, match="not finite"):
         Moments(4).add(np.full((4, 4, 16), np.nan))
-    with pytest.raises(AtlasError, match="cannot take"):
+    with pytest.raises(AtlasError, match="cannot include"):
         Moments(4).merge(Moments(8))
     good = gathered(atlases(1)).to_bytes()
     for bad in (b"", b"PK", good[:-100], good[:1000], b"\x93NUMPY"):
-        with pytest.raises(AtlasError, match="not an npz file of moments"):
+        with pytest.raises(AtlasError, match=r"not an \.npz file of moments"):
             Moments.from_bytes(bad)
 
 
@@ -101,5 +101,5 @@ def test_counts_below_nothing_are_named() -> None:
     for spoil in (lambda m: setattr(m, "count", -5), lambda m: m.histogram.__isub__(2**40)):
         bad = Moments.from_bytes(good.to_bytes())
         spoil(bad)
-        with pytest.raises(AtlasError, match="less than none"):
+        with pytest.raises(AtlasError, match="expected no negative number"):
             Moments.from_bytes(bad.to_bytes())

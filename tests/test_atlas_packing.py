@@ -186,14 +186,14 @@ def test_opacity_is_the_mean_of_its_copies() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("opacities", 0.0, "opacity is not above 0, which means padding: row 3 of 20"),
+        ("opacities", 0.0, "opacity is 0, which marks padding: row 3 of 20"),
         ("opacities", 1.5, r"opacity is outside \[0, 1\]: row 3 of 20"),
         ("opacities", -0.5, r"opacity is outside \[0, 1\]: row 3 of 20"),
         ("colors", 1.01, r"albedo is outside \[0, 1\]: row 3 of 20"),
         ("scales", 0.0, "scale is not above 0: row 3 of 20"),
         ("scales", -1.0, "scale is not above 0: row 3 of 20"),
-        ("quats", [2.0, 0, 0, 0], "quaternion is not of norm 1 .*canonical_quats mends it.*row 3 of 20"),
-        ("quats", [-1.0, 0, 0, 0], "quaternion has w < 0 .*canonical_quats mends it.*row 3 of 20"),
+        ("quats", [2.0, 0, 0, 0], "quaternion is not of norm 1 .*canonical_quats.*row 3 of 20"),
+        ("quats", [-1.0, 0, 0, 0], "quaternion has w < 0 .*canonical_quats.*row 3 of 20"),
         ("quats", [0.0, 0, 0, 0], "quaternion is not of norm 1"),
     ],
 )
@@ -213,7 +213,7 @@ def test_too_few(count: int) -> None:
 
 def test_unpack_names_what_is_wrong() -> None:
     array = pack(gaussians(cloud("volume", 100)), SMALL).array
-    with pytest.raises(AtlasError, match=r"size 128 is \[128, 128, 16\], got \(32, 32, 16\)"):
+    with pytest.raises(AtlasError, match=r"size 128 has shape \(128, 128, 16\), got \(32, 32, 16\)"):
         unpack(array)
     with pytest.raises(AtlasError, match="got"):
         unpack(array[..., :15], SMALL)

@@ -57,7 +57,7 @@ def test_every_gaussian_is_live_once_and_the_rest_are_duplicates(pad: str, count
     used = np.bincount(placement.source, minlength=count) - 1
     assert used.sum() == 256 - count
     if pad != "nearest":
-        # from the smallest upwards, again from the start: nobody is used twice more than another
+        # from the smallest upwards, and again from the start: counts differ by at most one
         expected = np.zeros(count, np.int64)
         np.add.at(expected, np.resize(smallest_first(g), 256 - count), 1)
         np.testing.assert_array_equal(used, expected)
@@ -116,5 +116,5 @@ def test_faults() -> None:
     g = gaussians(cloud("volume", 257))
     with pytest.raises(TransportFailed, match="257 points do not fit on 256 sites"):
         place(g, SPHERE, "transport")
-    with pytest.raises(AtlasError, match="'middle' is none of transport, nearest, before"):
+    with pytest.raises(AtlasError, match="pad is 'middle', expected transport, nearest or before"):
         place(g[:10], SPHERE, "middle")

@@ -29,13 +29,13 @@ def test_each_panel_shows_its_channels() -> None:
     assert found["opacity"][2, 5].tolist() == [253, 231, 37]
     assert found["opacity"][0, 0].tolist() == [68, 1, 84]
     assert found["rotation"][2, 5].tolist() == [128, 255, 0]
-    # offsets of 0: the cells are the sphere's points, which span their box
+    # with offsets of 0, the positions are the sphere points
     assert found["position"].min() == 0
     assert found["position"].max() == 255
 
 
 def test_positions_go_along_the_axes_of_the_plane() -> None:
-    """A row is a longitude and a column a latitude: z falls from left to right."""
+    """Columns are latitudes, so z falls from left to right."""
     z = panels(np.where(np.arange(16) == 12, 1.0, np.zeros((128, 128, 16))))["position"][..., 2].astype(int)
     assert (np.diff(z[:, ::8].mean(axis=0)) < 0).all()
 
@@ -48,7 +48,7 @@ def test_the_sheet_is_a_png_with_five_panels() -> None:
 
 
 def test_a_wrong_shape_and_nan_are_refused() -> None:
-    with pytest.raises(AtlasError, match="an atlas of size 8 is"):
+    with pytest.raises(AtlasError, match="an atlas of size 8 has shape"):
         panels(np.zeros((8, 8, 15)), CONFIG)
     with pytest.raises(AtlasError, match="not finite"):
         panels(np.full((8, 8, 16), np.nan), CONFIG)

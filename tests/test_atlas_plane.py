@@ -29,7 +29,7 @@ PUBLISHED = (
 
 
 def cells_of(indices: np.ndarray, size: int) -> np.ndarray:
-    """Where the unrolling would have each sphere point, less the cell that it got, [size^2, 2] in cells."""
+    """Unrolled position of each sphere point less its cell, [size^2, 2], in cells."""
     exact = unroll(fibonacci_sphere(size * size), size)[indices]
     return exact - np.stack(np.divmod(np.arange(size * size), size), axis=1)
 
@@ -73,7 +73,7 @@ def test_unroll_puts_the_corners_of_the_sphere_where_they_belong() -> None:
 
 def test_published_indices_are_the_same_orientation() -> None:
     if not PUBLISHED.exists():
-        pytest.skip(f"{PUBLISHED} is not at hand")
+        pytest.skip(f"{PUBLISHED} is absent")
     published = np.load(PUBLISHED, allow_pickle=False).ravel().astype(np.int64)
     ours = plane_indices(128)
     # cell of each sphere point in both
@@ -111,7 +111,7 @@ def test_a_spoilt_file_is_named_with_the_mend(
 
 @pytest.mark.parametrize("size", [8, 31, 64])
 def test_the_ring_is_its_own_plane(size: int) -> None:
-    """The transport of the unrolled ring onto the grid costs nothing and moves nothing."""
+    """The transport of the unrolled ring sphere onto the grid is the identity and costs 0."""
     cells = np.stack(np.divmod(np.arange(size * size), size), axis=1).astype(np.float64)
     flat = np.zeros((size * size, 1))
     solved = assign(np.hstack([unroll(ring_sphere(size), size), flat]), np.hstack([cells, flat]))
@@ -136,7 +136,7 @@ def test_the_ring_is_smoother() -> None:
 
 
 def turned(size: int) -> np.ndarray:
-    """The plane indices of the sphere seen from another meridian: another file that is right."""
+    """Plane indices with another zero meridian: a different and valid file."""
     return np.roll(plane_indices(size).reshape(size, size), size // 4, axis=0)
 
 
@@ -155,7 +155,7 @@ def test_another_file_of_indices_is_used_in_any_shape(tmp_path: Path) -> None:
 
 def test_published_indices_are_taken_in_place_of_ours() -> None:
     if not PUBLISHED.exists():
-        pytest.skip(f"{PUBLISHED} is not at hand")
+        pytest.skip(f"{PUBLISHED} is absent")
     config = pinned(AtlasConfig(plane_indices=str(PUBLISHED)))
     assert config.plane_sha256 == hashlib.sha256(PUBLISHED.read_bytes()).hexdigest()
     atlas = pack(gaussians(cloud("shell", 3000)), config)
@@ -182,7 +182,7 @@ def test_a_recorded_configuration_names_the_indices_by_hash(tmp_path: Path) -> N
         (np.arange(63), "63 indices, expected each of 0 to 63 once"),
         (np.r_[np.arange(63), 0], "64 indices, expected each"),
         (np.arange(64) + 1, "64 indices, expected each"),
-        (np.arange(64.0), "one array of whole numbers"),
+        (np.arange(64.0), "expected integers"),
         (b"text", "not a .npy file"),
         (None, "cannot be read: No such file"),
     ],

@@ -105,7 +105,7 @@ def test_other_properties_and_orders_are_read_by_name() -> None:
     ("change", "fault"),
     [
         (lambda d: d[:-1], "cut short"),
-        (lambda d: d.replace(b"float opacity", b"float o"), "no opacity"),
+        (lambda d: d.replace(b"float opacity", b"float o"), "lack opacity"),
         (lambda d: d.replace(b"binary_little_endian", b"ascii"), "format is ascii"),
         (lambda d: d.replace(b"vertex 3", b"vertex -3"), "number of vertices"),
         (lambda d: d.replace(b"vertex 3", b"face 3"), "no vertices"),

@@ -29,7 +29,7 @@ needs_samples = pytest.mark.skipif(
 
 
 def readings(g: Gaussians) -> dict[tuple[bool, bool], np.ndarray]:
-    """Sphere indices of the same transport, as four publishers would write them: (inverted, sorted)."""
+    """Sphere indices of one transport in the four possible conventions, by (inverted, sorted)."""
     of_gaussian = assign(g.means, fibonacci_sphere(len(g))).indices
     by_position = np.lexsort(g.means.T[::-1])
     return {
@@ -102,14 +102,17 @@ def test_every_way_to_write_the_indices_is_found(reading: tuple[bool, bool]) -> 
 
 def test_indices_of_another_object_are_refused_with_the_number() -> None:
     g, other = gaussians(cloud("shell", 1024)), gaussians(cloud("shell", 1024, seed=1))
-    with pytest.raises(RoughAtlas, match=r"smoothness of -?0\.\d+ at most, at least 0.90"):
+    with pytest.raises(RoughAtlas, match=r"smoothness is at most -?0\.\d+, expected at least 0\.90"):
         find_order(g, readings(other)[False, False], SMALL)
 
 
 @pytest.mark.parametrize(
     ("indices", "fault"),
     [
-        (np.arange(1023), r"needs 1024 Gaussians and as many sphere indices, got 1024 and int64 \(1023,\)"),
+        (
+            np.arange(1023),
+            r"needs 1024 Gaussians and 1024 integer sphere indices, got 1024 and int64 \(1023,\)",
+        ),
         (np.arange(1024.0), "got 1024 and float64"),
         (np.arange(1024).reshape(32, 32), r"\(32, 32\)"),
         (np.zeros(1024, int), "not a permutation of 0 to 1023"),
@@ -124,7 +127,7 @@ def test_indices_that_are_none(indices: np.ndarray, fault: str) -> None:
 @pytest.mark.parametrize(
     ("table", "fault"),
     [
-        (np.zeros((5, 58), np.float32), "is \\[N, 59\\] of floats, got float32 \\(5, 58\\)"),
+        (np.zeros((5, 58), np.float32), "has shape \\[N, 59\\] of floats, got float32 \\(5, 58\\)"),
         (np.zeros((5, 59), int), "got int64"),
         (np.full((5, 59), np.nan), "means row 0 is not finite"),
     ],
@@ -154,7 +157,7 @@ def test_published_fits_go_through_all_four_readings(uid: str) -> None:
 
 
 def mean_color(g: Gaussians) -> np.ndarray:
-    """By area, which is what one sees."""
+    """Mean colour weighted by area and opacity."""
     area = np.sort(g.scales, axis=1)[:, 1:].prod(axis=1) * g.opacities
     return np.asarray((area[:, None] * g.colors).sum(axis=0) / area.sum())
 

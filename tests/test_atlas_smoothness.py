@@ -11,7 +11,7 @@ GRID = np.stack(np.divmod(np.arange(32 * 32), 32), axis=1)
 
 
 def sheet(order: np.ndarray) -> Gaussians:
-    """A sheet of Gaussians that lies as the grid does, in an order; colours follow places."""
+    """A sheet of Gaussians laid out as the grid, in the given order; colours follow positions."""
     means = np.concatenate([GRID, np.zeros((1024, 1))], axis=1) / 32
     colors = np.clip(means * [1, 1, 0] + [0, 0, 0.5], 0, 1)
     g = gaussians(means)

@@ -13,7 +13,7 @@ def test_points_are_the_lattice_of_the_paper_sorted_by_x_y_z(count: int) -> None
     assert points.shape == (count, 3)
     assert points.dtype == np.float64
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1.0, rtol=0, atol=1e-15)
-    # the heights of the lattice, each once
+    # each height of the lattice occurs once
     np.testing.assert_allclose(np.sort(points[:, 1]), -1 + 2 * np.arange(count) / (count - 1), atol=1e-15)
     keys = [tuple(row) for row in points]
     assert keys == sorted(keys)
@@ -44,7 +44,7 @@ def test_too_few_points(count: int) -> None:
 def test_rings_have_equal_area_and_equal_longitudes(size: int) -> None:
     points = ring_sphere(size).reshape(size, size, 3)
     np.testing.assert_allclose(np.linalg.norm(points, axis=-1), 1.0, rtol=0, atol=1e-15)
-    # by Archimedes a band's area is its height: the middles are 2 / size apart
+    # by Archimedes, the area of a band is proportional to its height: the centres are 2 / size apart
     np.testing.assert_allclose(points[0, :, 2], 1 - (2 * np.arange(size) + 1) / size, atol=1e-15)
     assert (points[..., 2] == points[:1, :, 2]).all()
     longitude = np.arctan2(points[..., 1], points[..., 0])

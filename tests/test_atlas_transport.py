@@ -1,4 +1,4 @@
-"""Exact transport against scipy's dense solver, and the certificate against dense arithmetic."""
+"""Exact transport compared with scipy's dense solver, and the certificate with dense arithmetic."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +39,7 @@ def sphere(count: int) -> Floats:
 
 
 def squared_distances(points: Floats, sites: Floats) -> Floats:
-    """From differences: no cancellation."""
+    """Squared distances from differences, without cancellation."""
     return ((points[:, None] - sites[None]) ** 2).sum(axis=2)
 
 
@@ -48,7 +48,7 @@ def energy(points: Floats, sites: Floats) -> float:
 
 
 def dual_bound(points: Floats, sites: Floats, indices: np.ndarray) -> float:
-    """A lower bound on every assignment's cost, by Bellman-Ford on the dense residual graph.
+    """Lower bound on the cost of every assignment, by Bellman-Ford on the dense residual graph.
 
     Independent of the solver: shortest paths from an empty site (price 0) give prices that are feasible if,
     and only if, the assignment is optimal.
@@ -57,7 +57,7 @@ def dual_bound(points: Floats, sites: Floats, indices: np.ndarray) -> float:
     rows = np.arange(len(points))
     prices = np.zeros(len(sites))
     for _ in range(len(points) + 1):
-        # each row's profit at the place that it holds, then every price that is low enough to be left alone
+        # each row's profit at its own place, then the lowest feasible price of every place
         profits = cost[rows, indices] + prices[indices]
         better = np.maximum(prices, (profits[:, None] - cost).max(axis=0))
         empty = np.setdiff1d(np.arange(len(sites)), indices)
@@ -70,7 +70,7 @@ def dual_bound(points: Floats, sites: Floats, indices: np.ndarray) -> float:
 
 
 def check(points: Floats, sites: Floats) -> Assignment:
-    """Assign; compare with scipy; check what the certificate claims."""
+    """Assign, compare with scipy, and verify the certificate."""
     result = assign(points, sites)
     assert result.indices.dtype == np.int64
     assert len(np.unique(result.indices)) == len(points)
@@ -145,7 +145,7 @@ def test_same_permutation_as_scipy_on_generic_points(shape: str) -> None:
 def test_same_permutation_as_scipy_at_4000_on_16384(shape: str) -> None:
     points, sites = cloud(shape, 4000), sphere(16_384)
     found = assign(points, sites).indices
-    # orders as the squared distance does (the sites are unit vectors), at a fifth of its memory
+    # ordered like the squared distance (the sites are unit vectors), with a fifth of the memory
     np.testing.assert_array_equal(found, linear_sum_assignment(-points @ sites.T)[1])
 
 
@@ -162,7 +162,7 @@ def test_certificate_agrees_with_a_dense_one(shape: str, count: int, sites: int)
 
 
 def test_dense_certificate_notices_one_swap() -> None:
-    """The check above can fail: two neighbours exchanged are not optimal, and no prices say that they are."""
+    """The check above can fail: exchanging two neighbours is not optimal, and no prices certify it."""
     points, places = cloud("volume", 120), sphere(200)
     indices = assign(points, places).indices.copy()
     indices[[3, 4]] = indices[[4, 3]]
@@ -254,7 +254,7 @@ def test_points_that_all_but_coincide(apart: float, far: float) -> None:
         (np.zeros(3), np.zeros((4, 3)), r"points must be \[n, 3\]"),
         ([[0, 0, 0], [0, np.nan, 0]], np.zeros((4, 3)), "points row 1 is not finite"),
         ([[np.inf, 0, 0]], np.zeros((4, 3)), "points row 0 is not finite"),
-        ([[1e200, 0, 0]], np.zeros((4, 3)), "points row 0 is not finite, or beyond 1e100"),
+        ([[1e200, 0, 0]], np.zeros((4, 3)), "points row 0 is not finite or beyond 1e100"),
         ([[0, 0, 0]], [[0, 0, -np.inf]], "sites row 0 is not finite"),
     ],
 )  # fmt: skip

@@ -75,7 +75,7 @@ def invisible(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "kind", "fault"),
     [
-        (other_indices, RoughAtlas, "not those of these Gaussians"),
+        (other_indices, RoughAtlas, "do not belong to these Gaussians"),
         (lambda p: np.save(p / "gs2sphere.npy", np.arange(1000)), AtlasError, "got 1024 and int64"),
         (lambda p: (p / "gs2sphere.npy").write_bytes(b"x"), AtlasError, "gs2sphere.npy: not a .npy file"),
         (archive, AtlasError, "not a .npy file"),

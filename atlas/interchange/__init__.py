@@ -1,1 +1,1 @@
-"""Atlases and Gaussians in the file formats of other projects."""
+"""Readers and writers of other projects' file formats for atlases and Gaussians."""

@@ -1,4 +1,4 @@
-"""A fixed number of Gaussians for every object, as models on sets want it (1,024, say)."""
+"""A fixed number of Gaussians per object (1,024, for instance), for models that operate on sets."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ import numpy as np
 
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
-from gaussianverse.atlas.padding import prune
+from gaussianverse.atlas.padding import duplicates, prune
 
 
 def fixed_count(gaussians: Gaussians, count: int) -> Gaussians:
-    """As many Gaussians as asked for, by the ranking that also bounds and fills an atlas.
+    """Drop or duplicate Gaussians to get `count`, as an atlas does.
 
-    Above `count` those of smallest mean scale are dropped; below it duplicates of opacity 0 of those of
-    smallest mean scale are put behind, and again from the start.
+    Surplus Gaussians with the smallest mean scale are dropped; missing ones are appended as duplicates with
+    opacity 0, see `atlas.padding.duplicates`.
 
     Raises:
-        AtlasError: count < 1, or no Gaussians.
+        AtlasError: count < 1, or `gaussians` is empty.
     """
     if count < 1 or len(gaussians) == 0:
-        raise AtlasError(f"cannot make {count} Gaussians of {len(gaussians)}")
+        raise AtlasError(f"cannot make {count} Gaussians of {len(gaussians)}; both must be at least 1")
     kept = gaussians[prune(gaussians, count)]
-    missing = count - len(kept)
-    smallest = np.argsort(kept.scales.astype(np.float64).mean(axis=1), kind="stable")
-    filled = kept[np.concatenate([np.arange(len(kept)), np.resize(smallest, missing)])]
+    filled = kept[np.concatenate([np.arange(len(kept)), duplicates(kept, count - len(kept))])]
     opacities = np.where(np.arange(count) < len(kept), filled.opacities, np.float32(0))
     return replace(filled, opacities=opacities.astype(np.float32))

@@ -1,8 +1,8 @@
 """GaussianCube: the Gaussians of an object on a grid of 32 x 32 x 32 voxels with 14 channels.
 
-The layout of the published training code (Zhang et al., "GaussianCube", NeurIPS 2024): voxel (i, j, k) stands at
-`linspace(-bound, bound, 32)` of i, j, k along x, y, z; its channels are the offset 3, the constant spherical
-harmonic 3, opacity, scale 3 and quaternion wxyz 4, the last three activated.
+The layout is that of the published training code (Zhang et al., "GaussianCube", NeurIPS 2024): voxel (i, j, k) is
+at `linspace(-bound, bound, 32)[[i, j, k]]`; its channels are offset 3, constant spherical harmonic 3, opacity,
+scale 3 and quaternion wxyz 4, the last three activated.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ OPACITY = 6
 SCALE = slice(7, 10)
 QUATERNION = slice(10, 14)
 
-# An empty voxel: an invisible Gaussian of this scale in its middle.
+# An empty voxel holds an invisible Gaussian of this scale at its centre.
 _EMPTY_SCALE = 1e-6
 
 
 def to_cube(gaussians: Gaussians, bound: float = BOUND) -> FloatArray:
-    """Offset the Gaussians to voxels by exact transport; the voxels left over are empty.
+    """Assign the Gaussians to voxels by exact transport; the remaining voxels are empty.
 
     Args:
-        gaussians: at least 1; above 32,768 those of smallest mean scale are dropped.
-        bound: half the grid's extent; 0.45 is the published one. Objects may reach beyond it.
+        gaussians: at least 1; above 32,768 those with the smallest mean scale are dropped.
+        bound: half the grid's extent; the published value is 0.45. Objects may extend beyond it.
 
     Returns:
         float32 [32, 32, 32, 14].
 
     Raises:
-        TransportFailed: no Gaussians, or the solver could not certify its answer.
+        TransportFailed: `gaussians` is empty, or the solver could not certify its answer.
     """
     voxels = _voxels(bound)
     chosen = gaussians[prune(gaussians, len(voxels))]
@@ -57,16 +57,16 @@ def to_cube(gaussians: Gaussians, bound: float = BOUND) -> FloatArray:
 
 
 def from_cube(cube: npt.ArrayLike, bound: float = BOUND) -> Gaussians:
-    """The Gaussians of a cube, voxel by voxel; opacity 0 is an empty voxel.
+    """Unpack the Gaussians of a cube, voxel by voxel; voxels with opacity 0 are empty.
 
     Raises:
-        AtlasError: another shape, or a value is not finite.
+        AtlasError: a wrong shape, or a value is not finite.
     """
     values = np.asarray(cube, np.float32)
     if values.shape != (SIDE, SIDE, SIDE, CHANNELS):
-        raise AtlasError(f"a GaussianCube is {(SIDE, SIDE, SIDE, CHANNELS)}, got {values.shape}")
+        raise AtlasError(f"a GaussianCube has shape {(SIDE, SIDE, SIDE, CHANNELS)}, got {values.shape}")
     flat = values.reshape(-1, CHANNELS)
-    # not `> 0`: NaN must come to the check in Gaussians
+    # not `> 0`, so that Gaussians refuses NaN
     live = flat[:, OPACITY] != 0
     flat = flat[live]
     return Gaussians(
@@ -79,6 +79,6 @@ def from_cube(cube: npt.ArrayLike, bound: float = BOUND) -> Gaussians:
 
 
 def _voxels(bound: float) -> npt.NDArray[np.float64]:
-    """Middles of the voxels, x slowest, [32768, 3]."""
+    """Centres of the voxels, x slowest, [32768, 3]."""
     steps = np.linspace(-bound, bound, SIDE)
     return np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)

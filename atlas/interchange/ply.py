@@ -1,8 +1,8 @@
-"""3D Gaussians as the PLY that the original 3DGS writes and every viewer of splats opens.
+"""3D Gaussians as PLY files in the layout of the original 3DGS, which viewers open.
 
-Properties: x y z, nx ny nz (zero), f_dc_0..2, f_rest (zero, where asked for), opacity (logit), scale_0..2 (log),
-rot_0..3 (wxyz), all float32, binary little-endian. Other properties, f_rest of view-dependent colour among them, are
-ignored when reading.
+Properties: x y z, nx ny nz (zero), f_dc_0..2, f_rest (zero, optional), opacity (logit), scale_0..2 (log), rot_0..3
+(wxyz), all float32, binary little-endian. Reading ignores other properties, including f_rest of view-dependent
+colour.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
 
-# value of the constant spherical harmonic, 1 / (2 sqrt(pi))
+# the constant spherical harmonic, 1 / (2 sqrt(pi))
 SH_C0 = 0.28209479177387814
 
 _GROUPS = {
@@ -30,11 +30,11 @@ _TYPES = {
     "float": "<f4", "float32": "<f4", "double": "<f8", "float64": "<f8",
 }  # fmt: skip
 _MAX_HEADER = 64 << 10
-# logit(1) is infinite; the largest float32 below 1 stands for it
+# logit(1) is infinite, so opacity 1 is written as the largest float32 below 1
 _MAX_OPACITY = float(np.nextafter(np.float32(1), np.float32(0)))
 
-# An opacity of 0, which is padding, as a logit; what opacities above 0 do not fall below when they are written; and
-# so what an opacity that was read back is 0 below.
+# Opacity 0, which marks padding, is written as this logit; opacities above 0 are written as at least _MIN_OPACITY.
+# So an opacity that was read is padding below INVISIBLE.
 PADDING_LOGIT = -30.0
 _MIN_OPACITY = 1e-12
 INVISIBLE = 1e-13
@@ -43,11 +43,11 @@ Floats = npt.NDArray[np.float64]
 
 
 def write_ply(gaussians: Gaussians, *, sh_rest: int = 0) -> bytes:
-    """The PLY file; the same Gaussians always give the same bytes.
+    """Encode Gaussians as a PLY file; equal Gaussians give equal bytes.
 
     Args:
         gaussians: opacities of 1 and 0 are written as 1 - 6e-8 and 9e-14, since their logits are infinite.
-        sh_rest: how many f_rest columns, all zero, stand behind f_dc; readers of view-dependent fits want 45.
+        sh_rest: number of f_rest columns, all zero, after f_dc; readers of view-dependent fits need 45.
     """
     raw = raw_of(gaussians)
     raw |= {"normals": np.zeros((len(gaussians), 3)), "rest": np.zeros((len(gaussians), sh_rest))}
@@ -60,23 +60,23 @@ def write_ply(gaussians: Gaussians, *, sh_rest: int = 0) -> bytes:
 
 
 def read_ply(data: bytes) -> Gaussians:
-    """Read a PLY of splats, ours or another's.
+    """Decode a PLY file of 3D Gaussians.
 
-    Colours outside [0, 1], which view-dependent fits have, are clipped; quaternions are made canonical.
+    Colours are clipped to [0, 1], which view-dependent fits exceed; quaternions are made canonical.
 
     Raises:
-        AtlasError: not a binary little-endian PLY, a property is missing, the file is cut short, or a value is
-            not finite.
+        AtlasError: `data` is not a binary little-endian PLY or is cut short, a property is missing, or a value
+            is not finite.
     """
     columns, count, start = _header(data)
     row, there = np.dtype(columns), dict(columns)
     needed = [name for group, names in _GROUPS.items() if group != "normals" for name in names]
     missing = [name for name in needed if name not in there]
     if missing:
-        raise AtlasError(f"not a PLY of splats: its vertices have no {', '.join(missing)}")
+        raise AtlasError(f"not a PLY of 3D Gaussians: its vertices lack {', '.join(missing)}")
     if len(data) - start < count * row.itemsize:
         raise AtlasError(
-            f"the PLY is cut short: {count} vertices need {count * row.itemsize} bytes, {len(data) - start} are there"
+            f"the PLY is cut short: {count} vertices need {count * row.itemsize} bytes, it has {len(data) - start}"
         )
     table = np.frombuffer(data, row, count, start)
     return from_raw(
@@ -89,7 +89,7 @@ def read_ply(data: bytes) -> Gaussians:
 
 
 def raw_of(gaussians: Gaussians) -> dict[str, Floats]:
-    """The values as 3DGS stores them, before activation.
+    """Values before activation, as 3DGS stores them.
 
     Returns:
         float64 [M, k] each: means, colors (the constant spherical harmonic), opacities (logit), scales (log), quats.
@@ -107,7 +107,7 @@ def raw_of(gaussians: Gaussians) -> dict[str, Floats]:
 
 
 def from_raw(raw: dict[str, Floats]) -> Gaussians:
-    """The inverse of `raw_of`, of whatever values: colours are clipped, quaternions made canonical.
+    """Inverse of `raw_of` for any values: colours are clipped, quaternions made canonical.
 
     Raises:
         AtlasError: a value is not finite.
@@ -124,11 +124,11 @@ def from_raw(raw: dict[str, Floats]) -> Gaussians:
 
 
 def _header(data: bytes) -> tuple[list[tuple[str, str]], int, int]:
-    """Columns of a vertex, number of vertices, and where they begin."""
+    """Columns of a vertex, number of vertices, and offset of the first in bytes."""
     end = data.find(b"end_header", 0, _MAX_HEADER)
     start = data.find(b"\n", end) + 1
     if not data.startswith((b"ply\n", b"ply\r\n")) or end < 0 or start == 0:
-        raise AtlasError("not a PLY file: no header")
+        raise AtlasError("not a PLY file: it has no header")
     columns: list[tuple[str, str]] = []
     count, element = -1, ""
     for line in data[:end].decode("ascii", errors="replace").splitlines()[1:]:
@@ -140,19 +140,19 @@ def _header(data: bytes) -> tuple[list[tuple[str, str]], int, int]:
                     raise AtlasError(f"the PLY's first element is {element}, expected vertex")
                 element = name
                 if name == "vertex":
-                    count = _whole(number)
+                    count = _vertex_count(number)
             case ["property", kind, name] if element == "vertex":
                 if kind not in _TYPES or name in dict(columns):
-                    raise AtlasError(f"the PLY's property {line[:80]!r} is repeated or of an unknown type")
+                    raise AtlasError(f"the PLY's property {line[:80]!r} is repeated or has an unknown type")
                 columns.append((name, _TYPES[kind]))
             case ["property", "list", *_] if element == "vertex":
-                raise AtlasError("the PLY's vertices have a list property; splats have none")
+                raise AtlasError("the PLY's vertices have a list property; 3D Gaussians have none")
     if count < 0:
         raise AtlasError("the PLY has no vertices")
     return columns, count, start
 
 
-def _whole(number: str) -> int:
+def _vertex_count(number: str) -> int:
     if not number.isdecimal():
-        raise AtlasError(f"the PLY's number of vertices is {number[:40]!r}")
+        raise AtlasError(f"the PLY's number of vertices is {number[:40]!r}, expected an integer")
     return int(number)

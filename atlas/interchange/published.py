@@ -1,10 +1,10 @@
-"""The form in which the paper's first author publishes GaussianVerse: a point cloud, and its sphere indices.
+"""GaussianVerse objects as the paper's first author publishes them: a point cloud and its sphere indices.
 
 `point_cloud` has a row of 59 numbers per Gaussian, as 3DGS stores them: x y z; opacity (logit); for red, green and
 blue in turn the constant spherical harmonic and 15 of higher degree; 3 scales (log); a quaternion wxyz.
-`gs2sphere` orders the rows by the sorted Fibonacci sphere. Which way it is to be read the publisher's own programs
-do not agree on: the loaders take `point_cloud[gs2sphere]`, the check of the statistics takes the inverse. So what
-is written here is in the sphere's order already and reads the same both ways, and what is read is tried.
+`gs2sphere` orders the rows by the sorted Fibonacci sphere. The publisher's programs disagree on its direction: the
+loaders use `point_cloud[gs2sphere]`, the check of the statistics uses the inverse. So pairs are written in the
+sphere's order, which reads the same in both directions, and reading tries both.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Order:
-    """Which Gaussian stands at which sphere point, and how that was read from the sphere indices.
+    """Order of Gaussians on the sphere, and the convention of the sphere indices that gave it.
 
     Attributes:
-        rows: row of the Gaussians at each sphere point, [N].
+        rows: row of the Gaussian at each sphere point, [N].
         inverted: whether the indices give the point of each Gaussian, not the Gaussian of each point.
         sorted: whether they refer to the Gaussians sorted by x, then y, then z, not as they are listed.
-        smoothness: of position, of the atlas in this order.
+        smoothness: smoothness of position of the atlas in this order.
     """
 
     rows: Ints
@@ -56,13 +56,13 @@ class Order:
 def write_pair(
     array: npt.ArrayLike, config: AtlasConfig | None = None
 ) -> tuple[FloatArray, npt.NDArray[np.int32]]:
-    """The published form of an atlas.
+    """Convert an atlas to the published form.
 
-    Padding stays as it is, with opacity logit -30: every object has the same number of rows.
+    Padding is kept, with opacity logit -30, so that every object has the same number of rows.
 
     Args:
         array: [size, size, 16].
-        config: of the atlas; defaults to `AtlasConfig()`.
+        config: configuration of the atlas; defaults to `AtlasConfig()`.
 
     Returns:
         point_cloud, float32 [size^2, 59], in the sphere's order; gs2sphere, int32 [size^2], 0, 1, 2, ...
@@ -73,8 +73,8 @@ def write_pair(
     config = config or AtlasConfig()
     if config.layout != "fibonacci":
         raise AtlasError(
-            f"the published order is that of the Fibonacci sphere, and this atlas has layout {config.layout}: "
-            "pack its Gaussians with layout fibonacci first"
+            f"the published form needs layout fibonacci, and this atlas has layout {config.layout}: pack its "
+            "Gaussians with layout fibonacci first"
         )
     cells = check_array(array, config).reshape(config.size**2, -1)
     raw = raw_of(
@@ -94,46 +94,46 @@ def write_pair(
 
 
 def read_point_cloud(point_cloud: npt.ArrayLike) -> Gaussians:
-    """The Gaussians of a published point cloud, as they are listed; what depends on the view is left out.
+    """Gaussians of a published point cloud, in its order; view-dependent colour is left out.
 
     Raises:
-        AtlasError: not [N, 59], or a value is not finite.
+        AtlasError: `point_cloud` is not [N, 59] of floats, or a value is not finite.
     """
     values = np.asarray(point_cloud)
     if values.ndim != 2 or values.shape[1] != COLUMNS or not np.issubdtype(values.dtype, np.floating):
         raise AtlasError(
-            f"a published point cloud is [N, {COLUMNS}] of floats, got {values.dtype} {values.shape}"
+            f"a published point cloud has shape [N, {COLUMNS}] of floats, got {values.dtype} {values.shape}"
         )
     return from_raw({name: values[:, columns].astype(np.float64) for name, columns in _OF.items()})
 
 
 def swap_red_blue(gaussians: Gaussians) -> Gaussians:
-    """The Gaussians with red and blue exchanged, as the published fits need it."""
+    """Exchange red and blue, which published fits need."""
     return replace(gaussians, colors=gaussians.colors[:, ::-1])
 
 
 def visible(gaussians: Gaussians) -> npt.NDArray[np.bool_]:
-    """Which Gaussians are no padding, [M]."""
+    """Mask of the Gaussians that are not padding, [M]."""
     return gaussians.opacities > INVISIBLE
 
 
 def find_order(gaussians: Gaussians, gs2sphere: npt.ArrayLike, config: AtlasConfig | None = None) -> Order:
-    """Read sphere indices in both directions and for both orders of the Gaussians, and take the smoothest.
+    """Try sphere indices in both directions and for both orders of the Gaussians, and return the smoothest.
 
     Args:
-        gaussians: size^2 of them, as published.
+        gaussians: size^2 Gaussians, as published.
         gs2sphere: a permutation, [size^2].
         config: size, sphere and plane; defaults to `AtlasConfig()`.
 
     Raises:
-        AtlasError: another number of either, or no permutation.
-        RoughAtlas: none has a smoothness of position of 0.90, which every fit of an object has.
+        AtlasError: the number of Gaussians or indices is wrong, or the indices are not a permutation.
+        RoughAtlas: all orders have a smoothness of position below 0.90, which every fit of an object exceeds.
     """
     config = config or AtlasConfig()
     given, count = np.asarray(gs2sphere), config.size**2
     if len(gaussians) != count or given.shape != (count,) or not np.issubdtype(given.dtype, np.integer):
         raise AtlasError(
-            f"an atlas of size {config.size} needs {count} Gaussians and as many sphere indices, got "
+            f"an atlas of size {config.size} needs {count} Gaussians and {count} integer sphere indices, got "
             f"{len(gaussians)} and {given.dtype} {given.shape}"
         )
     direct = given.astype(np.int64)
@@ -147,12 +147,11 @@ def find_order(gaussians: Gaussians, gs2sphere: npt.ArrayLike, config: AtlasConf
         for is_sorted in (False, True):
             candidate = by_position[rows] if is_sorted else rows
             found.append(Order(candidate, inverted, is_sorted, _smoothness(gaussians, candidate, config)))
-    # of equals the first: `max` keeps it
     best = max(found, key=lambda order: order.smoothness)
     if not best.smoothness >= MIN_SMOOTHNESS:
         raise RoughAtlas(
-            f"the sphere indices are not those of these Gaussians: read in both directions and for both orders they "
-            f"give a smoothness of {best.smoothness:.3f} at most, at least {MIN_SMOOTHNESS:.2f} is needed"
+            f"the sphere indices do not belong to these Gaussians: in both directions and for both orders, "
+            f"smoothness is at most {best.smoothness:.3f}, expected at least {MIN_SMOOTHNESS:.2f}"
         )
     return best
 
@@ -164,12 +163,12 @@ def _smoothness(gaussians: Gaussians, rows: Ints, config: AtlasConfig) -> float:
 
 
 def atlas_of(gaussians: Gaussians, order: Order, config: AtlasConfig | None = None) -> FloatArray:
-    """The atlas that a published pair stands for, by its own transport, which carries no proof.
+    """Atlas of a published pair, by the pair's own transport, which has no certificate.
 
     Args:
-        gaussians: as published.
-        order: from `find_order`.
-        config: the same as for `find_order`.
+        gaussians: the Gaussians as published.
+        order: their order, from `find_order`.
+        config: as for `find_order`.
 
     Returns:
         float32 [size, size, 16].

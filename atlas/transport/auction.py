@@ -1,4 +1,4 @@
-"""One phase of Bertsekas' auction, with bids that read a few blocks instead of a row of a cost matrix.
+"""One phase of Bertsekas' auction, whose bids read a few blocks instead of a row of a cost matrix.
 
 D. P. Bertsekas, "The auction algorithm", Annals of Operations Research 14 (1988); the reverse phase for more
 points than bidders: D. P. Bertsekas and D. A. Castanon, "A forward/reverse auction algorithm for asymmetric
@@ -28,27 +28,29 @@ def auction(
     epsilon: Any,
     kept: Any,
 ) -> Any:
-    """Let the queued bidders bid until each holds a point or is content with its reserve; count the bids.
+    """Let the queued bidders bid until each holds a place or accepts its reserve.
 
-    Afterwards epsilon-complementary slackness holds: nobody could gain more than epsilon elsewhere. The same
-    loop is the forward auction (rows bid for points, no reserve) and the reverse one (points that are not
-    held bid for rows, and stop at the price at which they may stay empty).
+    Afterwards epsilon-complementary slackness holds: no bidder gains more than epsilon by another place. The same
+    loop is the forward auction (rows bid for sites, without a reserve) and the reverse auction (sites without a
+    row bid for rows, and stop at the price at which they may stay empty).
 
-    A search finds a few points more than the two that a bid needs. Prices only rise, so the last of them bounds
-    all others for the rest of the phase, and while two of the few are worth as much, the outbid need not search
-    again: Bertsekas' "third best", for more than three. Worth it once epsilon is below the differences of values.
+    A search keeps a few places more than the two that a bid needs. Prices only rise, so the worst of the few
+    bounds all other places for the rest of the phase, and while two of the few are worth that much, an outbid
+    bidder need not search again: Bertsekas' "third best", extended to more. It pays once epsilon is below the
+    differences of values.
 
     Args:
-        b: blocks over what is bid for; its prices rise.
+        b: blocks over the places; their prices rise.
         bidders: positions [n, 3].
-        profits: [n], what each bidder is left with; written when it bids.
-        reserves: [n], profits that bidders have without holding anything; -inf: they must hold something.
-        queue: bidders that bid, in this order; room for every bidder that can be outbid is made here.
-        held: [n], place held by each bidder, -1: none.
-        owner: [T], bidder that holds each place, -1: none.
-        hints: [n], leaf of each bidder's last bid; -1, none: its search begins where the last one ended.
+        profits: [n], profit of each bidder; written when it bids.
+        reserves: [n], profit of each bidder without a place; -inf if it must hold one.
+        queue: bidders to begin with, in this order.
+        held: [n], place of each bidder, -1 for none.
+        owner: [T], bidder of each place, -1 for none.
+        hints: [n], leaf of each bidder's last bid, where its search starts; -1 to start at the leaf of the
+            last bid of any bidder.
         epsilon: least rise of a price by a bid, > 0.
-        kept: points found by a search, >= 2.
+        kept: places that a search keeps, >= 2.
 
     Returns:
         Number of bids.
@@ -58,10 +60,10 @@ def auction(
     values = np.empty(LEAF)
     found = np.empty(kept)
     places = np.empty((bidders.shape[0], kept), np.int64)
-    # what points not among a bidder's few are worth to it at most; inf: it has not searched yet
+    # upper bound on a bidder's value of all places that it did not keep; inf before its first search
     others = np.full(bidders.shape[0], np.inf)
     leaf = 0
-    # last in, first out: the outbid bids again at once, while its blocks are warm in the cache
+    # last in, first out: an outbid bidder bids again at once, while its blocks are in the CPU cache
     stack = np.empty(bidders.shape[0], np.int64)
     top = queue.shape[0]
     for k in range(top):

@@ -1,8 +1,8 @@
-"""From an almost optimal assignment to an exact one: shortest augmenting paths for the rows that are not tight.
+"""Shortest augmenting paths, which make an almost optimal assignment exact.
 
-The Dijkstra search of Jonker and Volgenant (Computing 38, 1987), with two changes. A row's edges are not a row
-of a matrix but what a pruned range search returns: the places cheap enough to matter. And all places that
-stay empty belong to one dummy row of value 0, a single node of the graph, however many there are.
+The Dijkstra search of Jonker and Volgenant (Computing 38, 1987), with two changes. The edges of a row come from
+a pruned range search, which returns the places cheap enough to matter, instead of a row of a matrix. And all
+places that stay empty belong to a dummy row of value 0, a single node of the graph.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _within(
     b: Any, x0: Any, x1: Any, x2: Any, threshold: Any, group_bounds: Any, leaf_bounds: Any, values: Any, places: Any,
     found: Any,
 ) -> Any:  # fmt: skip
-    """Write every place whose value to bidder x exceeds the threshold, and the value; return how many."""
+    """Write every place whose value to bidder x exceeds the threshold, and the value; return their number."""
     count = 0
     bound_groups(b, x0, x1, x2, group_bounds)
     for g in range(group_bounds.shape[0]):
@@ -44,7 +44,7 @@ def _within(
 
 @njit(inline="always", **OPTIONS)
 def _push(heap: Any, slot: Any, size: Any, key: Any, place: Any) -> Any:
-    """Put a place into the binary heap, or move it up after its key fell; return the size."""
+    """Insert a place into the binary heap, or move it up after its key fell; return the size."""
     at = slot[place]
     if at < 0:
         at = size
@@ -64,7 +64,7 @@ def _push(heap: Any, slot: Any, size: Any, key: Any, place: Any) -> Any:
 
 @njit(inline="always", **OPTIONS)
 def _pop(heap: Any, slot: Any, size: Any, key: Any) -> Any:
-    """Take the place with the least key off the heap, which then holds `size - 1`."""
+    """Remove the place with the least key from the heap, whose size becomes `size - 1`, and return it."""
     taken = heap[0]
     slot[taken] = -1
     size -= 1
@@ -101,23 +101,23 @@ def augment(
 ) -> Any:
     """Give each released bidder a place along a shortest path, keeping every dual feasible and tight.
 
-    On entry every pair satisfies `profit + price >= value`, with equality for the pairs that hold, and
-    `price >= reserve`, with equality for the dummy's places. So on return, up to the dummy's level.
+    On entry every pair satisfies `profit + price >= value`, with equality for matched pairs, and
+    `price >= reserve`, with equality for the dummy's places. The same holds on return, up to the dummy's level.
 
     Args:
         b: blocks over the places; prices rise.
         bidders: positions [n, 3].
-        profits: [n], dual prices of the bidders; fall.
-        released: bidders that hold nothing.
+        profits: [n], dual prices of the bidders; they fall.
+        released: bidders without a place.
         reserves: [T], price of each place at which it may stay empty.
-        held: [n], place held by each bidder; a released one's last place on entry.
+        held: [n], place of each bidder; on entry, a released bidder's last place.
         owner: [T], bidder, `FREE` (as many as released) or `DUMMY`.
-        reach: first guess of how long a shortest path can be; raised eightfold where it was too short.
-        patience: number of rows that may be searched from; no new path is begun after it.
+        reach: first guess of the longest shortest path; raised eightfold if it was too short.
+        patience: number of rows to search from before no new path is started.
 
     Returns:
-        How many of the released hold a place now, and the dummy's level: how far above its reserve each empty
-        place is priced at the end.
+        The number of released bidders that now hold a place, and the dummy's level: the price of each empty
+        place above its reserve.
     """
     total = owner.shape[0]
     prices = b.prices.reshape(-1)
@@ -144,7 +144,7 @@ def augment(
         end, n_touched, n_scanned = _NOWHERE, 0, 0
         dummy_at, dummy_place = np.inf, _NOWHERE
         while True:
-            # `shortest` bounds the path from above: what is farther is neither searched nor queued
+            # `shortest` is an upper bound on the path's length: farther places are neither searched nor queued
             shortest = limit
             size, n_touched, n_scanned = 0, 0, 0
             dummy_at, dummy_place = np.inf, _NOWHERE

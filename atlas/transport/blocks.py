@@ -1,12 +1,12 @@
 """A priced point set in kd order, searched for the points of highest value by branch and bound.
 
-The value of point s with price p to a bidder x is `x . s - p`. Points lie in leaves of 16, leaves in groups of
-16. With c and r the centre and radius of a block, g any fixed pivot and `m = min(p - g . s)` over the block,
+The value of point s with price p to a bidder x is `x . s - p`. Leaves hold 16 points, groups hold 16 leaves.
+With c and r the centre and radius of a block, g any fixed pivot and `m = min(p - g . s)` over the block,
 
     max (x . s - p) = max ((x - g) . s + (g . s - p)) <= (x - g) . c + |x - g| r - m,
 
-which is tight when g resembles the bidders that want the block; the mean of those who hold it does. Prices
-only rise while a structure is searched, so a floor m that was not renewed bounds as before, less tightly.
+which is tight if g is close to the bidders that want the block, as the mean of its current holders is. Prices
+only rise while a structure is searched, so an outdated floor m still gives a valid, less tight bound.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 Bounds = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-# Infinities keep their meaning; inputs are checked for NaN before they come here.
+# Infinities keep their meaning; the solver refuses NaN.
 OPTIONS: dict[str, Any] = {
     "fastmath": {"nsz", "contract", "arcp", "reassoc"},
     "nogil": True,
@@ -33,20 +33,20 @@ OPTIONS: dict[str, Any] = {
 LEAF = 16
 GROUP = 16
 BLOCK = LEAF * GROUP
-# The price of the points that fill the last leaves: nobody's best or second best.
+# Price of the filler points in the last leaves, which are never a bidder's best or second best.
 UNAFFORDABLE = 1e30
-# Bounds are computed in float32, twice as many at a time. So radii grow and floors fall by more than that rounds
-# (no term of a bound but the floor is beyond 15), and no bound hides the best point; values stay float64.
+# Bounds are computed in float32, which is twice as fast; values stay float64. Radii are enlarged and floors lowered
+# by more than the rounding (all terms of a bound except the floor are below 15), so that bounds remain valid.
 _RADIUS_ROUNDING = 1e-6
 _ROUNDING = 1e-5
 _RELATIVE_ROUNDING = 1e-6
 
 
 class Blocks(NamedTuple):
-    """Points, prices and bounds; G groups of 16 leaves of 16 points, T = 256 G points with the filling.
+    """Points, prices and bounds: G groups of 16 leaves of 16 points, T = 256 G points with the filler.
 
     Attributes:
-        x, y, z, prices: [16 G, 16], a row per leaf.
+        x, y, z, prices: [16 G, 16], one row per leaf.
         leaf_centers, leaf_pivots: [3, G, 16], float32 as all below.
         leaf_radii, leaf_floors: [G, 16].
         group_centers, group_pivots: [3, G].
@@ -67,14 +67,14 @@ class Blocks(NamedTuple):
     group_floors: Bounds
 
 
-# The fields that a search structure in use writes.
+# The fields that change while blocks are in use.
 MUTABLE = ("prices", "leaf_pivots", "leaf_floors", "group_pivots", "group_floors")
 
 
 def kd_order(points: Floats) -> Ints:
-    """The order of points [T, 3], T a multiple of 256, in which every 16 and every 256 in a row are compact.
+    """Order of points [T, 3], T a multiple of 256, whose runs of 16 and of 256 points are compact.
 
-    Median splits along the widest axis, with a stable sort, so that ties fall alike on every machine.
+    Median splits along the widest axis, with a stable sort, so that ties give the same order on every machine.
     """
 
     def split(rows: Ints) -> list[Ints]:
@@ -90,9 +90,10 @@ def kd_order(points: Floats) -> Ints:
 
 
 def build_blocks(points: Floats) -> tuple[Blocks, Ints]:
-    """Blocks over points [n, 3] (|coordinate| <= 1), and order [T]: the row of points in each place, >= n: filling.
+    """Build blocks over points [n, 3] with |coordinate| <= 1; prices start at 0, pivots at the origin.
 
-    Prices start at 0 (`UNAFFORDABLE` for the filling), pivots at the origin.
+    Returns:
+        The blocks, and the row of points in each place [T]; >= n for filler, whose price is `UNAFFORDABLE`.
     """
     n = len(points)
     total = -(-n // BLOCK) * BLOCK
@@ -152,9 +153,9 @@ def _renew_group(b: Any, g: Any) -> None:
 
 @njit(inline="always", **OPTIONS)
 def raise_price(b: Any, place: Any, rise: Any) -> None:
-    """Raise the price of a place, and the floors above it where it was what they rest on.
+    """Raise the price of a place, and recompute the floors of its leaf and group if that can raise them.
 
-    A floor is a minimum: only the price that attains it can raise it. A floor left where it is bounds as before.
+    A floor is a minimum, so only the price that attains it can raise it.
     """
     leaf = place // LEAF
     k = place - leaf * LEAF
@@ -162,7 +163,7 @@ def raise_price(b: Any, place: Any, rise: Any) -> None:
     e = leaf - g * GROUP
     price, x0, x1, x2 = b.prices[leaf, k], b.x[leaf, k], b.y[leaf, k], b.z[leaf, k]
     b.prices[leaf, k] = price + rise
-    # the floor lies lower by its rounding, and that much more
+    # below the floor's own rounding, with a margin as large
     least = price - 2.0 * _rounding(price)
     along = b.leaf_pivots[0, g, e] * x0 + b.leaf_pivots[1, g, e] * x1 + b.leaf_pivots[2, g, e] * x2
     if least - along <= b.leaf_floors[g, e]:
@@ -179,7 +180,7 @@ def settle(b: Any, bidders: Any, owner: Any) -> None:
     Args:
         b: the blocks.
         bidders: positions [n, 3].
-        owner: [T], the bidder that holds each point, negative: none.
+        owner: [T], the bidder of each place, negative for none.
     """
     for g in range(b.group_floors.shape[0]):
         group_held = 0
@@ -213,7 +214,7 @@ def settle(b: Any, bidders: Any, owner: Any) -> None:
 
 @njit(inline="always", **OPTIONS)
 def bound_groups(b: Any, x0: Any, x1: Any, x2: Any, bounds: Any) -> None:
-    """Fill bounds [G] with no less than the best value of each group to bidder x."""
+    """Fill bounds [G] with an upper bound on the values of each group to bidder x."""
     x0, x1, x2 = np.float32(x0), np.float32(x1), np.float32(x2)
     for g in range(bounds.shape[0]):
         d0 = x0 - b.group_pivots[0, g]
@@ -225,7 +226,7 @@ def bound_groups(b: Any, x0: Any, x1: Any, x2: Any, bounds: Any) -> None:
 
 @njit(inline="always", **OPTIONS)
 def bound_leaves(b: Any, g: Any, x0: Any, x1: Any, x2: Any, bounds: Any) -> None:
-    """Fill bounds [16] with no less than the best value of each leaf of a group to bidder x."""
+    """Fill bounds [16] with an upper bound on the values of each leaf of a group to bidder x."""
     x0, x1, x2 = np.float32(x0), np.float32(x1), np.float32(x2)
     for e in range(GROUP):
         d0 = x0 - b.leaf_pivots[0, g, e]
@@ -237,7 +238,7 @@ def bound_leaves(b: Any, g: Any, x0: Any, x1: Any, x2: Any, bounds: Any) -> None
 
 @njit(inline="always", **OPTIONS)
 def value(b: Any, place: Any, x0: Any, x1: Any, x2: Any) -> Any:
-    """What a place is worth to bidder x."""
+    """Value of a place to bidder x."""
     leaf = place // LEAF
     k = place - leaf * LEAF
     return x0 * b.x[leaf, k] + x1 * b.y[leaf, k] + x2 * b.z[leaf, k] - b.prices[leaf, k]
@@ -256,7 +257,7 @@ def leaf_values(b: Any, leaf: Any, x0: Any, x1: Any, x2: Any, values: Any) -> An
 
 @njit(inline="always", **OPTIONS)
 def _insert(t: Any, place: Any, best: Any, places: Any) -> None:
-    """Put a value and its place where they belong in a descending list, whose last falls out."""
+    """Insert a value and its place into a descending list, dropping the last."""
     k = best.shape[0] - 1
     while k > 0 and best[k - 1] < t:
         best[k] = best[k - 1]
@@ -271,10 +272,10 @@ def best_few(
     b: Any, x0: Any, x1: Any, x2: Any, hint: Any, best: Any, places: Any, group_bounds: Any, leaf_bounds: Any,
     values: Any,
 ) -> None:  # fmt: skip
-    """Fill best [k] with the k highest values to bidder x, descending, and places [k] with where they are.
+    """Fill best [k] with the k highest values to bidder x, descending, and places [k] with their places.
 
-    The leaf `hint`, where this bidder found its last best, is read first: it makes the bounds bite.
-    `group_bounds` [G] and `leaf_bounds` [16], float32, and `values` [16] are room to work in.
+    The leaf `hint`, where this bidder last found its best, is read first, so that the bounds prune more.
+    `group_bounds` [G] and `leaf_bounds` [16], float32, and `values` [16] are scratch arrays.
     """
     last = best.shape[0] - 1
     best[:] = -np.inf
@@ -298,7 +299,7 @@ def best_few(
 
 @kernel(**OPTIONS)
 def price_out(b: Any, bidders: Any, hints: Any, profits: Any) -> None:
-    """Fill profits [n] with the highest value of any point to each bidder [n, 3]: the dual prices of the rows."""
+    """Fill profits [n] with the highest value of any place to each bidder [n, 3], its dual price."""
     group_bounds = np.empty(b.group_floors.shape[0], np.float32)
     leaf_bounds = np.empty(GROUP, np.float32)
     values = np.empty(LEAF)

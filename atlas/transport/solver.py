@@ -1,8 +1,9 @@
-"""Exact optimal transport between points: who goes where, and the proof that nothing is cheaper.
+"""Solver of exact optimal transport between points, with a proof of optimality.
 
-The cost is the sum of squared Euclidean distances and every point is used once, so only `sum x . s - |s|^2 / 2`
-is to be maximised: an assignment whose value matrix has rank four, which is never formed. An epsilon-scaling
-auction comes near, shortest augmenting paths finish, and a last pass over all points prices the duals.
+The cost is the sum of squared Euclidean distances and every point is used once, so it suffices to maximise
+`sum x . s - |s|^2 / 2`: an assignment whose value matrix, of rank four, is never formed. An epsilon-scaling
+auction gives an almost optimal assignment, shortest augmenting paths make it exact, and a last pass over all
+points computes the dual prices.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ from gaussianverse.atlas.transport.blocks import (
 
 MAX_REL_GAP = 1e-12
 
-# Epsilon falls from a sixteenth of the spread, sevenfold per phase. Below the last one the augmenting paths are
-# faster than bids; with no empty places they are faster sooner.
+# Epsilon starts at 0.06 of the spread and falls sevenfold per phase. Below the last one, augmenting paths are
+# faster than bids; without empty places they are faster sooner.
 _FIRST_EPSILON = 0.06
 _FALL = 7.0
 _LAST_EPSILON = 1e-6
 _LAST_EPSILON_SQUARE = 3e-5
-# From this epsilon on, bids keep a few points more than the best two.
+# From this epsilon on, searches keep a few places more than the best two.
 _FINE_EPSILON = 5e-4
 _FEW = 4
-# In units of the largest value: slack that is rounding and not worth a path, and an epsilon that rounding does
-# not swallow.
+# In units of the largest value: slack that is only rounding and needs no path, and the smallest epsilon above
+# rounding.
 _TIGHT = 4e-15
 _FINEST = 1e-13
 _NEAREST = 1e-20
 _FILLING = -3
-# Paths are first sought within this many epsilons. When they have searched from this many rows per row, epsilon
-# is far above what separates the points (a tiny cluster, say), and more phases are cheaper.
+# Paths are first searched up to this many epsilons. When they have searched from this many rows per row, epsilon
+# is far above the distances of the points (in a tiny cluster, for instance), and more phases are cheaper.
 _REACH = 20.0
 _PATIENCE = 10
 
@@ -55,11 +56,11 @@ class Assignment:
     """An optimal one-to-one assignment and its certificate.
 
     Attributes:
-        indices: site of each point, [M] int64, no two alike.
+        indices: site of each point, [M] int64, all different.
         primal: sum of squared distances of the assignment.
         dual: lower bound on that sum over all assignments, from dual prices checked against every pair.
-        rel_gap: (primal - dual) / max(primal, E), E the squared spread of the points and of the sites they
-            take; without E an assignment of cost 0 would have no relative gap.
+        rel_gap: (primal - dual) / max(primal, E), where E is the squared spread of the points and of their
+            sites; without E an assignment of cost 0 would have no relative gap.
     """
 
     indices: Ints
@@ -73,16 +74,16 @@ def _checked(name: str, values: npt.ArrayLike) -> Floats:
     if array.ndim != 2 or array.shape[1] != 3:
         raise TransportFailed(f"{name} must be [n, 3], got shape {array.shape}")
     if len(array) == 0:
-        raise TransportFailed(f"{name} is empty: there is nothing to assign")
+        raise TransportFailed(f"{name} is empty; expected at least one row")
     bad = ~(np.abs(array) < 1e100).all(axis=1)
     if bad.any():
         row = int(bad.argmax())
-        raise TransportFailed(f"{name} row {row} is not finite, or beyond 1e100: {array[row]}")
+        raise TransportFailed(f"{name} row {row} is not finite or beyond 1e100: {array[row]}")
     return array
 
 
 def _unit(points: Floats) -> tuple[Floats, Floats, float]:
-    """Points about their mean and scaled into [-1, 1]; the mean; the scale."""
+    """Centre points on their mean and scale them into [-1, 1]; returns points, mean and scale."""
     center = points.mean(axis=0)
     centered = points - center
     scale = float(np.abs(centered).max()) or 1.0
@@ -90,11 +91,11 @@ def _unit(points: Floats) -> tuple[Floats, Floats, float]:
 
 
 def assign(points: npt.ArrayLike, sites: npt.ArrayLike) -> Assignment:
-    """Assign each point to a site of its own so that the sum of squared distances is least.
+    """Assign each point to a different site so that the sum of squared distances is least.
 
-    Exact for any input, deterministic, one thread, float64 throughout. With M < N sites it is the rectangular
-    problem: the best M sites are part of the answer, and the position of the points relative to the sites
-    matters. Points that coincide, or sites that do, are interchangeable: any optimal choice may come back.
+    Exact for any input, deterministic, single-threaded, in float64. With M < N it is the rectangular problem: the
+    best M sites are part of the answer, which depends on the position of the points relative to the sites.
+    Coinciding points or sites are interchangeable, so any optimal choice among them may be returned.
 
     Args:
         points: [M, 3], finite.
@@ -104,8 +105,8 @@ def assign(points: npt.ArrayLike, sites: npt.ArrayLike) -> Assignment:
         The assignment with a relative duality gap of at most `MAX_REL_GAP`.
 
     Raises:
-        TransportFailed: a bad shape, NaN or infinity (with the row), M = 0, M > N, or a certificate that does
-            not hold.
+        TransportFailed: a wrong shape, NaN or infinity (the message names the row), M = 0, M > N, or the
+            certificate does not hold.
     """
     x = _checked("points", points)
     s = _checked("sites", sites)
@@ -113,10 +114,10 @@ def assign(points: npt.ArrayLike, sites: npt.ArrayLike) -> Assignment:
         raise TransportFailed(
             f"{len(x)} points do not fit on {len(s)} sites one-to-one; drop points or add sites"
         )
-    # Moving the points by a changes `x . s` by the constant-per-site `a . s`; moving the sites, nothing.
+    # Moving the points by a changes `x . s` by `a . s`, constant per site; moving the sites changes nothing.
     unit_x, center_x, scale_x = _unit(x)
     unit_s, center_s, scale_s = _unit(s)
-    # Points this near to each other cost the same anywhere, to float64; blown up farther, prices would overflow.
+    # Points this close have equal costs in float64; scaled up further, prices would overflow.
     least = _NEAREST * max(scale_s, float(np.abs(center_x - center_s).max()))
     if scale_x < least:
         unit_x, scale_x = unit_x * (scale_x / least), least
@@ -133,14 +134,14 @@ def assign(points: npt.ArrayLike, sites: npt.ArrayLike) -> Assignment:
     if not rel_gap <= MAX_REL_GAP or len(np.unique(indices)) != len(x):
         raise TransportFailed(
             f"the certificate of {len(x)} points on {len(s)} sites does not hold: relative gap {rel_gap:.3g}, "
-            f"allowed {MAX_REL_GAP:g}"
+            f"expected at most {MAX_REL_GAP:g}"
         )
     return Assignment(indices, primal, primal - gap, rel_gap)
 
 
 @dataclass
 class _Side:
-    """The points of one side of the assignment as blocks, and what the solver knows of each place."""
+    """Points of one side of the assignment as blocks, with the solver's state of each place."""
 
     blocks: Blocks
     order: Ints
@@ -168,14 +169,14 @@ class _Side:
         return self.blocks.prices.reshape(-1)
 
 
-# Every object of a dataset goes to the same sphere; a second transport has sites of its own.
+# All objects of a dataset have the same sphere; only the padding's transport has its own sites.
 @lru_cache(maxsize=4)
 def _blocks_of(sites: bytes) -> tuple[Blocks, Ints]:
     return build_blocks(np.frombuffer(sites).reshape(-1, 3))
 
 
 def _site_blocks(sites: Floats) -> tuple[Blocks, Ints]:
-    """Blocks as built anew, but the geometry is shared between calls with equal sites: it is never written."""
+    """Blocks in their initial state, sharing the geometry, which is never written, between calls with equal sites."""
     blocks, order = _blocks_of(sites.tobytes())
     fresh = {name: getattr(blocks, name).copy() for name in MUTABLE}
     return blocks._replace(**fresh), order
@@ -185,13 +186,13 @@ def _solve(x: Floats, s: Floats, reserves: Floats) -> tuple[Ints, float]:
     """Maximise sum x . s - reserve; coordinates within [-1, 1], reserves >= 0.
 
     Returns:
-        The site of each point, and the certificate's slack: how far the duals are above the primal.
+        The site of each point, and the certificate's slack: the dual less the primal value.
     """
     rows, sites = _Side.of(x, build_blocks(x)), _Side.of(s, _site_blocks(s))
     empty = len(s) - len(x)
     reserve = np.zeros(len(sites.order))
     reserve[sites.real] = reserves[sites.order[sites.real]]
-    # Were all points one, the nearest M sites would win and cost the same: the prices to start from.
+    # Initial prices: if all points coincided, the nearest M sites would win at this price.
     level = np.partition(reserves, len(x) - 1)[len(x) - 1]
     sites.prices[sites.real] = np.maximum(reserve[sites.real], level)
 
@@ -209,7 +210,7 @@ def _solve(x: Floats, s: Floats, reserves: Floats) -> tuple[Ints, float]:
 
 
 def _phase(rows: _Side, sites: _Side, reserve: Floats, epsilon: float, kept: int) -> None:
-    """Assign every row anew at the prices of the phase before, to within epsilon; then empty places bid."""
+    """Assign every row anew at the prices of the last phase, to within epsilon; then empty places bid."""
     settle(sites.blocks, rows.points, sites.partner)
     sites.partner[:] = FREE
     rows.partner[:] = FREE
@@ -230,13 +231,13 @@ def _phase(rows: _Side, sites: _Side, reserve: Floats, epsilon: float, kept: int
 
 
 def _finish(rows: _Side, sites: _Side, reserve: Floats, reach: float, tight: float, patience: int) -> bool:
-    """Make an assignment that is optimal to within epsilon exactly so; False: patience ran out."""
+    """Make an assignment that is optimal to within epsilon exact; returns False if patience ran out."""
     real = np.flatnonzero(rows.real)
     held = rows.partner
     profits = np.zeros(len(rows.order))
     settle(sites.blocks, rows.points, sites.partner)
     price_out(sites.blocks, rows.points, rows.hints, profits)
-    # A price above what any bidder would pay can fall to that; then of bidders that coincide all are tight.
+    # Lower each price to the highest that a bidder would pay, so that all coinciding bidders are tight.
     rows.prices[real] = profits[real]
     settle(rows.blocks, sites.points, held)
     wanted = np.empty(len(sites.order))
@@ -256,9 +257,9 @@ def _finish(rows: _Side, sites: _Side, reserve: Floats, reach: float, tight: flo
 
 
 def _certify(rows: _Side, sites: _Side, reserve: Floats) -> tuple[Ints, float]:
-    """The site of each point, and how far the duals are above the primal.
+    """Compute the site of each point, and the dual less the primal value.
 
-    Any prices of at least the reserve give a bound, whatever the solver did to find them.
+    Any prices of at least the reserve give a valid bound, so this does not depend on the solver's correctness.
     """
     real = np.flatnonzero(rows.real)
     taken = rows.partner[real]
@@ -274,7 +275,7 @@ def _certify(rows: _Side, sites: _Side, reserve: Floats) -> tuple[Ints, float]:
 
 
 def _values(rows: _Side, sites: _Side, real: Ints) -> Floats:
-    """What each row gets from the place that it holds, at its price."""
+    """Value of each row's place to it, at its price."""
     taken = rows.partner[real]
     values: Floats = (rows.points[real] * sites.points[taken]).sum(axis=1) - sites.prices[taken]
     return values
