@@ -19,7 +19,7 @@ from gaussianverse.fitter.initial import INITIAL, camera_extent, neighbour_dista
 from gaussianverse.fitter.memory import peak_mb, reset_peak
 from gaussianverse.fitter.metrics import BACKGROUND, measure
 from gaussianverse.fitter.optimizer import RowAdam
-from gaussianverse.fitter.plain import Plain, bake, halves, split_parents
+from gaussianverse.fitter.plain import Plain, bake, halves, plain_at, split_parents
 from gaussianverse.fitter.rasterize.compiled import ALPHA_MIN
 from gaussianverse.fitter.scene import make_scene
 from gaussianverse.fitter.training import Progress, Training
@@ -105,8 +105,8 @@ def _adjust(anchors: Anchors, statistics: Statistics, adam: RowAdam, training: T
     return anchors
 
 
-def _fit_plain(training: Training, plain: Plain, extent: float, first: int, last: int) -> Plain:
-    config, rates = training.config, training.config.rates
+def _fit_plain(training: Training, plain: Plain, extent: float, first: int) -> Decoded:
+    config, rates, last = training.config, training.config.rates, training.config.steps
     scaled = {name: getattr(rates, name) for name in Plain.NAMES}
     scaled["means"] = (rates.means[0] * extent, rates.means[1] * extent)
     adam = RowAdam(plain.parameters(), scaled)
@@ -126,7 +126,8 @@ def _fit_plain(training: Training, plain: Plain, extent: float, first: int, last
         if due and step < relocate_until:
             plain = _relocate(plain, adam, gradient / drawn.clamp(min=1), config)
             gradient, drawn = (torch.zeros(len(plain), device=training.device) for _ in range(2))
-    return plain
+    with torch.no_grad():
+        return plain.decode()
 
 
 def _relocate(plain: Plain, adam: RowAdam, gradient: Tensor, config: FitConfig) -> Plain:
@@ -227,40 +228,15 @@ def _fit_object(
     frame = frame_of(train)
     train, heldout = frame.views(train), frame.views(heldout)
     training = Training(train, config, seed, deadline, progress)
-    extent = camera_extent(train)
-    count = min(config.initial_anchors, config.tau if config.model == "plain" else -(-config.tau // config.k))
-    points = INITIAL[config.init](train, count, np.random.default_rng(seed))
-    spacing = neighbour_distance(points)
-    positions = torch.from_numpy(points).float().to(training.device)
-    anchors = make_anchors(
-        positions,
-        torch.from_numpy(spacing).float().to(training.device),
-        config.k,
-        config.feature_dim,
-        training.generator,
-    )
-    initialised = time.perf_counter()
-    steps = config.steps
-    baked_at = 0 if config.model == "plain" else round(config.bake_at * steps)
-    n_anchors = 0
     if config.model == "plain":
-        plain = _plain_from_points(positions, torch.from_numpy(spacing).float().to(training.device))
+        n_anchors, initialised, decoded = _fit_from_plain(training, train, seed)
     else:
-        anchors = _fit_anchors(training, anchors, extent, baked_at)
-        n_anchors = len(anchors)
-        with torch.no_grad():
-            decoded = anchors.decode()
-    if baked_at < steps:
-        plain = plain if config.model == "plain" else bake(decoded)
-        if not len(plain):
-            raise TooFewGaussians(f"no Gaussian has positive opacity after {baked_at} steps")
-        plain = _fit_plain(training, plain, extent, baked_at, steps)
-        with torch.no_grad():
-            decoded = plain.decode()
+        n_anchors, initialised, decoded = _fit_from_anchors(training, train, seed)
     gaussians = _finished(decoded, config.tau)
     if len(gaussians) < config.min_gaussians:
         raise TooFewGaussians(
-            f"{len(gaussians)} Gaussians are left after {steps} steps, at least {config.min_gaussians} are asked for"
+            f"{len(gaussians)} Gaussians are left after {config.steps} steps, at least {config.min_gaussians} are "
+            "asked for"
         )
     fitted = time.perf_counter()
     scene = make_scene(heldout, training.device) if len(heldout) else training.full
@@ -280,7 +256,7 @@ def _fit_object(
         "n_anchors": n_anchors,
         "n_gaussians": len(gaussians),
         "n_pruned": training.pruned,
-        "steps": steps,
+        "steps": config.steps,
         "loss": training.loss,
         "psnr": mean_psnr,
         "psnr_min": float(np.min(metrics.psnr)),
@@ -303,15 +279,40 @@ def _fit_object(
     return Fit(gaussians, stats)
 
 
-def _plain_from_points(positions: Tensor, spacing: Tensor) -> Plain:
-    count = len(positions)
-    quats = torch.zeros((count, 4), device=positions.device)
-    quats[:, 0] = 1
-    logits = torch.full((count,), 0.0, device=positions.device)
-    return Plain(
-        positions,
-        torch.log(0.6 * spacing)[:, None].repeat(1, 3),
-        quats,
-        logits,
-        torch.full_like(positions, 0.5),
-    )
+def _fit_from_anchors(training: Training, views: Views, seed: int) -> tuple[int, float, Decoded]:
+    """Fit anchors, and from `bake_at` on the plain Gaussians that they are baked into.
+
+    Returns:
+        The number of anchors, `time.perf_counter()` at the first step, and all Gaussians.
+    """
+    config, extent = training.config, camera_extent(views)
+    count = min(config.initial_anchors, -(-config.tau // config.k))
+    positions, spacing = _initial_points(training, views, count, seed)
+    anchors = make_anchors(positions, spacing, config.k, config.feature_dim, training.generator)
+    initialised = time.perf_counter()
+    baked_at = round(config.bake_at * config.steps)
+    anchors = _fit_anchors(training, anchors, extent, baked_at)
+    with torch.no_grad():
+        decoded = anchors.decode()
+    if baked_at < config.steps:
+        plain = bake(decoded)
+        if not len(plain):
+            raise TooFewGaussians(f"no Gaussian has positive opacity after {baked_at} steps")
+        decoded = _fit_plain(training, plain, extent, baked_at)
+    return len(anchors), initialised, decoded
+
+
+def _fit_from_plain(training: Training, views: Views, seed: int) -> tuple[int, float, Decoded]:
+    """Fit plain Gaussians from the first step; returns what `_fit_from_anchors` does, with 0 anchors."""
+    config = training.config
+    positions, spacing = _initial_points(training, views, min(config.initial_anchors, config.tau), seed)
+    initialised = time.perf_counter()
+    return 0, initialised, _fit_plain(training, plain_at(positions, spacing), camera_extent(views), 0)
+
+
+def _initial_points(training: Training, views: Views, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions [count, 3] to start from, and the distance of each to its neighbours [count]."""
+    points = INITIAL[training.config.init](views, count, np.random.default_rng(seed))
+    arrays = (points, neighbour_distance(points))
+    positions, spacing = (torch.from_numpy(a).float().to(training.device) for a in arrays)
+    return positions, spacing

@@ -64,6 +64,24 @@ def bake(decoded: Decoded) -> Plain:
     )
 
 
+def plain_at(positions: Tensor, spacing: Tensor) -> Plain:
+    """Grey, half-opaque balls of 0.6 times the spacing.
+
+    Args:
+        positions: [G, 3].
+        spacing: distance of each to its neighbours, [G].
+    """
+    quats = torch.zeros((len(positions), 4), device=positions.device)
+    quats[:, 0] = 1
+    return Plain(
+        positions,
+        torch.log(0.6 * spacing)[:, None].repeat(1, 3),
+        quats,
+        torch.zeros(len(positions), device=positions.device),
+        torch.full_like(positions, 0.5),
+    )
+
+
 def split_parents(
     opacities: Tensor, gradient: Tensor, min_opacity: float, tau: int, share: float
 ) -> tuple[Tensor, Tensor]:
