@@ -51,6 +51,16 @@ def test_viewmats_take_the_camera_to_its_origin_and_the_centre_before_it() -> No
     assert (len(views), views.height, views.width) == (5, 6, 8)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "rows", "columns"), [(2, 4, [1, 4], [0, 1, 2, 3]), (3, 2, [1, 3, 5], [1, 3])]
+)
+def test_a_smaller_depth_map_is_sampled_under_its_pixels_centres(
+    height: int, width: int, rows: list[int], columns: list[int]
+) -> None:
+    depth = np.arange(6 * 4, dtype=np.float32).reshape(6, 4)
+    np.testing.assert_array_equal(shrink_depth(depth, height, width), depth[np.ix_(rows, columns)])
+
+
 def with_pose(entry: tuple[int, ...], value: float) -> Views:
     views = ring(3)
     c2w = views.c2w.copy()

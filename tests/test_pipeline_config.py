@@ -20,6 +20,23 @@ def test_every_profile_that_ships_loads(profile: str) -> None:
     assert config.gpus_per_fit == (1.0 if profile in ("fast", "paper") else 0.0)
 
 
+@pytest.mark.parametrize(
+    ("backend", "asked", "gpus"),
+    [
+        ("gsplat", -1, 1.0),
+        ("gsplat", 0, 0.0),
+        ("gsplat", 0.25, 0.25),
+        ("cpu", -1, 0.0),
+        ("cpu", 0, 0.0),
+        ("cpu", 2, 2.0),
+    ],
+)
+def test_a_fit_asks_for_the_gpus_that_it_is_told_to_and_none_is_a_number(
+    backend: str, asked: float, gpus: float
+) -> None:
+    assert load("test", [f"fit.backend={backend}", f"ray.gpus_per_fit={asked}"]).gpus_per_fit == gpus
+
+
 def test_all_tables_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(

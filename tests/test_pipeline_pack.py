@@ -134,6 +134,22 @@ def test_a_shard_that_is_packed_and_cleaned_up_by_another_meanwhile_is_adopted(t
     assert pack.pack(storage, run, layout.SPLATS, 0) == others[0]
 
 
+def test_views_are_packed_by_what_a_committed_shard_of_atlases_says(tmp_path: Path) -> None:
+    """Its table alone says nothing: a shard without its commit record may still come out differently."""
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, ["a", "b", "c"])
+    for stage in (layout.ATLAS, layout.VIEWS):
+        publish_all(storage, run, stage, quarantined={"b"} if stage == layout.ATLAS else None)
+    pack.pack(storage, run, layout.ATLAS, 0)
+    commit = storage.get(layout.commit(layout.ATLAS, 0))
+    storage.delete(layout.commit(layout.ATLAS, 0))
+    with pytest.raises(NotFound, match=layout.commit(layout.ATLAS, 0)):
+        pack.pack(storage, run, layout.VIEWS, 0)
+    assert storage.head(layout.shard_tar(layout.VIEWS, 0)) is None
+    storage.put_if_absent(layout.commit(layout.ATLAS, 0), commit)
+    assert pack.pack(storage, run, layout.VIEWS, 0)["quarantined"] == {"bad_input": 1}
+
+
 def test_publishing_twice_changes_nothing_and_the_commit_comes_last(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     run = planned(storage, ["a", "b", "c"])

@@ -55,9 +55,21 @@ def test_infrastructure_waits_longer_each_time_up_to_a_limit() -> None:
         decision = decide(INFRASTRUCTURE, history, CONFIG)
         assert isinstance(decision, Retry)
         pauses.append(decision.pause_s)
-    assert pauses == sorted(pauses)
-    assert pauses[0] == CONFIG.pause_s
-    assert pauses[-1] == CONFIG.pause_max_s
+    assert CONFIG.pause_s == 1
+    assert CONFIG.pause_max_s == 60
+    assert pauses == [1, 2, 4, 8, 16, 32, *[60] * 14]
+
+
+def test_what_is_no_fault_of_the_surroundings_is_tried_again_at_once() -> None:
+    for reason in ("cuda_error", "nan_loss", "timeout", DAMAGED):
+        assert decide(reason, History().after(reason), CONFIG) == Retry(0.0)
+
+
+def test_each_reason_is_counted_for_itself() -> None:
+    history = History().after(INFRASTRUCTURE).after(INFRASTRUCTURE).after("timeout")
+    assert (history.attempts, history.count("timeout"), history.count("nan_loss")) == (3, 1, 0)
+    assert decide("timeout", history, CONFIG) == Retry(0.0)
+    assert decide(INFRASTRUCTURE, history.after(INFRASTRUCTURE), CONFIG) == Retry(4.0)
 
 
 @given(st.lists(st.sampled_from([*REASONS, INFRASTRUCTURE, DAMAGED]), max_size=100))

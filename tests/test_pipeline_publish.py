@@ -75,6 +75,14 @@ def test_a_store_that_stays_away_is_an_error_with_the_key(tmp_path: Path) -> Non
         published(Faulty(tmp_path, ["before"] * ATTEMPTS), "k", b"a")
 
 
+def test_the_pause_doubles_with_each_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = list[float]()
+    monkeypatch.setattr("time.sleep", pauses.append)
+    with pytest.raises(StorageError, match="not written"):
+        publish(Faulty(tmp_path, ["before"] * ATTEMPTS), "k", b"a", pause_s=0.25)
+    assert pauses == [0.25 * 2**k for k in range(ATTEMPTS - 1)]
+
+
 def test_patience_is_bounded_by_time_too(tmp_path: Path) -> None:
     storage = Faulty(tmp_path, ["before"] * 3)
     with pytest.raises(StorageError, match="k: not written in"):

@@ -1,3 +1,4 @@
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,34 @@ def test_an_unwritable_place_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreRefused, match="file"):
         LocalStorage(tmp_path / "file" / "out").put_if_absent("k", b"")
+
+
+def test_a_write_outlives_a_loss_of_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes reach the disk before they get their name; then the name does, and those of new folders."""
+    root, synced, order = tmp_path / "out", list[Path](), list[tuple[Path, bool]]()
+    fsync = os.fsync
+
+    def watched(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        synced.append(path)
+        order.append((path, (root / "a/b/k").exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    storage = LocalStorage(root)
+    assert storage.put_if_absent("a/b/k", b"bytes")
+    files = [path for path in synced if not path.is_dir()]
+    assert len(files) == 1
+    assert order[-1] == (root / "a/b", True)
+    assert order[-2] == (files[0], False)
+    assert {tmp_path, root, root / "a"} <= set(synced)
+    synced.clear()
+    order.clear()
+    assert storage.put_if_absent("a/b/l", b"more")  # every folder is there
+    assert [path.is_dir() for path in synced] == [False, True]
+    synced.clear()
+    assert storage.put_unsynced("a/b/m", b"a journal")
+    assert synced == []
 
 
 def test_keys_stay_inside(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from pipeline_runs import data_of, planned, publish_all, publish_one
 
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
+from gaussianverse.pipeline.dataset.schemas import STATS, Facts, from_parquet, to_parquet
 from gaussianverse.pipeline.ops.verify import verify_sample
-from gaussianverse.pipeline.store.storage import LocalStorage
+from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
 UIDS = [f"o{i}" for i in range(9)]
 
@@ -54,6 +56,40 @@ def test_a_flipped_byte_is_found_by_drawing_its_object_and_only_then(made: tuple
     }  # 3 of 9: some seeds draw o7, some don't
     assert {len(faults) for faults in found.values()} == {0, 1}
     assert all("o7: its sha256" in fault for faults in found.values() for fault in faults)
+
+
+def agree(storage: LocalStorage, stage: str, shard: int, rows: list[Facts]) -> None:
+    """Put these rows in place of a shard's table, and have its commit record vouch for them."""
+    key, commit = layout.stats(stage, shard), pack.read_commit(storage, stage, shard)
+    data = to_parquet(STATS[stage], rows)
+    replace(storage, key, data)
+    commit["files"][key] = {"nbytes": len(data), "sha256": sha256_of(data)}
+    replace(storage, layout.commit(stage, shard), json.dumps(commit).encode())
+
+
+def test_a_table_of_other_objects_than_the_manifest_is_found(made: tuple[LocalStorage, Run]) -> None:
+    """Though its hash is the commit record's, and every byte that it points to is as it says."""
+    storage, run = made
+    key = layout.stats(layout.ATLAS, 2)
+    rows = from_parquet(STATS[layout.ATLAS], storage.get(key)).to_pylist()
+    assert [r["uid"] for r in rows] == ["o6", "o7", "o8"]
+    agree(storage, layout.ATLAS, 2, rows)
+    assert list(verify_sample(storage, run, 9)) == []
+    agree(storage, layout.ATLAS, 2, [rows[0], {**rows[2], "index": 7}, {**rows[1], "index": 8}])
+    assert list(verify_sample(storage, run, 9)) == [
+        f"{key}: no row of object 7, o7",
+        f"{key}: no row of object 8, o8",
+    ]
+    agree(storage, layout.ATLAS, 2, rows[1:])
+    assert list(verify_sample(storage, run, 9)) == [f"{key}: no row of object 6, o6"]
+
+
+def test_a_table_that_its_commit_record_does_not_vouch_for_is_found(made: tuple[LocalStorage, Run]) -> None:
+    storage, run = made
+    key = layout.stats(layout.SPLATS, 1)
+    data = storage.get(key)
+    replace(storage, key, data[:9] + bytes([data[9] ^ 1]) + data[10:])
+    assert list(verify_sample(storage, run, 9)) == [f"{key}: its sha256 is not that of the commit record"]
 
 
 def test_every_files_size_and_commit_are_looked_at_whoever_is_drawn(made: tuple[LocalStorage, Run]) -> None:
