@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 
 from gaussianverse.atlas.configuration import ConfigError, check_choice, check_whole
+from gaussianverse.atlas.dataset_format import DTYPES
 
 _CHOICES = {
     "pad": ("transport", "nearest", "before"),
     "layout": ("fibonacci", "ring"),
-    "dtype": ("float32", "float16"),
+    "dtype": DTYPES,
 }
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

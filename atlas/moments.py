@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gaussianverse.atlas.arrays import npz, read_npz
+from gaussianverse.atlas.dataset_format import CHANNELS
 from gaussianverse.atlas.errors import AtlasError
-
-CHANNELS = 16
 
 # Quantiles come from a histogram over the leading 12 bits of float16: sign, exponent, 6 bits of mantissa. Counts
 # merge exactly, in any order, and a quantile is accurate to 1/64 of its value.

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gaussianverse.atlas import gates
 from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.dataset_format import ALBEDO, CHANNELS, OFFSET, OPACITY_COPIES, QUATERNION, SCALE
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import FloatArray, Gaussians
 from gaussianverse.atlas.padding import place, prune
@@ -19,12 +20,6 @@ from gaussianverse.atlas.plane import plane_of
 from gaussianverse.atlas.smoothness import smoothness, unrolled
 from gaussianverse.atlas.sphere import sphere_of
 
-CHANNELS = 16
-OFFSET = slice(0, 3)
-ALBEDO = slice(4, 7)
-SCALE = slice(8, 11)
-QUATERNION = slice(12, 16)
-OPACITY_COPIES = (3, 7, 11)
 _ANY_SIGN = (0, 1, 2, 4, 5, 6, 12, 13, 14, 15)
 
 # Smoothness needs neighbours; no real object has fewer Gaussians.

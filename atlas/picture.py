@@ -9,7 +9,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from gaussianverse.atlas.config import AtlasConfig
-from gaussianverse.atlas.packing import ALBEDO, OFFSET, OPACITY_COPIES, QUATERNION, SCALE, check_array
+from gaussianverse.atlas.dataset_format import ALBEDO, OFFSET, OPACITY_COPIES, QUATERNION, SCALE
+from gaussianverse.atlas.packing import check_array
 from gaussianverse.atlas.plane import points_of
 
 Pixels = npt.NDArray[np.uint8]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.dataset_format import ALBEDO, CHANNELS, OFFSET, OPACITY_COPIES, QUATERNION, SCALE
 from gaussianverse.atlas.errors import AtlasError
-from gaussianverse.atlas.packing import ALBEDO, CHANNELS, OFFSET, OPACITY_COPIES, QUATERNION, SCALE
 from gaussianverse.atlas.plane import points_of
 
 

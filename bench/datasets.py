@@ -10,14 +10,14 @@ import numpy as np
 
 from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.configuration import from_table
+from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import contents, layout, pack, records, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize
-from gaussianverse.pipeline.dataset.run_file import shard_rows
-from gaussianverse.pipeline.dataset.schemas import OK
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.store.storage import LocalStorage
 
 LICENSES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-NC-4.0")
@@ -58,11 +58,11 @@ def publish_dataset(
                     records.publish_quarantine(storage, stage, row, run, why, watch)
                 continue
             facts = records.facts_of(
-                layout.SPLATS, row, run, status=OK, n_gaussians=size * size - 3, psnr=20.0 + int(row["index"])
+                SPLATS, row, run, status=OK, n_gaussians=size * size - 3, psnr=20.0 + int(row["index"])
             )
-            records.publish_sample(storage, layout.SPLATS, facts, splat, watch, {})
+            records.publish_sample(storage, SPLATS, facts, splat, watch, {})
             facts = records.facts_of(
-                layout.ATLAS,
+                ATLAS,
                 row,
                 run,
                 status=OK,
@@ -72,7 +72,7 @@ def publish_dataset(
                 dtype=dtype,
             )
             data = npy(array_of(int(row["index"]), size, dtype))
-            records.publish_sample(storage, layout.ATLAS, facts, data, watch, {})
+            records.publish_sample(storage, ATLAS, facts, data, watch, {})
         for stage in layout.STAGES:
             pack.pack(storage, run, stage, shard)
     finalize(storage, run)

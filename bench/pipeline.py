@@ -25,13 +25,16 @@ from typing import Any
 import numpy as np
 
 from bench.record import keep
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import contents, layout, pack, records, run_file, shards
-from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
-from gaussianverse.pipeline.dataset.schemas import OK, Facts
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.policy import PolicyConfig
 from gaussianverse.pipeline.run.driver import Driver
 from gaussianverse.pipeline.run.executor import ATLAS, PACK, Job, Task
@@ -139,19 +142,19 @@ def driver_alone(root: Path, objects: int) -> dict[str, float]:
 
 
 NOTHING = {
-    layout.SPLATS: b"nothing",
-    layout.ATLAS: npy(np.zeros((8, 8, len(contents.CHANNELS)), np.float32)),
+    dataset_format.SPLATS: b"nothing",
+    dataset_format.ATLAS: npy(np.zeros((8, 8, dataset_format.CHANNELS), np.float32)),
 }
 
 
 def tiny_fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
-    return _tiny(job, row, attempt, layout.SPLATS)
+    return _tiny(job, row, attempt, dataset_format.SPLATS)
 
 
 def tiny_atlas(job: Job, row: Facts, attempt: int) -> Facts:
     storage = open_storage(job.url, job.store)
-    shards.read_record(storage, layout.SPLATS, int(row["shard"]), str(row["uid"]))
-    return _tiny(job, row, attempt, layout.ATLAS)
+    shards.read_record(storage, dataset_format.SPLATS, int(row["shard"]), str(row["uid"]))
+    return _tiny(job, row, attempt, dataset_format.ATLAS)
 
 
 def tiny_pack(job: Job, stage: str, shard: int) -> Facts:
@@ -210,15 +213,15 @@ def overhead(root: Path, rounds: int = 64) -> dict[str, float]:
     start = time.thread_time()
     for row in rows:
         opened = open_storage(job.url, job.store)
-        facts = records.facts_of(layout.SPLATS, row, run, status=OK)
-        records.publish_sample(opened, layout.SPLATS, facts, splat, records.Stopwatch(1), {})
-        shards.read_record(opened, layout.SPLATS, int(row["shard"]), str(row["uid"]))
-        facts = records.facts_of(layout.ATLAS, row, run, status=OK)
-        records.publish_sample(opened, layout.ATLAS, facts, atlas, records.Stopwatch(1), {})
+        facts = records.facts_of(dataset_format.SPLATS, row, run, status=OK)
+        records.publish_sample(opened, dataset_format.SPLATS, facts, splat, records.Stopwatch(1), {})
+        shards.read_record(opened, dataset_format.SPLATS, int(row["shard"]), str(row["uid"]))
+        facts = records.facts_of(dataset_format.ATLAS, row, run, status=OK)
+        records.publish_sample(opened, dataset_format.ATLAS, facts, atlas, records.Stopwatch(1), {})
     published = time.thread_time()
     for shard in range(run.n_shards):
-        pack.pack(storage, run, layout.SPLATS, shard, None)
-        pack.pack(storage, run, layout.ATLAS, shard, lambda mains: b"".join(mains)[:1])
+        pack.pack(storage, run, dataset_format.SPLATS, shard, None)
+        pack.pack(storage, run, dataset_format.ATLAS, shard, lambda mains: b"".join(mains)[:1])
     packed = time.thread_time()
     return {
         "overhead_ms": 1e3 * (packed - start) / rounds,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from gaussianverse import __version__
 from gaussianverse.atlas.configuration import ConfigError
+from gaussianverse.atlas.dataset_format import ATLAS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.manifests.errors import ManifestError, RenderError
 from gaussianverse.pipeline.arguments import (
@@ -162,13 +163,12 @@ def _add_atlas_shard(parser: argparse.ArgumentParser) -> None:
 
 
 def _atlas_shard(args: argparse.Namespace) -> int:
-    from gaussianverse.pipeline.dataset import layout
     from gaussianverse.pipeline.ops import report
     from gaussianverse.pipeline.run import job
 
     storage, run = open_output(args)
     outcome = job.build(
-        storage, run, config_of(args), "", shards=args.shards, stages=(layout.ATLAS,), events=args.events
+        storage, run, config_of(args), "", shards=args.shards, stages=(ATLAS,), events=args.events
     )
     return report.print_outcome(outcome)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import ConfigError, check_whole, from_table
+from gaussianverse.atlas.dataset_format import MAX_VIEWS
 from gaussianverse.atlas.plane import pinned
-from gaussianverse.atlas.reader.views import MAX_VIEWS
 from gaussianverse.fitter.config import FitConfig, load_profile
 from gaussianverse.pipeline.policy import PolicyConfig
 from gaussianverse.pipeline.store.storage import StoreConfig

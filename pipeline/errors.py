@@ -51,3 +51,12 @@ class StoreRefused(StorageError):
 
 class NotFound(PipelineError):
     """There is nothing under this key."""
+
+
+MESSAGE_LIMIT = 500
+
+
+def message(error: BaseException | str) -> str:
+    """One line of at most `MESSAGE_LIMIT` characters about what went wrong."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 3] + "..."

@@ -6,9 +6,15 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 
-from gaussianverse.pipeline.dataset.schemas import REASONS, Facts, message
-from gaussianverse.pipeline.errors import UsageError
+from gaussianverse.pipeline.errors import UsageError, message
+
+REASONS = (
+    "bad_input", "missing_views", "decode_error", "too_few_gaussians", "nan_loss", "low_psnr", "cuda_error",
+    "out_of_memory", "timeout", "worker_killed", "transport_failed", "rough_atlas", "unknown",
+)  # fmt: skip
+"""Why an object may be quarantined; a closed list."""
 
 INFRASTRUCTURE = "infrastructure"
 """What a task reports when the store or the machine failed it; never a reason to quarantine."""
@@ -18,7 +24,7 @@ CONFLICT = "conflict"
 """What a task reports when it met other bytes than it must under a key; ends the run."""
 
 
-def failed(reason: str, fault: BaseException | str) -> Facts:
+def failed(reason: str, fault: BaseException | str) -> dict[str, Any]:
     """The result of a task that did not do its work."""
     kind = type(fault).__name__ if isinstance(fault, BaseException) else ""
     return {"status": "failed", "reason": reason, "error_class": kind, "error_message": message(fault)}

@@ -18,13 +18,15 @@ from PIL import Image
 
 from gaussianverse.atlas import AtlasConfig, Gaussians, pack
 from gaussianverse.atlas.configuration import from_table
+from gaussianverse.atlas.dataset_format import OK, SPLATS
 from gaussianverse.atlas.gaussians import canonical_quats
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import contents, layout, records, run_file
-from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
-from gaussianverse.pipeline.dataset.schemas import OK, Facts
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.run import job, tasks
 from gaussianverse.pipeline.run.executor import FIT, PACK, Job, Task
 from gaussianverse.pipeline.store.storage import Storage
@@ -55,7 +57,7 @@ def data_of(stage: str, uid: str) -> bytes:
         rng.uniform(0.1, 1, 40), rng.uniform(0, 1, (40, 3)),
     )  # fmt: skip
     splats = bytes(gaussians.to_bytes())
-    return splats if stage == layout.SPLATS else atlas_of(splats)
+    return splats if stage == SPLATS else atlas_of(splats)
 
 
 @cache

@@ -72,7 +72,10 @@ def test_a_shard_without_samples_is_no_fault(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (index(lambda i: i.update(schema_version=9)), "schema version 9, this reader knows 1"),
+        (
+            index(lambda i: i.update(schema_version=9)),
+            "schema version 9, this gaussianverse reads 1; a newer",
+        ),
         (
             index(lambda i: i["shards"][2]["atlas"].update(samples=3)),
             "000002.tar has 3 samples in index.json and 2",

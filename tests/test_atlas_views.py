@@ -11,8 +11,9 @@ from pipeline_runs import build_in_process, tiny_arguments, write_manifest, writ
 from reader_datasets import publish_dataset
 
 from gaussianverse.atlas import AtlasDataset, AtlasLoader
+from gaussianverse.atlas.dataset_format import view_suffixes
 from gaussianverse.atlas.errors import DatasetError
-from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha256, suffixes
+from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha256
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.run import job
 
@@ -32,7 +33,7 @@ def test_there_and_back() -> None:
     views = some(12)
     members = views.to_members()
     assert members == some(12).to_members()
-    names = suffixes(12)
+    names = view_suffixes(12)
     assert list(members) == [CAMERAS, *names] == sorted(members)
     again = ReferenceViews.from_members(members[CAMERAS], [members[n] for n in names])
     for field in ("images", "viewmats", "Ks"):
@@ -53,7 +54,7 @@ def test_arrays_that_cannot_be_views(change: object, fault: str) -> None:
 
 def test_broken_files_are_named() -> None:
     members = some().to_members()
-    images = [members[n] for n in suffixes(3)]
+    images = [members[n] for n in view_suffixes(3)]
     for cut in (0, 10, 60, len(images[1]) - 30):
         with pytest.raises(DatasetError, match=r"view01\.png is damaged"):
             ReferenceViews.from_members(members[CAMERAS], [images[0], images[1][:cut], images[2]])

@@ -21,11 +21,13 @@ import pytest
 import webdataset as wds
 from pipeline_runs import dataset, tiny_arguments, write_manifest, write_views
 
-from gaussianverse.atlas import AtlasConfig, Gaussians, unpack
+from gaussianverse.atlas import AtlasConfig, Gaussians, dataset_format, unpack
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.pack import read_commit
-from gaussianverse.pipeline.dataset.schemas import JOURNAL, METADATA, QUARANTINE, from_parquet
+from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, METADATA, QUARANTINE
+from gaussianverse.pipeline.dataset.shards import read_commit
 from gaussianverse.pipeline.store.storage import LocalStorage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,15 +94,15 @@ def test_the_good_objects_are_there_and_the_broken_one_has_its_reason(
     finished: tuple[LocalStorage, str],
 ) -> None:
     storage, _ = finished
-    rows = from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist()
+    rows = from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist()
     assert [(r["uid"], r["status"], r["reason"]) for r in rows] == [
         ("amber", "ok", ""), ("birch", "ok", ""), (BROKEN, "quarantined", "decode_error"),
     ]  # fmt: skip
     assert all(r["atlas_psnr"] > 60 for r in rows[:2])
     assert all((r["category"], r["license"]) == ("Food", "CC0-1.0") for r in rows)
-    given_up = from_parquet(QUARANTINE, storage.get(layout.QUARANTINE)).to_pylist()
+    given_up = from_parquet(QUARANTINE, storage.get(dataset_format.QUARANTINE)).to_pylist()
     assert [(r["uid"], r["stage"], r["error_class"]) for r in given_up] == [(BROKEN, "splats", "DecodeError")]
-    assert "2 objects" in storage.get(layout.CARD).decode()
+    assert "2 objects" in storage.get(dataset_format.CARD).decode()
 
 
 def test_verify_finds_every_byte_right(
@@ -112,7 +114,7 @@ def test_verify_finds_every_byte_right(
 
 def test_sha256sums_are_those_of_the_files(finished: tuple[LocalStorage, str]) -> None:
     storage, _ = finished
-    sums = dict(reversed(line.split("  ")) for line in storage.get(layout.SUMS).decode().splitlines())
+    sums = dict(reversed(line.split("  ")) for line in storage.get(dataset_format.SUMS).decode().splitlines())
     assert sums == {key: hashlib.sha256(data).hexdigest() for key, data in dataset(storage).items()}
 
 
@@ -120,8 +122,8 @@ def test_others_read_the_output(finished: tuple[LocalStorage, str]) -> None:
     """tarfile, webdataset, pyarrow and numpy, with nothing of ours."""
     storage, _ = finished
     for stage in layout.STAGES:
-        suffix = layout.MAIN_SUFFIX[stage]
-        path = storage.root / layout.shard_tar(stage, 0)
+        suffix = dataset_format.MAIN_SUFFIX[stage]
+        path = storage.root / dataset_format.shard_tar(stage, 0)
         with tarfile.open(path) as archive:
             assert archive.getnames() == [
                 f"{uid}.{s}" for uid in GOOD for s in sorted([suffix, "json", "txt"])
@@ -137,15 +139,15 @@ def test_others_read_the_output(finished: tuple[LocalStorage, str]) -> None:
             arrays = sample[suffix]
             assert (
                 arrays.shape == (16, 16, 16)
-                if stage == layout.ATLAS
+                if stage == ATLAS
                 else set(arrays) == {"means", "scales", "quats", "opacities", "colors"}
             )
-    rows = pq.read_table(storage.root / layout.METADATA).to_pylist()
-    tar = (storage.root / layout.shard_tar(layout.ATLAS, 0)).read_bytes()
+    rows = pq.read_table(storage.root / dataset_format.METADATA).to_pylist()
+    tar = (storage.root / dataset_format.shard_tar(ATLAS, 0)).read_bytes()
     offset, nbytes = rows[1]["atlas_offset"], rows[1]["atlas_nbytes"]
     atlas = np.load(io.BytesIO(tar[offset : offset + nbytes]), allow_pickle=False)
     np.testing.assert_array_equal(atlas, samples[1]["atlas.npy"])
-    mean = np.load(storage.root / layout.MEAN, allow_pickle=False)
+    mean = np.load(storage.root / dataset_format.MEAN, allow_pickle=False)
     np.testing.assert_allclose(mean, np.mean([s["atlas.npy"] for s in samples], 0), atol=1e-6)
 
 
@@ -154,7 +156,7 @@ def test_an_atlas_holds_its_fit(finished: tuple[LocalStorage, str]) -> None:
     config = AtlasConfig(size=16)
     fits, atlases = (
         {s["__key__"]: s for s in wds.WebDataset(str(storage.root / key), shardshuffle=False)}
-        for key in (layout.shard_tar(stage, 0) for stage in layout.STAGES)
+        for key in (dataset_format.shard_tar(stage, 0) for stage in layout.STAGES)
     )
     for uid in GOOD:
         fit = Gaussians.from_bytes(fits[uid]["splat.npz"])
@@ -209,7 +211,7 @@ def test_killed_half_way_and_started_again_it_gives_the_same_bytes(
     )
     try:
         until = time.monotonic() + 120
-        while not (done := [e.key for e in storage.list(layout.fragments(layout.SPLATS, 0))]):
+        while not (done := [e.key for e in storage.list(layout.fragments(SPLATS, 0))]):
             assert driver.poll() is None, "it ended before anything was done"
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -226,9 +228,9 @@ def test_killed_half_way_and_started_again_it_gives_the_same_bytes(
     again = run(build_command(inputs, out))
     assert again.returncode == 0, again.stderr
     assert dataset(storage) == dataset(finished[0])
-    assert storage.get(layout.SUCCESS) == finished[0].get(layout.SUCCESS)
+    assert storage.get(dataset_format.SUCCESS) == finished[0].get(dataset_format.SUCCESS)
     assert {key: (out / key).stat().st_ino for key in done} == survivors
-    entries = from_parquet(JOURNAL[layout.SPLATS], storage.get(layout.journal(layout.SPLATS, 0))).to_pylist()
+    entries = from_parquet(JOURNAL[SPLATS], storage.get(layout.journal(SPLATS, 0))).to_pylist()
     before = {str(r["uid"]) for r in entries if r["started"] < killed}
     assert {layout.parse_fragment(key)[2] for key in done} <= before  # type: ignore[index]
 
@@ -242,4 +244,4 @@ def test_the_scratch_may_go_once_the_dataset_is_complete(
     assert cli.main(build_arguments(inputs, out)) == 0
     assert "Nothing to do" in capsys.readouterr().out
     assert cli.main(["verify", "--out", str(out)]) == 0
-    assert read_commit(LocalStorage(out), layout.ATLAS, 0)["samples"] == 2
+    assert read_commit(LocalStorage(out), ATLAS, 0)["samples"] == 2

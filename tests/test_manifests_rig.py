@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gaussianverse.fitter.sources.files import parse_json
+from gaussianverse.atlas.canonical_json import json_object
+from gaussianverse.fitter.errors import BadInput
 from gaussianverse.fitter.sources.gobjaverse import _camera_to_world
 from gaussianverse.manifests.rendering import rig
 
@@ -51,9 +52,9 @@ def test_poles_and_first_view_are_turned_as_in_real_rigs() -> None:
     folder = DATA / "9350303" / "campos_512_v1"
     for real, ours in ((37, 25), (38, 26)):
         name = f"{real:05d}/{real:05d}.json"
-        pose = _camera_to_world(parse_json((folder / name).read_bytes(), name), name)
+        pose = _camera_to_world(json_object((folder / name).read_bytes(), BadInput), name)
         np.testing.assert_allclose(rig.rotations()[ours], pose[:3, :3], atol=1e-6)
-    first = _camera_to_world(parse_json((folder / "00000/00000.json").read_bytes(), ""), "")
+    first = _camera_to_world(json_object((folder / "00000/00000.json").read_bytes(), BadInput), "")
     np.testing.assert_allclose(rig.rotations()[0], first[:3, :3], atol=0.01)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pipeline_runs import dataset, planned, publish_all
 
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -24,7 +25,7 @@ def half(tmp_path: Path) -> tuple[LocalStorage, Run]:
     run = planned(storage, ["a", "b", "c"], shard_size=2)
     for stage in layout.STAGES:
         publish_all(storage, run, stage, quarantined={"b"})
-    pack.pack(storage, run, layout.SPLATS, 0)
+    pack.pack(storage, run, SPLATS, 0)
     return storage, run
 
 
@@ -40,11 +41,11 @@ def test_only_fragments_of_committed_shards_go(half: tuple[LocalStorage, Run]) -
     done = clean_work(storage)
     assert done == counted
     assert done.objects == len(before) - len(work(storage)) == 4
-    gone = (layout.fragments(layout.SPLATS, 0), layout.run_records(layout.SPLATS, 0))
+    gone = (layout.fragments(SPLATS, 0), layout.run_records(SPLATS, 0))
     assert work(storage) == {key for key in before if not key.startswith(gone)}
     assert dataset(storage) == kept
     assert clean_work(storage).objects == 0
-    for stage, shard in ((layout.SPLATS, 1), (layout.ATLAS, 0), (layout.ATLAS, 1)):
+    for stage, shard in ((SPLATS, 1), (ATLAS, 0), (ATLAS, 1)):
         pack.pack(storage, run, stage, shard)
     finalize(storage, run)
     storage.put_if_absent(f"{layout.WORK}splats/000009/stray.tar", b"x")
@@ -54,7 +55,7 @@ def test_only_fragments_of_committed_shards_go(half: tuple[LocalStorage, Run]) -
 
 def test_a_damaged_commit_keeps_its_fragments(half: tuple[LocalStorage, Run]) -> None:
     storage, _ = half
-    key = layout.commit(layout.SPLATS, 0)
+    key = layout.commit(SPLATS, 0)
     storage.delete(key)
     storage.put_if_absent(key, b"{}")
     before = work(storage)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE, from_parquet
+from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE
 from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.store.storage import LocalStorage
 
@@ -95,14 +97,14 @@ def test_every_broken_object_is_set_aside_with_its_reason_and_the_others_are_fin
     write_manifest(folder, [*BROKEN, "good"])
     assert build(folder) == 0
     storage, printed = LocalStorage(folder / "out"), capsys.readouterr()
-    rows = {r["uid"]: r for r in from_parquet(QUARANTINE, storage.get(layout.QUARANTINE)).to_pylist()}
+    rows = {r["uid"]: r for r in from_parquet(QUARANTINE, storage.get(dataset_format.QUARANTINE)).to_pylist()}
     assert {uid: r["reason"] for uid, r in rows.items()} == {uid: r for uid, (_, r, _) in BROKEN.items()}
     for uid, (_, reason, text) in BROKEN.items():
         assert text in rows[uid]["error_message"]
         assert f"quarantined: {reason}: " in next(x for x in printed.out.splitlines() if x.startswith(uid))
         assert str(folder) not in rows[uid]["error_message"], "the same fault reads the same everywhere"
     assert "Traceback" not in printed.err
-    metadata = from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist()
+    metadata = from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist()
     assert [r["uid"] for r in metadata if r["status"] == "ok"] == ["good"]
     assert cli.main(["verify", "--out", storage.url]) == 0
     assert cli.main(["inspect", "no-origin", "--out", storage.url, "--json"]) == 0
@@ -212,7 +214,7 @@ def test_when_no_object_comes_through_there_is_no_dataset_and_the_reasons_are_na
     shutil.rmtree(folder / "views" / "good")
     assert build(folder) == 1
     assert "no object came through (1 missing_views)" in capsys.readouterr().err
-    assert not (folder / "out" / layout.SUCCESS).exists()
+    assert not (folder / "out" / dataset_format.SUCCESS).exists()
 
 
 def test_stages_and_shards_by_themselves(folder: Path, ball: Path, capsys: Captured) -> None:

@@ -15,9 +15,12 @@ import pytest
 import ray
 from pipeline_runs import dataset, tiny_arguments, undisturbed_dataset, until, write_inputs
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.schemas import QUARANTINE, from_parquet
+from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.schemas import QUARANTINE
 from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.store.storage import LocalStorage, Storage
 
@@ -107,11 +110,11 @@ def built(
 
 
 def fits(storage: LocalStorage) -> int:
-    return sum(1 for _ in storage.list(f"{layout.WORK}{layout.SPLATS}/"))
+    return sum(1 for _ in storage.list(f"{layout.WORK}{SPLATS}/"))
 
 
 def nobody_was_condemned(storage: Storage) -> bool:
-    return from_parquet(QUARANTINE, storage.get(layout.QUARANTINE)).num_rows == 0
+    return from_parquet(QUARANTINE, storage.get(dataset_format.QUARANTINE)).num_rows == 0
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ from pipeline_runs import build_in_process, dataset, tiny_arguments, write_manif
 from servers.memory_s3 import MemoryS3
 
 from gaussianverse import atlas
+from gaussianverse.atlas import dataset_format
 from gaussianverse.pipeline.config import load
-from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.run import job, tasks
 from gaussianverse.pipeline.store import s3
 from gaussianverse.pipeline.store.storage import LocalStorage, Storage, StoreConfig, open_storage
@@ -112,7 +112,7 @@ def enumerated(url: Callable[[int], str], manifest: str, fate: Fate, expected: d
             return number - 1
         storage = built(url(number), manifest)
         assert dataset(storage) == expected, f"death at call {number}"
-        assert storage.head(layout.SUCCESS) is not None
+        assert storage.head(dataset_format.SUCCESS) is not None
     raise AssertionError("it never ends")
 
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline_runs import data_of, planned, publish_all, publish_one
 
-from gaussianverse.pipeline.dataset import layout, pack, records
+from gaussianverse.atlas import dataset_format
+from gaussianverse.pipeline.dataset import layout, pack, records, shards
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.errors import (
@@ -88,7 +89,7 @@ class Inline:
             return {"status": "ok"}
         uid = str(task.row["uid"])
         if task.kind == ATLAS:
-            fit = records.read(self.storage, layout.SPLATS, task.shard, uid)
+            fit = records.read(self.storage, dataset_format.SPLATS, task.shard, uid)
             if not fit.ok:
                 watch = records.Stopwatch(1)
                 records.publish_quarantine(self.storage, task.stage, task.row, self._run, fit.facts, watch)
@@ -168,7 +169,7 @@ def test_every_object_is_fitted_once_and_every_shard_committed(storage: LocalSto
     )
     assert executor.most <= 2 * executor.slots()
     for stage in layout.STAGES:
-        assert [pack.read_commit(storage, stage, k)["samples"] for k in range(3)] == [2, 2, 1]
+        assert [shards.read_commit(storage, stage, k)["samples"] for k in range(3)] == [2, 2, 1]
 
 
 def test_an_atlas_starts_as_soon_as_its_fit_is_there(storage: LocalStorage) -> None:
@@ -212,7 +213,7 @@ def test_killed_anywhere_and_run_again_the_bytes_are_the_same(
 
 def test_what_is_done_is_not_done_again(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
-    publish_all(storage, run, layout.SPLATS)
+    publish_all(storage, run, dataset_format.SPLATS)
     executor, watch = Inline(storage, run), Watch()
     drive(executor, run, watch=watch)
     assert FIT not in {kind for kind, _ in executor.log}
@@ -225,9 +226,14 @@ def test_a_bad_object_is_quarantined_with_its_reason_and_the_others_finish(stora
     summary = drive(Inline(storage, run, faults), run, watch=watch)
     assert (summary.objects, summary.quarantined) == (5, 2)
     assert watch.ends == {"a": False, "b": True, "c": False, "d": True, "e": False}
-    assert pack.read_commit(storage, layout.SPLATS, 0)["quarantined"] == {"decode_error": 1}
-    assert pack.read_commit(storage, layout.ATLAS, 0)["quarantined"] == {"decode_error": 1, "rough_atlas": 1}
-    assert records.read(storage, layout.SPLATS, 0, "b").facts["error_message"] == "told to: decode_error"
+    assert shards.read_commit(storage, dataset_format.SPLATS, 0)["quarantined"] == {"decode_error": 1}
+    assert shards.read_commit(storage, dataset_format.ATLAS, 0)["quarantined"] == {
+        "decode_error": 1,
+        "rough_atlas": 1,
+    }
+    assert (
+        records.read(storage, dataset_format.SPLATS, 0, "b").facts["error_message"] == "told to: decode_error"
+    )
 
 
 def test_retries_follow_the_policy_and_are_counted(storage: LocalStorage) -> None:
@@ -244,7 +250,7 @@ def test_retries_follow_the_policy_and_are_counted(storage: LocalStorage) -> Non
     assert watch.ends == {"a": False, "b": False, "c": True, "d": True, "e": False}
     assert summary.retries == watch.retries == 5 + 2 + 1 + 2 + 2
     assert executor.log.count((FIT, "a")) == 6
-    assert records.read(storage, layout.ATLAS, 0, "d").facts["reason"] == "worker_killed"
+    assert records.read(storage, dataset_format.ATLAS, 0, "d").facts["reason"] == "worker_killed"
 
 
 def test_an_outage_stops_the_run_and_condemns_nobody(storage: LocalStorage) -> None:
@@ -252,9 +258,9 @@ def test_an_outage_stops_the_run_and_condemns_nobody(storage: LocalStorage) -> N
     executor = Inline(storage, run, {(FIT, uid): [INFRASTRUCTURE] * 99 for uid in UIDS})
     with pytest.raises(BreakerOpen, match="10 infrastructure faults in a row"):
         drive(executor, run)
-    assert list(storage.list(layout.fragments(layout.SPLATS, 0))) == []
+    assert list(storage.list(layout.fragments(dataset_format.SPLATS, 0))) == []
     drive(Inline(storage, run), run)
-    assert pack.read_commit(storage, layout.ATLAS, 0)["samples"] == 5
+    assert shards.read_commit(storage, dataset_format.ATLAS, 0)["samples"] == 5
 
 
 def test_a_flood_of_quarantines_stops_the_run(storage: LocalStorage) -> None:
@@ -276,7 +282,7 @@ def test_a_hanging_task_is_cancelled_by_force_and_its_object_quarantined_after_t
     drive(executor, run, policy=policy, watch=watch, tick=0.5)
     assert watch.ends == {"a": False, "b": True, "c": False, "d": False, "e": False}
     assert len(executor.cancelled) == 3
-    assert records.read(storage, layout.SPLATS, 0, "b").facts["reason"] == "timeout"
+    assert records.read(storage, dataset_format.SPLATS, 0, "b").facts["reason"] == "timeout"
 
 
 def test_a_task_that_not_even_cancelling_ends_is_given_up(storage: LocalStorage) -> None:
@@ -318,8 +324,8 @@ def test_a_pack_that_keeps_failing_ends_the_run_and_not_an_object(storage: Local
 
 def test_disjoint_shards_together_make_the_whole(storage: LocalStorage, tmp_path: Path) -> None:
     run = planned(storage, UIDS, shard_size=1)
-    for shards in ([0, 2], [4], [1, 3]):
-        drive(Inline(storage, run), run, shards=shards)
+    for chosen in ([0, 2], [4], [1, 3]):
+        drive(Inline(storage, run), run, shards=chosen)
     other = LocalStorage(tmp_path / "other")
     planned(other, UIDS, shard_size=1)
     drive(Inline(other, run), run)
@@ -329,12 +335,12 @@ def test_disjoint_shards_together_make_the_whole(storage: LocalStorage, tmp_path
 def test_atlases_alone_need_their_fits(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
     with pytest.raises(PipelineError, match="5 of 5 objects have no fit"):
-        drive(Inline(storage, run), run, stages=(layout.ATLAS,))
-    drive(Inline(storage, run), run, stages=(layout.SPLATS,))
+        drive(Inline(storage, run), run, stages=(dataset_format.ATLAS,))
+    drive(Inline(storage, run), run, stages=(dataset_format.SPLATS,))
     with pytest.raises(NotFound):
-        pack.read_commit(storage, layout.ATLAS, 0)
+        shards.read_commit(storage, dataset_format.ATLAS, 0)
     executor = Inline(storage, run)
-    drive(executor, run, stages=(layout.ATLAS,))
+    drive(executor, run, stages=(dataset_format.ATLAS,))
     assert {kind for kind, _ in executor.log} == {ATLAS, PACK}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pipeline_runs import planned
 
+from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.errors import BreakerOpen
 from gaussianverse.pipeline.policy import History
@@ -17,7 +18,7 @@ from gaussianverse.pipeline.run.events import EventLog, RayMetrics, Watches, goo
 from gaussianverse.pipeline.run.executor import FIT, Task
 from gaussianverse.pipeline.store.storage import LocalStorage
 
-TASK = Task(FIT, layout.SPLATS, 3, {"uid": "a"}, History({"timeout": 1}))
+TASK = Task(FIT, SPLATS, 3, {"uid": "a"}, History({"timeout": 1}))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

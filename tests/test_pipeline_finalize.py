@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from pipeline_runs import data_of, dataset, planned, publish_all
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import read_npy
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
+from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE, from_parquet
+from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE
 from gaussianverse.pipeline.errors import PipelineError, ShardConflict
 from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
@@ -21,8 +24,8 @@ UIDS = ["a", "b", "c", "d", "e"]
 def packed(root: Path, quarantined: set[str], shard_size: int = 2) -> tuple[LocalStorage, Run]:
     storage = LocalStorage(root)
     run = planned(storage, UIDS, shard_size=shard_size)
-    publish_all(storage, run, layout.SPLATS, quarantined=quarantined & {"b"})
-    publish_all(storage, run, layout.ATLAS, quarantined=quarantined)
+    publish_all(storage, run, SPLATS, quarantined=quarantined & {"b"})
+    publish_all(storage, run, ATLAS, quarantined=quarantined)
     for stage in layout.STAGES:
         for shard in range(run.n_shards):
             pack.pack(storage, run, stage, shard)
@@ -32,12 +35,12 @@ def packed(root: Path, quarantined: set[str], shard_size: int = 2) -> tuple[Loca
 def test_tables_have_every_object_once_with_its_last_state(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, {"b", "d"})
     finalize(storage, run)
-    rows = from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist()
+    rows = from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist()
     assert [(r["index"], r["uid"], r["shard"]) for r in rows] == [(i, u, i // 2) for i, u in enumerate(UIDS)]
     assert [r["status"] for r in rows] == ["ok", "quarantined", "ok", "quarantined", "ok"]
     assert [r["splats_sample"] for r in rows] == [0, -1, 0, 1, 0]
     assert [r["atlas_sample"] for r in rows] == [0, -1, 0, -1, 0]
-    lost = from_parquet(QUARANTINE, storage.get(layout.QUARANTINE)).to_pylist()
+    lost = from_parquet(QUARANTINE, storage.get(dataset_format.QUARANTINE)).to_pylist()
     assert [(r["uid"], r["stage"], r["reason"], r["caption"]) for r in lost] == [
         ("b", "splats", "bad_input", "caption of b"), ("d", "atlas", "bad_input", "caption of d"),
     ]  # fmt: skip
@@ -46,10 +49,10 @@ def test_tables_have_every_object_once_with_its_last_state(tmp_path: Path) -> No
 def test_an_objects_arrays_are_one_range_read_away(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, {"b"})
     finalize(storage, run)
-    for r in from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist():
+    for r in from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist():
         for stage in layout.STAGES:
             if r["status"] == "ok":
-                key = layout.shard_tar(stage, r["shard"])
+                key = dataset_format.shard_tar(stage, r["shard"])
                 data = storage.get_range(key, r[f"{stage}_offset"], r[f"{stage}_nbytes"])
                 assert data == data_of(stage, r["uid"])
                 assert sha256_of(data) == r[f"{stage}_sha256"]
@@ -58,7 +61,7 @@ def test_an_objects_arrays_are_one_range_read_away(tmp_path: Path) -> None:
 def test_the_index_names_shards_sizes_and_totals(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, {"b"})
     finalize(storage, run)
-    index = json.loads(storage.get(layout.INDEX))
+    index = json.loads(storage.get(dataset_format.INDEX))
     assert (index["objects"], index["samples"], index["size"]) == (5, 4, 8)
     assert index["uids_sha256"] == sha256_of(b"a\nc\nd\ne")
     assert [(s["shard"], s["objects"], s["atlas"]["samples"]) for s in index["shards"]] == [
@@ -68,8 +71,8 @@ def test_the_index_names_shards_sizes_and_totals(tmp_path: Path) -> None:
         for stage in layout.STAGES:
             data = storage.get(shard[stage]["key"])
             assert (shard[stage]["nbytes"], shard[stage]["sha256"]) == (len(data), sha256_of(data))
-    atlases = [read_npy(data_of(layout.ATLAS, uid)) for uid in "acde"]
-    np.testing.assert_allclose(read_npy(storage.get(layout.MEAN)), np.mean(atlases, 0), atol=1e-6)
+    atlases = [read_npy(data_of(ATLAS, uid)) for uid in "acde"]
+    np.testing.assert_allclose(read_npy(storage.get(dataset_format.MEAN)), np.mean(atlases, 0), atol=1e-6)
 
 
 def test_success_comes_last_and_holds_the_sum_of_the_sums(tmp_path: Path) -> None:
@@ -79,14 +82,17 @@ def test_success_comes_last_and_holds_the_sum_of_the_sums(tmp_path: Path) -> Non
     storage.put_if_absent = lambda key, data: (keys.append(key), put(key, data))[1]  # type: ignore[method-assign]
     assert not is_finalized(storage)
     finalize(storage, run)
-    assert tuple(keys) == layout.FINAL
+    assert tuple(keys) == dataset_format.FINAL
     assert is_finalized(storage)
-    assert storage.get(layout.SUCCESS) == f"{sha256_of(storage.get(layout.SUMS))}  SHA256SUMS\n".encode()
-    named = {line.split("  ")[1] for line in storage.get(layout.SUMS).decode().splitlines()}
+    assert (
+        storage.get(dataset_format.SUCCESS)
+        == f"{sha256_of(storage.get(dataset_format.SUMS))}  SHA256SUMS\n".encode()
+    )
+    named = {line.split("  ")[1] for line in storage.get(dataset_format.SUMS).decode().splitlines()}
     assert named == set(dataset(storage))
 
 
-@pytest.mark.parametrize("done", range(len(layout.FINAL)))
+@pytest.mark.parametrize("done", range(len(dataset_format.FINAL)))
 def test_killed_after_any_file_it_ends_the_same(tmp_path: Path, done: int) -> None:
     storage, run = packed(tmp_path / "whole", {"b"})
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
@@ -109,7 +115,7 @@ def test_killed_after_any_file_it_ends_the_same(tmp_path: Path, done: int) -> No
     assert dataset(killed) == dataset(storage)
 
 
-@pytest.mark.parametrize("key", layout.FINAL)
+@pytest.mark.parametrize("key", dataset_format.FINAL)
 def test_somebody_elses_file_is_a_conflict(tmp_path: Path, key: str) -> None:
     storage, run = packed(tmp_path, set())
     storage.put_if_absent(key, b"theirs")
@@ -119,10 +125,10 @@ def test_somebody_elses_file_is_a_conflict(tmp_path: Path, key: str) -> None:
 
 
 MISSING: list[tuple[Callable[[LocalStorage], None], str]] = [
-    (lambda s: s.delete(layout.commit(layout.ATLAS, 1)), "1 of 3 atlas shards are not committed"),
-    (lambda s: s.delete(layout.commit(layout.SPLATS, 0)), "first: 0"),
+    (lambda s: s.delete(layout.commit(ATLAS, 1)), "1 of 3 atlas shards are not committed"),
+    (lambda s: s.delete(layout.commit(SPLATS, 0)), "first: 0"),
     (lambda s: s.delete(layout.moments(2)), "moments-000002"),
-    (lambda s: s.delete(layout.stats(layout.ATLAS, 1)), "atlas-000001.parquet"),
+    (lambda s: s.delete(layout.stats(ATLAS, 1)), "atlas-000001.parquet"),
     (lambda s: s.delete(layout.MANIFEST), "objects.parquet: gone"),
 ]
 
@@ -142,12 +148,12 @@ def test_without_a_single_sample_there_is_no_dataset(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, set(UIDS))
     with pytest.raises(PipelineError, match=r"no object came through \(5 bad_input\)"):
         finalize(storage, run)
-    assert not any(storage.head(key) for key in layout.FINAL)
+    assert not any(storage.head(key) for key in dataset_format.FINAL)
 
 
 def test_a_shard_of_another_configuration_is_not_blessed(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, set())
-    path = tmp_path / layout.commit(layout.ATLAS, 1)
+    path = tmp_path / layout.commit(ATLAS, 1)
     commit = json.loads(path.read_text())
     path.write_text(json.dumps({**commit, "config_digest": "0" * 64}))
     with pytest.raises(PipelineError, match=r"000001\.json: of another configuration"):

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pipeline_runs import planned, publish_all, write_views
 
+from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.fitter import load_views
 from gaussianverse.fitter.errors import FitError
 from gaussianverse.manifests.errors import ManifestError
-from gaussianverse.pipeline.dataset import fragments, layout, pack, records, run_file
+from gaussianverse.pipeline.dataset import fragments, layout, pack, records, run_file, shards
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.run.manifest import read_manifest
 from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig
@@ -92,10 +93,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStorage, bytes,
     """A store with a committed shard, a fragment and the commit record."""
     storage = LocalStorage(tmp_path_factory.mktemp("made"))
     run = planned(storage, ["a", "b"])
-    publish_all(storage, run, layout.SPLATS, quarantined={"b"})
-    fragment = storage.get(layout.fragment(layout.SPLATS, 0, "a"))
-    pack.pack(storage, run, layout.SPLATS, 0)
-    return storage, fragment, storage.get(layout.commit(layout.SPLATS, 0))
+    publish_all(storage, run, SPLATS, quarantined={"b"})
+    fragment = storage.get(layout.fragment(SPLATS, 0, "a"))
+    pack.pack(storage, run, SPLATS, 0)
+    return storage, fragment, storage.get(layout.commit(SPLATS, 0))
 
 
 @FUZZ
@@ -104,7 +105,7 @@ def test_damaged_fragments(made: tuple[LocalStorage, bytes, bytes], seed: int) -
     _, fragment, _ = made
     data = damaged(fragment, seed)
     try:
-        record = records.parse(layout.SPLATS, 0, "a", data)
+        record = records.parse(SPLATS, 0, "a", data)
     except PipelineError:
         return
     # only what the canonical form leaves open: the members' own bytes
@@ -125,7 +126,7 @@ def test_tars_of_any_members(members: dict[str, bytes]) -> None:
     with suppress(PipelineError):
         assert all("/" not in member.name for member in fragments.index(sink.getvalue()))
     with suppress(PipelineError):
-        records.parse(layout.SPLATS, 0, "a", sink.getvalue())
+        records.parse(SPLATS, 0, "a", sink.getvalue())
 
 
 class One(LocalStorage):
@@ -166,7 +167,7 @@ def test_damaged_commit_records(made: tuple[LocalStorage, bytes, bytes], seed: i
     whole = [json.dumps(replaced(commit, at, by)).encode() for at in places(commit)]
     for data in (damaged(made[2], seed), *whole):
         with suppress(PipelineError):
-            record = pack.read_commit(One(data), layout.SPLATS, 0)
+            record = shards.read_commit(One(data), SPLATS, 0)
             assert record["objects"] == record["samples"] + sum(record["quarantined"].values())
             assert all(type(stored["nbytes"]) is int for stored in record["files"].values())
 

@@ -21,10 +21,13 @@ from servers import hosts, moto_server
 from servers.hosts import Host, Wires
 from servers.moto_server import BUCKET
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.schemas import JOURNAL, QUARANTINE, from_parquet
+from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, QUARANTINE
 from gaussianverse.pipeline.policy import INFRASTRUCTURE
 from gaussianverse.pipeline.store.storage import Storage, StoreConfig, open_storage
 
@@ -113,14 +116,14 @@ class Site:
     def names_in_journal(self) -> set[str]:
         """Of the hosts whose fits are in the dataset."""
         tables = [
-            from_parquet(JOURNAL[layout.SPLATS], self.storage.get(layout.journal(layout.SPLATS, shard)))
+            from_parquet(JOURNAL[SPLATS], self.storage.get(layout.journal(SPLATS, shard)))
             for shard in range(2)
         ]
         return {row["host"].partition("/")[0] for table in tables for row in table.to_pylist()}
 
     def is_whole(self, undisturbed: dict[str, bytes]) -> bool:
         """Nothing lost, nothing double, nobody condemned, every byte as it should be."""
-        assert from_parquet(QUARANTINE, self.storage.get(layout.QUARANTINE)).num_rows == 0
+        assert from_parquet(QUARANTINE, self.storage.get(dataset_format.QUARANTINE)).num_rows == 0
         assert dataset(self.storage) == undisturbed
         read_at = f"store.endpoint_url={self.outside}"
         return cli.main(["verify", f"--out={self.url}/out", "--set", read_at]) == 0
@@ -138,7 +141,7 @@ def at_work(host: Host) -> list[int]:
 
 def in_the_middle(site: Site, host: Host) -> int:
     """Wait until something is done and this host is in the middle of more; the process that does it."""
-    until(lambda: any(site.storage.list(f"{layout.WORK}{layout.SPLATS}/")))
+    until(lambda: any(site.storage.list(f"{layout.WORK}{SPLATS}/")))
     return int(until(lambda: at_work(host))[0])
 
 

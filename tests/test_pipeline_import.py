@@ -15,7 +15,8 @@ from atlas_objects import cloud, gaussians
 from pipeline_runs import dataset, in_process
 
 from gaussianverse import atlas
-from gaussianverse.atlas import AtlasConfig, Gaussians
+from gaussianverse.atlas import AtlasConfig, Gaussians, dataset_format
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.atlas.interchange.gaussiancube import from_cube
 from gaussianverse.atlas.interchange.ply import INVISIBLE, read_ply, write_ply
 from gaussianverse.atlas.interchange.published import atlas_of, find_order, read_point_cloud
@@ -23,8 +24,9 @@ from gaussianverse.atlas.plane import plane_indices
 from gaussianverse.atlas.sphere import fibonacci_sphere
 from gaussianverse.atlas.transport.solver import assign
 from gaussianverse.pipeline import cli
-from gaussianverse.pipeline.dataset import layout, run_file
-from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE, from_parquet
+from gaussianverse.pipeline.dataset import run_file
+from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE
 from gaussianverse.pipeline.dataset.shards import read_record
 from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.store.storage import LocalStorage
@@ -77,7 +79,7 @@ def imported(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Local
 
 
 def rows_of(storage: LocalStorage) -> dict[str, dict[str, Any]]:
-    return {r["uid"]: r for r in from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist()}
+    return {r["uid"]: r for r in from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist()}
 
 
 def test_published_objects_become_a_verified_dataset(imported: LocalStorage, capsys: Captured) -> None:
@@ -92,10 +94,10 @@ def test_published_objects_become_a_verified_dataset(imported: LocalStorage, cap
     run = run_file.load(imported)
     for uid, row in rows.items():
         g = OBJECTS[row["source_id"]]
-        array = np.load(io.BytesIO(read_record(imported, layout.ATLAS, row["shard"], uid).main(layout.ATLAS)))
+        array = np.load(io.BytesIO(read_record(imported, ATLAS, row["shard"], uid).main(ATLAS)))
         unpacked = atlas.unpack(array, run.atlas)
         np.testing.assert_allclose(np.sort(unpacked.means, axis=0), np.sort(g.means, axis=0), atol=1e-6)
-    assert "not measured" in imported.get(layout.CARD).decode()
+    assert "not measured" in imported.get(dataset_format.CARD).decode()
 
 
 def test_the_table_says_what_was_not_measured(imported: LocalStorage, capsys: Captured) -> None:
@@ -123,7 +125,7 @@ def test_broken_objects_are_set_aside_with_their_reason(tmp_path: Path, capsys: 
     storage = LocalStorage(tmp_path / "out")
     found = {
         r["uid"]: (r["reason"], r["error_message"], r["stage"])
-        for r in from_parquet(QUARANTINE, storage.get(layout.QUARANTINE)).to_pylist()
+        for r in from_parquet(QUARANTINE, storage.get(dataset_format.QUARANTINE)).to_pylist()
     }
     assert sorted(found) == ["cut", "foreign"]
     assert found["cut"][0] == "bad_input"
@@ -137,7 +139,7 @@ def test_red_and_blue_are_part_of_what_the_run_is(published: Path, tmp_path: Pat
     out = tmp_path / "out"
     assert run_import(published, out, "--swap-red-blue") == 0
     storage = LocalStorage(out)
-    fit = Gaussians.from_bytes(read_record(storage, layout.SPLATS, 0, "19_0").main(layout.SPLATS))
+    fit = Gaussians.from_bytes(read_record(storage, SPLATS, 0, "19_0").main(SPLATS))
     np.testing.assert_allclose(fit.colors, OBJECTS["19/0"].colors[:, ::-1], atol=1e-6)
     assert run_import(published, out) != 0
     assert "another manifest" in capsys.readouterr().err
@@ -210,8 +212,8 @@ def test_the_published_pair_as_its_loader_reads_it(imported: LocalStorage, tmp_p
         assert sample["metadata.json"]["hash_key"] == uid
         placed = read_point_cloud(point_cloud[gs2sphere])
         order = find_order(placed, np.arange(1024), CONFIG)
-        record = read_record(imported, layout.ATLAS, int(uid == "20_7"), uid)
-        stored = np.load(io.BytesIO(record.main(layout.ATLAS)))
+        record = read_record(imported, ATLAS, int(uid == "20_7"), uid)
+        stored = np.load(io.BytesIO(record.main(ATLAS)))
         np.testing.assert_allclose(atlas_of(placed, order, CONFIG), stored, atol=2e-6)
     # as its loader takes the caption, and as its maker writes it
     assert samples["19_0"]["metadata.json"]["caption"] == samples["19_0"]["caption.txt"] == "a réd ball"
@@ -275,6 +277,6 @@ def test_published_fits_and_a_statue_go_through(tmp_path: Path) -> None:
         "9350303": ("ok", 16384, 0), "9351401": ("ok", 16384, 0), "statue": ("ok", 58649, 42265),
     }  # fmt: skip
     assert min(r["smoothness"] for r in rows.values()) > 0.9
-    fit = Gaussians.from_bytes(read_record(storage, layout.SPLATS, 0, "9351401").main(layout.SPLATS))
+    fit = Gaussians.from_bytes(read_record(storage, SPLATS, 0, "9351401").main(SPLATS))
     red, _, blue = fit.colors.mean(axis=0)
     assert red > blue + 0.05

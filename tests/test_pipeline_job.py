@@ -17,6 +17,7 @@ from pipeline_runs import (
     write_manifest,
 )
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.pipeline.config import RunConfig, load
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -74,10 +75,10 @@ def test_in_parts_it_is_the_same_dataset(whole: job.Outcome, manifest: str, tmp_
     first = built(tmp_path / "out", manifest, shards="1")
     assert not first.finalized
     assert first.complete == [1]
-    second = built(tmp_path / "out", manifest, shards="0", stages=(layout.SPLATS,))
+    second = built(tmp_path / "out", manifest, shards="0", stages=(dataset_format.SPLATS,))
     assert not second.finalized
     assert second.complete == []
-    third = built(tmp_path / "out", manifest, shards="0", stages=(layout.ATLAS,))
+    third = built(tmp_path / "out", manifest, shards="0", stages=(dataset_format.ATLAS,))
     assert third.finalized
     assert dataset(third.storage) == dataset(whole.storage)
 
@@ -116,7 +117,7 @@ def test_killed_in_finalize_it_goes_on_without_a_single_task(
 ) -> None:
     built(tmp_path / "out", manifest)
     storage = LocalStorage(tmp_path / "out")
-    for key in (layout.SUCCESS, layout.SUMS, layout.INDEX):
+    for key in (dataset_format.SUCCESS, dataset_format.SUMS, dataset_format.INDEX):
         storage.delete(key)
     outcome = built(tmp_path / "out", manifest)
     assert (outcome.idle, outcome.finalized) == (True, True)
@@ -127,7 +128,7 @@ def test_a_damaged_fragment_stops_the_run_with_its_name_and_once_it_is_gone_all_
     whole: job.Outcome, manifest: str, tmp_path: Path
 ) -> None:
     storage = interrupted(tmp_path / "out", manifest, 1)
-    [key] = [entry.key for entry in storage.list(layout.fragments(layout.SPLATS, 0))]
+    [key] = [entry.key for entry in storage.list(layout.fragments(dataset_format.SPLATS, 0))]
     data, path = storage.get(key), tmp_path / "out" / key
     path.write_bytes(data[:700] + b"?" + data[701:])
     with pytest.raises(BreakerOpen, match=f"{key}: .*delete it to have it made again"):
@@ -156,10 +157,10 @@ def test_the_atlas_stage_needs_the_splats_shards_and_not_their_fragments(
     whole: job.Outcome, manifest: str, tmp_path: Path
 ) -> None:
     storage, run, base = planned(tmp_path / "out", manifest)
-    build_in_process(storage, run, CONFIG, base, stages=(layout.SPLATS,))
+    build_in_process(storage, run, CONFIG, base, stages=(dataset_format.SPLATS,))
     for entry in list(storage.list(layout.WORK)):
         storage.delete(entry.key)
-    assert build_in_process(storage, run, CONFIG, "", stages=(layout.ATLAS,)).finalized
+    assert build_in_process(storage, run, CONFIG, "", stages=(dataset_format.ATLAS,)).finalized
     assert dataset(storage) == dataset(whole.storage)
 
 

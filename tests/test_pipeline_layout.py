@@ -2,6 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.pipeline.dataset import layout
 
 UIDS = st.from_regex(r"[A-Za-z0-9_-]{1,40}", fullmatch=True)
@@ -15,9 +17,9 @@ def test_keys_are_parsed_back(stage: str, shard: int, uid: str) -> None:
 
 
 def test_no_two_purposes_share_a_key() -> None:
-    keys = [layout.RUN, layout.MANIFEST, *layout.FINAL]
+    keys = [layout.RUN, layout.MANIFEST, *dataset_format.FINAL]
     for stage in layout.STAGES:
-        keys += [layout.shard_tar(stage, 0), layout.stats(stage, 0), layout.journal(stage, 0)]
+        keys += [dataset_format.shard_tar(stage, 0), layout.stats(stage, 0), layout.journal(stage, 0)]
         keys += [
             layout.commit(stage, 0),
             layout.fragment(stage, 0, "a"),
@@ -32,24 +34,24 @@ def test_no_two_purposes_share_a_key() -> None:
 @pytest.mark.parametrize("uid", ["a/b", "..", "a.b", "", "a b", "é"])
 def test_a_uid_that_would_leave_its_place_is_refused(uid: str) -> None:
     with pytest.raises(ValueError, match="uid"):
-        layout.fragment(layout.SPLATS, 0, uid)
+        layout.fragment(SPLATS, 0, uid)
 
 
 def test_unknown_stages_and_negative_shards_are_refused() -> None:
-    with pytest.raises(ValueError, match="stage"):
-        layout.shard_tar("splat", 0)
+    with pytest.raises(ValueError, match="family"):
+        dataset_format.shard_tar("splat", 0)
     with pytest.raises(ValueError, match="negative"):
         layout.moments(-1)
 
 
 def test_scratch_and_journal_are_no_part_of_the_dataset() -> None:
     assert layout.in_dataset(layout.RUN)
-    assert layout.in_dataset(layout.commit(layout.ATLAS, 3))
+    assert layout.in_dataset(layout.commit(ATLAS, 3))
     for key in (
-        layout.fragment(layout.SPLATS, 0, "a"),
-        layout.journal(layout.ATLAS, 0),
-        layout.SUMS,
-        layout.SUCCESS,
+        layout.fragment(SPLATS, 0, "a"),
+        layout.journal(ATLAS, 0),
+        dataset_format.SUMS,
+        dataset_format.SUCCESS,
     ):
         assert not layout.in_dataset(key)
 

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pytest
 from pipeline_runs import planned, publish_all
 
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
-from gaussianverse.pipeline.dataset.schemas import METADATA, STATS, from_parquet, row, to_parquet
+from gaussianverse.pipeline.dataset.parquet import from_parquet, to_parquet
+from gaussianverse.pipeline.dataset.schemas import METADATA, STATS, row
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
@@ -46,10 +48,10 @@ def test_tables_of_other_objects_do_not_become_one(tmp_path: Path) -> None:
     for stage in layout.STAGES:
         publish_all(storage, run, stage)
         pack.pack(storage, run, stage, 0)
-    key = layout.stats(layout.ATLAS, 0)
-    rows = from_parquet(STATS[layout.ATLAS], storage.get(key)).to_pylist()
+    key = layout.stats(ATLAS, 0)
+    rows = from_parquet(STATS[ATLAS], storage.get(key)).to_pylist()
     storage.delete(key)
-    storage.put_if_absent(key, to_parquet(STATS[layout.ATLAS], rows[::-1]))
+    storage.put_if_absent(key, to_parquet(STATS[ATLAS], rows[::-1]))
     with pytest.raises(PipelineError, match="not of the same objects"):
         tables_of(storage, run.n_shards)
 
@@ -65,7 +67,7 @@ class Repeated(LocalStorage):
         }
 
     def get(self, key: str) -> bytes:
-        return self._tables[layout.SPLATS if layout.SPLATS in key else layout.ATLAS]
+        return self._tables[SPLATS if SPLATS in key else ATLAS]
 
 
 def test_memory_does_not_grow_with_every_object() -> None:

@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline_runs import data_of, manifest_row, planned, publish_all
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import read_npy
+from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS, VIEWS
 from gaussianverse.atlas.moments import Moments
-from gaussianverse.pipeline.dataset import fragments, layout, pack, records
+from gaussianverse.pipeline.dataset import fragments, layout, pack, records, shards
+from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import JOURNAL, OK, from_parquet
+from gaussianverse.pipeline.dataset.schemas import JOURNAL
 from gaussianverse.pipeline.errors import FragmentError, NotFound, ShardConflict
 from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
@@ -29,7 +32,7 @@ def fragment(stage: str, index: int, uid: str, data: bytes | None) -> bytes:
     facts = records.facts_of(stage, row, RUN, status=OK)
     return fragments.build(
         {
-            layout.main_member(stage, uid): data,
+            dataset_format.main_member(stage, uid): data,
             f"{uid}.json": pack_json(facts),
             f"{uid}.txt": str(row["caption"]).encode(),
         }
@@ -37,7 +40,7 @@ def fragment(stage: str, index: int, uid: str, data: bytes | None) -> bytes:
 
 
 def pack_json(facts: Any) -> bytes:
-    from gaussianverse.pipeline.dataset.schemas import to_json
+    from gaussianverse.atlas.canonical_json import to_json
 
     return to_json(facts)
 
@@ -81,25 +84,23 @@ def test_any_order_and_repetition_of_fragments_gives_the_same_shard(
 def test_missing_fragments_are_named_and_counted() -> None:
     def fetch(uid: str) -> bytes:
         if uid == "a":
-            return fragment(layout.SPLATS, 0, "a", b"x")
+            return fragment(SPLATS, 0, "a", b"x")
         raise NotFound(uid)
 
     with pytest.raises(FragmentError, match=r"no fragment of b, c \(2\)"):
-        pack.assemble(layout.SPLATS, 0, ["a", "b", "c"], fetch)
+        pack.assemble(SPLATS, 0, ["a", "b", "c"], fetch)
 
 
 def test_a_fragment_of_another_object_is_refused() -> None:
     with pytest.raises(FragmentError):
-        pack.assemble(layout.SPLATS, 0, ["b"], lambda uid: fragment(layout.SPLATS, 0, "a", b"x"))
+        pack.assemble(SPLATS, 0, ["b"], lambda uid: fragment(SPLATS, 0, "a", b"x"))
 
 
 def test_memory_holds_the_tar_once_and_one_fragment() -> None:
     uids, size = [f"o{i:02}" for i in range(40)], 1 << 19
     tracemalloc.start()
     try:
-        assembled = pack.assemble(
-            layout.SPLATS, 0, uids, lambda uid: fragment(layout.SPLATS, 0, uid, bytes(size))
-        )
+        assembled = pack.assemble(SPLATS, 0, uids, lambda uid: fragment(SPLATS, 0, uid, bytes(size)))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -110,81 +111,81 @@ def test_memory_holds_the_tar_once_and_one_fragment() -> None:
 def test_a_shard_that_exists_is_left_alone_though_its_fragments_are_gone(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     run = planned(storage, ["a", "b"])
-    publish_all(storage, run, layout.SPLATS)
-    first = pack.pack(storage, run, layout.SPLATS, 0)
+    publish_all(storage, run, SPLATS)
+    first = pack.pack(storage, run, SPLATS, 0)
     for uid in ("a", "b"):
-        storage.delete(layout.fragment(layout.SPLATS, 0, uid))
-    assert pack.pack(storage, run, layout.SPLATS, 0) == first
+        storage.delete(layout.fragment(SPLATS, 0, uid))
+    assert pack.pack(storage, run, SPLATS, 0) == first
 
 
 def test_a_shard_that_is_packed_and_cleaned_up_by_another_meanwhile_is_adopted(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     run = planned(storage, ["a", "b"])
-    publish_all(storage, run, layout.SPLATS)
+    publish_all(storage, run, SPLATS)
     get, others = storage.get, list[dict[str, Any]]()
 
     def overtaken(key: str) -> bytes:
-        if key == layout.fragment(layout.SPLATS, 0, "b") and not others:
+        if key == layout.fragment(SPLATS, 0, "b") and not others:
             others.append({})
-            others[0] = pack.pack(storage, run, layout.SPLATS, 0)
+            others[0] = pack.pack(storage, run, SPLATS, 0)
             storage.delete(key)
         return get(key)
 
     storage.get = overtaken  # type: ignore[method-assign]
-    assert pack.pack(storage, run, layout.SPLATS, 0) == others[0]
+    assert pack.pack(storage, run, SPLATS, 0) == others[0]
 
 
 def test_views_are_packed_by_what_a_committed_shard_of_atlases_says(tmp_path: Path) -> None:
     """Its table alone says nothing: a shard without its commit record may still come out differently."""
     storage = LocalStorage(tmp_path)
     run = planned(storage, ["a", "b", "c"])
-    for stage in (layout.ATLAS, layout.VIEWS):
-        publish_all(storage, run, stage, quarantined={"b"} if stage == layout.ATLAS else None)
-    pack.pack(storage, run, layout.ATLAS, 0)
-    commit = storage.get(layout.commit(layout.ATLAS, 0))
-    storage.delete(layout.commit(layout.ATLAS, 0))
-    with pytest.raises(NotFound, match=layout.commit(layout.ATLAS, 0)):
-        pack.pack(storage, run, layout.VIEWS, 0)
-    assert storage.head(layout.shard_tar(layout.VIEWS, 0)) is None
-    storage.put_if_absent(layout.commit(layout.ATLAS, 0), commit)
-    assert pack.pack(storage, run, layout.VIEWS, 0)["quarantined"] == {"bad_input": 1}
+    for stage in (ATLAS, VIEWS):
+        publish_all(storage, run, stage, quarantined={"b"} if stage == ATLAS else None)
+    pack.pack(storage, run, ATLAS, 0)
+    commit = storage.get(layout.commit(ATLAS, 0))
+    storage.delete(layout.commit(ATLAS, 0))
+    with pytest.raises(NotFound, match=layout.commit(ATLAS, 0)):
+        pack.pack(storage, run, VIEWS, 0)
+    assert storage.head(dataset_format.shard_tar(VIEWS, 0)) is None
+    storage.put_if_absent(layout.commit(ATLAS, 0), commit)
+    assert pack.pack(storage, run, VIEWS, 0)["quarantined"] == {"bad_input": 1}
 
 
 def test_publishing_twice_changes_nothing_and_the_commit_comes_last(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     run = planned(storage, ["a", "b", "c"])
-    publish_all(storage, run, layout.ATLAS, quarantined={"b"})
+    publish_all(storage, run, ATLAS, quarantined={"b"})
     keys: list[str] = []
     put = storage.put_if_absent
     storage.put_if_absent = lambda key, data: (keys.append(key), put(key, data))[1]  # type: ignore[method-assign]
-    first = pack.pack(storage, run, layout.ATLAS, 0)
-    assert keys[-1] == layout.commit(layout.ATLAS, 0)
+    first = pack.pack(storage, run, ATLAS, 0)
+    assert keys[-1] == layout.commit(ATLAS, 0)
     before = {e.key: storage.get(e.key) for e in storage.list("")}
-    assert pack.pack(storage, run, layout.ATLAS, 0) == first
+    assert pack.pack(storage, run, ATLAS, 0) == first
     assert {e.key: storage.get(e.key) for e in storage.list("")} == before
-    assert first == pack.read_commit(storage, layout.ATLAS, 0)
+    assert first == shards.read_commit(storage, ATLAS, 0)
     assert (first["objects"], first["samples"], first["quarantined"]) == (3, 2, {"bad_input": 1})
-    atlases = [read_npy(data_of(layout.ATLAS, uid)) for uid in "ac"]
+    atlases = [read_npy(data_of(ATLAS, uid)) for uid in "ac"]
     moments = Moments.from_bytes(storage.get(layout.moments(0)))
     assert moments.count == 2
     np.testing.assert_allclose(moments.mean(), np.mean(atlases, 0), atol=1e-12)
-    entries = from_parquet(JOURNAL[layout.ATLAS], storage.get(layout.journal(layout.ATLAS, 0))).to_pylist()
+    entries = from_parquet(JOURNAL[ATLAS], storage.get(layout.journal(ATLAS, 0))).to_pylist()
     assert [(e["uid"], e["attempts"], e["status"]) for e in entries] == [
         ("a", 1, "ok"), ("b", 1, "quarantined"), ("c", 1, "ok"),
     ]  # fmt: skip
     assert all(e["host"] and e["started"] > 0 for e in entries)
 
 
-@pytest.mark.parametrize("key", [layout.shard_tar(layout.SPLATS, 0), layout.stats(layout.SPLATS, 0)])
+@pytest.mark.parametrize("key", [dataset_format.shard_tar(SPLATS, 0), layout.stats(SPLATS, 0)])
 def test_foreign_bytes_under_a_key_are_a_conflict_and_nothing_is_committed(tmp_path: Path, key: str) -> None:
     storage = LocalStorage(tmp_path)
     run = planned(storage, ["a"])
-    publish_all(storage, run, layout.SPLATS)
+    publish_all(storage, run, SPLATS)
     storage.put_if_absent(key, b"something else")
     with pytest.raises(ShardConflict, match=key):
-        pack.pack(storage, run, layout.SPLATS, 0)
+        pack.pack(storage, run, SPLATS, 0)
     with pytest.raises(NotFound):
-        pack.read_commit(storage, layout.SPLATS, 0)
+        shards.read_commit(storage, SPLATS, 0)
     assert storage.get(key) == b"something else"
 
 
@@ -193,8 +194,8 @@ def test_the_bytes_do_not_depend_on_when_and_where_an_object_was_made(tmp_path: 
     for name, attempts in (("one", 1), ("two", 3)):
         storage = LocalStorage(tmp_path / name)
         run = planned(storage, ["a", "b"])
-        publish_all(storage, run, layout.SPLATS, attempts=attempts)
-        pack.pack(storage, run, layout.SPLATS, 0)
+        publish_all(storage, run, SPLATS, attempts=attempts)
+        pack.pack(storage, run, SPLATS, 0)
         shards.append({e.key: storage.get(e.key) for e in storage.list("") if layout.in_dataset(e.key)})
     assert shards[0] == shards[1]
 
@@ -209,4 +210,4 @@ def test_a_damaged_commit_record_is_an_error_with_a_name(data: bytes) -> None:
             return data
 
     with pytest.raises(PipelineError, match="commit"):
-        pack.read_commit(One("nowhere"), layout.SPLATS, 0)
+        shards.read_commit(One("nowhere"), SPLATS, 0)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from pipeline_runs import planned, publish_all
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig, load
@@ -85,7 +87,7 @@ def test_a_run_that_was_made_tells_seconds_and_bytes(tmp_path: Path) -> None:
         pack.pack(storage, run, stage, 0)
     measured = plan.measure(storage, run.n_shards)
     assert measured.objects == 1
-    assert measured.splats_nbytes == len(storage.get(layout.shard_tar(layout.SPLATS, 0)))
+    assert measured.splats_nbytes == len(storage.get(dataset_format.shard_tar(SPLATS, 0)))
     made = plan.plan_of(manifest(10), RunConfig(), slots=1, measured=measured)
     assert made.seconds_per_fit == measured.fit_s
     assert made.splats_bytes == 10 * measured.splats_nbytes

@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaussianverse.pipeline.dataset.schemas import REASONS
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.policy import (
     DAMAGED,
     INFRASTRUCTURE,
+    REASONS,
     Breaker,
     History,
     PolicyConfig,

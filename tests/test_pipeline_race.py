@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pipeline_runs import atlas_of, data_of, planned, publish_one
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.pipeline.dataset import layout, pack, shards
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -68,10 +69,10 @@ class Worker:
             pack.pack(storage, run, task.stage, task.shard)
             return {"status": "ok"}
         uid = str(task.row["uid"])
-        data: bytes | None = data_of(layout.SPLATS, f"{uid} by {self._name}, fit {self.fits}")
+        data: bytes | None = data_of(dataset_format.SPLATS, f"{uid} by {self._name}, fit {self.fits}")
         if task.kind == ATLAS:
-            fit = shards.read_record(storage, layout.SPLATS, task.shard, uid)
-            data = atlas_of(fit.main(layout.SPLATS)) if fit.ok else None
+            fit = shards.read_record(storage, dataset_format.SPLATS, task.shard, uid)
+            data = atlas_of(fit.main(dataset_format.SPLATS)) if fit.ok else None
         else:
             self.fits += 1
             # one driver finds that the object cannot be done, the other does it: the first of them counts
@@ -118,10 +119,10 @@ def test_drivers_at_once_make_one_dataset_whose_atlases_are_of_its_fits(tmp_path
     storage = LocalStorage(out)
     assert list(verify(storage, run)) == []
     for shard in range(run.n_shards):
-        for row in shards.stats_rows(storage, layout.ATLAS, shard):
+        for row in shards.stats_rows(storage, dataset_format.ATLAS, shard):
             fit, atlas = (
                 shards.read_record(storage, stage, shard, str(row["uid"])) for stage in layout.STAGES
             )
             assert fit.ok == atlas.ok
             if fit.ok:
-                assert atlas.main(layout.ATLAS) == atlas_of(fit.main(layout.SPLATS))
+                assert atlas.main(dataset_format.ATLAS) == atlas_of(fit.main(dataset_format.SPLATS))

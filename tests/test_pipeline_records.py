@@ -7,13 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipeline_runs import manifest_row, planned, publish_one
 
+from gaussianverse.atlas.canonical_json import to_json
+from gaussianverse.atlas.dataset_format import OK, QUARANTINED, SPLATS
 from gaussianverse.pipeline.dataset import fragments, layout, records
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, OK, QUARANTINED, to_json
+from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL
 from gaussianverse.pipeline.errors import FragmentError, NotFound, PipelineError, StorageError
 from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
-STAGE = layout.SPLATS
+STAGE = SPLATS
 RUN = Run({"config_digest": "d" * 64})
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.schemas import METADATA, from_parquet
+from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.schemas import METADATA
 from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.store.storage import LocalStorage
 
@@ -47,7 +50,10 @@ def arguments(folder: Path) -> list[str]:
 
 
 def rows(storage: LocalStorage) -> dict[str, str]:
-    return {r["uid"]: r["status"] for r in from_parquet(METADATA, storage.get(layout.METADATA)).to_pylist()}
+    return {
+        r["uid"]: r["status"]
+        for r in from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist()
+    }
 
 
 def test_what_was_given_up_is_tried_again_and_nothing_that_was_there_changes(
@@ -84,10 +90,10 @@ def test_a_rescued_objects_samples_are_those_of_a_run_in_which_it_never_failed(
     assert cli.main(["build", *other]) == 0
     there = dataset(LocalStorage(tmp_path / "other"))
     again = dataset(LocalStorage(folder / "out" / layout.revision(1)))
-    whole = b"".join(there[layout.shard_tar(layout.SPLATS, k)] for k in (0, 1))
+    whole = b"".join(there[dataset_format.shard_tar(SPLATS, k)] for k in (0, 1))
     from gaussianverse.pipeline.dataset import fragments
 
-    tar = again[layout.shard_tar(layout.SPLATS, 0)]
+    tar = again[dataset_format.shard_tar(SPLATS, 0)]
     for member in fragments.index(tar):
         if member.name.endswith(".npz"):
             assert tar[member.offset : member.offset + member.nbytes] in whole
@@ -102,7 +108,7 @@ def test_reasons_choose_and_unknown_ones_are_refused(folder: Path, capsys: Captu
 
 
 def test_another_manifest_or_an_unfinished_run_is_refused(folder: Path, capsys: Captured) -> None:
-    LocalStorage(folder / "out").delete(layout.commit(layout.ATLAS, 1))
+    LocalStorage(folder / "out").delete(layout.commit(ATLAS, 1))
     assert cli.main(["retry-failed", *arguments(folder)]) == 1
     assert "finish the run first" in capsys.readouterr().err
     write_manifest(folder, ["a", "b"])

@@ -9,7 +9,7 @@ from pipeline_runs import planned
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import load
-from gaussianverse.pipeline.dataset import layout, run_file
+from gaussianverse.pipeline.dataset import layout, manifest_rows, run_file
 from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict
 from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig, sha256_of
 
@@ -99,7 +99,7 @@ def test_rows_of_a_shard_are_read_without_the_whole_manifest(storage: LocalStora
         return real(key, offset, nbytes)
 
     storage.get_range = get_range  # type: ignore[method-assign]
-    found = run_file.shard_rows(storage, 7)
+    found = manifest_rows.shard_rows(storage, 7)
     assert [(r["index"], r["uid"]) for r in found] == [(i, f"o{i:04}") for i in range(700, 800)]
     assert run.n_shards == 40
     assert 0 < sum(read) < len(data) / 2
@@ -116,13 +116,13 @@ def test_a_damaged_manifest_is_named(storage: LocalStorage, damage: str) -> None
         cut = {"cut": data[:-9], "empty": b"", "flipped": data[:100] + b"\xff" * 50 + data[150:]}
         path.write_bytes(cut[damage])
     with pytest.raises(PipelineError, match=r"objects\.parquet"):
-        run_file.shard_rows(storage, 0)
+        manifest_rows.shard_rows(storage, 0)
 
 
 def test_a_shard_that_does_not_exist_is_named(storage: LocalStorage) -> None:
     planned(storage, ["a", "b"])
     with pytest.raises(PipelineError, match="no shard 1"):
-        run_file.shard_rows(storage, 1)
+        manifest_rows.shard_rows(storage, 1)
 
 
 def test_no_run_here(storage: LocalStorage) -> None:

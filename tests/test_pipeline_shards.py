@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from pipeline_runs import data_of, planned, publish_all, publish_one
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.pipeline.dataset import layout, pack, shards
-from gaussianverse.pipeline.dataset.run_file import shard_rows
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.errors import FragmentError, NotFound
 from gaussianverse.pipeline.store.storage import LocalStorage
 
@@ -20,19 +22,19 @@ def committed(tmp_path: Path) -> Committed:
     """A committed shard without fragments, and what its fragments were."""
     storage = LocalStorage(tmp_path)
     run = planned(storage, ["a", "b", "c"])
-    publish_all(storage, run, layout.SPLATS, quarantined={"b"})
-    before = {uid: shards.read_record(storage, layout.SPLATS, 0, uid) for uid in "abc"}
-    pack.pack(storage, run, layout.SPLATS, 0)
+    publish_all(storage, run, SPLATS, quarantined={"b"})
+    before = {uid: shards.read_record(storage, SPLATS, 0, uid) for uid in "abc"}
+    pack.pack(storage, run, SPLATS, 0)
     for uid in "abc":
-        storage.delete(layout.fragment(layout.SPLATS, 0, uid))
+        storage.delete(layout.fragment(SPLATS, 0, uid))
     return storage, before
 
 
 def test_an_object_reads_the_same_from_its_shard_as_from_its_fragment(committed: Committed) -> None:
     storage, before = committed
-    assert {uid: shards.read_record(storage, layout.SPLATS, 0, uid) for uid in "abc"} == before
+    assert {uid: shards.read_record(storage, SPLATS, 0, uid) for uid in "abc"} == before
     assert not before["b"].ok
-    assert before["c"].main(layout.SPLATS) == data_of(layout.SPLATS, "c")
+    assert before["c"].main(SPLATS) == data_of(SPLATS, "c")
 
 
 def test_a_fragment_made_again_after_the_commit_does_not_count(committed: Committed) -> None:
@@ -40,24 +42,24 @@ def test_a_fragment_made_again_after_the_commit_does_not_count(committed: Commit
     storage, before = committed
     run = planned(storage, ["a", "b", "c"])
     row = {**shard_rows(storage, 0)[0], "shard": 0}
-    publish_one(storage, run, layout.SPLATS, row, data=b"other data of a")
-    assert shards.read_record(storage, layout.SPLATS, 0, "a") == before["a"]
+    publish_one(storage, run, SPLATS, row, data=b"other data of a")
+    assert shards.read_record(storage, SPLATS, 0, "a") == before["a"]
 
 
 def test_damage_in_the_shard_is_found(committed: Committed) -> None:
     storage, _ = committed
-    key = layout.shard_tar(layout.SPLATS, 0)
+    key = dataset_format.shard_tar(SPLATS, 0)
     data = storage.get(key)
     storage.delete(key)
-    storage.put_if_absent(key, data.replace(data_of(layout.SPLATS, "c"), data_of(layout.SPLATS, "d")))
-    assert shards.read_record(storage, layout.SPLATS, 0, "a").ok
+    storage.put_if_absent(key, data.replace(data_of(SPLATS, "c"), data_of(SPLATS, "d")))
+    assert shards.read_record(storage, SPLATS, 0, "a").ok
     with pytest.raises(FragmentError, match="bytes of c"):
-        shards.read_record(storage, layout.SPLATS, 0, "c")
+        shards.read_record(storage, SPLATS, 0, "c")
 
 
 def test_what_is_in_neither_is_not_found(tmp_path: Path, committed: Committed) -> None:
     storage, _ = committed
     with pytest.raises(NotFound, match="neither fragment nor shard"):
-        shards.read_record(storage, layout.ATLAS, 0, "a")
+        shards.read_record(storage, ATLAS, 0, "a")
     with pytest.raises(FragmentError, match="0 rows of z"):
-        shards.read_record(storage, layout.SPLATS, 0, "z")
+        shards.read_record(storage, SPLATS, 0, "z")

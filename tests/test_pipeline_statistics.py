@@ -10,8 +10,10 @@ import pytest
 from atlas_objects import cloud, gaussians
 
 from gaussianverse import atlas
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import npy
-from gaussianverse.pipeline.dataset import contents, layout, statistics
+from gaussianverse.atlas.dataset_format import CHANNEL_NAMES
+from gaussianverse.pipeline.dataset import statistics
 from gaussianverse.pipeline.dataset.run_file import Run
 
 
@@ -23,10 +25,10 @@ def test_moments_do_not_depend_on_how_they_are_merged() -> None:
     parts = statistics.merged_statistics(
         [statistics.moments_of(mains[:2], run), statistics.moments_of(mains[2:], run)], run
     )
-    for key in (layout.MEAN, layout.STD):
+    for key in (dataset_format.MEAN, dataset_format.STD):
         one, two = (np.load(io.BytesIO(found[key])) for found in (whole, parts))
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
-    assert whole[layout.CHANNELS] == parts[layout.CHANNELS]
+    assert whole[dataset_format.CHANNEL_STATISTICS] == parts[dataset_format.CHANNEL_STATISTICS]
 
 
 def test_channels_have_their_range_and_quantiles() -> None:
@@ -35,11 +37,11 @@ def test_channels_have_their_range_and_quantiles() -> None:
     values = rng.normal(size=(7, 16, 16, 16)).astype(np.float32) * np.arange(1, 17, dtype=np.float32)
     found = json.loads(
         statistics.merged_statistics([statistics.moments_of([npy(v) for v in values], run)], run)[
-            layout.CHANNELS
+            dataset_format.CHANNEL_STATISTICS
         ]
     )
     assert found["atlases"] == 7
-    assert [c["name"] for c in found["channels"]] == list(contents.CHANNELS)
+    assert [c["name"] for c in found["channels"]] == list(CHANNEL_NAMES)
     flat = values.reshape(-1, 16)
     assert [c["min"] for c in found["channels"]] == flat.min(axis=0).tolist()
     assert [c["max"] for c in found["channels"]] == flat.max(axis=0).tolist()
@@ -52,7 +54,7 @@ def test_the_published_points_are_what_unpacking_adds(layout_of_sphere: str) -> 
     run = Run({"config": {"fit": {}, "atlas": {"size": 16, "layout": layout_of_sphere}, "run": {}}})
     made = atlas.pack(gaussians(cloud("shell", 256)), run.atlas)
     found = statistics.merged_statistics([statistics.moments_of([made.to_bytes()], run)], run)
-    points = np.load(io.BytesIO(found[layout.POINTS]))
+    points = np.load(io.BytesIO(found[dataset_format.POINTS]))
     assert (points.shape, points.dtype) == ((16, 16, 3), np.float64)
     positions = (made.array[..., :3] + points).astype(np.float32).reshape(-1, 3)
     np.testing.assert_array_equal(positions, atlas.unpack(made.array, run.atlas).means)

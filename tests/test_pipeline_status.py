@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 from pipeline_runs import data_of, planned, publish_all, publish_one
 
-from gaussianverse.pipeline.dataset import layout, pack
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.pipeline.dataset import pack
 from gaussianverse.pipeline.dataset.finalize import finalize
-from gaussianverse.pipeline.dataset.run_file import shard_rows
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.ops.inspect import inspect
 from gaussianverse.pipeline.ops.status import status_of, status_text
@@ -22,20 +23,20 @@ def test_from_the_store_alone_at_every_point_of_a_run(tmp_path: Path) -> None:
         found = status_of(storage, run)["stages"][stage]
         return found["shards"], found["objects"], found["uncommitted_fragments"]
 
-    assert counts(layout.SPLATS) == (0, 0, 0)
+    assert counts(SPLATS) == (0, 0, 0)
     row = {**shard_rows(storage, 1)[0], "shard": 1}
-    publish_one(storage, run, layout.SPLATS, row, data=b"x")
-    assert counts(layout.SPLATS) == (0, 1, 1)
-    publish_all(storage, run, layout.SPLATS)
-    pack.pack(storage, run, layout.SPLATS, 1)
-    assert counts(layout.SPLATS) == (1, 5, 3)
-    publish_all(storage, run, layout.ATLAS, quarantined={"b", "c"})
+    publish_one(storage, run, SPLATS, row, data=b"x")
+    assert counts(SPLATS) == (0, 1, 1)
+    publish_all(storage, run, SPLATS)
+    pack.pack(storage, run, SPLATS, 1)
+    assert counts(SPLATS) == (1, 5, 3)
+    publish_all(storage, run, ATLAS, quarantined={"b", "c"})
     for shard in range(3):
-        pack.pack(storage, run, layout.ATLAS, shard)
-    assert counts(layout.ATLAS) == (3, 5, 0)
+        pack.pack(storage, run, ATLAS, shard)
+    assert counts(ATLAS) == (3, 5, 0)
     found = status_of(storage, run)
     assert found["quarantined"] == {"bad_input": 2}
-    assert found["stages"][layout.ATLAS]["samples"] == 3
+    assert found["stages"][ATLAS]["samples"] == 3
     assert not found["finalized"]
     text = status_text(found)
     assert "5 objects in 3 shards" in text
@@ -43,7 +44,7 @@ def test_from_the_store_alone_at_every_point_of_a_run(tmp_path: Path) -> None:
     assert "quarantined: 2 bad_input" in text
     assert "not finalized" in text
     for shard in (0, 2):
-        pack.pack(storage, run, layout.SPLATS, shard)
+        pack.pack(storage, run, SPLATS, shard)
     finalize(storage, run)
     assert status_of(storage, run)["finalized"]
 
@@ -55,14 +56,14 @@ def test_an_object_is_found_wherever_it_is_in_its_life(tmp_path: Path) -> None:
     for uid in uids:
         found = inspect(storage, run, uid)
         assert (found["manifest"]["uid"], found["shard"]) == (uid, uids.index(uid) // 3)
-        assert found[layout.SPLATS] == {"committed": False, "status": "not done"}
-    publish_all(storage, run, layout.SPLATS)
-    assert inspect(storage, run, "o04")[layout.SPLATS]["status"] == "ok"
-    assert not inspect(storage, run, "o04")[layout.SPLATS]["committed"]
-    pack.pack(storage, run, layout.SPLATS, 1)
-    found = inspect(storage, run, "o04")[layout.SPLATS]
+        assert found[SPLATS] == {"committed": False, "status": "not done"}
+    publish_all(storage, run, SPLATS)
+    assert inspect(storage, run, "o04")[SPLATS]["status"] == "ok"
+    assert not inspect(storage, run, "o04")[SPLATS]["committed"]
+    pack.pack(storage, run, SPLATS, 1)
+    found = inspect(storage, run, "o04")[SPLATS]
     assert found["committed"]
-    assert storage.get_range(found["tar"], found["offset"], found["nbytes"]) == data_of(layout.SPLATS, "o04")
+    assert storage.get_range(found["tar"], found["offset"], found["nbytes"]) == data_of(SPLATS, "o04")
     assert found["journal"]["attempts"] == 1
 
 

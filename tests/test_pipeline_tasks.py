@@ -13,14 +13,16 @@ import torch
 from pipeline_runs import TINY, write_manifest, write_views
 
 from gaussianverse import atlas
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.atlas.errors import AtlasError, RoughAtlas, TransportFailed
 from gaussianverse.fitter.errors import BadInput, FitTimeout, LowPsnr, NanLoss, TooFewGaussians
 from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import contents, layout, records, statistics
-from gaussianverse.pipeline.dataset.run_file import shard_rows
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL
 from gaussianverse.pipeline.errors import FragmentError, NotFound, ShardConflict, StorageError
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, seed_of
@@ -54,22 +56,22 @@ def test_the_stages_one_after_the_other(planned: Planned) -> None:
     fitted = tasks.fit_object(p.job, p.row, 1, 0)
     assert float(fitted.pop("fit_seconds")) > 0
     assert fitted == {"status": "ok", "uid": "ball"}
-    fit = records.read(p.storage, layout.SPLATS, 0, "ball")
-    assert contents.check_splats(fit.main(layout.SPLATS)) == fit.facts["n_gaussians"]
+    fit = records.read(p.storage, SPLATS, 0, "ball")
+    assert contents.check_splats(fit.main(SPLATS)) == fit.facts["n_gaussians"]
     assert fit.facts["seed"] == seed_of(0, "ball", 0)
     assert tasks.atlas_object(p.job, p.row, 1) == {"status": "ok", "uid": "ball"}
-    made = records.read(p.storage, layout.ATLAS, 0, "ball")
-    assert contents.check_atlas(made.main(layout.ATLAS), p.run.atlas) == fit.facts["n_gaussians"]
+    made = records.read(p.storage, ATLAS, 0, "ball")
+    assert contents.check_atlas(made.main(ATLAS), p.run.atlas) == fit.facts["n_gaussians"]
     assert made.facts["n_dropped"] == 0
     assert made.facts["atlas_psnr"] > 60  # type: ignore[operator]
     for stage in layout.STAGES:
         assert tasks.pack_shard(p.job, stage, 0) == {"status": "ok", "samples": 1}
     moments = p.storage.get(layout.moments(0))
-    assert statistics.moments_of([made.main(layout.ATLAS)], p.run) == moments
+    assert statistics.moments_of([made.main(ATLAS)], p.run) == moments
     found = statistics.merged_statistics([moments], p.run)
-    assert tuple(found) == layout.STATISTICS
-    mean, std = (np.load(io.BytesIO(found[key])) for key in (layout.MEAN, layout.STD))
-    np.testing.assert_allclose(mean, contents.atlas_array(made.main(layout.ATLAS), p.run.atlas), rtol=1e-6)
+    assert tuple(found) == dataset_format.STATISTICS
+    mean, std = (np.load(io.BytesIO(found[key])) for key in (dataset_format.MEAN, dataset_format.STD))
+    np.testing.assert_allclose(mean, contents.atlas_array(made.main(ATLAS), p.run.atlas), rtol=1e-6)
     np.testing.assert_array_equal(std, np.float32(statistics.STD_FLOOR))
 
 
@@ -84,8 +86,8 @@ def test_nothing_that_a_stage_measures_is_dropped(planned: Planned, monkeypatch:
 
         return call
 
-    monkeypatch.setattr(tasks, "fit_views", watched(layout.SPLATS, tasks.fit_views))
-    monkeypatch.setattr(atlas, "pack", watched(layout.ATLAS, atlas.pack))
+    monkeypatch.setattr(tasks, "fit_views", watched(SPLATS, tasks.fit_views))
+    monkeypatch.setattr(atlas, "pack", watched(ATLAS, atlas.pack))
     tasks.fit_object(planned.job, planned.row, 1, 0)
     tasks.atlas_object(planned.job, planned.row, 1)
     assert set(measured) == set(layout.STAGES)
@@ -105,7 +107,7 @@ def test_done_twice_and_elsewhere_the_bytes_are_the_same(planned: Planned, tmp_p
 
 def test_after_a_nan_the_seed_is_another(planned: Planned) -> None:
     tasks.fit_object(planned.job, planned.row, 2, 1)
-    facts = records.read(planned.storage, layout.SPLATS, 0, "ball").facts
+    facts = records.read(planned.storage, SPLATS, 0, "ball").facts
     assert facts["seed"] == seed_of(0, "ball", 1) != seed_of(0, "ball", 0)
 
 
@@ -117,15 +119,15 @@ def test_missing_views_do_not_say_where_the_manifest_lay(planned: Planned) -> No
 
 def test_what_stage_1_gave_up_stage_2_gives_up_for_the_same_reason(planned: Planned) -> None:
     p, why = planned, {"reason": "low_psnr", "error_class": "LowPsnr", "error_message": "12 dB"}
-    records.publish_quarantine(p.storage, layout.SPLATS, p.row, p.run, why, records.Stopwatch(1))
+    records.publish_quarantine(p.storage, SPLATS, p.row, p.run, why, records.Stopwatch(1))
     assert tasks.atlas_object(p.job, p.row, 1) == {"status": "quarantined", "uid": "ball"}
-    facts = records.read(p.storage, layout.ATLAS, 0, "ball").facts
+    facts = records.read(p.storage, ATLAS, 0, "ball").facts
     assert (facts["reason"], facts["error_message"]) == ("low_psnr", "12 dB")
 
 
 def test_an_atlas_without_its_fit_and_a_pack_without_fragments_condemn_nobody(planned: Planned) -> None:
     assert tasks.atlas_object(planned.job, planned.row, 1)["reason"] == DAMAGED
-    result = tasks.pack_shard(planned.job, layout.SPLATS, 0)
+    result = tasks.pack_shard(planned.job, SPLATS, 0)
     assert (result["reason"], result["error_class"]) == (DAMAGED, "FragmentError")
 
 
@@ -182,8 +184,8 @@ def test_float16_atlases_are_stored_as_such(planned: Planned) -> None:
     p = planned
     tasks.fit_object(p.job, p.row, 1, 0)
     config = AtlasConfig(size=16, dtype="float16", min_smoothness=0.0)
-    fit = records.read(p.storage, layout.SPLATS, 0, "ball")
-    made = atlas.pack(atlas.Gaussians.from_bytes(fit.main(layout.SPLATS)), config)
+    fit = records.read(p.storage, SPLATS, 0, "ball")
+    made = atlas.pack(atlas.Gaussians.from_bytes(fit.main(SPLATS)), config)
     assert contents.check_atlas(made.to_bytes(), config) == fit.facts["n_gaussians"]
 
 

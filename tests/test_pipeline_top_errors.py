@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pipeline_runs import data_of, planned
 
+from gaussianverse.atlas.dataset_format import ATLAS, OK
 from gaussianverse.pipeline.dataset import layout, pack, records
-from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
-from gaussianverse.pipeline.dataset.schemas import OK
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.ops.top_errors import errors_text, top_errors
 from gaussianverse.pipeline.store.storage import LocalStorage
 
@@ -31,7 +32,7 @@ def test_causes_are_counted_once_per_object_across_stages_and_shards(tmp_path: P
     for uid, psnr in (("o0", 12.5), ("o1", 9.0), ("o5", 7)):  # o5 in a shard that is not committed
         for stage in layout.STAGES:
             give_up(storage, run, stage, uid, "low_psnr", f"{uid}: {psnr} dB")
-    give_up(storage, run, layout.ATLAS, "o2", "rough_atlas", "smoothness 0.1")
+    give_up(storage, run, ATLAS, "o2", "rough_atlas", "smoothness 0.1")
     for shard in range(2):
         for row in shard_rows(storage, shard):
             for stage in layout.STAGES:

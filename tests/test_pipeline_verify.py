@@ -14,24 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipeline_runs import dataset, planned, publish_all
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.canonical_json import to_json
 from gaussianverse.pipeline.dataset import fragments, layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
+from gaussianverse.pipeline.dataset.parquet import from_parquet, to_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import (
-    FACTS,
-    METADATA,
-    QUARANTINE,
-    STATS,
-    from_json,
-    from_parquet,
-    to_json,
-    to_parquet,
-)
+from gaussianverse.pipeline.dataset.schemas import FACTS, METADATA, QUARANTINE, STATS, from_json
 from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
 UIDS = ["a", "b", "c", "d"]
-SPLATS, ATLAS = (layout.shard_tar(stage, 0) for stage in layout.STAGES)
+SPLATS, ATLAS = (dataset_format.shard_tar(stage, 0) for stage in layout.STAGES)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +63,7 @@ class Copy:
     def faults(self, shards: list[int] | None = None) -> list[str]:
         return list(verify(self.storage, self.run, shards=shards))
 
-    def cover_up(self, stage: str = layout.ATLAS, **changes: Any) -> None:
+    def cover_up(self, stage: str = dataset_format.ATLAS, **changes: Any) -> None:
         """Make shard 0's commit, SHA256SUMS and _SUCCESS agree with what lies there."""
         key = layout.commit(stage, 0)
         record = json.loads(self.storage.get(key))
@@ -78,8 +72,8 @@ class Copy:
             record["files"][name] = {"nbytes": len(data), "sha256": sha256_of(data)}
         self.write(key, (json.dumps(record | changes, indent=1) + "\n").encode())
         sums = "".join(f"{sha256_of(d)}  {k}\n" for k, d in sorted(dataset(self.storage).items())).encode()
-        self.write(layout.SUMS, sums)
-        self.write(layout.SUCCESS, f"{sha256_of(sums)}  {layout.SUMS}\n".encode())
+        self.write(dataset_format.SUMS, sums)
+        self.write(dataset_format.SUCCESS, f"{sha256_of(sums)}  {dataset_format.SUMS}\n".encode())
 
 
 def test_every_file_is_watched(copy: Copy, whole: tuple[dict[str, bytes], Run]) -> None:
@@ -114,7 +108,7 @@ def test_any_flipped_bit_of_any_file_is_a_fault_and_never_an_exception(
 
 def test_a_file_that_does_not_belong_there_is_named(copy: Copy) -> None:
     copy.write("atlas/notes.txt", b"hello")
-    assert copy.faults() == [f"atlas/notes.txt: not in {layout.SUMS}"]
+    assert copy.faults() == [f"atlas/notes.txt: not in {dataset_format.SUMS}"]
 
 
 def test_scratch_and_journal_are_no_part_of_the_sums(copy: Copy) -> None:
@@ -149,7 +143,7 @@ COVERED: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] =
     "swapped captions": (swapped("a.txt", "c.txt"), "a.txt is not the object's caption"),
     "swapped arrays": (swapped("a.atlas.npy", "c.atlas.npy"), "a: offset, size or sha256"),
     "swapped facts": (swapped("a.json", "c.json"), "a.json is not its row of the table"),
-    "facts that are no JSON": (with_("a.json", b"{"), "not JSON"),
+    "facts that are no JSON": (with_("a.json", b"{"), "invalid JSON"),
     "no data": (with_("a.atlas.npy", b"DATA of a"), "AtlasError: not a .npy file"),
 }  # fmt: skip
 
@@ -167,14 +161,14 @@ def test_damage_to_samples_is_found_even_when_every_hash_was_made_to_agree(copy:
 def test_a_cut_tar_is_found_even_when_every_hash_was_made_to_agree(copy: Copy) -> None:
     for cut in (fragments.BLOCK, 3 * fragments.BLOCK, 700):
         copy.write(SPLATS, copy.storage.get(SPLATS)[:-cut])
-        copy.cover_up(layout.SPLATS)
+        copy.cover_up(dataset_format.SPLATS)
         assert any(SPLATS in fault for fault in copy.faults([0])), cut
 
 
 def test_a_sample_twice_is_found(copy: Copy) -> None:
     tar = copy.storage.get(SPLATS)
     copy.write(SPLATS, tar[: -len(fragments.END)] + tar)
-    copy.cover_up(layout.SPLATS)
+    copy.cover_up(dataset_format.SPLATS)
     assert any(SPLATS in fault for fault in copy.faults([0]))
 
 
@@ -192,21 +186,21 @@ TABLES: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
 @pytest.mark.parametrize("name", TABLES)
 def test_damage_to_tables_is_found_even_when_every_hash_was_made_to_agree(copy: Copy, name: str) -> None:
     change, words = TABLES[name]
-    key = layout.stats(layout.ATLAS, 0)
-    rows = from_parquet(STATS[layout.ATLAS], copy.storage.get(key)).to_pylist()
-    copy.write(key, to_parquet(STATS[layout.ATLAS], change(rows)))
+    key = layout.stats(dataset_format.ATLAS, 0)
+    rows = from_parquet(STATS[dataset_format.ATLAS], copy.storage.get(key)).to_pylist()
+    copy.write(key, to_parquet(STATS[dataset_format.ATLAS], change(rows)))
     copy.cover_up()
     assert any(words in fault for fault in copy.faults([0]))
 
 
 def test_a_table_that_is_none_is_found_even_when_every_hash_was_made_to_agree(copy: Copy) -> None:
-    copy.write(layout.stats(layout.ATLAS, 0), b"PAR1")
+    copy.write(layout.stats(dataset_format.ATLAS, 0), b"PAR1")
     copy.cover_up()
     assert any("not a readable Parquet file" in fault for fault in copy.faults([0]))
 
 
 def test_a_commit_that_names_other_files_is_found(copy: Copy) -> None:
-    commit = layout.commit(layout.ATLAS, 0)
+    commit = layout.commit(dataset_format.ATLAS, 0)
     record = json.loads(copy.storage.get(commit))
     for key in ("../../etc/passwd", "/etc/passwd", layout.RUN):
         record["files"] = {key: {"nbytes": 1, "sha256": "0" * 64}}
@@ -227,24 +221,24 @@ def test_moments_of_something_else_are_found(copy: Copy) -> None:
     assert any("not the moments of the shard's atlases" in fault for fault in copy.faults())
 
 
-@pytest.mark.parametrize("key", layout.STATISTICS)
+@pytest.mark.parametrize("key", dataset_format.STATISTICS)
 def test_statistics_of_something_else_are_found(copy: Copy, key: str) -> None:
     copy.write(key, b"mean?")
-    index = json.loads(copy.storage.get(layout.INDEX))
+    index = json.loads(copy.storage.get(dataset_format.INDEX))
     index["statistics"][key]["sha256"] = sha256_of(b"mean?")
-    copy.write(layout.INDEX, json.dumps(index).encode())
+    copy.write(dataset_format.INDEX, json.dumps(index).encode())
     copy.cover_up()
     assert copy.faults() == [f"{key}: not that of the shards' moments"]
 
 
 def test_tables_and_index_of_something_else_are_found(copy: Copy) -> None:
-    index = json.loads(copy.storage.get(layout.INDEX))
+    index = json.loads(copy.storage.get(dataset_format.INDEX))
     for change in ({"samples": 4}, {"uids_sha256": ""}, {"shards": index["shards"][::-1]}, {"size": 9}):
-        copy.write(layout.INDEX, json.dumps(index | change).encode())
+        copy.write(dataset_format.INDEX, json.dumps(index | change).encode())
         copy.cover_up()
-        assert copy.faults() == [f"{layout.INDEX}: does not say what the shards hold"]
-    copy.write(layout.INDEX, json.dumps(index).encode())
-    for key, schema in ((layout.METADATA, METADATA), (layout.QUARANTINE, QUARANTINE)):
+        assert copy.faults() == [f"{dataset_format.INDEX}: does not say what the shards hold"]
+    copy.write(dataset_format.INDEX, json.dumps(index).encode())
+    for key, schema in ((dataset_format.METADATA, METADATA), (dataset_format.QUARANTINE, QUARANTINE)):
         before = copy.storage.get(key)
         copy.write(key, to_parquet(schema, []))
         copy.cover_up()
@@ -256,9 +250,9 @@ def test_the_helpers_here_change_nothing_by_themselves(copy: Copy) -> None:
     """Else the tests above could pass for a wrong reason."""
     tar = copy.storage.get(ATLAS)
     assert rebuilt(tar, lambda members: members) == tar
-    copy.cover_up(layout.SPLATS)
-    copy.cover_up(layout.ATLAS)
+    copy.cover_up(dataset_format.SPLATS)
+    copy.cover_up(dataset_format.ATLAS)
     assert copy.faults() == []
     with tarfile.open(fileobj=BytesIO(tar)) as archive:
         facts = archive.extractfile("a.json").read()  # type: ignore[union-attr]
-    assert to_json(from_json(FACTS[layout.ATLAS], facts)) == facts
+    assert to_json(from_json(FACTS[dataset_format.ATLAS], facts)) == facts

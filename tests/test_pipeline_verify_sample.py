@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from pipeline_runs import data_of, planned, publish_all, publish_one
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.pipeline.dataset import layout, pack
-from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
-from gaussianverse.pipeline.dataset.schemas import STATS, Facts, from_parquet, to_parquet
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.parquet import from_parquet, to_parquet
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import STATS, Facts
 from gaussianverse.pipeline.ops.verify import verify_sample
 from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
@@ -49,8 +53,8 @@ def test_a_whole_dataset_has_no_fault_and_few_objects_are_read(made: tuple[Local
 
 def test_a_flipped_byte_is_found_by_drawing_its_object_and_only_then(made: tuple[LocalStorage, Run]) -> None:
     storage, run = made
-    key = layout.shard_tar(layout.ATLAS, 2)
-    replace(storage, key, storage.get(key).replace(data_of(layout.ATLAS, "o7"), data_of(layout.ATLAS, "oX")))
+    key = dataset_format.shard_tar(ATLAS, 2)
+    replace(storage, key, storage.get(key).replace(data_of(ATLAS, "o7"), data_of(ATLAS, "oX")))
     found = {
         seed: list(verify_sample(storage, run, 3, seed=seed)) for seed in range(12)
     }  # 3 of 9: some seeds draw o7, some don't
@@ -70,23 +74,23 @@ def agree(storage: LocalStorage, stage: str, shard: int, rows: list[Facts]) -> N
 def test_a_table_of_other_objects_than_the_manifest_is_found(made: tuple[LocalStorage, Run]) -> None:
     """Though its hash is the commit record's, and every byte that it points to is as it says."""
     storage, run = made
-    key = layout.stats(layout.ATLAS, 2)
-    rows = from_parquet(STATS[layout.ATLAS], storage.get(key)).to_pylist()
+    key = layout.stats(ATLAS, 2)
+    rows = from_parquet(STATS[ATLAS], storage.get(key)).to_pylist()
     assert [r["uid"] for r in rows] == ["o6", "o7", "o8"]
-    agree(storage, layout.ATLAS, 2, rows)
+    agree(storage, ATLAS, 2, rows)
     assert list(verify_sample(storage, run, 9)) == []
-    agree(storage, layout.ATLAS, 2, [rows[0], {**rows[2], "index": 7}, {**rows[1], "index": 8}])
+    agree(storage, ATLAS, 2, [rows[0], {**rows[2], "index": 7}, {**rows[1], "index": 8}])
     assert list(verify_sample(storage, run, 9)) == [
         f"{key}: no row of object 7, o7",
         f"{key}: no row of object 8, o8",
     ]
-    agree(storage, layout.ATLAS, 2, rows[1:])
+    agree(storage, ATLAS, 2, rows[1:])
     assert list(verify_sample(storage, run, 9)) == [f"{key}: no row of object 6, o6"]
 
 
 def test_a_table_that_its_commit_record_does_not_vouch_for_is_found(made: tuple[LocalStorage, Run]) -> None:
     storage, run = made
-    key = layout.stats(layout.SPLATS, 1)
+    key = layout.stats(SPLATS, 1)
     data = storage.get(key)
     replace(storage, key, data[:9] + bytes([data[9] ^ 1]) + data[10:])
     assert list(verify_sample(storage, run, 9)) == [f"{key}: its sha256 is not that of the commit record"]
@@ -94,9 +98,9 @@ def test_a_table_that_its_commit_record_does_not_vouch_for_is_found(made: tuple[
 
 def test_every_files_size_and_commit_are_looked_at_whoever_is_drawn(made: tuple[LocalStorage, Run]) -> None:
     storage, run = made
-    replace(storage, layout.shard_tar(layout.SPLATS, 0), b"short")
+    replace(storage, dataset_format.shard_tar(SPLATS, 0), b"short")
     storage.delete(layout.moments(1))
-    storage.delete(layout.commit(layout.ATLAS, 2))
+    storage.delete(layout.commit(ATLAS, 2))
     faults = " | ".join(verify_sample(storage, run, 1))
     assert "splats-000000.tar: 5 bytes" in faults
     assert "moments-000001.npz: missing" in faults
@@ -107,9 +111,9 @@ def test_a_sample_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "out")
     run = planned(storage, ["a", "b"])
     for row in shard_rows(storage, 0):
-        data = b"no arrays" if row["uid"] == "b" else data_of(layout.SPLATS, "a")
-        publish_one(storage, run, layout.SPLATS, {**row, "shard": 0}, data=data)
-    publish_all(storage, run, layout.ATLAS)
+        data = b"no arrays" if row["uid"] == "b" else data_of(SPLATS, "a")
+        publish_one(storage, run, SPLATS, {**row, "shard": 0}, data=data)
+    publish_all(storage, run, ATLAS)
     for stage in layout.STAGES:
         pack.pack(storage, run, stage, 0)
     (fault,) = verify_sample(storage, run, 9)

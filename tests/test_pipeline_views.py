@@ -15,22 +15,24 @@ import pytest
 from pipeline_runs import build_in_process, dataset, tiny_arguments, write_manifest, write_views
 
 from gaussianverse import atlas
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.configuration import ConfigError
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, VIEWS
 from gaussianverse.atlas.errors import AtlasError, RoughAtlas
 from gaussianverse.atlas.reader.views import ReferenceViews
 from gaussianverse.fitter import load_views
 from gaussianverse.pipeline.config import RunSettings, load
 from gaussianverse.pipeline.dataset import fragments, layout, records
-from gaussianverse.pipeline.dataset.pack import read_commit
-from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
-from gaussianverse.pipeline.dataset.schemas import METADATA, from_parquet, metadata_schema
-from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import METADATA, metadata_schema
+from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit, stats_rows
 from gaussianverse.pipeline.ops.clean_work import clean_work
 from gaussianverse.pipeline.ops.inspect import inspect
 from gaussianverse.pipeline.ops.status import status_of
 from gaussianverse.pipeline.ops.verify import verify, verify_sample
 from gaussianverse.pipeline.run import job, tasks
-from gaussianverse.pipeline.run.driver import committed_shards
 from gaussianverse.pipeline.store.storage import LocalStorage, Storage, sha256_of
 
 COUNT, SIZE = 3, 24
@@ -39,7 +41,7 @@ ROUGH = "d"
 """Is fitted, and then has no atlas."""
 TINY = [*tiny_arguments()[3::2], "run.shard_size=3"]
 CONFIG = load("test", [*TINY, f"run.views={COUNT}", f"run.views_size={SIZE}"])
-KEYS = [layout.shard_tar(layout.VIEWS, k) for k in (0, 1)]
+KEYS = [dataset_format.shard_tar(VIEWS, k) for k in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +115,10 @@ def test_the_views_are_those_of_the_objects_that_have_an_atlas(whole: tuple[Loca
     storage, run = whole
     for shard, expected in enumerate((["a", "c"], ["e"])):
         found = {
-            family: [n.split(".")[0] for n in members(storage, layout.shard_tar(family, shard))]
+            family: [n.split(".")[0] for n in members(storage, dataset_format.shard_tar(family, shard))]
             for family in run.families
         }
-        assert (
-            list(dict.fromkeys(found[layout.VIEWS])) == list(dict.fromkeys(found[layout.ATLAS])) == expected
-        )
+        assert list(dict.fromkeys(found[VIEWS])) == list(dict.fromkeys(found[ATLAS])) == expected
     assert faults(storage, run) == []
     assert list(verify_sample(storage, run, 99)) == []
 
@@ -147,20 +147,20 @@ def test_a_sample_is_pictures_and_cameras_in_the_world_of_the_gaussians(
 
 def test_tables_and_index_tell_where_views_lie(whole: tuple[LocalStorage, Run]) -> None:
     storage, run = whole
-    index = json.loads(storage.get(layout.INDEX))
+    index = json.loads(storage.get(dataset_format.INDEX))
     assert (index["views"], index["views_size"]) == (COUNT, SIZE)
-    rows = from_parquet(metadata_schema(run.families), storage.get(layout.METADATA)).to_pylist()
+    rows = from_parquet(metadata_schema(run.families), storage.get(dataset_format.METADATA)).to_pylist()
     assert [r["views_sample"] for r in rows] == [r["atlas_sample"] for r in rows] == [0, -1, 1, -1, 0]
-    assert {r["reason"] for r in stats_rows(storage, layout.VIEWS, 1)} == {"", "rough_atlas"}
+    assert {r["reason"] for r in stats_rows(storage, VIEWS, 1)} == {"", "rough_atlas"}
     for row in rows:
         if row["views_sample"] == -1:
             continue
-        entry = index["shards"][row["shard"]][layout.VIEWS]
+        entry = index["shards"][row["shard"]][VIEWS]
         data = storage.get_range(entry["key"], row["views_offset"], row["views_nbytes"])
         assert sha256_of(data) == row["views_sha256"]
-    assert "views/*.tar" in storage.get(layout.CARD).decode()
-    assert status_of(storage, run)["stages"][layout.VIEWS]["samples"] == 3
-    assert inspect(storage, run, "a")[layout.VIEWS]["n_reference_views"] == COUNT
+    assert "views/*.tar" in storage.get(dataset_format.CARD).decode()
+    assert status_of(storage, run)["stages"][VIEWS]["samples"] == 3
+    assert inspect(storage, run, "a")[VIEWS]["n_reference_views"] == COUNT
 
 
 def test_without_views_nothing_is_as_if_there_were_such_an_option(
@@ -169,11 +169,11 @@ def test_without_views_nothing_is_as_if_there_were_such_an_option(
     storage, run, finalized = built(tmp_path / "plain", manifest, load("test", TINY))
     assert finalized
     assert run.identity["config"]["run"] == {"seed": 0, "shard_size": 3}
-    assert not [k for k in dataset(storage) if layout.VIEWS in k]
-    assert not list(storage.list(f"{layout.WORK}{layout.VIEWS}/"))
-    assert from_parquet(METADATA, storage.get(layout.METADATA)).num_rows == len(UIDS)
-    assert "views" not in json.loads(storage.get(layout.INDEX))
-    assert "views/" not in storage.get(layout.CARD).decode()
+    assert not [k for k in dataset(storage) if VIEWS in k]
+    assert not list(storage.list(f"{layout.WORK}{VIEWS}/"))
+    assert from_parquet(METADATA, storage.get(dataset_format.METADATA)).num_rows == len(UIDS)
+    assert "views" not in json.loads(storage.get(dataset_format.INDEX))
+    assert "views/" not in storage.get(dataset_format.CARD).decode()
     for shard in (0, 1):  # and the fits of a run with views are the same
         mains = [
             [r["sha256"] for r in stats_rows(s, stage, shard)]
@@ -219,20 +219,20 @@ def test_killed_before_any_write_it_ends_the_same(
         else:
             break
     families = {layout.parse_fragment(key)[0] for key in fatal if layout.parse_fragment(key)}  # type: ignore[index]
-    assert families == set(layout.FAMILIES)
-    assert layout.commit(layout.VIEWS, 0) in fatal
-    assert fatal[-1] == layout.SUCCESS
+    assert families == set(dataset_format.FAMILIES)
+    assert layout.commit(VIEWS, 0) in fatal
+    assert fatal[-1] == dataset_format.SUCCESS
 
 
 def test_stage_after_stage_and_cleaned_between_it_ends_the_same(
     whole: tuple[LocalStorage, Run], manifest: str, tmp_path: Path
 ) -> None:
-    storage, _, _ = built(tmp_path / "out", manifest, stages=(layout.SPLATS,))
-    assert committed_shards(storage) == {(layout.SPLATS, 0), (layout.SPLATS, 1)}
+    storage, _, _ = built(tmp_path / "out", manifest, stages=(SPLATS,))
+    assert committed_shards(storage) == {(SPLATS, 0), (SPLATS, 1)}
     clean_work(storage)
     # the views' fragments stay: their shards are packed with the atlases
-    assert len(list(storage.list(f"{layout.WORK}{layout.VIEWS}/"))) == 4
-    storage, _, finalized = built(tmp_path / "out", manifest, stages=(layout.ATLAS,))
+    assert len(list(storage.list(f"{layout.WORK}{VIEWS}/"))) == 4
+    storage, _, finalized = built(tmp_path / "out", manifest, stages=(ATLAS,))
     assert finalized
     assert dataset(storage) == dataset(whole[0])
 
@@ -250,13 +250,13 @@ def test_views_of_an_object_whose_fit_failed_are_left_out(manifest: str, tmp_pat
         row = {**manifest_row(storage, "a"), "shard": 0}
         for _ in range(2):  # the second finds the views there
             assert tasks.fit_object(job.Job(storage.url, base), row, 1, 0)["status"] == "failed"
-    assert records.read(storage, layout.VIEWS, 0, "a").ok
+    assert records.read(storage, VIEWS, 0, "a").ok
     why = {"reason": "nan_loss", "error_class": "NanLoss", "error_message": "no"}
-    records.publish_quarantine(storage, layout.SPLATS, row, run, why, records.Stopwatch(1))
+    records.publish_quarantine(storage, SPLATS, row, run, why, records.Stopwatch(1))
     storage, run, finalized = built(folder, manifest)
     assert finalized
     assert {n.split(".")[0] for n in members(storage, KEYS[0])} == {"c"}
-    assert stats_rows(storage, layout.VIEWS, 0)[0]["reason"] == "nan_loss"
+    assert stats_rows(storage, VIEWS, 0)[0]["reason"] == "nan_loss"
     assert faults(storage, run) == []
 
 
@@ -281,7 +281,7 @@ def write(storage: LocalStorage, key: str, data: bytes) -> None:
 
 def test_a_flipped_byte_anywhere_in_the_views_is_noticed(copy: tuple[LocalStorage, Run]) -> None:
     storage, run = copy
-    for key in (KEYS[0], layout.stats(layout.VIEWS, 0), layout.commit(layout.VIEWS, 0)):
+    for key in (KEYS[0], layout.stats(VIEWS, 0), layout.commit(VIEWS, 0)):
         data = storage.get(key)
         for place in range(7, len(data), max(1, len(data) // 5)):
             write(storage, key, data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
@@ -305,16 +305,16 @@ def cover_up(storage: LocalStorage, found: dict[str, bytes], run: Run) -> list[s
     """The faults of shard 0 of the views made of these members, with a commit record that agrees."""
     tar = b"".join(fragments.build({n: d}) for n, d in found.items()) + fragments.END
     write(storage, KEYS[0], tar)
-    record = read_commit(storage, layout.VIEWS, 0)
+    record = read_commit(storage, VIEWS, 0)
     record["files"][KEYS[0]] = {"nbytes": len(tar), "sha256": sha256_of(tar)}
-    write(storage, layout.commit(layout.VIEWS, 0), (json.dumps(record, indent=1) + "\n").encode())
+    write(storage, layout.commit(VIEWS, 0), (json.dumps(record, indent=1) + "\n").encode())
     return list(verify(storage, run, shards=[0]))
 
 
 def test_views_of_other_objects_than_the_atlases_are_noticed(copy: tuple[LocalStorage, Run]) -> None:
     storage, run = copy
-    for key in (layout.shard_tar, layout.stats, layout.commit):
-        (storage.root / key(layout.ATLAS, 0)).unlink()
+    for key in (dataset_format.shard_tar, layout.stats, layout.commit):
+        (storage.root / key(ATLAS, 0)).unlink()
     assert any("views-000000.parquet: cannot be compared" in fault for fault in faults(storage, run))
 
 

@@ -23,6 +23,8 @@ from pipeline_runs import (
 )
 from servers.moto_server import BUCKET
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
@@ -197,10 +199,10 @@ def test_a_dataset_on_s3_has_the_bytes_of_one_on_disk(storage: S3Storage, tmp_pa
             finalize(place, run)
         assert list(verify(place, run)) == []
     assert dataset(storage) == dataset(LocalStorage(tmp_path / "disk"))
-    storage.delete(layout.shard_tar(layout.SPLATS, 1))
+    storage.delete(dataset_format.shard_tar(SPLATS, 1))
     assert any("splats-000001.tar: missing" in fault for fault in verify(storage, run))
     with pytest.raises(NotFound):
-        storage.get(layout.shard_tar(layout.SPLATS, 1))
+        storage.get(dataset_format.shard_tar(SPLATS, 1))
 
 
 def upload(folder: Path, storage: S3Storage) -> None:
@@ -258,7 +260,7 @@ def test_a_whole_job_from_s3_to_s3_with_answers_lost(
     on_s3, on_disk = dataset(S3Storage(f"{url}/out", store)), dataset(LocalStorage(tmp_path / "disk"))
     assert on_s3.keys() == on_disk.keys()
     for stage in layout.STAGES:
-        key = layout.shard_tar(stage, 0)
+        key = dataset_format.shard_tar(stage, 0)
         assert on_s3[key] == on_disk[key]
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.dataset_format import ALBEDO, OFFSET, QUATERNION, SCALE
 from gaussianverse.atlas.errors import AtlasError, RoughAtlas
 from gaussianverse.atlas.gaussians import FloatArray, Gaussians
 from gaussianverse.atlas.interchange.ply import INVISIBLE, from_raw, raw_of
-from gaussianverse.atlas.packing import ALBEDO, OFFSET, QUATERNION, SCALE, check_array, lay_out
+from gaussianverse.atlas.packing import check_array, lay_out
 from gaussianverse.atlas.plane import plane_of, points_of
 from gaussianverse.atlas.smoothness import smoothness
 

@@ -17,16 +17,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gaussianverse.atlas.arrays import read_npy
+from gaussianverse.atlas.dataset_format import (
+    ATLAS,
+    INDEX,
+    METADATA,
+    OK,
+    SUCCESS,
+    SUMS,
+    VIEWS,
+    address_column,
+    main_member,
+    read_sums,
+    sums_file,
+    version_error,
+)  # fmt: skip
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader.sample import BLOCK, header_nbytes
-from gaussianverse.atlas.reader.views import CAMERAS
 from gaussianverse.atlas.store.local import Store
 
-SCHEMA_VERSION = 1
-INDEX, METADATA, SUMS, SUCCESS = "index.json", "metadata.parquet", "SHA256SUMS", "_SUCCESS"
 SPLITS = ("all", "train", "heldout")
-ATLAS, VIEWS = "atlas", "views"
-"""Families of shards that are read here."""
 _END = 2 * BLOCK
 _OPERATORS = {
     "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater,
@@ -77,23 +86,21 @@ class Catalogue:
         index = self._vouched(store, INDEX, sums)
         self.digest = hashlib.sha256(index).hexdigest()
         self.index: dict[str, Any] = json.loads(index)
-        if self.index["schema_version"] != SCHEMA_VERSION:
-            raise DatasetError(
-                f"{self.url}: schema version {self.index['schema_version']}, this reader knows {SCHEMA_VERSION}"
-            )
+        if error := version_error(self.index["schema_version"]):
+            raise DatasetError(f"{self.url}: {error}")
         self.size = int(self.index["size"])
         self.n_views = int(self.index.get("views", 0))
         # not pq.read_table: its threads may outlive the interpreter, and then abort the process
         table = pq.ParquetFile(io.BytesIO(self._vouched(store, METADATA, sums))).read(use_threads=False)
-        self._quarantined = table.filter(pc.not_equal(table["status"], "ok")).select(["uid", "reason"])
-        table = table.filter(pc.equal(table["status"], "ok"))
+        self._quarantined = table.filter(pc.not_equal(table["status"], OK)).select(["uid", "reason"])
+        table = table.filter(pc.equal(table["status"], OK))
         self._table = table.take(
-            pc.sort_indices(table, [("shard", "ascending"), ("atlas_sample", "ascending")])
+            pc.sort_indices(table, [("shard", "ascending"), (address_column(ATLAS, "sample"), "ascending")])
         )
         self._columns = {name: _column(self._table[name]) for name in self._table.column_names}
-        self._places = {ATLAS: self._placed(ATLAS, "atlas.npy")}
+        self._places = {ATLAS: self._placed(ATLAS)}
         if self.n_views:
-            self._places[VIEWS] = self._placed(VIEWS, CAMERAS)
+            self._places[VIEWS] = self._placed(VIEWS)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -147,7 +154,9 @@ class Catalogue:
     def atlas_member(self, sample: int) -> Extent:
         """Where a sample's .npy file lies."""
         key, total = self._places[ATLAS].files[int(self.shards[sample])]
-        offset, nbytes = (self._columns[f"atlas_{name}"].item(sample) for name in ("offset", "nbytes"))
+        offset, nbytes = (
+            self._columns[address_column(ATLAS, name)].item(sample) for name in ("offset", "nbytes")
+        )
         return Extent(key, offset, nbytes, total)
 
     def select(
@@ -206,9 +215,9 @@ class Catalogue:
             raise DatasetError(f"filter {condition!r} on a column of {column.type}: {fault}") from fault
         return np.asarray(mask.to_numpy(), np.bool_)
 
-    def _placed(self, family: str, first_suffix: str) -> _Places:
-        """Where a family's samples lie, each beginning with the member of this suffix, whose address the table
-        has; checked against the index, so that the stretches cover every shard to its end."""
+    def _placed(self, family: str) -> _Places:
+        """Where a family's samples lie, each beginning with the main member, whose address the table has; checked
+        against the index, so that the stretches cover every shard to its end."""
         files = {int(s["shard"]): (s[family]["key"], int(s[family]["nbytes"])) for s in self.index["shards"]}
         counts = dict(zip(*(c.tolist() for c in np.unique(self.shards, return_counts=True)), strict=True))
         for entry in self.index["shards"]:
@@ -220,12 +229,12 @@ class Catalogue:
         if counts or self.index["samples"] != len(self):
             raise DatasetError(f"{self.url}: {METADATA} has samples that {INDEX} does not count")
         offset, nbytes, place = (
-            np.asarray(self._columns[f"{family}_{n}"]) for n in ("offset", "nbytes", "sample")
+            np.asarray(self._columns[address_column(family, n)]) for n in ("offset", "nbytes", "sample")
         )
         first = np.append(True, self.shards[1:] != self.shards[:-1])[: len(self)]
         last = np.append(first[1:], True)[: len(self)]
         totals = np.array([files[int(s)][1] for s in self.shards], np.int64)
-        names = np.asarray(pc.utf8_length(self._table["uid"])) + len(f".{first_suffix}")
+        names = np.asarray(pc.utf8_length(self._table["uid"])) + len(main_member(family, ""))
         starts = offset - np.array([header_nbytes(n) for n in names.tolist()], np.int64)
         ends = np.where(last, totals - _END, np.roll(starts, -1))
         wrong = (starts != np.where(first, 0, starts)) | (offset + nbytes > ends)
@@ -268,9 +277,9 @@ def _sums(store: Store) -> dict[str, str]:
     except DatasetError as fault:
         raise DatasetError(f"{fault}: not a finished dataset, or not its root") from fault
     data = store.get(SUMS)
-    if success.decode("ascii", "replace").split()[:1] != [hashlib.sha256(data).hexdigest()]:
+    if success != sums_file({SUMS: hashlib.sha256(data).hexdigest()}):
         raise DatasetError(f"{store.url}/{SUMS} is not the file that {SUCCESS} vouches for; fetch both again")
-    return {key: digest for digest, _, key in (line.partition("  ") for line in data.decode().splitlines())}
+    return read_sums(data)
 
 
 def _column(column: pa.ChunkedArray) -> Any:

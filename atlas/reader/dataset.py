@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from gaussianverse.atlas.dataset_format import ATLAS, MEAN, POINTS, STD, VIEWS, address_column
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order, sample
 from gaussianverse.atlas.reader.cache import CachedStore
-from gaussianverse.atlas.reader.catalogue import ATLAS, VIEWS, Catalogue, Filter
+from gaussianverse.atlas.reader.catalogue import Catalogue, Filter
 from gaussianverse.atlas.reader.order import Cursor, Indices
 from gaussianverse.atlas.reader.views import ReferenceViews
 from gaussianverse.atlas.standard import Standard
@@ -158,7 +159,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         extent = self.catalogue.atlas_member(place)
         data = self._store.read(extent.key, extent.offset, extent.nbytes, extent.total)
         row = self.catalogue.row(place)
-        if hashlib.sha256(data).hexdigest() != row["atlas_sha256"]:
+        if hashlib.sha256(data).hexdigest() != row[address_column(ATLAS, "sha256")]:
             raise DatasetError(f"{self._store.url}/{extent.key}: {uid}: the atlas is damaged; fetch it again")
         return self._item(
             sample.decode(data, self.catalogue.size), row, self._fetch_views(place, row, hashes=True)
@@ -166,11 +167,11 @@ class AtlasDataset(IterableDataset[AtlasSample]):
 
     def standard(self) -> Standard:
         """What standardises batches of this dataset, and its inverse."""
-        return Standard(*(self.catalogue.array(self._store, f"atlas_{name}.npy") for name in ("mean", "std")))
+        return Standard(*(self.catalogue.array(self._store, key) for key in (MEAN, STD)))
 
     def points(self) -> Tensor:
         """The sphere point behind each cell of this dataset's atlases, [size, size, 3], for `unpack_tensor`."""
-        return torch.from_numpy(self.catalogue.array(self._store, "sphere_points.npy"))
+        return torch.from_numpy(self.catalogue.array(self._store, POINTS))
 
     @property
     def cursor(self) -> Cursor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gaussianverse.atlas.canonical_json import json_object, to_json
+from gaussianverse.atlas.dataset_format import (
+    ATLAS,
+    CHANNELS,
+    METADATA,
+    VIEWS,
+    address_column,
+    caption_member,
+    facts_member,
+    main_member,
+    member_names,
+    view_suffixes,
+)  # fmt: skip
 from gaussianverse.atlas.errors import DatasetError
-from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha256, suffixes
+from gaussianverse.atlas.reader.views import ReferenceViews, images_sha256
 
 BLOCK = 512
-CHANNELS = 16
 _MAGIC = b"\x93NUMPY\x01\x00"
 _DTYPES = {"<f4", "<f2"}
 # fields of a tar header
@@ -53,8 +64,8 @@ def parse(data: memoryview, uid: str, size: int, row: Mapping[str, Any], *, hash
     Raises:
         DatasetError: something else lies there, or a byte is not as it was written.
     """
-    (npy,) = _checked(data, uid, ["atlas.npy"], row, "atlas_sha256", hashes=hashes)
-    return Sample(decode(npy, size), row["caption"])
+    members = _checked(data, ATLAS, uid, row, hashes=hashes)
+    return Sample(decode(members[main_member(ATLAS, uid)], size), row["caption"])
 
 
 def parse_views(data: memoryview, uid: str, row: Mapping[str, Any], *, hashes: bool) -> ReferenceViews:
@@ -66,42 +77,42 @@ def parse_views(data: memoryview, uid: str, row: Mapping[str, Any], *, hashes: b
     Raises:
         DatasetError: something else lies there, or a byte is not as it was written.
     """
-    names = suffixes(row["n_reference_views"])
-    cameras, *images = _checked(data, uid, [CAMERAS, *names], row, "views_sha256", hashes=hashes)
-    if hashes and images_sha256(dict(zip(names, images, strict=True))) != row["images_sha256"]:
+    members = _checked(data, VIEWS, uid, row, hashes=hashes)
+    if hashes and images_sha256(members) != row["images_sha256"]:
         raise DatasetError("its views are damaged: their sha256 is not the one in metadata.parquet")
-    views = ReferenceViews.from_members(cameras, images)
+    images = [members[f"{uid}.{suffix}"] for suffix in view_suffixes(row["n_reference_views"])]
+    views = ReferenceViews.from_members(members[main_member(VIEWS, uid)], images)
     if views.images.shape[1] != row["reference_size"]:
         raise DatasetError(f"views of {views.images.shape[1]} pixels, expected {row['reference_size']}")
     return views
 
 
 def _checked(
-    data: memoryview, uid: str, wanted: list[str], row: Mapping[str, Any], digest: str, *, hashes: bool
-) -> list[memoryview]:
-    """The members of these suffixes, once those around them are what they must be.
+    data: memoryview, family: str, uid: str, row: Mapping[str, Any], *, hashes: bool
+) -> dict[str, memoryview]:
+    """The members of a sample of a family, once all but the arrays are what they must be.
 
     Args:
         data, uid, row, hashes: as for `parse`.
-        wanted: suffixes of all members but `json` and `txt`.
-        digest: the row's column for the sha256 of the first.
+        family: of the shard.
     """
     members = dict(_members(data, exact=hashes))
-    names = [f"{uid}.{suffix}" for suffix in wanted]
-    expected = sorted([*names, f"{uid}.json", f"{uid}.txt"])
+    expected = member_names(family, uid, row.get("n_reference_views", 0))
     if list(members) != expected:
         raise DatasetError(f"holds {', '.join(members) or 'nothing'}, expected {', '.join(expected)}")
     if hashes:
-        if hashlib.sha256(members[names[0]]).hexdigest() != row[digest]:
-            raise DatasetError(f"{names[0]} is damaged: its sha256 is not the one in metadata.parquet")
-        _compare(bytes(members[f"{uid}.json"]), row)
+        main = main_member(family, uid)
+        if hashlib.sha256(members[main]).hexdigest() != row[address_column(family, "sha256")]:
+            raise DatasetError(f"{main} is damaged: its sha256 is not the one in {METADATA}")
+        _compare(bytes(members[facts_member(uid)]), row)
+    name = caption_member(uid)
     try:
-        caption = str(members[f"{uid}.txt"], "utf-8")
+        caption = str(members[name], "utf-8")
     except UnicodeDecodeError as fault:
-        raise DatasetError(f"{uid}.txt is damaged: {fault}") from fault
+        raise DatasetError(f"{name} is damaged: {fault}") from fault
     if caption != row["caption"]:
-        raise DatasetError(f"{uid}.txt is {caption!r}, metadata.parquet says {row['caption']!r}")
-    return [members[name] for name in names]
+        raise DatasetError(f"{name} is {caption!r}, {METADATA} says {row['caption']!r}")
+    return members
 
 
 def decode(npy: memoryview, size: int) -> npt.NDArray[np.float32]:
@@ -205,14 +216,10 @@ def _npy_header(header: bytes) -> tuple[int, str, tuple[int, ...]]:
 
 def _compare(facts: bytes, row: Mapping[str, Any]) -> None:
     """Refuse a JSON member that does not say what the row says."""
-    try:
-        values = json.loads(facts)
-    except ValueError as fault:
-        raise DatasetError(f"{row['uid']}.json is damaged: {fault}") from fault
+    name = facts_member(row["uid"])
+    values = json_object(facts, DatasetError, f"{name} is damaged")
     # the row's count is the splat's; the atlas may hold fewer, and its cells are either Gaussians or padding
     said = {**row, "n_gaussians": row["size"] ** 2 - row["n_padded"]}
     wrong = sorted(k for k in values if k not in said or values[k] != said[k])
-    if wrong or json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode() != facts:
-        raise DatasetError(
-            f"{row['uid']}.json is damaged: {', '.join(wrong) or 'spaces'} differ from metadata.parquet"
-        )
+    if wrong or to_json(values) != facts:
+        raise DatasetError(f"{name} is damaged: {', '.join(wrong) or 'spaces'} differ from {METADATA}")

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from gaussianverse.atlas.arrays import npz, read_npz
+from gaussianverse.atlas.dataset_format import MAIN_SUFFIX, VIEWS, view_suffixes
 from gaussianverse.atlas.errors import AtlasError, DatasetError
 
-CAMERAS = "cameras.npz"
-MAX_VIEWS = 99
+CAMERAS = MAIN_SUFFIX[VIEWS]
 _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -61,7 +61,7 @@ class ReferenceViews:
     def to_members(self) -> dict[str, bytes]:
         """{suffix: file}; the same views always give the same bytes (with the same zlib)."""
         members = {}
-        for name, image in zip(suffixes(len(self)), self.images, strict=True):
+        for name, image in zip(view_suffixes(len(self)), self.images, strict=True):
             buffer = io.BytesIO()
             Image.fromarray(image).save(buffer, "PNG")
             members[name] = buffer.getvalue()
@@ -80,7 +80,9 @@ class ReferenceViews:
         Raises:
             DatasetError: they are not such files, or of different sizes.
         """
-        decoded = [_decoded(image, name) for image, name in zip(images, suffixes(len(images)), strict=True)]
+        decoded = [
+            _decoded(image, name) for image, name in zip(images, view_suffixes(len(images)), strict=True)
+        ]
         if len({image.shape for image in decoded}) != 1:
             raise DatasetError(f"views of {len({image.shape for image in decoded})} sizes, expected one")
         return cls(np.stack(decoded), **read_cameras(cameras))
@@ -96,11 +98,6 @@ def read_cameras(data: bytes | memoryview) -> dict[str, npt.NDArray[np.float32]]
         return read_npz(data, _FIELDS)
     except AtlasError as fault:
         raise DatasetError(f"{CAMERAS} is damaged: {fault}") from fault
-
-
-def suffixes(count: int) -> list[str]:
-    """Of the PNGs' member names, in their order, which is also that of the names."""
-    return [f"view{k:02d}.png" for k in range(count)]
 
 
 def images_sha256(members: Mapping[str, bytes | memoryview]) -> str:

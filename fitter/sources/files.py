@@ -4,7 +4,6 @@ Archives are read in memory and never extracted, so a member's name can't become
 """
 
 import gzip
-import json
 import re
 import stat
 import tarfile
@@ -12,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 from gaussianverse.fitter.errors import BadInput, DecodeError, MissingViews
 
@@ -166,18 +165,3 @@ def _opened(path: Path, limit: int) -> Iterator[tarfile.TarFile]:
         raise MissingViews(f"{path}: no such archive") from error
     except _BROKEN_TAR as error:
         raise DecodeError(f"{path}: truncated or not a tar archive ({error}); fetch it again") from error
-
-
-def parse_json(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object in `data`; `where` names it in errors.
-
-    Raises:
-        BadInput: not JSON, or not an object.
-    """
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where}: invalid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BadInput(f"{where}: expected a JSON object, got {type(value).__name__}")
-    return value

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.fitter.errors import BadInput, MissingViews
 from gaussianverse.fitter.exr import read_depth
-from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, parse_json
+from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder
 from gaussianverse.fitter.sources.image import decode_rgba
 from gaussianverse.fitter.sources.numbers import number, numbers
 from gaussianverse.fitter.sources.view import View
@@ -48,7 +49,7 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
             log.warning("%s: view %s skipped: it has no %s", path, view, " and no ".join(lacking))
             continue
         where, stem = f"{path}: view {view}", f"{level}{view}/{view}"
-        camera = parse_json(read(f"{stem}.json", MAX_JSON_BYTES), where)
+        camera = json_object(read(f"{stem}.json", MAX_JSON_BYTES), BadInput, where)
         image = decode_rgba(read(f"{stem}.png", MAX_IMAGE_BYTES), where)
         height, width = image.shape[:2]
         depth = None

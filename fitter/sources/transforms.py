@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.fitter.errors import BadInput, MissingViews
 from gaussianverse.fitter.sources.files import (
     MAX_IMAGE_BYTES,
@@ -21,7 +22,6 @@ from gaussianverse.fitter.sources.files import (
     Archive,
     Folder,
     list_tar,
-    parse_json,
 )
 from gaussianverse.fitter.sources.image import decode_rgba
 from gaussianverse.fitter.sources.numbers import number, numbers
@@ -86,7 +86,7 @@ def read_transforms(path: Path) -> Iterator[View]:
 
 def _read_file(source: Folder | Archive, file: str) -> Iterator[View]:
     place = f"{source.root}/{file}"
-    shared = parse_json(source.read(file, MAX_JSON_BYTES), place)
+    shared = json_object(source.read(file, MAX_JSON_BYTES), BadInput, place)
     frames = shared.get("frames")
     if not isinstance(frames, list):
         raise BadInput(f"{place}: no list 'frames'")

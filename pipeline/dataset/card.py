@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gaussianverse.pipeline.dataset import layout
+from gaussianverse.atlas import dataset_format
 from gaussianverse.pipeline.dataset.metadata import Totals
 from gaussianverse.pipeline.dataset.run_file import Run
 
@@ -106,7 +106,7 @@ def card_of(run: Run, totals: Totals, index: dict[str, Any]) -> str:
         smoothness=_spread(totals.values("smoothness"), ".3f"),
         atlas_psnr=_spread(totals.values("atlas_psnr"), ".1f", " dB"),
         licences=_counts(licences, "licence"),
-        quarantined=_counts(totals.reasons, "reason") + f"\nDetails: `{layout.QUARANTINE}`.",
+        quarantined=_counts(totals.reasons, "reason") + f"\nDetails: `{dataset_format.QUARANTINE}`.",
         channels=", ".join(index["channels"]),
         digest=run.digest,
         views_config=_VIEWS_CONFIG if "views" in index else "",

@@ -12,18 +12,13 @@ import numpy.typing as npt
 from gaussianverse import atlas
 from gaussianverse.atlas.arrays import read_npy
 from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.dataset_format import ATLAS, CHANNEL_NAMES, CHANNELS, SPLATS, view_suffixes
 from gaussianverse.atlas.errors import AtlasError, DatasetError
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.plane import plane_of
-from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, read_cameras, suffixes
+from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, read_cameras
 from gaussianverse.atlas.sphere import sphere_of
-from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
-
-CHANNELS = (
-    "offset_x", "offset_y", "offset_z", "opacity", "red", "green", "blue", "opacity",
-    "scale_x", "scale_y", "scale_z", "opacity", "quat_w", "quat_x", "quat_y", "quat_z",
-)  # fmt: skip
 
 
 def atlas_array(data: bytes, config: AtlasConfig) -> npt.NDArray[Any]:
@@ -33,7 +28,7 @@ def atlas_array(data: bytes, config: AtlasConfig) -> npt.NDArray[Any]:
         AtlasError: it is not.
     """
     array = read_npy(data)
-    expected = (config.size, config.size, len(CHANNELS))
+    expected = (config.size, config.size, CHANNELS)
     if array.shape != expected or array.dtype != np.dtype(config.dtype):
         raise AtlasError(f"{array.dtype} {array.shape}, expected {config.dtype} {expected}")
     if not np.isfinite(array).all():
@@ -47,9 +42,9 @@ def check_main(stage: str, data: bytes, run: Run) -> None:
     Raises:
         AtlasError: it is no such file.
     """
-    if stage == layout.SPLATS:
+    if stage == SPLATS:
         Gaussians.from_bytes(data)
-    elif stage == layout.ATLAS:
+    elif stage == ATLAS:
         atlas.unpack(atlas_array(data, run.atlas), run.atlas)
     else:
         read_cameras(data)
@@ -59,7 +54,7 @@ def check_views(members: Mapping[str, bytes], run: Run) -> int:
     """Number of reference views among an object's members, by suffix. Raises DatasetError where they are not
     as many, or not as large, as the run says."""
     count, size = run.settings.views, run.views_size
-    views = ReferenceViews.from_members(members[CAMERAS], [members[name] for name in suffixes(count)])
+    views = ReferenceViews.from_members(members[CAMERAS], [members[name] for name in view_suffixes(count)])
     if views.images.shape[:2] != (count, size):
         raise DatasetError(
             f"{len(views)} views of {views.images.shape[1]} pixels, expected {count} of {size}"
@@ -71,7 +66,7 @@ def representation(config: AtlasConfig) -> dict[str, Any]:
     """What a reader must know of the arrays, for run.json."""
     sphere, plane = sphere_of(config), plane_of(config)
     return {
-        "channels": list(CHANNELS),
+        "channels": list(CHANNEL_NAMES),
         "dtype": config.dtype,
         "sphere_sha256": hashlib.sha256(np.ascontiguousarray(sphere, "<f8").tobytes()).hexdigest(),
         "plane_sha256": hashlib.sha256(np.ascontiguousarray(plane, "<i8").tobytes()).hexdigest(),

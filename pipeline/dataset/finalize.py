@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from typing import Any
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, sums_file
 from gaussianverse.pipeline.dataset import card, layout
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
-from gaussianverse.pipeline.dataset.pack import read_commit
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import SCHEMA_VERSION
+from gaussianverse.pipeline.dataset.shards import read_commit
 from gaussianverse.pipeline.dataset.statistics import merged_statistics
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.store.publish import publish_exact
@@ -19,11 +20,11 @@ from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
 
 def is_finalized(storage: Storage) -> bool:
     """Whether the dataset is complete."""
-    return storage.head(layout.SUCCESS) is not None
+    return storage.head(dataset_format.SUCCESS) is not None
 
 
 def finalize(storage: Storage, run: Run) -> None:
-    """Write the files of `layout.FINAL`, in their order. Doing it again changes nothing.
+    """Write the files of `dataset_format.FINAL`, in their order. Doing it again changes nothing.
 
     Raises:
         PipelineError: a shard is missing or of another configuration, or not a single object came through.
@@ -36,11 +37,9 @@ def finalize(storage: Storage, run: Run) -> None:
             raise PipelineError(
                 f"{storage.url}/{layout.commit(family, k)}: of another configuration than {layout.RUN}"
             )
-    samples = sum(commits[layout.ATLAS, k]["samples"] for k in range(run.n_shards))
+    samples = sum(commits[ATLAS, k]["samples"] for k in range(run.n_shards))
     if samples == 0:
-        reasons = sum(
-            (Counter(c["quarantined"]) for (s, _), c in commits.items() if s == layout.ATLAS), Counter()
-        )
+        reasons = sum((Counter(c["quarantined"]) for (s, _), c in commits.items() if s == ATLAS), Counter())
         listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
         raise PipelineError(
             f"{storage.url}: no dataset, since no object came through ({listed}); `gaussianverse inspect UID` "
@@ -55,14 +54,14 @@ def finalize(storage: Storage, run: Run) -> None:
     for key, data in merged_statistics(moments, run).items():
         put(key, data)
     tables = tables_of(storage, run.n_shards, run.families)
-    put(layout.METADATA, tables.metadata)
-    put(layout.QUARANTINE, tables.quarantine)
+    put(dataset_format.METADATA, tables.metadata)
+    put(dataset_format.QUARANTINE, tables.quarantine)
     index = index_of(run, commits, tables.totals, written)
-    put(layout.INDEX, (json.dumps(index, indent=1) + "\n").encode())
-    put(layout.CARD, card.card_of(run, tables.totals, index).encode())
+    put(dataset_format.INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    put(dataset_format.CARD, card.card_of(run, tables.totals, index).encode())
     sums = sha256sums(storage, run, commits, written)
-    publish_exact(storage, layout.SUMS, sums)
-    publish_exact(storage, layout.SUCCESS, f"{sha256_of(sums)}  {layout.SUMS}\n".encode())
+    publish_exact(storage, dataset_format.SUMS, sums)
+    publish_exact(storage, dataset_format.SUCCESS, sums_file({dataset_format.SUMS: sha256_of(sums)}))
 
 
 def _shards(storage: Storage, run: Run) -> range:
@@ -91,16 +90,16 @@ def index_of(
         "size": run.atlas.size,
         **run.identity["representation"],
         **({"views": run.settings.views, "views_size": run.views_size} if run.settings.views else {}),
-        "statistics": {key: {"sha256": written[key].sha256} for key in layout.STATISTICS},
+        "statistics": {key: {"sha256": written[key].sha256} for key in dataset_format.STATISTICS},
         "shards": [
             {
                 "shard": k,
-                "objects": commits[layout.ATLAS, k]["objects"],
+                "objects": commits[ATLAS, k]["objects"],
                 **{
                     stage: {
-                        "key": layout.shard_tar(stage, k),
+                        "key": dataset_format.shard_tar(stage, k),
                         "samples": commits[stage, k]["samples"],
-                        **commits[stage, k]["files"][layout.shard_tar(stage, k)],
+                        **commits[stage, k]["files"][dataset_format.shard_tar(stage, k)],
                     }
                     for stage in run.families
                 },
@@ -123,7 +122,7 @@ def sha256sums(
         sums[layout.commit(stage, shard)] = _sha256(storage, layout.commit(stage, shard))
     for key in (layout.RUN, layout.MANIFEST):
         sums[key] = _sha256(storage, key)
-    return "".join(f"{digest}  {key}\n" for key, digest in sorted(sums.items())).encode()
+    return sums_file(sums)
 
 
 def _sha256(storage: Storage, key: str) -> str:

@@ -20,17 +20,18 @@ from __future__ import annotations
 
 import re
 
-SPLATS = "splats"
-ATLAS = "atlas"
-STAGES = (SPLATS, ATLAS)
-"""Of every run, in their order."""
-VIEWS = "views"
-"""Reference views: packed like a stage where a run asks for them, made by the first stage's task."""
-FAMILIES = (*STAGES, VIEWS)
-"""Of shards."""
+from gaussianverse.atlas.dataset_format import (
+    ATLAS,
+    FAMILIES,
+    SPLATS,
+    SUCCESS,
+    SUMS,
+    family_checked,
+    shard_number,
+)
 
-MAIN_SUFFIX = {SPLATS: "splat.npz", ATLAS: "atlas.npy", VIEWS: "cameras.npz"}
-"""Extension of the member that holds the arrays; the others are `json`, `txt` (the caption) and views' PNGs."""
+STAGES = (SPLATS, ATLAS)
+"""Of every run, in their order. The reference views are made by the first stage's task, and packed like a stage."""
 
 RUN = "run.json"
 MANIFEST = "manifest/objects.parquet"
@@ -41,43 +42,21 @@ JOURNAL = "runs/"
 REVISIONS = "revisions/"
 MAX_REVISIONS = 999
 
-MEAN = "atlas_mean.npy"
-STD = "atlas_std.npy"
-CHANNELS = "channels.json"
-POINTS = "sphere_points.npy"
-STATISTICS = (MEAN, STD, CHANNELS, POINTS)
-"""What a reader needs of the arrays besides the shards, listed in index.json with their hashes."""
-METADATA = "metadata.parquet"
-QUARANTINE = "quarantine.parquet"
-INDEX = "index.json"
-CARD = "README.md"
-SUMS = "SHA256SUMS"
-SUCCESS = "_SUCCESS"
-FINAL = (*STATISTICS, METADATA, QUARANTINE, INDEX, CARD, SUMS, SUCCESS)
-
 _UID = re.compile(r"[A-Za-z0-9_-]+")
-_STAGE = "|".join(FAMILIES)
-_COMMIT = re.compile(rf"_commits/({_STAGE})/(\d+)\.json")
-_FRAGMENT = re.compile(rf"_work/({_STAGE})/(\d+)/([A-Za-z0-9_-]+)\.tar")
+_FAMILY = "|".join(FAMILIES)
+_COMMIT = re.compile(rf"_commits/({_FAMILY})/(\d+)\.json")
+_FRAGMENT = re.compile(rf"_work/({_FAMILY})/(\d+)/([A-Za-z0-9_-]+)\.tar")
 
 
-def _number(shard: int) -> str:
-    if shard < 0:
-        raise ValueError(f"shard {shard} is negative")
-    return f"{shard:06d}"
-
-
-def _checked(stage: str, uid: str | None = None) -> str:
-    if stage not in FAMILIES:
-        raise ValueError(f"stage {stage!r} is none of {', '.join(FAMILIES)}")
+def _checked(family: str, uid: str | None = None) -> str:
     if uid is not None and not _UID.fullmatch(uid):
         raise ValueError(f"uid {uid!r} cannot be part of a key: only A-Z a-z 0-9 _ - are allowed")
-    return stage
+    return family_checked(family)
 
 
 def fragments(stage: str, shard: int) -> str:
     """Prefix of a shard's fragments of one stage."""
-    return f"_work/{_checked(stage)}/{_number(shard)}/"
+    return f"_work/{_checked(stage)}/{shard_number(shard)}/"
 
 
 def fragment(stage: str, shard: int, uid: str) -> str:
@@ -87,7 +66,7 @@ def fragment(stage: str, shard: int, uid: str) -> str:
 
 def run_records(stage: str, shard: int) -> str:
     """Prefix of the records beside a shard's fragments."""
-    return f"_work/runs/{_checked(stage)}/{_number(shard)}/"
+    return f"_work/runs/{_checked(stage)}/{shard_number(shard)}/"
 
 
 def run_record(stage: str, shard: int, uid: str, sha256: str) -> str:
@@ -95,29 +74,24 @@ def run_record(stage: str, shard: int, uid: str, sha256: str) -> str:
     return f"{run_records(_checked(stage, uid), shard)}{uid}.{sha256[:16]}.json"
 
 
-def shard_tar(stage: str, shard: int) -> str:
-    """A shard's samples."""
-    return f"{_checked(stage)}/{stage}-{_number(shard)}.tar"
-
-
 def stats(stage: str, shard: int) -> str:
     """A shard's table, one row per object of the manifest."""
-    return f"stats/{_checked(stage)}-{_number(shard)}.parquet"
+    return f"stats/{_checked(stage)}-{shard_number(shard)}.parquet"
 
 
 def journal(stage: str, shard: int) -> str:
     """A shard's table of times, hosts and attempts."""
-    return f"{JOURNAL}{_checked(stage)}-{_number(shard)}.parquet"
+    return f"{JOURNAL}{_checked(stage)}-{shard_number(shard)}.parquet"
 
 
 def moments(shard: int) -> str:
     """Count, mean and M2 of a shard's atlases."""
-    return f"moments/moments-{_number(shard)}.npz"
+    return f"moments/moments-{shard_number(shard)}.npz"
 
 
 def commit(stage: str, shard: int) -> str:
     """The record that makes a shard exist."""
-    return f"{COMMITS}{_checked(stage)}/{_number(shard)}.json"
+    return f"{COMMITS}{_checked(stage)}/{shard_number(shard)}.json"
 
 
 def summary(name: str) -> str:
@@ -142,11 +116,6 @@ def parse_fragment(key: str) -> tuple[str, int, str] | None:
     """(stage, shard, uid) of a fragment key; None for any other key."""
     match = _FRAGMENT.fullmatch(key)
     return (match[1], int(match[2]), match[3]) if match else None
-
-
-def main_member(stage: str, uid: str) -> str:
-    """Name of the member that holds an object's arrays."""
-    return f"{uid}.{MAIN_SUFFIX[_checked(stage, uid)]}"
 
 
 def in_dataset(key: str) -> bool:

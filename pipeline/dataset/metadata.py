@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, SPLATS, address_column
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.schemas import OK, QUARANTINE, STATS, ParquetSink, exact, metadata_schema
+from gaussianverse.pipeline.dataset.parquet import ParquetSink, exact
+from gaussianverse.pipeline.dataset.schemas import QUARANTINE, STATS, metadata_schema
 from gaussianverse.pipeline.dataset.shards import stats_table
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.store.storage import Storage
 
-_ADDRESS = ("sample", "offset", "nbytes", "sha256")
 _STATE = ("status", "reason", "error_class", "error_message")
 
 
@@ -104,13 +105,13 @@ def tables_of(storage: Storage, n_shards: int, families: tuple[str, ...] = layou
 
 def _joined(tables: Mapping[str, pa.Table], schema: pa.Schema) -> pa.Table:
     """Rows of metadata.parquet: what all families say of each object; its state is the later stage's."""
-    addresses = {f"{family}_{name}": (family, name) for family in tables for name in _ADDRESS}
+    addresses = {address_column(family, name): (family, name) for family in tables for name in ADDRESS}
     columns = []
     for name in schema.names:
         if name in addresses:
             family, column = addresses[name]
         elif name in _STATE:
-            family, column = layout.ATLAS, name
+            family, column = ATLAS, name
         else:
             family, column = next(f for f in tables if name in STATS[f].names), name
         columns.append(tables[family][column])
@@ -123,7 +124,7 @@ def _given_up(splats: pa.Table, atlases: pa.Table) -> pa.Table:
     first, second = splats.filter(lost), atlases.filter(lost)
     fitted = pc.equal(first["status"], OK)
     columns = [
-        pc.if_else(fitted, layout.ATLAS, layout.SPLATS)
+        pc.if_else(fitted, ATLAS, SPLATS)
         if name == "stage"
         else pc.if_else(fitted, second[name], first[name])
         for name in QUARANTINE.names

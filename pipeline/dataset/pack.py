@@ -8,23 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, VIEWS
 from gaussianverse.pipeline.dataset import fragments, layout, records
-from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
-from gaussianverse.pipeline.dataset.schemas import (
-    JOURNAL,
-    REASONS,
-    SCHEMA_VERSION,
-    STATS,
-    Facts,
-    is_count,
-    is_sha256,
-    json_object,
-    row,
-    to_parquet,
-)
-from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.parquet import to_parquet
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, STATS, Facts, row
+from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
 from gaussianverse.pipeline.dataset.statistics import moments_of
-from gaussianverse.pipeline.errors import FragmentError, NotFound, PipelineError
+from gaussianverse.pipeline.errors import FragmentError, NotFound
 from gaussianverse.pipeline.store.publish import publish, publish_exact
 from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
 
@@ -79,7 +72,7 @@ def assemble(stage: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Assem
         record = records.parse(stage, shard, uid, data)
         address: dict[str, Any] = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
         if record.ok:
-            name = layout.main_member(stage, uid)
+            name = dataset_format.main_member(stage, uid)
             member = next(m for m in fragments.index(data) if m.name == name)
             address = {
                 "sample": sample,
@@ -133,9 +126,9 @@ def _pack(storage: Storage, run: Run, stage: str, shard: int) -> dict[str, Any]:
     def put(key: str, data: bytes | bytearray) -> None:
         files[key] = publish_exact(storage, key, data)
 
-    put(layout.shard_tar(stage, shard), assembled.tar)
+    put(dataset_format.shard_tar(stage, shard), assembled.tar)
     put(layout.stats(stage, shard), to_parquet(STATS[stage], assembled.rows))
-    if stage == layout.ATLAS:
+    if stage == ATLAS:
         put(layout.moments(shard), moments_of(assembled.mains(), run))
     entries = [
         records.read_entry(storage, stage, facts, digest)
@@ -153,10 +146,10 @@ def _fetch(storage: Storage, stage: str, shard: int) -> Fetch:
     Views were published before the fit that they go with, and nobody gives them up for themselves: which
     objects have a sample is what the committed atlases say, so that both families hold the same ones.
     """
-    if stage != layout.VIEWS:
+    if stage != VIEWS:
         return lambda uid: storage.get(layout.fragment(stage, shard, uid))
-    read_commit(storage, layout.ATLAS, shard)  # its table counts only once the shard exists
-    lost = {r["uid"]: r for r in stats_rows(storage, layout.ATLAS, shard) if r["sample"] == -1}
+    read_commit(storage, ATLAS, shard)  # its table counts only once the shard exists
+    lost = {r["uid"]: r for r in stats_rows(storage, ATLAS, shard) if r["sample"] == -1}
 
     def fetch(uid: str) -> bytes:
         if uid in lost:
@@ -185,49 +178,3 @@ def commit_record(
         "quarantined": dict(sorted(reasons.items())),
         "files": {k: {"nbytes": h.nbytes, "sha256": h.sha256} for k, h in sorted(files.items())},
     }
-
-
-def read_commit(storage: Storage, stage: str, shard: int) -> dict[str, Any]:
-    """A shard's commit record.
-
-    Raises:
-        NotFound: the shard does not exist.
-        PipelineError: the record is damaged.
-    """
-    key = layout.commit(stage, shard)
-    data = storage.get(key)
-    try:
-        record = json_object(data)
-        _check_commit(record, stage, shard)
-    except PipelineError as fault:
-        raise PipelineError(f"{storage.url}/{key}: not this shard's commit record: {fault}") from fault
-    return record
-
-
-def _check_commit(record: dict[str, Any], stage: str, shard: int) -> None:
-    for name, expected in (("schema_version", SCHEMA_VERSION), ("stage", stage), ("shard", shard)):
-        if type(record.get(name)) is not type(expected) or record[name] != expected:
-            raise PipelineError(f"{name} is {record.get(name)!r}, expected {expected!r}")
-    if not is_sha256(record.get("config_digest")):
-        raise PipelineError(f"config_digest is {record.get('config_digest')!r}, expected a hash")
-    files, quarantined = record.get("files"), record.get("quarantined")
-    named = {layout.shard_tar(stage, shard), layout.stats(stage, shard)}
-    if not isinstance(files, dict) or not named <= set(files) <= named | {layout.moments(shard)}:
-        raise PipelineError(f"its files are not {' and '.join(sorted(named))}")
-    for name, stored in files.items():
-        if not (
-            isinstance(stored, dict) and is_count(stored.get("nbytes")) and is_sha256(stored.get("sha256"))
-        ):
-            raise PipelineError(f"{name} has no size and hash")
-    if not (
-        isinstance(quarantined, dict)
-        and set(REASONS).issuperset(quarantined)
-        and all(map(is_count, quarantined.values()))
-    ):
-        raise PipelineError(f"quarantined is {quarantined!r}, expected a count for each reason")
-    objects: Any = record.get("objects")
-    samples: Any = record.get("samples")
-    if not (is_count(objects) and is_count(samples) and objects == samples + sum(quarantined.values())):
-        raise PipelineError(
-            f"{objects!r} objects, {samples!r} samples, quarantined {quarantined}: no such sum"
-        )

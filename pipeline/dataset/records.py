@@ -9,24 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gaussianverse.atlas.reader.views import MAX_VIEWS, suffixes
-from gaussianverse.pipeline.dataset import fragments, layout
-from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import (
-    FACTS,
-    JOURNAL,
+from gaussianverse.atlas.canonical_json import to_json
+from gaussianverse.atlas.dataset_format import (
+    MAX_VIEWS,
     OK,
     QUARANTINED,
-    REASONS,
     SCHEMA_VERSION,
-    Facts,
-    from_json,
-    known,
-    message,
-    row,
-    to_json,
-)
-from gaussianverse.pipeline.errors import FragmentError, PipelineError, StorageError
+    caption_member,
+    facts_member,
+    main_member,
+    member_names,
+)  # fmt: skip
+from gaussianverse.pipeline.dataset import fragments, layout
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, Facts, from_json, known, row
+from gaussianverse.pipeline.errors import FragmentError, PipelineError, StorageError, message
+from gaussianverse.pipeline.policy import REASONS
 from gaussianverse.pipeline.store.publish import Published, publish
 from gaussianverse.pipeline.store.storage import Storage, sha256_of
 
@@ -47,7 +45,7 @@ class Record:
 
     def main(self, stage: str) -> bytes:
         """The member that holds the arrays."""
-        return self.members[layout.main_member(stage, str(self.facts["uid"]))]
+        return self.members[main_member(stage, str(self.facts["uid"]))]
 
 
 class Stopwatch:
@@ -99,10 +97,10 @@ def publish_sample(
     """Publish a finished object: arrays, facts, caption, and the images of views by their suffix."""
     uid = str(facts["uid"])
     members = {
-        layout.main_member(stage, uid): data,
+        main_member(stage, uid): data,
         **{f"{uid}.{suffix}": image for suffix, image in (images or {}).items()},
-        f"{uid}.json": to_json(facts),
-        f"{uid}.txt": str(facts["caption"]).encode(),
+        facts_member(uid): to_json(facts),
+        caption_member(uid): str(facts["caption"]).encode(),
     }
     return _publish(storage, stage, facts, members, watch.entry(stage, facts, measured))
 
@@ -135,7 +133,7 @@ def publish_quarantine(
         error_class=why["error_class"],
         error_message=message(why["error_message"]),
     )
-    members = {f"{facts['uid']}.json": to_json(facts)}
+    members = {facts_member(str(facts["uid"])): to_json(facts)}
     return _publish(storage, stage, facts, members, watch.entry(stage, facts, {}))
 
 
@@ -153,16 +151,15 @@ def _publish(
 
 def sample_members(stage: str, facts: Mapping[str, Any]) -> list[str]:
     """Names of the members of an object that came through, in the order in which they lie in the tar."""
-    uid = str(facts["uid"])
-    images = suffixes(min(int(facts["n_reference_views"]), MAX_VIEWS)) if stage == layout.VIEWS else []
-    return sorted(
-        [layout.main_member(stage, uid), f"{uid}.json", f"{uid}.txt", *(f"{uid}.{s}" for s in images)]
-    )
+    # a damaged count must not ask for memory
+    count = min(int(facts.get("n_reference_views", 0)), MAX_VIEWS)
+    return member_names(stage, str(facts["uid"]), count)
 
 
 def given_up(stage: str, facts: Mapping[str, Any]) -> bytes:
     """The fragment, in this family, of an object that another stage gave up, of whose row `facts` are."""
-    return fragments.build({f"{facts['uid']}.json": to_json(row(FACTS[stage], known(FACTS[stage], facts)))})
+    own = row(FACTS[stage], known(FACTS[stage], facts))
+    return fragments.build({facts_member(str(own["uid"])): to_json(own)})
 
 
 def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
@@ -174,10 +171,10 @@ def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
     where = layout.fragment(stage, shard, uid)
     try:
         members = fragments.parse(data)
-        facts = from_json(FACTS[stage], members.get(f"{uid}.json", b""))
+        facts = from_json(FACTS[stage], members.get(facts_member(uid), b""))
     except PipelineError as fault:
         raise FragmentError(f"{where}: {fault}; delete it to have it made again") from fault
-    expected = set(sample_members(stage, facts)) if facts["status"] == OK else {f"{uid}.json"}
+    expected = set(sample_members(stage, facts)) if facts["status"] == OK else {facts_member(uid)}
     if set(members) != expected or (facts["uid"], facts["shard"]) != (uid, shard):
         raise FragmentError(
             f"{where}: holds {', '.join(sorted(members))}, expected {', '.join(sorted(expected))}"

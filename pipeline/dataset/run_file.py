@@ -6,20 +6,20 @@ import importlib.metadata
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import pyarrow as pa
-
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import from_table
+from gaussianverse.atlas.dataset_format import SCHEMA_VERSION
 from gaussianverse.fitter.config import FitConfig
 from gaussianverse.manifests import runform
-from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.pipeline.config import RunConfig, RunSettings, digest_of
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.schemas import SCHEMA_VERSION, is_count, is_sha256, json_object, message
+from gaussianverse.pipeline.dataset.schemas import is_count, is_sha256
 from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict
 from gaussianverse.pipeline.store.publish import Published, publish, publish_exact
 from gaussianverse.pipeline.store.storage import Storage, StoreConfig, open_storage, sha256_of
@@ -67,7 +67,7 @@ class Run:
     @property
     def families(self) -> tuple[str, ...]:
         """Of shards that this run makes: its stages, and views where it is told to."""
-        return layout.FAMILIES if self.settings.views else layout.STAGES
+        return dataset_format.FAMILIES if self.settings.views else layout.STAGES
 
     @property
     def views_size(self) -> int:
@@ -141,7 +141,7 @@ def load(storage: Storage) -> Run:
         raise NotFound(f"{storage.url}: no run here (no {layout.RUN}); start one with fit-shard") from fault
     where = f"{storage.url}/{layout.RUN}"
     try:
-        identity = json_object(data)
+        identity = json_object(data, PipelineError)
     except PipelineError as fault:
         raise PipelineError(f"{where}: {fault}; it was damaged after the run") from fault
     if (version := identity.get("schema_version")) != SCHEMA_VERSION:
@@ -165,42 +165,6 @@ def load_cached(url: str, store: StoreConfig) -> Run:
     return load(open_storage(url, store))
 
 
-def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
-    """The manifest's rows of one shard, as flat dicts.
-
-    Raises:
-        NotFound: the output has no manifest.
-        PipelineError: it is damaged, or has no such shard.
-    """
-    source = io.BufferedReader(_Object(storage, layout.MANIFEST), buffer_size=1 << 18)
-    try:
-        return [asdict(row) for row in runform.read_shard(source, shard)]
-    except (ManifestError, pa.ArrowException, OSError, TypeError, ValueError) as fault:
-        raise PipelineError(f"{storage.url}/{layout.MANIFEST}: shard {shard}: {message(fault)}") from fault
-
-
-def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]:
-    """An object's row of the manifest and its shard, by bisection over shards, whose rows are sorted by uid.
-
-    Raises:
-        PipelineError: the manifest has no such object.
-    """
-    low, high = 0, run.n_shards - 1
-    while low <= high:
-        shard = (low + high) // 2
-        rows = shard_rows(storage, shard)
-        if uid < rows[0]["uid"]:
-            high = shard - 1
-        elif uid > rows[-1]["uid"]:
-            low = shard + 1
-        else:
-            match = [r for r in rows if r["uid"] == uid]
-            if match:
-                return match[0], shard
-            break
-    raise PipelineError(f"{storage.url}: no object {uid!r} in the manifest")
-
-
 def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
     """Every leaf that differs, as "config.fit.steps is 160 there, 200 here"."""
     if isinstance(there, dict) and isinstance(here, dict):
@@ -208,32 +172,3 @@ def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
             yield from _differences(there.get(name), here.get(name), f"{path}.{name}" if path else name)
     elif there != here:
         yield f"{path} is {json.dumps(there)} there, {json.dumps(here)} here"
-
-
-class _Object(io.RawIOBase):
-    """A stored object as a seekable file, so that Parquet reads its footer and one row group only."""
-
-    def __init__(self, storage: Storage, key: str) -> None:
-        head = storage.size(key)
-        self._storage, self._key, self._size, self._at = storage, key, head, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._size - self._at))
-        if count:
-            buffer[:count] = self._storage.get_range(self._key, self._at, count)
-            self._at += count
-        return count

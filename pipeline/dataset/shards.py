@@ -1,15 +1,80 @@
-"""What is read of shards that exist: their tables, and single objects."""
+"""Reads committed shards: which there are, their commit records and tables, and single objects."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gaussianverse.atlas.canonical_json import json_object, to_json
+from gaussianverse.atlas.dataset_format import (
+    OK,
+    SCHEMA_VERSION,
+    caption_member,
+    facts_member,
+    main_member,
+    shard_tar,
+)  # fmt: skip
 from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.records import Record, read
-from gaussianverse.pipeline.dataset.schemas import FACTS, OK, STATS, Facts, from_parquet, known, to_json
-from gaussianverse.pipeline.errors import FragmentError, NotFound
+from gaussianverse.pipeline.dataset.schemas import FACTS, STATS, Facts, is_count, is_sha256, known
+from gaussianverse.pipeline.errors import FragmentError, NotFound, PipelineError
+from gaussianverse.pipeline.policy import REASONS
 from gaussianverse.pipeline.store.storage import Storage, sha256_of
+
+
+def committed_shards(storage: Storage) -> set[tuple[str, int]]:
+    """(stage, shard) of every shard that exists."""
+    found = (layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS))
+    return {pair for pair in found if pair}
+
+
+def read_commit(storage: Storage, stage: str, shard: int) -> dict[str, Any]:
+    """A shard's commit record.
+
+    Raises:
+        NotFound: the shard does not exist.
+        PipelineError: the record is damaged.
+    """
+    key = layout.commit(stage, shard)
+    data = storage.get(key)
+    try:
+        record = json_object(data, PipelineError)
+        _check_commit(record, stage, shard)
+    except PipelineError as fault:
+        raise PipelineError(f"{storage.url}/{key}: not this shard's commit record: {fault}") from fault
+    return record
+
+
+def _check_commit(record: dict[str, Any], stage: str, shard: int) -> None:
+    for name, expected in (("schema_version", SCHEMA_VERSION), ("stage", stage), ("shard", shard)):
+        if type(record.get(name)) is not type(expected) or record[name] != expected:
+            raise PipelineError(f"{name} is {record.get(name)!r}, expected {expected!r}")
+    if not is_sha256(record.get("config_digest")):
+        raise PipelineError(f"config_digest is {record.get('config_digest')!r}, expected a hash")
+    files, quarantined = record.get("files"), record.get("quarantined")
+    named = {shard_tar(stage, shard), layout.stats(stage, shard)}
+    if not isinstance(files, dict) or not named <= set(files) <= named | {layout.moments(shard)}:
+        raise PipelineError(f"its files are not {' and '.join(sorted(named))}")
+    for name, stored in files.items():
+        if not (
+            isinstance(stored, dict) and is_count(stored.get("nbytes")) and is_sha256(stored.get("sha256"))
+        ):
+            raise PipelineError(f"{name} has no size and hash")
+    if not (
+        isinstance(quarantined, dict)
+        and set(REASONS).issuperset(quarantined)
+        and all(map(is_count, quarantined.values()))
+    ):
+        raise PipelineError(f"quarantined is {quarantined!r}, expected a count for each reason")
+    objects: Any = record.get("objects")
+    samples: Any = record.get("samples")
+    if not (is_count(objects) and is_count(samples) and objects == samples + sum(quarantined.values())):
+        raise PipelineError(
+            f"{objects!r} objects, {samples!r} samples, quarantined {quarantined}: no such sum"
+        )
 
 
 def stats_table(storage: Storage, stage: str, shard: int) -> pa.Table:
@@ -52,11 +117,14 @@ def _from_shard(storage: Storage, stage: str, shard: int, uid: str) -> Record:
         raise FragmentError(f"{layout.stats(stage, shard)}: {len(found)} rows of {uid}, expected one")
     (there,) = found
     facts = known(FACTS[stage], there)
-    members = {f"{uid}.json": to_json(facts)}
+    members = {facts_member(uid): to_json(facts)}
     if there["status"] == OK:
-        key = layout.shard_tar(stage, shard)
+        key = shard_tar(stage, shard)
         data = storage.get_range(key, there["offset"], there["nbytes"])
         if sha256_of(data) != there["sha256"]:
             raise FragmentError(f"{key}: the bytes of {uid} are not those that its table tells")
-        members |= {layout.main_member(stage, uid): data, f"{uid}.txt": str(there["caption"]).encode()}
+        members |= {
+            main_member(stage, uid): data,
+            caption_member(uid): str(there["caption"]).encode(),
+        }
     return Record(facts, members)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.dataset_format import CHANNEL_NAMES
 from gaussianverse.atlas.moments import Moments
 from gaussianverse.atlas.plane import points_of
-from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.contents import CHANNELS, atlas_array
+from gaussianverse.pipeline.dataset.contents import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run
 
 STD_FLOOR = 1e-6
@@ -30,7 +31,7 @@ def moments_of(mains: Iterable[bytes], run: Run) -> bytes:
 
 
 def merged_statistics(moments: Iterable[bytes], run: Run) -> dict[str, bytes]:
-    """The files of `layout.STATISTICS`, of the moments of all shards in their order.
+    """The files of `dataset_format.STATISTICS`, of the moments of all shards in their order.
 
     Mean and standard deviation per pixel and channel, float32 [size, size, 16]; range and quantiles per channel;
     the sphere point behind each pixel, float64 [size, size, 3], which added to the offsets gives positions.
@@ -40,10 +41,10 @@ def merged_statistics(moments: Iterable[bytes], run: Run) -> dict[str, bytes]:
     for data in moments:
         total.merge(Moments.from_bytes(data))
     return {
-        layout.MEAN: npy(np.asarray(total.mean(), np.float32)),
-        layout.STD: npy(np.asarray(total.std(STD_FLOOR), np.float32)),
-        layout.CHANNELS: (json.dumps(channel_statistics(total), indent=1) + "\n").encode(),
-        layout.POINTS: npy(points_of(config).reshape(config.size, config.size, 3)),
+        dataset_format.MEAN: npy(np.asarray(total.mean(), np.float32)),
+        dataset_format.STD: npy(np.asarray(total.std(STD_FLOOR), np.float32)),
+        dataset_format.CHANNEL_STATISTICS: (json.dumps(channel_statistics(total), indent=1) + "\n").encode(),
+        dataset_format.POINTS: npy(points_of(config).reshape(config.size, config.size, 3)),
     }
 
 
@@ -60,6 +61,6 @@ def channel_statistics(moments: Moments) -> dict[str, Any]:
                 "max": float(moments.highest[k]),
                 "quantiles": [float(value) for value in quantiles[k]],
             }
-            for k, name in enumerate(CHANNELS)
+            for k, name in enumerate(CHANNEL_NAMES)
         ],
     }

@@ -15,8 +15,7 @@ from gaussianverse.fitter.threads import available_cores
 from gaussianverse.pipeline.arguments import add_config, add_json, config_of
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import run_file
-from gaussianverse.pipeline.dataset.schemas import message
-from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.errors import PipelineError, message
 from gaussianverse.pipeline.node import gpu, machine
 from gaussianverse.pipeline.node.gpu import Finding
 from gaussianverse.pipeline.store.publish import prove_conditional_puts

@@ -17,8 +17,7 @@ from gaussianverse.fitter.lpips import LpipsUnavailable, load_lpips
 from gaussianverse.fitter.photometric import l1_ssim
 from gaussianverse.fitter.rasterize import BackendUnavailable, rasterization
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset.schemas import message
-from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.errors import PipelineError, message
 from gaussianverse.pipeline.node import gpu
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import is_finalized
-from gaussianverse.pipeline.dataset.pack import read_commit
+from gaussianverse.pipeline.dataset.shards import read_commit
 from gaussianverse.pipeline.store.storage import Entry, Storage
 
 _BATCH = 1000

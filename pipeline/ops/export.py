@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.interchange.fixed_count import fixed_count
 from gaussianverse.atlas.interchange.gaussiancube import to_cube
@@ -19,10 +20,11 @@ from gaussianverse.atlas.interchange.ply import write_ply
 from gaussianverse.atlas.interchange.published import write_pair
 from gaussianverse.manifests.files import write_whole
 from gaussianverse.pipeline.arguments import add_output, add_overrides, open_output
-from gaussianverse.pipeline.dataset import fragments, layout, shards
+from gaussianverse.pipeline.dataset import fragments, shards
 from gaussianverse.pipeline.dataset.contents import atlas_array
+from gaussianverse.pipeline.dataset.manifest_rows import find_row, shard_rows
 from gaussianverse.pipeline.dataset.records import Record
-from gaussianverse.pipeline.dataset.run_file import Run, find_row, shard_rows
+from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.errors import PipelineError, UsageError
 from gaussianverse.pipeline.store.storage import Storage
 
@@ -68,9 +70,9 @@ def export(
     suffix = {PLY: "ply", GAUSSIANCUBE: "npy"}[format]
     for row, shard in chosen:
         uid = str(row["uid"])
-        record = _record(storage, layout.SPLATS, shard, uid)
+        record = _record(storage, SPLATS, shard, uid)
         path = dest / f"{uid}.{suffix}"
-        write_whole(path, form(Gaussians.from_bytes(record.main(layout.SPLATS))))
+        write_whole(path, form(Gaussians.from_bytes(record.main(SPLATS))))
         yield path
 
 
@@ -81,7 +83,7 @@ def _chosen(storage: Storage, run: Run, uids: tuple[str, ...]) -> Iterator[tuple
         yield from sorted(found, key=lambda one: one[0]["index"])
         return
     for shard in range(run.n_shards):
-        done = {r["uid"] for r in shards.stats_rows(storage, layout.ATLAS, shard) if r["sample"] != -1}
+        done = {r["uid"] for r in shards.stats_rows(storage, ATLAS, shard) if r["sample"] != -1}
         yield from ((row, shard) for row in shard_rows(storage, shard) if row["uid"] in done)
 
 
@@ -99,8 +101,8 @@ def _tar(storage: Storage, run: Run, path: Path, objects: Iterable[tuple[dict[st
     try:
         with partial.open("wb") as file:
             for row, shard in objects:
-                record = _record(storage, layout.ATLAS, shard, str(row["uid"]))
-                file.write(_published(row, atlas_array(record.main(layout.ATLAS), run.atlas), run))
+                record = _record(storage, ATLAS, shard, str(row["uid"]))
+                file.write(_published(row, atlas_array(record.main(ATLAS), run.atlas), run))
             file.write(fragments.END)
         partial.replace(path)
     finally:

@@ -6,12 +6,14 @@ import argparse
 import json
 from typing import Any
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout, records
-from gaussianverse.pipeline.dataset.pack import read_commit
-from gaussianverse.pipeline.dataset.run_file import Run, find_row
-from gaussianverse.pipeline.dataset.schemas import JOURNAL, from_parquet
-from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.dataset.manifest_rows import find_row
+from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import JOURNAL
+from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
 from gaussianverse.pipeline.errors import NotFound
 from gaussianverse.pipeline.store.storage import Storage
 
@@ -35,7 +37,7 @@ def _stage(storage: Storage, stage: str, shard: int, uid: str) -> dict[str, Any]
         facts = next(r for r in stats_rows(storage, stage, shard) if r["uid"] == uid)
         entries = from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
         entry = next(r for r in entries if r["uid"] == uid)
-        return {"committed": True, "tar": layout.shard_tar(stage, shard), **facts, "journal": entry}
+        return {"committed": True, "tar": dataset_format.shard_tar(stage, shard), **facts, "journal": entry}
     except NotFound:
         pass
     try:

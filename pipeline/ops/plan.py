@@ -8,13 +8,16 @@ import json
 import statistics
 from dataclasses import asdict, dataclass
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.manifests import runform
 from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, run_file
-from gaussianverse.pipeline.dataset.pack import read_commit
-from gaussianverse.pipeline.dataset.schemas import JOURNAL, OK, from_parquet
+from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.schemas import JOURNAL
+from gaussianverse.pipeline.dataset.shards import read_commit
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.run.manifest import read_manifest
 from gaussianverse.pipeline.store.storage import Storage, open_storage
@@ -31,7 +34,7 @@ _FLOATS = 14  # means 3, scales 3, quats 4, opacity 1, colours 3
 _AROUND = 6 << 10  # tar headers and padding, facts, caption
 _PUTS_PER_OBJECT, _GETS_PER_OBJECT = 4, 6
 _PUTS_PER_SHARD = 9
-_PUTS_PER_RUN = 8 + len(layout.FINAL)  # run.json, the manifest, and two probes of three puts
+_PUTS_PER_RUN = 8 + len(dataset_format.FINAL)  # run.json, the manifest, and two probes of three puts
 
 
 @dataclass(frozen=True)
@@ -134,18 +137,18 @@ def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
     for shard in complete[:most]:
         for stage in layout.STAGES:
             commit = read_commit(storage, stage, shard)
-            size = commit["files"][layout.shard_tar(stage, shard)]["nbytes"]
+            size = commit["files"][dataset_format.shard_tar(stage, shard)]["nbytes"]
             nbytes[stage] += [size // commit["samples"]] * commit["samples"] if commit["samples"] else []
             entries = from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
             seconds[stage] += [e["seconds"] for e in entries if e["status"] == OK and e["seconds"] > 0]
     if not all((*seconds.values(), *nbytes.values())):
         raise UsageError(f"{storage.url}: no finished shard to measure; give --seconds in place of --like")
     return Measured(
-        fit_s=statistics.fmean(seconds[layout.SPLATS]),
-        atlas_s=statistics.fmean(seconds[layout.ATLAS]),
-        splats_nbytes=statistics.fmean(nbytes[layout.SPLATS]),
-        atlas_nbytes=statistics.fmean(nbytes[layout.ATLAS]),
-        objects=len(seconds[layout.SPLATS]),
+        fit_s=statistics.fmean(seconds[SPLATS]),
+        atlas_s=statistics.fmean(seconds[ATLAS]),
+        splats_nbytes=statistics.fmean(nbytes[SPLATS]),
+        atlas_nbytes=statistics.fmean(nbytes[ATLAS]),
+        objects=len(seconds[SPLATS]),
     )
 
 

@@ -8,12 +8,14 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_shards, open_output
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.schemas import JOURNAL, OK, from_parquet
-from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.schemas import JOURNAL
+from gaussianverse.pipeline.dataset.shards import committed_shards, stats_rows
 from gaussianverse.pipeline.policy import ordered_shards
-from gaussianverse.pipeline.run.driver import committed_shards
 from gaussianverse.pipeline.run.job import Outcome
 from gaussianverse.pipeline.store.storage import Storage
 
@@ -57,7 +59,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [f"{'uid':{width}}  Gaussians  {psnr:>13}    SSIM  smoothness  seconds"]
     lines += [_line(r, width) for r in rows[:MAX_LINES]]
     if len(rows) > MAX_LINES:
-        lines.append(f"... and {len(rows) - MAX_LINES} more, all in {layout.METADATA} once finalized")
+        lines.append(f"... and {len(rows) - MAX_LINES} more, all in {dataset_format.METADATA} once finalized")
     if len(good) > 1:
         middle = {
             name: statistics.median([r[name] for r in good if r[name] != _UNKNOWN] or [_UNKNOWN])

@@ -13,18 +13,20 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from gaussianverse.atlas.dataset_format import ATLAS, OK
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.arguments import add_config, add_manifest, add_output, config_of, open_output
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import contents, layout, run_file, shards
-from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
-from gaussianverse.pipeline.dataset.schemas import OK, REASONS
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.shards import committed_shards
 from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict, UsageError
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.ops import report
+from gaussianverse.pipeline.policy import REASONS
 from gaussianverse.pipeline.run import job
-from gaussianverse.pipeline.run.driver import committed_shards
 from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
 from gaussianverse.pipeline.store.publish import prove_conditional_puts
 from gaussianverse.pipeline.store.storage import Storage, open_storage, sha256_of
@@ -94,7 +96,7 @@ def _states(storage: Storage, run: Run) -> dict[str, str]:
     """{uid: why it was given up, "" if it came through}."""
     found: dict[str, str] = {}
     for k in range(run.n_shards):
-        table = shards.stats_table(storage, layout.ATLAS, k).select(["uid", "status", "reason"])
+        table = shards.stats_table(storage, ATLAS, k).select(["uid", "status", "reason"])
         found |= {r["uid"]: "" if r["status"] == OK else r["reason"] for r in table.to_pylist()}
     return found
 

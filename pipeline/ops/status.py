@@ -7,11 +7,12 @@ import json
 from collections import Counter
 from typing import Any
 
+from gaussianverse.atlas.dataset_format import ATLAS
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import is_finalized
-from gaussianverse.pipeline.dataset.pack import read_commit
 from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.shards import read_commit
 from gaussianverse.pipeline.store.storage import Storage
 
 
@@ -31,7 +32,7 @@ def status_of(storage: Storage, run: Run) -> dict[str, Any]:
         for shard in sorted(committed[stage]):
             commit = read_commit(storage, stage, shard)
             done, samples = done + commit["objects"], samples + commit["samples"]
-            if stage == layout.ATLAS:
+            if stage == ATLAS:
                 reasons.update(commit["quarantined"])
         work = (layout.parse_fragment(entry.key) for entry in storage.list(f"{layout.WORK}{stage}/"))
         waiting = sum(found is not None and found[1] not in committed[stage] for found in work)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout, records, shards
-from gaussianverse.pipeline.dataset.schemas import OK
 from gaussianverse.pipeline.errors import NotFound
 from gaussianverse.pipeline.store.storage import Storage
 

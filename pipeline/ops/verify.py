@@ -9,14 +9,30 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.canonical_json import json_object
+from gaussianverse.atlas.dataset_format import (
+    ATLAS,
+    SUCCESS,
+    SUMS,
+    VIEWS,
+    caption_member,
+    facts_member,
+    main_member,
+    read_sums,
+    shard_tar,
+    sums_file,
+)  # fmt: skip
 from gaussianverse.atlas.reader.views import images_sha256
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_shards, open_output
 from gaussianverse.pipeline.dataset import contents, fragments, layout
 from gaussianverse.pipeline.dataset.finalize import index_of
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.metadata import tables_of
-from gaussianverse.pipeline.dataset.pack import commit_record, read_commit
+from gaussianverse.pipeline.dataset.pack import commit_record
+from gaussianverse.pipeline.dataset.parquet import from_parquet, same_rows
 from gaussianverse.pipeline.dataset.records import sample_members
-from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
+from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import (
     FACTS,
     JOURNAL,
@@ -24,13 +40,10 @@ from gaussianverse.pipeline.dataset.schemas import (
     STATS,
     Facts,
     from_json,
-    from_parquet,
-    json_object,
     known,
     metadata_schema,
-    same_rows,
 )
-from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
 from gaussianverse.pipeline.dataset.statistics import merged_statistics, moments_of
 from gaussianverse.pipeline.errors import NotFound, PipelineError, UsageError
 from gaussianverse.pipeline.policy import ordered_shards
@@ -92,7 +105,7 @@ def _shard(storage: Storage, run: Run, stage: str, shard: int, atlases: list[byt
             yield f"{key}: {len(data)} bytes whose sha256 is not that of the commit record"
         else:
             heads[key] = Head(len(data), stored["sha256"])
-    if {layout.shard_tar(stage, shard), layout.stats(stage, shard)} - set(heads):
+    if {shard_tar(stage, shard), layout.stats(stage, shard)} - set(heads):
         return
     try:
         rows = stats_rows(storage, stage, shard)
@@ -102,10 +115,10 @@ def _shard(storage: Storage, run: Run, stage: str, shard: int, atlases: list[byt
     if commit != commit_record(run, stage, shard, rows, heads):
         yield f"{layout.commit(stage, shard)}: does not say what the shard holds"
     yield from _rows(storage, stage, shard, rows)
-    if stage == layout.VIEWS:
+    if stage == VIEWS:
         yield from _aligned(storage, shard, rows)
-    tar = storage.get(layout.shard_tar(stage, shard))
-    yield from _samples(run, stage, layout.shard_tar(stage, shard), tar, rows, atlases)
+    tar = storage.get(shard_tar(stage, shard))
+    yield from _samples(run, stage, shard_tar(stage, shard), tar, rows, atlases)
 
 
 def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterator[str]:
@@ -125,13 +138,13 @@ def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterat
 def _aligned(storage: Storage, shard: int, rows: list[Facts]) -> Iterator[str]:
     """Views are of the objects that have an atlas, and of no others."""
     try:
-        atlases = stats_rows(storage, layout.ATLAS, shard)
+        atlases = stats_rows(storage, ATLAS, shard)
     except PipelineError as fault:
-        yield f"{layout.stats(layout.VIEWS, shard)}: cannot be compared with the atlases: {fault}"
+        yield f"{layout.stats(VIEWS, shard)}: cannot be compared with the atlases: {fault}"
         return
     places = [[(r["uid"], r["sample"], r["reason"]) for r in table] for table in (rows, atlases)]
     if places[0] != places[1]:
-        yield f"{layout.stats(layout.VIEWS, shard)}: its samples are not those of the atlases"
+        yield f"{layout.stats(VIEWS, shard)}: its samples are not those of the atlases"
 
 
 def _samples(
@@ -151,7 +164,7 @@ def _samples(
         uid = str(facts["uid"])
         own = [members[n] for n in sample_members(stage, facts)]
         data = {m.name: tar[m.offset : m.offset + m.nbytes] for m in own}
-        main = members[layout.main_member(stage, uid)]
+        main = members[main_member(stage, uid)]
         content = data[main.name]
         if (main.offset, main.nbytes, sha256_of(content)) != (
             facts["offset"],
@@ -160,38 +173,37 @@ def _samples(
         ):
             yield f"{key}: {uid}: offset, size or sha256 is not what the table says"
         try:
-            if from_json(FACTS[stage], data[f"{uid}.json"]) != known(FACTS[stage], facts):
-                yield f"{key}: {uid}.json is not its row of the table"
+            if from_json(FACTS[stage], data[facts_member(uid)]) != known(FACTS[stage], facts):
+                yield f"{key}: {facts_member(uid)} is not its row of the table"
             contents.check_main(stage, content, run)
-            if stage == layout.VIEWS:
+            if stage == VIEWS:
                 contents.check_views({name.removeprefix(f"{uid}."): m for name, m in data.items()}, run)
                 if images_sha256(data) != facts["images_sha256"]:
                     yield f"{key}: {uid}: its images are not those that the table tells"
         except Exception as fault:  # every way in which a sample can't be read is the finding
             yield f"{key}: {uid}: {type(fault).__name__}: {fault}"
             continue
-        if data[f"{uid}.txt"] != str(facts["caption"]).encode():
-            yield f"{key}: {uid}.txt is not the object's caption"
-        if stage == layout.ATLAS:
+        if data[caption_member(uid)] != str(facts["caption"]).encode():
+            yield f"{key}: {caption_member(uid)} is not the object's caption"
+        if stage == ATLAS:
             atlases.append(content)
 
 
 def _sums(storage: Storage) -> Iterator[str]:
     """SHA256SUMS names every file of the dataset, and each is what it says."""
-    data, success = _get(storage, layout.SUMS), _get(storage, layout.SUCCESS)
+    data, success = _get(storage, SUMS), _get(storage, SUCCESS)
     if data is None or success is None:
-        yield f"{layout.SUMS if data is None else layout.SUCCESS}: missing; the dataset is not finalized"
+        yield f"{SUMS if data is None else SUCCESS}: missing; the dataset is not finalized"
         return
-    if success != f"{sha256_of(data)}  {layout.SUMS}\n".encode():
-        yield f"{layout.SUCCESS}: does not hold the sha256 of {layout.SUMS}"
-    lines = data.decode(errors="replace").splitlines()
-    sums = {key: digest for digest, _, key in (line.partition("  ") for line in lines)}
+    if success != sums_file({SUMS: sha256_of(data)}):
+        yield f"{SUCCESS}: does not hold the sha256 of {SUMS}"
+    sums = read_sums(data)
     there = {entry.key for entry in storage.list("") if layout.in_dataset(entry.key)}
-    yield from (f"{key}: in {layout.SUMS} and missing" for key in sorted(set(sums) - there))
-    yield from (f"{key}: not in {layout.SUMS}" for key in sorted(there - set(sums)))
+    yield from (f"{key}: in {SUMS} and missing" for key in sorted(set(sums) - there))
+    yield from (f"{key}: not in {SUMS}" for key in sorted(there - set(sums)))
     for key in sorted(there & set(sums)):
         if sha256_of(storage.get(key)) != sums[key]:
-            yield f"{key}: its sha256 is not that of {layout.SUMS}"
+            yield f"{key}: its sha256 is not that of {SUMS}"
 
 
 def _index(storage: Storage, run: Run) -> Iterator[str]:
@@ -200,13 +212,13 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
         shards = range(run.n_shards)
         commits = {(stage, k): read_commit(storage, stage, k) for stage in run.families for k in shards}
         tables = tables_of(storage, run.n_shards, run.families)
-        heads = {key: Head(0, sha256_of(storage.get(key))) for key in layout.STATISTICS}
+        heads = {key: Head(0, sha256_of(storage.get(key))) for key in dataset_format.STATISTICS}
     except PipelineError as fault:
-        yield f"{layout.INDEX}: cannot be judged: {fault}"
+        yield f"{dataset_format.INDEX}: cannot be judged: {fault}"
         return
     for key, schema, expected in (
-        (layout.METADATA, metadata_schema(run.families), tables.metadata),
-        (layout.QUARANTINE, QUARANTINE, tables.quarantine),
+        (dataset_format.METADATA, metadata_schema(run.families), tables.metadata),
+        (dataset_format.QUARANTINE, QUARANTINE, tables.quarantine),
     ):
         try:
             if not same_rows(schema, storage.get(key), expected):
@@ -214,19 +226,20 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
         except PipelineError as fault:
             yield f"{key}: {fault}"
     try:
-        if json_object(storage.get(layout.INDEX)) != index_of(run, commits, tables.totals, heads):
-            yield f"{layout.INDEX}: does not say what the shards hold"
+        index = json_object(storage.get(dataset_format.INDEX), PipelineError)
+        if index != index_of(run, commits, tables.totals, heads):
+            yield f"{dataset_format.INDEX}: does not say what the shards hold"
     except PipelineError as fault:
-        yield f"{layout.INDEX}: {fault}"
+        yield f"{dataset_format.INDEX}: {fault}"
 
 
 def _statistics(storage: Storage, run: Run) -> Iterator[str]:
     """Mean, standard deviation and what else is told of the arrays are those of the moments."""
     try:
         expected = merged_statistics((storage.get(layout.moments(k)) for k in range(run.n_shards)), run)
-        there = {key: storage.get(key) for key in layout.STATISTICS}
+        there = {key: storage.get(key) for key in dataset_format.STATISTICS}
     except Exception as fault:  # every way in which moments can't be read is the finding
-        yield f"{layout.MEAN}: cannot be judged: {type(fault).__name__}: {fault}"
+        yield f"{dataset_format.MEAN}: cannot be judged: {type(fault).__name__}: {fault}"
         return
     for key, data in there.items():
         if data != expected[key]:
@@ -288,7 +301,7 @@ def _objects(storage: Storage, run: Run, stage: str, shard: int, indices: list[i
         return
     rows: dict[int, Facts] = {r["index"]: r for r in from_parquet(STATS[stage], data).to_pylist()}
     manifest = {r["index"]: r["uid"] for r in shard_rows(storage, shard)}
-    tar = layout.shard_tar(stage, shard)
+    tar = shard_tar(stage, shard)
     for index in indices:
         facts = rows.get(index)
         if facts is None or facts["uid"] != manifest[index]:

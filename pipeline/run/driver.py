@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import FAMILIES, SPLATS, VIEWS
 from gaussianverse.pipeline.dataset import layout, records
-from gaussianverse.pipeline.dataset.run_file import Run, shard_rows
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
+from gaussianverse.pipeline.dataset.shards import committed_shards
 from gaussianverse.pipeline.errors import (
     BreakerOpen,
     PipelineError,
@@ -158,15 +162,15 @@ class Driver:
     def _open_shard(self, shard: int, committed: set[tuple[str, int]]) -> None:
         rows = self._persistently(lambda: shard_rows(self._storage, shard))
         uids = {str(r["uid"]) for r in rows}
-        packed = {family for family in layout.FAMILIES if (family, shard) in committed}
+        packed = {family for family in FAMILIES if (family, shard) in committed}
         have = {
             stage: uids
             if stage in packed
             else self._persistently(lambda s=stage: self._listed(s, shard)) & uids  # type: ignore[misc]
             for stage in layout.STAGES
         }
-        if layout.SPLATS not in self._stages and len(have[layout.SPLATS]) < len(uids):
-            lacking = len(uids) - len(have[layout.SPLATS])
+        if SPLATS not in self._stages and len(have[SPLATS]) < len(uids):
+            lacking = len(uids) - len(have[SPLATS])
             raise PipelineError(
                 f"shard {shard}: {lacking} of {len(uids)} objects have no fit; run fit-shard first"
             )
@@ -175,10 +179,10 @@ class Driver:
         self._watch.opened(len(uids) - state.left[self._stages[-1]])
         for manifest_row in rows:
             row: Facts = {**manifest_row, "shard": shard}
-            if row["uid"] not in have[layout.SPLATS]:
-                self._ready.append(Task(FIT, layout.SPLATS, shard, row))
-            elif layout.ATLAS in self._stages and row["uid"] not in have[layout.ATLAS]:
-                self._ready.append(Task(ATLAS, layout.ATLAS, shard, row))
+            if row["uid"] not in have[SPLATS]:
+                self._ready.append(Task(FIT, SPLATS, shard, row))
+            elif dataset_format.ATLAS in self._stages and row["uid"] not in have[dataset_format.ATLAS]:
+                self._ready.append(Task(ATLAS, dataset_format.ATLAS, shard, row))
         for family in self._families:
             self._pack_when_complete(shard, family)
 
@@ -189,7 +193,7 @@ class Driver:
     def _pack_when_complete(self, shard: int, stage: str) -> None:
         state = self._open[shard]
         # views are there before the fits, and wait for the atlases to say which objects came through
-        complete = layout.ATLAS in state.packed if stage == layout.VIEWS else state.left[stage] == 0
+        complete = dataset_format.ATLAS in state.packed if stage == VIEWS else state.left[stage] == 0
         if complete and stage not in state.packed:
             self._ready.appendleft(Task(PACK, stage, shard))
 
@@ -233,8 +237,8 @@ class Driver:
         state = self._open[task.shard]
         if task.kind == PACK:
             state.packed.add(task.stage)
-            if task.stage == layout.ATLAS and layout.VIEWS in self._families:
-                self._pack_when_complete(task.shard, layout.VIEWS)
+            if task.stage == dataset_format.ATLAS and VIEWS in self._families:
+                self._pack_when_complete(task.shard, VIEWS)
             if all(family in state.packed for family in self._families):
                 del self._open[task.shard]
                 self.summary.shards += 1
@@ -247,9 +251,9 @@ class Driver:
             self.summary.objects += 1
             self.summary.quarantined += quarantined
             self._watch.finished(uid, quarantined)
-        elif uid not in state.have[layout.ATLAS]:
+        elif uid not in state.have[dataset_format.ATLAS]:
             self._ready.appendleft(
-                replace(task, kind=ATLAS, stage=layout.ATLAS, history=type(task.history)())
+                replace(task, kind=ATLAS, stage=dataset_format.ATLAS, history=type(task.history)())
             )
         if fresh or (last and not quarantined):
             why = self._breaker.finished(fresh)
@@ -272,10 +276,4 @@ class Driver:
 
 def families_of(run: Run, stages: tuple[str, ...]) -> tuple[str, ...]:
     """The families of shards that working on these stages brings to their commit: views go with the atlases."""
-    return (*stages, *(f for f in run.families if f not in layout.STAGES and layout.ATLAS in stages))
-
-
-def committed_shards(storage: Storage) -> set[tuple[str, int]]:
-    """(stage, shard) of every shard that exists."""
-    found = (layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS))
-    return {pair for pair in found if pair}
+    return (*stages, *(f for f in run.families if f not in layout.STAGES and dataset_format.ATLAS in stages))

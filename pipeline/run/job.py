@@ -12,10 +12,11 @@ from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import contents, layout, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.shards import committed_shards
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.policy import ordered_shards
-from gaussianverse.pipeline.run.driver import Driver, Summary, committed_shards, families_of
+from gaussianverse.pipeline.run.driver import Driver, Summary, families_of
 from gaussianverse.pipeline.run.events import EventLog, RayMetrics, Watches, publish_summary
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.manifest import Manifest, read_manifest

@@ -12,8 +12,8 @@ from typing import Any
 
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset.schemas import Facts, message
-from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.dataset.schemas import Facts
+from gaussianverse.pipeline.errors import PipelineError, message
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.policy import INFRASTRUCTURE, failed
 from gaussianverse.pipeline.run import tasks

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from gaussianverse import atlas
+from gaussianverse.atlas.dataset_format import ATLAS, OK, QUARANTINED, SPLATS, VIEWS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha256
@@ -26,10 +27,10 @@ from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.reference import reference_views
 from gaussianverse.fitter.views import Views
-from gaussianverse.pipeline.dataset import layout, pack, records, shards
+from gaussianverse.pipeline.dataset import pack, records, shards
 from gaussianverse.pipeline.dataset.contents import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run, load_cached
-from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, OK, QUARANTINED, Facts, known
+from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, Facts, known
 from gaussianverse.pipeline.errors import FragmentError, NotFound, ShardConflict, StorageError
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, failed, seed_of
 from gaussianverse.pipeline.run import inputs, splats
@@ -74,7 +75,7 @@ def _open(job: Job) -> tuple[Storage, Run]:
 
 def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
     storage, run = _open(job)
-    watch, stage = records.Stopwatch(attempt), layout.SPLATS
+    watch, stage = records.Stopwatch(attempt), SPLATS
     with _located(job, row) as path:
         if row["format"] in splats.FORMATS:
             if run.settings.views:
@@ -134,7 +135,7 @@ def _publish_views(storage: Storage, run: Run, row: Facts, views: Views, watch: 
     members = made.to_members()
     cameras = members.pop(CAMERAS)
     facts = records.facts_of(
-        layout.VIEWS,
+        VIEWS,
         row,
         run,
         status=OK,
@@ -142,17 +143,17 @@ def _publish_views(storage: Storage, run: Run, row: Facts, views: Views, watch: 
         reference_size=run.views_size,
         images_sha256=images_sha256(members),
     )
-    records.publish_sample(storage, layout.VIEWS, facts, cameras, watch, {}, images=members)
+    records.publish_sample(storage, VIEWS, facts, cameras, watch, {}, images=members)
 
 
 def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
     storage, run = _open(job)
-    watch, stage = records.Stopwatch(attempt), layout.ATLAS
-    fit = shards.read_record(storage, layout.SPLATS, int(row["shard"]), str(row["uid"]))
+    watch, stage = records.Stopwatch(attempt), ATLAS
+    fit = shards.read_record(storage, SPLATS, int(row["shard"]), str(row["uid"]))
     if not fit.ok:
         records.publish_quarantine(storage, stage, row, run, fit.facts, watch)
         return {"status": QUARANTINED, "uid": row["uid"]}
-    gaussians = Gaussians.from_bytes(fit.main(layout.SPLATS))
+    gaussians = Gaussians.from_bytes(fit.main(SPLATS))
     made = atlas.pack(gaussians, run.atlas)
     data = made.to_bytes()
     stored = atlas.unpack(atlas_array(data, run.atlas), run.atlas)

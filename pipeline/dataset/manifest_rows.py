@@ -1,0 +1,81 @@
+"""Rows of a run's manifest, read from the store a shard at a time."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from gaussianverse.manifests import runform
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.errors import PipelineError, message
+from gaussianverse.pipeline.store.storage import Storage
+
+
+def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
+    """The manifest's rows of one shard, as flat dicts.
+
+    Raises:
+        NotFound: the output has no manifest.
+        PipelineError: it is damaged, or has no such shard.
+    """
+    source = io.BufferedReader(_Object(storage, layout.MANIFEST), buffer_size=1 << 18)
+    try:
+        return [asdict(row) for row in runform.read_shard(source, shard)]
+    except (ManifestError, pa.ArrowException, OSError, TypeError, ValueError) as fault:
+        raise PipelineError(f"{storage.url}/{layout.MANIFEST}: shard {shard}: {message(fault)}") from fault
+
+
+def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]:
+    """An object's row of the manifest and its shard, by bisection over shards, whose rows are sorted by uid.
+
+    Raises:
+        PipelineError: the manifest has no such object.
+    """
+    low, high = 0, run.n_shards - 1
+    while low <= high:
+        shard = (low + high) // 2
+        rows = shard_rows(storage, shard)
+        if uid < rows[0]["uid"]:
+            high = shard - 1
+        elif uid > rows[-1]["uid"]:
+            low = shard + 1
+        else:
+            match = [r for r in rows if r["uid"] == uid]
+            if match:
+                return match[0], shard
+            break
+    raise PipelineError(f"{storage.url}: no object {uid!r} in the manifest")
+
+
+class _Object(io.RawIOBase):
+    """A stored object as a seekable file, so that Parquet reads its footer and one row group only."""
+
+    def __init__(self, storage: Storage, key: str) -> None:
+        head = storage.size(key)
+        self._storage, self._key, self._size, self._at = storage, key, head, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        if count:
+            buffer[:count] = self._storage.get_range(self._key, self._at, count)
+            self._at += count
+        return count

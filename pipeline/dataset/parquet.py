@@ -1,0 +1,116 @@
+"""Parquet files of known columns: the same rows always give the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gaussianverse.atlas.dataset_format import SCHEMA_VERSION
+from gaussianverse.pipeline.errors import PipelineError, message
+
+
+def to_parquet(schema: pa.Schema, rows: Iterable[Mapping[str, Any]], *, checksums: bool = False) -> bytes:
+    """Rows as a Parquet file; the same rows always give the same bytes.
+
+    Args:
+        schema: of the table.
+        rows: complete rows, as `row` gives them.
+        checksums: with a checksum per page, for files that SHA256SUMS does not cover.
+    """
+    table = pa.Table.from_pylist(list(rows), schema=exact(schema))
+    return table_to_parquet(table, checksums=checksums)
+
+
+def exact(schema: pa.Schema) -> pa.Schema:
+    """The schema with every column declared to have no nulls."""
+    return pa.schema([pa.field(f.name, f.type, nullable=False) for f in schema])
+
+
+def table_to_parquet(table: pa.Table, *, checksums: bool = False) -> bytes:
+    """A table as a Parquet file; the same table always gives the same bytes."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=checksums)
+    return sink.getvalue()
+
+
+class ParquetSink:
+    """A Parquet file in the making, whose rows come in pieces of any size.
+
+    Row groups have `ROW_GROUP` rows whatever the pieces were, so the same rows always give the same bytes, and
+    those of `table_to_parquet` while they fit in one group.
+    """
+
+    ROW_GROUP = 1 << 16
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema, self._sink = exact(schema), io.BytesIO()
+        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd")
+        self._waiting: list[pa.Table] = []
+        self._written = False
+
+    def add(self, rows: pa.Table) -> None:
+        """Append rows of the schema."""
+        self._waiting.append(pa.Table.from_arrays(rows.columns, schema=self._schema))
+        while sum(map(len, self._waiting)) >= self.ROW_GROUP:
+            whole = pa.concat_tables(self._waiting)
+            self._write(whole[: self.ROW_GROUP])
+            self._waiting = [whole[self.ROW_GROUP :]]
+
+    def finish(self) -> bytes:
+        """The file."""
+        rest = pa.concat_tables([self._schema.empty_table(), *self._waiting])
+        if len(rest) or not self._written:
+            self._write(rest)
+        self._writer.close()
+        return self._sink.getvalue()
+
+    def _write(self, rows: pa.Table) -> None:
+        self._writer.write_table(rows.combine_chunks(), row_group_size=self.ROW_GROUP)
+        self._written = True
+
+
+def same_rows(schema: pa.Schema, data: bytes, expected: bytes) -> bool:
+    """Whether two files of a `ParquetSink` hold the same rows, a row group at a time.
+
+    Raises:
+        PipelineError: `data` is not a Parquet file, or damaged.
+    """
+    files = [_opened(one) for one in (data, expected)]
+    if files[0].schema_arrow.names != schema.names or files[0].num_row_groups != files[1].num_row_groups:
+        return False
+    try:
+        for k in range(files[1].num_row_groups):
+            there, here = (file.read_row_group(k, use_threads=False) for file in files)
+            if not there.equals(here):
+                return False
+    except (pa.ArrowException, OSError) as fault:
+        raise PipelineError(f"not a readable Parquet file: {message(fault)}") from fault
+    return True
+
+
+def _opened(data: bytes) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as fault:
+        raise PipelineError(f"not a readable Parquet file: {message(fault)}") from fault
+
+
+def from_parquet(schema: pa.Schema, data: bytes) -> pa.Table:
+    """Read what `to_parquet` wrote; page checksums are verified where there are any.
+
+    Raises:
+        PipelineError: not a Parquet file, damaged, or of another schema.
+    """
+    try:
+        # not pq.read_table: its threads may outlive the interpreter, and then abort the process
+        table = _opened(data).read(use_threads=False)
+    except (pa.ArrowException, OSError) as fault:
+        raise PipelineError(f"not a readable Parquet file: {message(fault)}") from fault
+    names = [(f.name, f.type) for f in table.schema]
+    if names != [(f.name, f.type) for f in schema]:
+        raise PipelineError(f"columns {table.schema.names} are not those of schema version {SCHEMA_VERSION}")
+    return table
