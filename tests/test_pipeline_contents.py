@@ -12,8 +12,10 @@ import pytest
 
 from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.pipeline.dataset import contents
+from gaussianverse.pipeline.dataset.run_file import Run
 
 
 def damaged(change: Callable[[np.ndarray], np.ndarray]) -> bytes:
@@ -50,7 +52,7 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
     with pytest.raises(AtlasError, match=r"not a \.npy file"):
         contents.atlas_array(sink.getvalue(), AtlasConfig(size=16))
     with pytest.raises(AtlasError, match="no array of numbers"):
-        contents.check_splats(archive.getvalue())
+        contents.check_main(SPLATS, archive.getvalue(), Run({}))
     assert not flag.exists()
 
 
