@@ -1,6 +1,6 @@
 #!/bin/bash
-# A Slurm array without a cluster of Ray: each task is a driver of its own on one node, with shards of its own.
-# Preempted tasks are queued again and go on where the store says.
+# A Slurm array without a Ray cluster: each task is its own driver on one node, with its own shards.
+# Preempted tasks are requeued and continue from what the store holds.
 #   sbatch --array=0-31 deploy/slurm.sh s3://bucket/objects.parquet s3://bucket/dataset 804
 #SBATCH --job-name=gaussianverse
 #SBATCH --nodes=1
@@ -13,11 +13,11 @@
 #SBATCH --open-mode=append
 set -euo pipefail
 
-manifest=${1:?the manifest}
-out=${2:?the output}
-shards=${3:?how many shards the manifest has}
+manifest=${1:?manifest}
+out=${2:?output}
+shards=${3:?number of shards of the manifest}
 
-count=${SLURM_ARRAY_TASK_COUNT:?start it with --array}
+count=${SLURM_ARRAY_TASK_COUNT:?submit with --array}
 first=$((SLURM_ARRAY_TASK_ID * shards / count))
 last=$(((SLURM_ARRAY_TASK_ID + 1) * shards / count - 1))
 if ((last < first)); then
