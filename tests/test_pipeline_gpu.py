@@ -1,4 +1,4 @@
-"""What is judged of a node with a GPU, without one: the facts are made up, in the forms that real machines give."""
+"""Checks of a node with a GPU, without one: the facts are made up, in the forms that real machines give."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ H100 = Device("NVIDIA H100 80GB HBM3", (9, 0), 85 << 30)
 L4 = Device("NVIDIA L4", (8, 9), 24 << 30)
 V100 = Device("Tesla V100", (7, 0), 16 << 30)
 TORCH = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
-"""What torch 2.13.0+cu130 says of itself."""
+"""Architectures that torch 2.13.0+cu130 reports."""
 TOOLKIT = Toolkit(
     "/usr/local/cuda", "13.0", (), tuple(f"compute_{n}" for n in (75, 80, 86, 89, 90, 100, 120))
 )
@@ -31,7 +31,7 @@ WELL: dict[str, Any] = {
     "devices": [H100, L4],
     "torch_code": TORCH,
     "driver_version": "580.159.04",
-    "said_by_torch": "No CUDA GPUs are available",
+    "torch_error": "No CUDA GPUs are available",
     "toolkit": TOOLKIT,
     "compilers": COMPILERS,
     "architectures": LIST,
@@ -41,7 +41,7 @@ ALL = ["torch", "driver", "gpu", "nvcc", "compilers", "architectures", "gsplat"]
 
 
 def found(monkeypatch: pytest.MonkeyPatch, **changed: Any) -> dict[str, gpu.Finding]:
-    """What `examine` finds on a node that is well but for what was changed."""
+    """Findings of `examine` on a node without faults, apart from the changed facts."""
     for name, fact in {**WELL, **changed}.items():
         monkeypatch.setattr(hardware, name, lambda *_, fact=fact: fact)
     return {finding.name: finding for finding in gpu.examine()}
@@ -51,7 +51,7 @@ def faults(findings: dict[str, gpu.Finding]) -> list[str]:
     return [name for name, finding in findings.items() if not finding.ok]
 
 
-def test_a_node_that_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_without_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     findings = found(monkeypatch)
     assert list(findings) == ALL
     assert faults(findings) == []
@@ -79,7 +79,7 @@ ANYTHING = {
         ({"toolkit": Toolkit("")}, "nvcc", ["CUDA_HOME is not set", "toolkit of CUDA 13.0"]),
         ({"toolkit": Toolkit("/opt/x")}, "nvcc", ["no nvcc runs in /opt/x/bin", "CUDA_HOME"]),
         ({"toolkit": replace(TOOLKIT, release="12.8")}, "nvcc", ["12.8", "torch is built for 13.0"]),
-        ({"toolkit": replace(TOOLKIT, lacks=("lib/libcudart.so",))}, "nvcc", ["lacks lib/libcudart.so"]),
+        ({"toolkit": replace(TOOLKIT, missing=("lib/libcudart.so",))}, "nvcc", ["lacks lib/libcudart.so"]),
         ({"compilers": replace(COMPILERS, ninja="")}, "compilers", ["pip install", "ninja"]),
         ({"compilers": replace(COMPILERS, version="")}, "compilers", ["no C++ compiler", "g++"]),
         ({"compilers": replace(COMPILERS, version="16.1.0")}, "compilers", ["16.1.0", "before 16.0", "CXX"]),
@@ -89,24 +89,24 @@ ANYTHING = {
             ["leaves out", "H100", "add 9.0"],
         ),
         (
-            {"architectures": Architectures("x", refused="Unknown CUDA arch (x)")},
+            {"architectures": Architectures("x", error="Unknown CUDA arch (x)")},
             "architectures",
             ["'x'", "Unkn"],
         ),
         (
             {"architectures": Architectures("7.0;8.9+PTX", ("sm_70", "sm_89", "compute_89"))},
             "architectures",
-            ["does not compile for sm_70", "take it out"],
+            ["does not compile for sm_70", "remove it from TORCH_CUDA_ARCH_LIST"],
         ),
         ({"build": Build(False)}, "gsplat", ["not installed", "pip install"]),
         (
-            {"build": Build(True, refused="Permission denied: '/ro'")},
+            {"build": Build(True, error="Permission denied: '/ro'")},
             "gsplat",
             ["/ro", "TORCH_EXTENSIONS_DIR"],
         ),
     ],
 )
-def test_one_fault_is_found_and_named_with_its_mend(
+def test_one_fault_is_found_and_named_with_its_remedy(
     changed: dict[str, Any], first: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -127,12 +127,12 @@ def test_nothing_is_asked_of_a_torch_without_cuda(monkeypatch: pytest.MonkeyPatc
 
 
 def test_without_a_device_the_tools_are_still_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where an image is built: what the list leaves out cannot be told, that there is none can."""
+    """As where an image is built: devices that the list leaves out are unknown, but a missing list is a fault."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     findings = found(monkeypatch, devices=[], architectures=Architectures("8.9", ("sm_89",)))
     assert list(findings) == [name for name in ALL if name != "gpu"]
     assert faults(findings) == ["driver"]
-    none = Architectures("", refused="no device is seen to compile for")
+    none = Architectures("", error="no device is seen to compile for")
     assert faults(found(monkeypatch, devices=[], architectures=none)) == ["driver", "architectures"]
     assert "is not set" in found(monkeypatch, devices=[], architectures=none)["architectures"].text
 
@@ -205,7 +205,7 @@ def test_a_build_that_fails_ends_with_an_error(
     assert capsys.readouterr().err == "error: nvcc fatal: no\n"
 
 
-def test_what_torch_does_not_tell_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_that_torch_does_not_report_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     untold = found(
         monkeypatch,
         torch_code=[],

@@ -62,16 +62,16 @@ def test_devices_are_those_that_torch_sees(monkeypatch: pytest.MonkeyPatch) -> N
     assert hardware.devices() == [Device("GPU 0", (9, 0), 0), Device("GPU 1", (9, 1), 1 << 30)]
 
 
-def test_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_s_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused() -> None:
         raise RuntimeError("Found no NVIDIA driver on your system. Please check\nmore")
 
     monkeypatch.setattr(torch.cuda, "init", refused)
-    assert hardware.said_by_torch() == "Found no NVIDIA driver on your system. Please check"
+    assert hardware.torch_error() == "Found no NVIDIA driver on your system. Please check"
 
 
 def test_a_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That a wrapper of nvcc in a `bin` names a folder that holds no toolkit was met on a real machine."""
+    """A wrapper of nvcc in a `bin` whose parent folder holds no toolkit was seen on a real machine."""
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
     assert hardware.toolkit() == hardware.Toolkit("")
     home = tmp_path / "cuda"
@@ -84,16 +84,16 @@ def test_a_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "13.0",
         ("compute_80", "compute_90"),
     )
-    assert tools.lacks == ("include/cuda_runtime.h", "lib/libcudart.so")
+    assert tools.missing == ("include/cuda_runtime.h", "lib/libcudart.so")
     (home / "include").mkdir()
     (home / "include" / "cuda_runtime.h").touch()
     (home / "lib").mkdir()
     (home / "lib" / "libcudart.so.13").touch()
-    assert hardware.toolkit().lacks == ("lib/libcudart.so",)
+    assert hardware.toolkit().missing == ("lib/libcudart.so",)
     (home / "lib" / "libcudart.so").symlink_to("libcudart.so.13")
-    assert hardware.toolkit().lacks == ()
+    assert hardware.toolkit().missing == ()
     (home / "lib64").mkdir()
-    assert hardware.toolkit().lacks == ("lib64/libcudart.so",), "torch links from lib64 where there is one"
+    assert hardware.toolkit().missing == ("lib64/libcudart.so",), "torch links from lib64 where there is one"
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
@@ -106,7 +106,7 @@ def test_a_library_that_the_compiler_finds_on_its_own(
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "libcudart.so").touch()
     monkeypatch.setenv("LIBRARY_PATH", str(tmp_path / "elsewhere"))
-    assert hardware.toolkit().lacks == ("include/cuda_runtime.h",)
+    assert hardware.toolkit().missing == ("include/cuda_runtime.h",)
 
 
 def test_compilers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_compilers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ninja_is_found_beside_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`.venv/bin/gaussianverse` is called by its path: nobody activated the environment."""
+    """`.venv/bin/gaussianverse` is called by its path, without activating the environment."""
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
     monkeypatch.setattr(gsplat_build.sysconfig, "get_path", lambda name: str(tmp_path / name))
@@ -156,10 +156,10 @@ def test_the_list_as_torch_reads_it(
 
 def test_a_list_that_torch_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;H100")
-    assert "H100" in hardware.architectures().refused
+    assert "H100" in hardware.architectures().error
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert "no device" in hardware.architectures().refused
+    assert "no device" in hardware.architectures().error
     monkeypatch.delattr(cpp_extension, "_get_cuda_arch_flags")
     assert hardware.architectures() == Architectures("")
 
@@ -188,7 +188,7 @@ def test_a_build_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "file").touch()
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file"))
     monkeypatch.setattr(gsplat_build, "packaged_library", lambda: None)
-    assert str(tmp_path / "file") in hardware.build().refused
+    assert str(tmp_path / "file") in hardware.build().error
 
 
 def test_gsplat_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""What a machine can do: kernels, GPUs, compilers."""
+"""Checks of a machine: kernels, GPUs, compilers."""

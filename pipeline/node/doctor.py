@@ -1,4 +1,4 @@
-"""doctor: whether this machine, and the store it is to write to, can do the work."""
+"""doctor: checks whether this machine and a store can do the work of a run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from gaussianverse.pipeline.store.storage import open_storage
 
 
 def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
-    """Look at everything that a run needs, one finding after the other.
+    """Check everything that a run needs, one finding after the other.
 
     Args:
-        config: of the run.
-        out: also prove that this store honours conditional writes.
+        config: configuration of the run.
+        out: an output whose store is checked too, for conditional writes; "" = none.
     """
     yield Finding(
         "python", True, f"{platform.python_version()} on {platform.machine()}, {available_cores()} cores"
@@ -44,22 +44,22 @@ def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
         )
     else:
         yield Finding("gpu", True, "none that torch can see; profiles `cpu` and `test` need none")
-    yield _tried(
+    yield _check(
         "fitting", lambda: machine.check_machine(config.fit), f"backend {config.fit.backend} can run here"
     )
-    yield _tried("kernels", lambda: machine.warm_up(config.fit, config.atlas), "compiled and cached")
+    yield _check("kernels", lambda: machine.warm_up(config.fit, config.atlas), "compiled and cached")
     if out:
         storage = open_storage(out, config.store)
-        yield _tried(
+        yield _check(
             "store", lambda: prove_conditional_puts(storage), f"{storage.url}: conditional puts hold"
         )
 
 
-def _tried(name: str, check: Callable[[], object], text: str) -> Finding:
+def _check(name: str, check: Callable[[], object], text: str) -> Finding:
     try:
         check()
-    except PipelineError as fault:
-        return Finding(name, False, message(fault))
+    except PipelineError as error:
+        return Finding(name, False, message(error))
     return Finding(name, True, text)
 
 
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every finding; returns the exit code, 1 if something is missing."""
+    """Print every finding; returns the exit code, 1 if there is a fault."""
     findings = []
     for finding in examine(config_of(args), args.out):
         findings.append(finding)

@@ -1,6 +1,6 @@
-"""What a node has for gsplat: its GPUs, their driver, a CUDA toolkit, compilers, and the extension once it is built.
+"""Facts about a node for gsplat: GPUs, their driver, the CUDA toolkit, compilers, and the extension once it is built.
 
-Facts only; `gpu` judges them. Torch is asked wherever it knows, since its answer is what a build goes by.
+`gpu` judges them. The facts come from torch where it knows them, since a build relies on torch's answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Device:
     name: str
     capability: tuple[int, int]
     memory: int
-    """In bytes."""
+    """Bytes."""
 
     def __str__(self) -> str:
         major, minor = self.capability
@@ -37,39 +37,39 @@ class Toolkit:
     """The CUDA toolkit that torch would compile with."""
 
     home: str
-    """CUDA_HOME as torch finds it, "" if it finds none."""
+    """CUDA_HOME as torch finds it; "" if there is none."""
     release: str = ""
-    """Of its nvcc, such as "13.0"; "" if it has none that runs."""
-    lacks: tuple[str, ...] = ()
-    """Other files that a build needs and that are not there."""
+    """Release of its nvcc, such as "13.0"; "" if no nvcc runs."""
+    missing: tuple[str, ...] = ()
+    """Other files that a build needs and that are missing."""
     architectures: tuple[str, ...] = ()
-    """That its nvcc compiles for, such as "compute_90"."""
+    """Targets of its nvcc, such as "compute_90"."""
 
 
 @dataclass(frozen=True)
 class Compilers:
-    """What else a build calls."""
+    """Ninja and the host compiler."""
 
     ninja: str
-    """Path, or "" if there is none."""
+    """Path; "" if there is none."""
     cxx: str
-    """The host compiler's name."""
+    """Name of the host compiler."""
     version: str
-    """Of the host compiler, "" if there is none."""
+    """Version of the host compiler; "" if it does not run."""
     bounds: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-    """Versions of g++ that nvcc takes: from the first to before the second; None if torch does not know."""
+    """Versions of g++ that nvcc accepts: the first and the end, exclusive; None if torch does not know."""
 
 
 @dataclass(frozen=True)
 class Architectures:
-    """What the kernels are compiled for."""
+    """Architectures that the kernels are compiled for."""
 
-    asked: str
-    """TORCH_CUDA_ARCH_LIST, "" if it is not set."""
+    requested: str
+    """TORCH_CUDA_ARCH_LIST; "" if it is not set."""
     code: tuple[str, ...] | None = None
-    """As nvcc is told: "sm_90" for machine code, "compute_90" for PTX; None if torch does not tell."""
-    refused: str = ""
-    """Why torch does not accept the list, "" if it does."""
+    """Names that nvcc is given: "sm_90" for machine code, "compute_90" for PTX; None if torch does not say."""
+    error: str = ""
+    """Why torch rejects the list; "" if it accepts it."""
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,20 @@ class Build:
 
     installed: bool
     packaged: str = ""
-    """The library within the package, "" if it is to be compiled at first use."""
+    """The library inside the package; "" if it is compiled at first use."""
     directory: str = ""
-    """Where it is compiled."""
-    refused: str = ""
-    """Why that folder cannot be made, "" if it can."""
+    """Folder that it is compiled in."""
+    error: str = ""
+    """Why that folder cannot be created; "" if it can."""
     compiled: bool = False
     code: tuple[str, ...] = ()
-    """What it was compiled for, as `Architectures.code`."""
+    """Architectures that it was compiled for, as `Architectures.code`."""
     under_way: bool = False
     interrupted: bool = False
 
 
 def torch_version() -> tuple[str, str | None]:
-    """Of torch, and of the CUDA that it was built for."""
+    """Versions of torch and of the CUDA that it was built for."""
     return str(torch.__version__), torch.version.cuda
 
 
@@ -104,26 +104,26 @@ def devices() -> list[Device]:
 
 
 def torch_code() -> list[str]:
-    """What torch itself was compiled for, as `Architectures.code`; empty where it does not tell."""
+    """Architectures that torch itself was compiled for, as `Architectures.code`; empty if it does not say."""
     return list(torch.cuda.get_arch_list())
 
 
 def driver_version(loaded: Path = Path("/proc/driver/nvidia/version")) -> str:
-    """Of NVIDIA's kernel module, such as "580.159.04"; "" if none is loaded."""
+    """Version of NVIDIA's kernel module, such as "580.159.04"; "" if none is loaded."""
     try:
         text = loaded.read_text()
     except OSError:
-        text = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        text = _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     found = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", text)
     return found[0] if found else ""
 
 
-def said_by_torch() -> str:
-    """Why torch cannot use CUDA, in its own words."""
+def torch_error() -> str:
+    """First line of torch's own message on why it cannot use CUDA; "" if it can."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
-    except (RuntimeError, AssertionError) as fault:
-        return str(fault).strip().splitlines()[0]
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().splitlines()[0]
     return ""
 
 
@@ -135,25 +135,23 @@ def toolkit() -> Toolkit:
         return Toolkit("")
     home = Path(cpp_extension.CUDA_HOME)
     nvcc = str(home / "bin" / "nvcc")
-    release = re.search(r"release (\d+\.\d+)", _said(nvcc, "--version"))
-    lacks = []
-    if not any(home.glob("include/cuda_runtime.h")) and not any(
-        home.glob("targets/*/include/cuda_runtime.h")
-    ):
-        lacks.append("include/cuda_runtime.h")
+    release = re.search(r"release (\d+\.\d+)", _output_of(nvcc, "--version"))
+    missing = []
+    if not any(any(home.glob(f"{above}include/cuda_runtime.h")) for above in ("", "targets/*/")):
+        missing.append("include/cuda_runtime.h")
     folder = "lib64" if (home / "lib64").exists() else "lib"
-    if not (home / folder / "libcudart.so").exists() and not _linked_anyway("libcudart.so"):
-        lacks.append(f"{folder}/libcudart.so")
-    known = tuple(_said(nvcc, "--list-gpu-arch").split())
-    return Toolkit(str(home), release[1] if release else "", tuple(lacks), known)
+    if not (home / folder / "libcudart.so").exists() and not _compiler_finds("libcudart.so"):
+        missing.append(f"{folder}/libcudart.so")
+    known = tuple(_output_of(nvcc, "--list-gpu-arch").split())
+    return Toolkit(str(home), release[1] if release else "", tuple(missing), known)
 
 
 def compilers(release: str) -> Compilers:
-    """Ninja, and the host compiler with the versions of it that nvcc of this release takes."""
+    """Ninja, and the host compiler with the versions of it that nvcc of this release accepts."""
     from torch.utils import cpp_extension
 
     cxx = str(cpp_extension.get_cxx_compiler())  # type: ignore[no-untyped-call]
-    version = _said(cxx, "-dumpfullversion", "-dumpversion").strip()
+    version = _output_of(cxx, "-dumpfullversion", "-dumpversion").strip()
     bounds = None
     if version and cpp_extension.check_compiler_is_gcc(cxx):
         bounds = getattr(cpp_extension, "CUDA_GCC_VERSIONS", {}).get(release)
@@ -164,29 +162,29 @@ def architectures() -> Architectures:
     """TORCH_CUDA_ARCH_LIST as torch reads it, or what torch chooses for the devices that it sees."""
     from torch.utils import cpp_extension
 
-    asked = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    requested = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
     read = getattr(cpp_extension, "_get_cuda_arch_flags", None)
     if read is None:
-        return Architectures(asked)
+        return Architectures(requested)
     try:
         flags = read()
-    except ValueError as fault:
-        return Architectures(asked, refused=str(fault))
-    except IndexError:  # torch wants the last of no devices
-        return Architectures(asked, refused="no device is seen to compile for")
-    return Architectures(asked, _code_in(" ".join(flags)))
+    except ValueError as error:
+        return Architectures(requested, error=str(error))
+    except IndexError:  # torch takes the last device of an empty list
+        return Architectures(requested, error="no device is seen to compile for")
+    return Architectures(requested, _code_in(" ".join(flags)))
 
 
 def build() -> Build:
-    """Whether gsplat's extension is there, or where it is to be compiled."""
+    """State of gsplat's extension: packaged, compiled, or to be compiled."""
     if importlib.util.find_spec("gsplat") is None:
         return Build(installed=False)
     if packaged := gsplat_build.packaged_library():
         return Build(installed=True, packaged=str(packaged))
     try:
         directory = gsplat_build.build_directory()
-    except OSError as fault:
-        return Build(installed=True, refused=str(fault))
+    except OSError as error:
+        return Build(installed=True, error=str(error))
     rules = directory / "build.ninja"
     under_way = gsplat_build.is_being_built(directory)
     return Build(
@@ -203,16 +201,16 @@ def _code_in(flags: str) -> tuple[str, ...]:
     return tuple(sorted(set(re.findall(r"-gencode=arch=\w+,code=(\w+)", flags))))
 
 
-def _linked_anyway(library: str) -> bool:
-    """Whether the host compiler finds a library on its own: in the system's folders or in LIBRARY_PATH."""
+def _compiler_finds(library: str) -> bool:
+    """True if the host compiler finds a library on its own: in the system's folders or in LIBRARY_PATH."""
     from torch.utils import cpp_extension
 
     cxx = str(cpp_extension.get_cxx_compiler())  # type: ignore[no-untyped-call]
-    return os.path.isabs(_said(cxx, f"-print-file-name={library}").strip())
+    return os.path.isabs(_output_of(cxx, f"-print-file-name={library}").strip())
 
 
-def _said(*command: str) -> str:
-    """What a program prints; "" if it is not there or fails."""
+def _output_of(*command: str) -> str:
+    """Standard output of a program; "" if it is missing or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):

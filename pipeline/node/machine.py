@@ -1,4 +1,4 @@
-"""Whether a machine can do the work of a run, found out by doing a little of it."""
+"""Checks that a machine can do the work of a run, by doing a little of it."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from gaussianverse.pipeline.node import gpu
 
 
 def check_machine(config: FitConfig) -> None:
-    """Whether this machine can fit as the configuration says; asked before anything runs.
+    """Check that this machine can fit as the configuration says.
 
     Raises:
-        PipelineError: the gsplat backend lacks something (the first thing of `gpu.examine`), or the LPIPS weights
-            are not there.
+        PipelineError: the gsplat backend lacks something (the first fault of `gpu.examine`), or the LPIPS weights
+            are missing.
     """
     if config.backend == "gsplat" and (fault := gpu.first_fault()):
         raise PipelineError(
             f"fit.backend is gsplat, which cannot run here: {fault.text}. Or use --profile cpu, or join a cluster "
-            "that has GPUs with --ray-address"
+            "with GPUs by --ray-address"
         )
     if config.loss.lpips_net != "none":
         try:
             load_lpips(config.loss.lpips_net, config.loss.lpips_weights, torch.device("cpu"))
-        except LpipsUnavailable as fault:
-            raise PipelineError(message(fault)) from fault
+        except LpipsUnavailable as error:
+            raise PipelineError(message(error)) from error
 
 
 def examine_node(config: RunConfig) -> str:
-    """Why the machine that this runs on cannot do the work; "" if it can, and its kernels are compiled."""
+    """Check this machine and compile its kernels; returns why it cannot do the work, or ""."""
     try:
         check_machine(config.fit)
         warm_up(config.fit, config.atlas)
-    except PipelineError as fault:
-        return message(fault)
+    except PipelineError as error:
+        return message(error)
     return ""
 
 
 def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
-    """Compile the kernels that a fit and an atlas need, so that workers find them in the cache.
+    """Compile the kernels of fits and atlases, so that workers find them in the cache.
 
     Raises:
-        PipelineError: they do not compile, or cannot run here.
+        PipelineError: the kernels do not compile, or cannot run here.
     """
     check_machine(replace(config, loss=replace(config.loss, lpips_net="none")))
     rng = np.random.default_rng(0)
@@ -79,5 +79,5 @@ def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
         fields[2] = canonical_quats(fields[2])
         gaussians = Gaussians(*fields)
         atlas.pack(gaussians, replace(atlas_config, size=8, min_smoothness=0.0))
-    except (BackendUnavailable, AtlasError, NumbaError, RuntimeError) as fault:  # the last is CUDA's
-        raise PipelineError(f"the kernels do not run here: {message(fault)}") from fault
+    except (BackendUnavailable, AtlasError, NumbaError, RuntimeError) as error:  # the last is CUDA's
+        raise PipelineError(f"the kernels do not run here: {message(error)}") from error
