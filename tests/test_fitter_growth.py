@@ -125,7 +125,8 @@ def test_what_is_observed_are_sums_over_the_views_that_could_see_and_that_drew()
     places = torch.tensor(
         [
             [0.0, 0, 1], [-1.1, 0, 1], [0.9, 0, 1], [0.6, 0, 1], [0, 0.49, 1], [0, 0.51, 1], [0, -0.51, 1],
-            [0, 0, -1], [0, 0, 0.005], [0, 0, 0.011], [-1, 0, 1], [1, 0, 1], [0, 0.5, 1], [0, -0.5, 1],
+            [0, 0, -1], [0, 0, 0.009], [0, 0, 0.011], [-1, 0, 1], [1, 0, 1], [0, 0.5, 1], [0, -0.5, 1],
+            [0.9, 0, 2], [0, 0.9, 2], [-0.45, 0, 0.5], [0, 0.4, 0.5],
         ]
     )  # fmt: skip
     anchors = make_anchors(places, torch.ones(len(places)), 3, 8, g)
@@ -207,6 +208,41 @@ def test_new_features_are_the_largest_of_the_proposers() -> None:
     fresh = grow(anchors, statistics, config, 100, torch.Generator().manual_seed(1))
     assert len(fresh["positions"]) == 1
     torch.testing.assert_close(fresh["features"][0], anchors.features.amax(0))
+
+
+def test_an_anchor_is_judged_beyond_a_share_of_the_steps_and_kept_at_the_least_opacity() -> None:
+    anchors, statistics = state(6, 4)
+    config = dataclasses.replace(CONFIG, success=0.5, min_opacity=0.25)
+    statistics.seen[:] = torch.tensor([50.0, 51, 60, 60, 60, 60])
+    statistics.visibility[:] = 0
+    statistics.visibility[2, :2] = torch.tensor([10.0, 5])  # the sum over its offsets is a quarter of 60
+    statistics.visibility[3, :2] = torch.tensor([10.0, 4.75])
+    statistics.visibility[4:] = 60
+    anchors.alive[4, 1:] = False
+    anchors.alive[5] = False
+    assert survivors(anchors, statistics, config, 100).tolist() == [True, False, True, False, True, False]
+
+
+def test_an_anchor_that_no_view_has_met_is_ranked_by_its_present_opacities() -> None:
+    anchors, statistics = state(40, 5)
+    opacities = anchors.opacities().clamp(min=0)
+    statistics.seen[::2] = 0
+    statistics.visibility[::2] = 0
+    # where it was met, the sums say what the opacities do: nothing may depend on who was met
+    met = bounded(anchors, state(40, 5)[1], 30, "gaussian+anchor", torch.Generator())
+    after = bounded(anchors, statistics, 30, "gaussian+anchor", torch.Generator())
+    assert after.alive.tolist() == met.alive.tolist()
+    kept = after.alive & (opacities > 0)
+    assert int(kept.sum()) == 30
+    assert opacities[kept].mean() > opacities[(opacities > 0) & ~kept].mean()
+
+
+def test_offsets_without_opacity_are_no_part_of_the_bound_and_stay_alive() -> None:
+    anchors, statistics = state(40, 6)
+    exists = anchors.opacities() > 0
+    after = bounded(anchors, statistics, 10, "gaussian", torch.Generator())
+    assert after.alive[~exists].all()
+    assert int((after.alive & exists).sum()) == 10
 
 
 def test_faint_anchors_go_once_they_were_seen_often_enough() -> None:
