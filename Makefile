@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-gpu bench-reader constraints clean
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-gpu bench-reader bench-startup docs constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,10 +70,16 @@ bench-gpu: $(STAMP) ## gsplat against the CPU kernels, and the GPU profiles; nee
 bench-reader: $(STAMP) ## samples/s of AtlasDataset against webdataset's .decode() and raw reads
 	$(BIN)/python -m bench.reader $(ARGS)
 
+bench-startup: $(STAMP) ## CPU seconds that `import gaussianverse` and `gaussianverse --help` take
+	$(BIN)/python -m bench.startup $(ARGS)
+
+docs: $(STAMP) ## write the API pages, made from the docstrings, to build/api/
+	$(BIN)/python docs/api/build.py build/api
+
 constraints: $(STAMP) ## write the installed versions to constraints.txt
 	(head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' | sort -f) > constraints.new
 	mv constraints.new constraints.txt
 
 clean: ## remove the environment and caches; never touches OUT
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

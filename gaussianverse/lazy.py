@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"gaussianverse.{modules[name]}"), name)
+        value = getattr(importlib.import_module(f"gaussianverse.{modules[name]}"), name)
+        setattr(sys.modules[package], name, value)  # pdoc looks into the package's __dict__
+        return value
 
     return get
