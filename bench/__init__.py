@@ -1,1 +1,1 @@
-"""Benchmarks: `make bench-<name>` measures, prints one JSON object and keeps it under bench/results/."""
+"""Benchmarks: `make bench-<name>` measures, prints one JSON object and writes it to bench/results/."""

@@ -1,4 +1,4 @@
-"""Finished datasets of made-up atlases, through the pipeline's own fragments, pack and finalize."""
+"""Finished datasets of random atlases, made with the pipeline's own fragments, pack and finalize."""
 
 from __future__ import annotations
 

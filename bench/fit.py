@@ -148,7 +148,7 @@ def _real(result: dict[str, Any]) -> None:
         result[f"mic{size}_10k"] = run(*views, config)
         if size == 400:
             result["mic400"] = run(*views, dataclasses.replace(config, tau=192**2, initial_anchors=96**2))
-            # 3DGS without a bound: the same views, steps and rasteriser
+            # our plain model without a bound: the same views, steps and rasteriser
             unbounded = dataclasses.replace(config, model="plain", tau=10**6, initial_anchors=20_000)
             result["mic400_unbounded"] = run(*views, unbounded)
             result["mic400_psnr"] = result["mic400"]["psnr"]

@@ -1,8 +1,8 @@
-"""`python -m bench.gates`: which number tells a right order from a wrong one, over shapes, counts and real fits.
+"""`python -m bench.gates`: which number separates right orders from wrong ones, over shapes, counts and real fits.
 
-Each object is packed rightly and with every index fault. For each the three numbers that gates could use are
-measured: the smoothness of position, the smoothness of the sphere behind the cells, and the error of the
-offsets' cost against the transport's. docs/atlas-gates.md tells what follows.
+Each object is packed correctly and with every index error. For each order three candidate numbers are measured: the
+smoothness of position, the smoothness of the sphere points of the cells, and the relative error of the offsets' cost
+against the transport's. docs/atlas-gates.md draws the conclusion.
 """
 
 from __future__ import annotations

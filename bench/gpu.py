@@ -1,7 +1,7 @@
-"""`make bench-gpu`: gsplat checked against the CPU kernels, then the GPU profiles timed on the sample objects.
+"""`make bench-gpu`: compare gsplat with the CPU kernels, then time the GPU profiles on the sample objects.
 
-VGG's weights cannot be had everywhere: without `--lpips-weights` the profiles run without LPIPS and the result says
-so; a time with other weights would not be the paper's.
+VGG's weights are not part of the project. Without `--lpips-weights` the profiles run without LPIPS and the result
+says so; with other weights the time would not be the paper's.
 """
 
 from __future__ import annotations

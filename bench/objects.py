@@ -1,4 +1,4 @@
-"""Inputs of `make bench-fit`: an analytic object with exact images, and real scenes where they are at hand."""
+"""Inputs of benchmarks: an analytic object with exact images, and real scenes where they are available."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""The pipeline without the fits: what the driver holds and does per second, and what it adds to every object.
+"""The pipeline without fits: memory and throughput of the driver, and its cost per object.
 
     python -m bench.pipeline                 205,737 objects on an executor without Ray, 20,000 on Ray
     python -m bench.pipeline --objects 5000 --ray-objects 1000
 
-`driver_growth_mb` and `restart_s` are those of the whole manifest; so is `objects_per_s_driver`, with tasks that
-cost nothing. `objects_per_s` is with Ray and real fragments of a few bytes through every stage to the commit;
-`put_ms` is what one durable put costs on that disk, of which every object needs two. `--folder /dev/shm` has none.
-`overhead_ms` is thread CPU time per object for everything but fit, transport and the quality render, with
-arrays of full size.
+`driver_growth_mb`, `restart_s` and `objects_per_s_driver` are measured on the whole manifest, with tasks that cost
+nothing. `objects_per_s` is measured on Ray, with real fragments of a few bytes, through every stage to the commit.
+`put_ms` is the time of one durable put on the disk; every object needs two. `--folder /dev/shm` makes it nothing.
+`overhead_ms` is thread CPU time per object, with arrays of full size, for everything except fit, transport and the
+quality render.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m bench.precision FIT.npz ...`: what atlases in float32 and in float16 render to, against their fits."""
+"""`python -m bench.precision FIT.npz ...`: PSNR of renders of float32 and float16 atlases against their fits."""
 
 from __future__ import annotations
 

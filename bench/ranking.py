@@ -1,7 +1,7 @@
-"""`make bench-ranking`: what the visibility ranking is worth, against other ways to hold the bound.
+"""`make bench-ranking`: PSNR of the visibility ranking against other ways to keep the bound.
 
-Anchors from the first step to the last, as the paper has them: baking early refills what the ranking dropped and
-would hide its worth.
+Anchors are kept to the last step, as in the paper: early baking refills what the ranking dropped and would hide the
+difference.
 """
 
 from __future__ import annotations

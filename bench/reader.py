@@ -1,12 +1,12 @@
-"""Samples a second per worker: `AtlasDataset` against webdataset's `.decode()` and raw reads of whole shards.
+"""Samples per second of one worker: `AtlasDataset` against webdataset's `.decode()` and raw reads of whole shards.
 
-All read the same shards in the same run, in turn, from the page cache: what is measured is the work per byte,
-not the disk. `raw` is `file.read()` of a whole shard, `raw_into_memory` reads it whole into memory that is there
-already, which is faster; the ratio is to the faster. `raw_in_pieces` reads it piece by piece into the same
-megabyte, which never leaves the processor's cache: no reader that hands out samples does that.
+All read the same shards in the same run, in turn, from the page cache, so the work per byte is measured and not the
+disk. Samples are dropped as they come, so the reader's memory stays hot too; `reader_batches_of_8` holds eight.
+`raw` is `file.read()` of a whole shard, `raw_into_memory` reads it into memory that exists already, and
+`ratio_to_raw` compares with the faster of the two. `raw_in_pieces` reads it in pieces into one hot megabyte.
 
-From the S3 test server, which bounds all of them (moto handles a whole object for each range of it), the client's
-CPU time a sample is what compares.
+The S3 test server limits every reader (moto copies the whole object for each range), so compare the client's CPU time
+per sample.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every benchmark shares: where it ran, and how its result is kept."""
+"""Shared by all benchmarks: where a benchmark ran, and how its result is kept."""
 
 from __future__ import annotations
 

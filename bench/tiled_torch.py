@@ -1,4 +1,4 @@
-"""The yardstick: a simple tiled rasteriser in plain torch, as one would write it in an afternoon."""
+"""The yardstick: a simple tiled rasteriser in plain torch."""
 
 from __future__ import annotations
 
