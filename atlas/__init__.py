@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from gaussianverse.atlas.reader.dataset import AtlasDataset
     from gaussianverse.atlas.reader.loader import AtlasLoader
     from gaussianverse.atlas.standard import Standard, unpack_tensor
-    from gaussianverse.atlas.store.local import S3Options
+    from gaussianverse.atlas.store.options import StoreOptions
 
 __all__ = [
-    "Atlas", "AtlasConfig", "AtlasDataset", "AtlasLoader", "Gaussians", "S3Options", "Standard", "pack", "unpack",
-    "unpack_tensor",
+    "Atlas", "AtlasConfig", "AtlasDataset", "AtlasLoader", "Gaussians", "Standard", "StoreOptions", "pack",
+    "unpack", "unpack_tensor",
 ]  # fmt: skip
 __getattr__ = lazy(
     __name__,
@@ -26,6 +26,6 @@ __getattr__ = lazy(
         "AtlasDataset": "atlas.reader.dataset",
         "AtlasLoader": "atlas.reader.loader",
         "Gaussians": "atlas.gaussians",
-        "S3Options": "atlas.store.local",
+        "StoreOptions": "atlas.store.options",
     },
 )

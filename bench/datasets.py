@@ -12,13 +12,13 @@ from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import contents, layout, pack, records, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 LICENSES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-NC-4.0")
 

@@ -28,6 +28,9 @@ from bench.record import keep
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.dataset_format import OK
+from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import load
@@ -39,7 +42,6 @@ from gaussianverse.pipeline.policy import PolicyConfig
 from gaussianverse.pipeline.run.driver import Driver
 from gaussianverse.pipeline.run.executor import ATLAS, PACK, Job, Task
 from gaussianverse.pipeline.run.ray_executor import ray_executor
-from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig, open_storage
 
 PAPER = 205_737
 SHARD = 256
@@ -206,7 +208,7 @@ def overhead(root: Path, rounds: int = 64) -> dict[str, float]:
     """Thread CPU milliseconds per object of both stages' publishing, the reading between them, and the packing."""
     storage = LocalStorage(root / "overhead")
     run = planned(storage, rounds)
-    job = Job(storage.url, store=StoreConfig())
+    job = Job(storage.url, store=StoreOptions())
     rng = np.random.default_rng(0)
     splat, atlas = rng.bytes(10_435 * 14 * 4), rng.bytes(128 * 128 * 16 * 4)
     rows = [{**row, "shard": shard} for shard in range(run.n_shards) for row in shard_rows(storage, shard)]

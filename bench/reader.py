@@ -31,8 +31,8 @@ import webdataset as wds
 
 from bench.datasets import publish_dataset
 from bench.record import interleaved, keep
-from gaussianverse.atlas import AtlasDataset, AtlasLoader, S3Options
-from gaussianverse.atlas.store.s3 import S3Store
+from gaussianverse.atlas import AtlasDataset, AtlasLoader, StoreOptions
+from gaussianverse.atlas.store.s3 import S3Storage
 
 ROUNDS = 7
 BUCKET = "bench"
@@ -117,14 +117,14 @@ def process_cpu() -> float:
 def from_s3(root: Path, shards: list[Path]) -> dict[str, Any]:
     """Samples a second and the client's CPU milliseconds a sample, of one shard."""
     with s3_server() as endpoint:
-        options = S3Options(endpoint_url=endpoint, region="us-east-1")
+        options = StoreOptions(endpoint_url=endpoint, region="us-east-1")
         client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
         client.create_bucket(Bucket=BUCKET)
         for path in [p for p in root.iterdir() if p.is_file()] + shards:
             client.put_object(Bucket=BUCKET, Key=f"set/{path.relative_to(root)}", Body=path.read_bytes())
         dataset = AtlasDataset(f"s3://{BUCKET}/set", s3=options)
         places = [dataset.catalogue.stretch(i) for i in range(len(dataset))]
-        store = S3Store(f"s3://{BUCKET}/set", options)
+        store = S3Storage(f"s3://{BUCKET}/set", options)
         arrow = pyarrow.fs.S3FileSystem(
             endpoint_override=urlparse(endpoint).netloc, scheme="http", region="us-east-1"
         )

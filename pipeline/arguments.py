@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gaussianverse.atlas.store.storage import Storage
     from gaussianverse.pipeline.config import RunConfig
     from gaussianverse.pipeline.dataset.run_file import Run
-    from gaussianverse.pipeline.store.storage import Storage
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -76,8 +76,8 @@ def config_of(args: argparse.Namespace) -> RunConfig:
 
 def open_output(args: argparse.Namespace) -> tuple[Storage, Run]:
     """Open the output that a command line names, and read its run.json."""
+    from gaussianverse.atlas.store import open_storage
     from gaussianverse.pipeline.dataset import run_file
-    from gaussianverse.pipeline.store.storage import open_storage
 
     storage = open_storage(args.out, config_of(args).store)
     return storage, run_file.load(storage)

@@ -19,6 +19,7 @@ from gaussianverse import __version__
 from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.dataset_format import ATLAS
 from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.manifests.errors import ManifestError, RenderError
 from gaussianverse.pipeline.arguments import (
     add_config,
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         if len(error.faults) > _MOST_FAULTS:
             print(f"error: ... and {len(error.faults) - _MOST_FAULTS} more", file=sys.stderr)
         return 1
-    except (PipelineError, ConfigError, AtlasError, RenderError) as error:
+    except (PipelineError, StoreError, NotFound, ConfigError, AtlasError, RenderError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, PipelineError) else 1
     except KeyboardInterrupt:
@@ -125,11 +126,11 @@ def _manifest(args: argparse.Namespace) -> int:
     from gaussianverse.manifests import cli
 
     def probe(row: Row) -> object:
+        from gaussianverse.atlas.store.options import StoreOptions
         from gaussianverse.fitter.views import load_views
         from gaussianverse.pipeline.run import inputs
-        from gaussianverse.pipeline.store.storage import StoreConfig
 
-        with inputs.local(row.views, StoreConfig()) as path:
+        with inputs.local(row.views, StoreOptions()) as path:
             return load_views(path, row.format)
 
     return cli.run(args, probe)
@@ -220,7 +221,7 @@ def _add_finalize(parser: argparse.ArgumentParser) -> None:
 
 def _finalize(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.dataset.finalize import finalize
-    from gaussianverse.pipeline.store.publish import prove_conditional_puts
+    from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
     storage, run = open_output(args)
     prove_conditional_puts(storage)

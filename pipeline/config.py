@@ -18,9 +18,9 @@ from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import ConfigError, check_whole, from_table
 from gaussianverse.atlas.dataset_format import MAX_VIEWS
 from gaussianverse.atlas.plane import pinned
+from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.fitter.config import FitConfig, load_profile
 from gaussianverse.pipeline.policy import PolicyConfig
-from gaussianverse.pipeline.store.storage import StoreConfig
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class RunConfig:
     run: RunSettings = field(default_factory=RunSettings)
     ray: RayConfig = field(default_factory=RayConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    store: StoreConfig = field(default_factory=StoreConfig)
+    store: StoreOptions = field(default_factory=StoreOptions)
 
     def identity(self) -> dict[str, Any]:
         """The tables that decide the bytes, as JSON holds them; a file of plane indices with its hash."""

@@ -41,18 +41,6 @@ class FragmentError(PipelineError):
     """Bytes that should be a fragment are none."""
 
 
-class StorageError(PipelineError):
-    """The store did not answer, or not as it should; trying again may help."""
-
-
-class StoreRefused(StorageError):
-    """The store said no (permissions, no such bucket, no conditional writes): trying again won't help."""
-
-
-class NotFound(PipelineError):
-    """There is nothing under this key."""
-
-
 MESSAGE_LIMIT = 500
 
 

@@ -20,6 +20,7 @@ from gaussianverse.atlas import AtlasConfig, Gaussians, pack
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.dataset_format import OK, SPLATS
 from gaussianverse.atlas.gaussians import canonical_quats
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig
@@ -29,7 +30,6 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.run import job, tasks
 from gaussianverse.pipeline.run.executor import FIT, PACK, Job, Task
-from gaussianverse.pipeline.store.storage import Storage
 
 
 def manifest_row(index: int, uid: str, shard: int = 0) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from reader_datasets import publish_dataset
 
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader.catalogue import Catalogue, is_heldout
-from gaussianverse.atlas.store.local import LocalStore
+from gaussianverse.atlas.store.local import LocalStorage
 
 UIDS = [f"obj{i}" for i in range(6)]
 
@@ -60,7 +60,7 @@ def table(column: str, row: int, value: int) -> Callable[[Path], None]:
 
 
 def test_a_shard_without_samples_is_no_fault(root: Path) -> None:
-    catalogue = Catalogue(LocalStore(root))
+    catalogue = Catalogue(LocalStorage(root))
     assert catalogue.uids(range(len(catalogue))) == ["obj0", "obj1", "obj4", "obj5"]
     assert catalogue.shards.tolist() == [0, 0, 2, 2]
     # the stretches of a shard cover it but for its end
@@ -93,10 +93,10 @@ def test_index_and_table_that_do_not_agree(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(root, copy, ignore=shutil.ignore_patterns("_work"))
-    Catalogue(LocalStore(resealed(copy)))
+    Catalogue(LocalStorage(resealed(copy)))
     change(copy)
     with pytest.raises(DatasetError, match=fault):
-        Catalogue(LocalStore(resealed(copy)))
+        Catalogue(LocalStorage(resealed(copy)))
 
 
 def test_the_held_out_are_a_share_and_stay_held_out() -> None:

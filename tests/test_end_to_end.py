@@ -23,12 +23,12 @@ from pipeline_runs import dataset, tiny_arguments, write_manifest, write_views
 
 from gaussianverse.atlas import AtlasConfig, Gaussians, dataset_format, unpack
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.schemas import JOURNAL, METADATA, QUARANTINE
 from gaussianverse.pipeline.dataset.shards import read_commit
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = ["amber", "birch"]

@@ -15,13 +15,13 @@ import ray
 from pipeline_runs import InProcess, tiny_arguments, write_inputs
 
 import gaussianverse
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.ray_executor import RayExecutor
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 ROOMS = ("", "run", "dataset", "store")
 """Sub-packages of pipeline that carry an object, from the top down; "" is the command line's."""

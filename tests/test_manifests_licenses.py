@@ -13,6 +13,7 @@ from pipeline_runs import publish_all
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.configuration import from_table
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.manifests import cli, jsonl, licenses, runform
 from gaussianverse.manifests.check import check
 from gaussianverse.manifests.errors import ManifestError
@@ -20,7 +21,6 @@ from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, pack, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 MIXED = ["CC0-1.0", "CC-BY-4.0", "CC-BY-NC-4.0", "", "cc-by-4.0", "LicenseRef-public-domain", "CC0-1.0"]
 

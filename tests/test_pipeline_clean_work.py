@@ -10,12 +10,12 @@ import pytest
 from pipeline_runs import dataset, planned, publish_all
 
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.ops.clean_work import clean_work
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
 
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE
 from gaussianverse.pipeline.run import job
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 Captured = pytest.CaptureFixture[str]
 

@@ -17,12 +17,13 @@ from pipeline_runs import dataset, tiny_arguments, undisturbed_dataset, until, w
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import SPLATS
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.schemas import QUARANTINE
 from gaussianverse.pipeline.run import job
-from gaussianverse.pipeline.store.storage import LocalStorage, Storage
 
 UIDS = [f"o{i}" for i in range(6)]
 MEMORY = 80 << 20

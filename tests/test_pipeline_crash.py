@@ -16,13 +16,15 @@ from servers.memory_s3 import MemoryS3
 
 from gaussianverse import atlas
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.store import open_storage, s3
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.run import job, tasks
-from gaussianverse.pipeline.store import s3
-from gaussianverse.pipeline.store.storage import LocalStorage, Storage, StoreConfig, open_storage
 
 CONFIG = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
-CALLS = ("put_object", "head_object", "get_object", "delete_object", "paginate")
+CALLS = ("put_object", "head_object", "get_object", "delete_object", "list_objects_v2")
 
 
 class Death(BaseException):
@@ -122,7 +124,7 @@ def test_death_at_every_call_of_the_file_system(
     """Also between the temporary file, the link and the two syncs of one write."""
     expected = dataset(built(str(tmp_path / "whole"), manifest))
     fate = Fate()
-    for name in ("get", "get_range", "put_if_absent", "put_unsynced", "head", "size", "list", "delete"):
+    for name in ("get", "read", "put_if_absent", "put_unsynced", "head", "size", "list", "delete"):
         real = getattr(LocalStorage, name)
         monkeypatch.setattr(LocalStorage, name, fate.wrapped(real))
     monkeypatch.setattr(os, "fsync", fate.wrapped(lambda _: None))
@@ -133,10 +135,10 @@ def test_death_at_every_call_of_the_file_system(
 
 def test_death_at_every_request_to_s3(manifest: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client, fate = MemoryS3(), Fate()
-    monkeypatch.setattr(s3, "_client", lambda _: client)
+    monkeypatch.setattr(s3, "client_of", lambda _: client)
     expected = dataset(built("s3://bucket/whole", manifest))
     for name in CALLS:
         monkeypatch.setattr(client, name, fate.wrapped(getattr(client, name)))
     deaths = enumerated(lambda n: f"s3://bucket/{n}", manifest, fate, expected)
     assert deaths > 60
-    assert dataset(open_storage("s3://bucket/1", StoreConfig())) == expected
+    assert dataset(open_storage("s3://bucket/1", StoreOptions())) == expected

@@ -4,9 +4,9 @@ import pytest
 import torch
 from pipeline_runs import TINY
 
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.node import doctor, gpu, hardware
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 
 def test_a_machine_that_can(tmp_path: Path) -> None:

@@ -14,22 +14,16 @@ from hypothesis import strategies as st
 from pipeline_runs import data_of, planned, publish_all, publish_one
 
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.storage import Entry
 from gaussianverse.pipeline.dataset import layout, pack, records, shards
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
-from gaussianverse.pipeline.errors import (
-    BreakerOpen,
-    NotFound,
-    PipelineError,
-    ShardConflict,
-    Stalled,
-    StorageError,
-    StoreRefused,
-)
+from gaussianverse.pipeline.errors import BreakerOpen, PipelineError, ShardConflict, Stalled
 from gaussianverse.pipeline.policy import CONFLICT, INFRASTRUCTURE, PolicyConfig, failed
 from gaussianverse.pipeline.run.driver import Driver, Summary
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Task
-from gaussianverse.pipeline.store.storage import Entry, LocalStorage
 
 HANG = "hang"
 KILLED = "killed"
@@ -359,9 +353,9 @@ def unreliable(storage: LocalStorage, fault: Callable[[], Exception], times: int
 
 def test_the_drivers_own_store_calls_outlast_a_short_outage_only(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
-    unreliable(storage, lambda: StorageError("503"), 9)
+    unreliable(storage, lambda: StoreError("503"), 9)
     assert drive(Inline(storage, run), run).objects == 5
-    unreliable(storage, lambda: StorageError("503"), 10)
+    unreliable(storage, lambda: StoreError("503"), 10)
     with pytest.raises(BreakerOpen, match="503"):
         drive(Inline(storage, run), run)
 

@@ -10,13 +10,13 @@ import pytest
 from pipeline_runs import planned
 
 from gaussianverse.atlas.dataset_format import SPLATS
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.errors import BreakerOpen
 from gaussianverse.pipeline.policy import History
 from gaussianverse.pipeline.run.driver import Summary
 from gaussianverse.pipeline.run.events import EventLog, RayMetrics, Watches, goodput, publish_summary
 from gaussianverse.pipeline.run.executor import FIT, Task
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 TASK = Task(FIT, SPLATS, 3, {"uid": "a"}, History({"timeout": 1}))
 

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from pipeline_runs import planned, publish_all, write_views
 
 from gaussianverse.atlas.dataset_format import SPLATS
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.fitter import load_views
 from gaussianverse.fitter.errors import FitError
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.pipeline.dataset import fragments, layout, pack, records, run_file, shards
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.run.manifest import read_manifest
-from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig
 
 FUZZ = settings(
     max_examples=3 * settings.default.max_examples, deadline=None,
@@ -70,7 +71,7 @@ def test_manifests_of_any_json(tmp_path: Path, rows: list[Any]) -> None:
     path = tmp_path / "objects.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with suppress(ManifestError, PipelineError):
-        read_manifest(str(path), 2, StoreConfig())
+        read_manifest(str(path), 2, StoreOptions())
 
 
 @FUZZ
@@ -85,7 +86,7 @@ def test_damaged_manifests(tmp_path: Path, seed: int, parquet: bool) -> None:
     path = tmp_path / name
     path.write_bytes(damaged(data, seed))
     with suppress(ManifestError, PipelineError):
-        read_manifest(str(path), 2, StoreConfig())
+        read_manifest(str(path), 2, StoreOptions())
 
 
 @pytest.fixture(scope="module")

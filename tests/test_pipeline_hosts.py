@@ -23,13 +23,15 @@ from servers.moto_server import BUCKET
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import SPLATS
+from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.schemas import JOURNAL, QUARANTINE
 from gaussianverse.pipeline.policy import INFRASTRUCTURE
-from gaussianverse.pipeline.store.storage import Storage, StoreConfig, open_storage
 
 pytestmark = pytest.mark.skipif(bool(why := hosts.why_not()), reason=why)
 
@@ -166,7 +168,7 @@ def site(inputs: Path, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.Mon
         key = f"{tmp_path.name}/{path.relative_to(inputs)}"
         client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
     url = f"s3://{BUCKET}/{tmp_path.name}"
-    storage = open_storage(f"{url}/out", StoreConfig(endpoint_url=s3_endpoint))
+    storage = open_storage(f"{url}/out", StoreOptions(endpoint_url=s3_endpoint))
     with ExitStack() as stack:
         (head, first, second, spare, store), wires = stack.enter_context(hosts.network(5))
         with store.here():  # the same server again, on the store's network

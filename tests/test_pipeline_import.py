@@ -22,6 +22,7 @@ from gaussianverse.atlas.interchange.ply import INVISIBLE, read_ply, write_ply
 from gaussianverse.atlas.interchange.published import atlas_of, find_order, read_point_cloud
 from gaussianverse.atlas.plane import plane_indices
 from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.transport.solver import assign
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import run_file
@@ -29,7 +30,6 @@ from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE
 from gaussianverse.pipeline.dataset.shards import read_record
 from gaussianverse.pipeline.run import job
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIZE = ("--set", "atlas.size=32", "--set", "run.shard_size=2")

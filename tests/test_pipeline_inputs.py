@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.storage import Entry
 from gaussianverse.pipeline.run import inputs
-from gaussianverse.pipeline.store.storage import Entry, LocalStorage, StoreConfig
 
 # what inputs fetches from S3 is tested in test_store_s3.py
 
@@ -26,7 +28,7 @@ def test_relative_views_are_relative_to_their_manifest(views: str, base: str, ad
 
 
 def test_what_is_local_is_used_where_it_lies(tmp_path: Path) -> None:
-    with inputs.local(str(tmp_path / "absent"), StoreConfig()) as path:
+    with inputs.local(str(tmp_path / "absent"), StoreOptions()) as path:
         assert path == tmp_path / "absent"
 
 

@@ -18,14 +18,16 @@ from pipeline_runs import (
 )
 
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.store.errors import StoreError, StoreRefused
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.config import RunConfig, load
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.errors import BreakerOpen, RunConflict, StorageError, StoreRefused, UsageError
+from gaussianverse.pipeline.errors import BreakerOpen, RunConflict, UsageError
 from gaussianverse.pipeline.ops import report
 from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.run.executor import ATLAS, Job, Task
-from gaussianverse.pipeline.store.storage import LocalStorage, Storage
 
 UIDS = ["a", "b", "c"]
 CONFIG = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
@@ -222,7 +224,7 @@ def test_a_store_that_is_away_at_the_end_does_not_hide_what_stopped_the_call(
         yield executor
 
     def away(*_: object, **__: object) -> str:
-        raise StorageError("503")
+        raise StoreError("503")
 
     monkeypatch.setattr(job, "publish_summary", away)
     with pytest.raises(BreakerOpen, match="first"):

@@ -12,12 +12,13 @@ import pytest
 from pipeline_runs import planned, publish_all
 
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.storage import sha256_of
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
 from gaussianverse.pipeline.dataset.parquet import from_parquet, to_parquet
 from gaussianverse.pipeline.dataset.schemas import METADATA, STATS, row
 from gaussianverse.pipeline.errors import PipelineError
-from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -16,18 +16,19 @@ from servers.fault_proxy import CUT, FAULTS, LOST, STALLED, UNAVAILABLE, UNSENT,
 from servers.moto_server import BUCKET
 from test_pipeline_driver import Inline, Watch
 
+from gaussianverse.atlas.store.errors import StoreError
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.s3 import S3Storage
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.schemas import Facts
-from gaussianverse.pipeline.errors import StorageError
 from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.policy import INFRASTRUCTURE, PolicyConfig, failed
 from gaussianverse.pipeline.run.driver import Driver
 from gaussianverse.pipeline.run.executor import PACK, Task
 from gaussianverse.pipeline.store import publish as publishing
 from gaussianverse.pipeline.store.publish import Published
-from gaussianverse.pipeline.store.s3 import S3Storage
-from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig
 
 UIDS = ["a", "b", "c"]
 
@@ -39,7 +40,7 @@ def proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
 
 
 def storage_through(proxy: FaultProxy, tmp_path: Path, name: str = "out") -> S3Storage:
-    config = StoreConfig(
+    config = StoreOptions(
         endpoint_url=proxy.url, region="us-east-1", max_attempts=1, connect_timeout_s=2, read_timeout_s=0.5
     )
     return S3Storage(f"s3://{BUCKET}/{tmp_path.name}/{name}", config)
@@ -64,10 +65,10 @@ def test_a_bad_answer_to_a_read_is_a_fault_that_may_pass(
     storage = storage_through(proxy, tmp_path)
     storage.put_if_absent("k", b"data" * 1000)
     proxy.fault = fault
-    for read in (partial(storage.get, "k"), partial(storage.get_range, "k", 8, 400)):
-        with pytest.raises(StorageError):
+    for read in (partial(storage.get, "k"), partial(storage.read, "k", 8, 400)):
+        with pytest.raises(StoreError):
             read()
-    with pytest.raises(StorageError):
+    with pytest.raises(StoreError):
         list(storage.list(""))
     proxy.fault = ""
     assert storage.get("k") == b"data" * 1000
@@ -80,10 +81,10 @@ def test_a_missing_key_whose_answer_breaks_off_is_a_fault_that_may_pass(
     """botocore reads an error's body outside of its own guard."""
     storage = storage_through(proxy, tmp_path)
     proxy.fault = fault
-    with pytest.raises(StorageError):
+    with pytest.raises(StoreError):
         storage.get("none")
-    with pytest.raises(StorageError):
-        storage.get_range("none", 0, 5)
+    with pytest.raises(StoreError):
+        storage.read("none", 0, 5)
 
 
 class Remote(Inline):
@@ -92,7 +93,7 @@ class Remote(Inline):
     def result(self, handle: Any) -> Facts:
         try:
             return super().result(handle)
-        except StorageError as fault:
+        except StoreError as fault:
             return failed(INFRASTRUCTURE, fault)
 
 

@@ -14,12 +14,14 @@ from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import read_npy
 from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS, VIEWS
 from gaussianverse.atlas.moments import Moments
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.storage import sha256_of
 from gaussianverse.pipeline.dataset import fragments, layout, pack, records, shards
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import JOURNAL
-from gaussianverse.pipeline.errors import FragmentError, NotFound, ShardConflict
-from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
+from gaussianverse.pipeline.errors import FragmentError, ShardConflict
 
 RUN = Run({"config_digest": "d" * 64})
 

@@ -11,13 +11,13 @@ from pipeline_runs import planned, publish_all
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import SPLATS
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig, load
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.ops import plan
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 
 def manifest(count: int, shard_size: int = 256) -> bytes:
@@ -63,7 +63,7 @@ def test_puts_are_those_that_a_run_makes(tmp_path: Path) -> None:
     storage.put_if_absent = counting(storage.put_if_absent)  # type: ignore[method-assign]
     storage.put_unsynced = counting(storage.put_unsynced)  # type: ignore[method-assign]
     from gaussianverse.pipeline.dataset.finalize import finalize
-    from gaussianverse.pipeline.store.publish import prove_conditional_puts
+    from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
     for _ in ("when planned", "when carried"):
         prove_conditional_puts(storage)

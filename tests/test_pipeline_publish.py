@@ -3,18 +3,16 @@ from pathlib import Path
 
 import pytest
 
+from gaussianverse.atlas.store.errors import StoreError, StoreRefused
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.retries import pause_s
+from gaussianverse.atlas.store.storage import Head, sha256_of
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.errors import ShardConflict, StorageError, StoreRefused
+from gaussianverse.pipeline.errors import ShardConflict
 from gaussianverse.pipeline.policy import PolicyConfig
-from gaussianverse.pipeline.store.publish import (
-    ATTEMPTS,
-    PATIENCE_S,
-    Published,
-    prove_conditional_puts,
-    publish,
-    publish_exact,
-)
-from gaussianverse.pipeline.store.storage import Head, LocalStorage, StoreConfig, sha256_of
+from gaussianverse.pipeline.store.probes import prove_conditional_puts
+from gaussianverse.pipeline.store.publish import ATTEMPTS, PATIENCE_S, Published, publish, publish_exact
 
 
 class Faulty(LocalStorage):
@@ -27,10 +25,10 @@ class Faulty(LocalStorage):
     def put_if_absent(self, key: str, data: bytes) -> bool:
         fault = self.puts.pop(0) if self.puts else ""
         if fault == "before":
-            raise StorageError("503")
+            raise StoreError("503")
         written = super().put_if_absent(key, data)
         if fault == "after":
-            raise StorageError("the answer was lost")
+            raise StoreError("the answer was lost")
         if fault == "retried inside":  # the client's own second try finds the first one's object
             return False
         return written
@@ -38,7 +36,7 @@ class Faulty(LocalStorage):
     def head(self, key: str) -> Head | None:
         if self.heads:
             self.heads -= 1
-            raise StorageError("503")
+            raise StoreError("503")
         return super().head(key)
 
 
@@ -71,30 +69,30 @@ def test_transient_faults_of_both_kinds_are_outlasted(tmp_path: Path) -> None:
 
 
 def test_a_store_that_stays_away_is_an_error_with_the_key(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="k: not written in 0 s of trying; last: 503"):
+    with pytest.raises(StoreError, match="k: not written in 0 s of trying; last: 503"):
         published(Faulty(tmp_path, ["before"] * ATTEMPTS), "k", b"a")
 
 
 def test_the_pause_doubles_with_each_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = list[float]()
     monkeypatch.setattr("time.sleep", pauses.append)
-    with pytest.raises(StorageError, match="not written"):
+    with pytest.raises(StoreError, match="not written"):
         publish(Faulty(tmp_path, ["before"] * ATTEMPTS), "k", b"a", pause_s=0.25)
     assert pauses == [0.25 * 2**k for k in range(ATTEMPTS - 1)]
 
 
 def test_patience_is_bounded_by_time_too(tmp_path: Path) -> None:
     storage = Faulty(tmp_path, ["before"] * 3)
-    with pytest.raises(StorageError, match="k: not written in"):
+    with pytest.raises(StoreError, match="k: not written in"):
         publish(storage, "k", b"a", pause_s=0, patience_s=0)
     assert storage.puts == ["before"] * 2
 
 
 def test_a_store_that_never_answers_is_blamed_before_the_object_is() -> None:
     """The last attempt begins within the patience, and ends, with a look at what is there, before the deadline."""
-    store, policy = StoreConfig(), PolicyConfig()
+    store, policy = StoreOptions(), PolicyConfig()
     operation = store.max_attempts * max(store.read_timeout_s, store.connect_timeout_s)
-    pauses = store.max_attempts * 20  # botocore's longest
+    pauses = sum(map(pause_s, range(1, store.max_attempts)))
     assert PATIENCE_S + 2 * (operation + pauses) < policy.atlas_deadline_s + policy.grace_s
 
 

@@ -13,6 +13,7 @@ import pytest
 from pipeline_runs import atlas_of, data_of, planned, publish_one
 
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import layout, pack, shards
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -22,7 +23,6 @@ from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.policy import PolicyConfig
 from gaussianverse.pipeline.run.driver import Driver
 from gaussianverse.pipeline.run.executor import ATLAS, PACK, Task
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 UIDS = [f"o{i}" for i in range(7)]
 LOST = "o3"

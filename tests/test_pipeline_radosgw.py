@@ -13,12 +13,14 @@ from pipeline_runs import dataset, planned, publish_all
 from servers import radosgw
 from servers.fault_proxy import CUT, LOST, UNSENT, proxying
 
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.s3 import S3Storage
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.ops.verify import verify
-from gaussianverse.pipeline.store.publish import Published, prove_conditional_puts, publish
-from gaussianverse.pipeline.store.s3 import S3Storage
-from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig
+from gaussianverse.pipeline.store.probes import prove_conditional_puts
+from gaussianverse.pipeline.store.publish import Published, publish
 
 pytestmark = pytest.mark.skipif(bool(radosgw.why_not()), reason=radosgw.why_not() or "it is there")
 
@@ -39,7 +41,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def storage_at(url: str, name: str, attempts: int = 3) -> S3Storage:
     # another time-out than other tests', so that no client with their credentials is taken from the cache
-    config = StoreConfig(endpoint_url=url, region="us-east-1", max_attempts=attempts, read_timeout_s=7.5)
+    config = StoreOptions(endpoint_url=url, region="us-east-1", max_attempts=attempts, read_timeout_s=7.5)
     return S3Storage(f"s3://{BUCKET}/{name}", config)
 
 

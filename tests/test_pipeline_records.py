@@ -9,11 +9,13 @@ from pipeline_runs import manifest_row, planned, publish_one
 
 from gaussianverse.atlas.canonical_json import to_json
 from gaussianverse.atlas.dataset_format import OK, QUARANTINED, SPLATS
+from gaussianverse.atlas.store.errors import NotFound, StoreError
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.storage import sha256_of
 from gaussianverse.pipeline.dataset import fragments, layout, records
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL
-from gaussianverse.pipeline.errors import FragmentError, NotFound, PipelineError, StorageError
-from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
+from gaussianverse.pipeline.errors import FragmentError, PipelineError
 
 STAGE = SPLATS
 RUN = Run({"config_digest": "d" * 64})
@@ -103,10 +105,10 @@ def test_a_store_that_fails_to_hand_out_a_journal_entry_is_a_fault(
     record = records.read(storage, STAGE, 0, "a")
 
     def away(*_: object) -> bytes:
-        raise StorageError("503")
+        raise StoreError("503")
 
     monkeypatch.setattr(LocalStorage, "get", away)
-    with pytest.raises(StorageError, match="503"):
+    with pytest.raises(StoreError, match="503"):
         records.read_entry(storage, STAGE, record.facts, "0" * 64)
 
 

@@ -3,9 +3,9 @@ from typing import Any
 
 from pipeline_runs import planned, publish_all
 
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.ops.report import MAX_LINES, result_rows, table
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 
 def row(uid: str, **fields: Any) -> dict[str, Any]:

@@ -6,12 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 from pipeline_runs import planned
 
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.storage import sha256_of
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout, manifest_rows, run_file
-from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict
-from gaussianverse.pipeline.store.storage import LocalStorage, StoreConfig, sha256_of
+from gaussianverse.pipeline.errors import PipelineError, RunConflict
 
 REPRESENTATION = {"channels": ["x"], "dtype": "float32", "sphere_sha256": "", "plane_sha256": ""}
 
@@ -45,7 +48,7 @@ def test_again_it_is_the_same_and_reads_back_the_same_to_the_order_of_its_keys(s
         run_file.establish(storage, data, identity_of(data)),
         run_file.establish(storage, data, identity_of(data, "ray.workers=3")),
         run_file.load(storage),
-        run_file.load_cached(storage.url, StoreConfig()),
+        run_file.load_cached(storage.url, StoreOptions()),
     ]
     assert len({json.dumps(run.identity) for run in runs}) == 1
 
@@ -92,13 +95,13 @@ def test_rows_of_a_shard_are_read_without_the_whole_manifest(storage: LocalStora
     data = runform.encode(rows, shard_size=100)
     run = run_file.establish(storage, data, identity_of(data))
     read: list[int] = []
-    real = storage.get_range
+    real = storage.read
 
-    def get_range(key: str, offset: int, nbytes: int) -> bytes:
+    def counted(key: str, offset: int, nbytes: int, total: int | None = None) -> memoryview:
         read.append(nbytes)
-        return real(key, offset, nbytes)
+        return real(key, offset, nbytes, total)
 
-    storage.get_range = get_range  # type: ignore[method-assign]
+    storage.read = counted  # type: ignore[method-assign]
     found = manifest_rows.shard_rows(storage, 7)
     assert [(r["index"], r["uid"]) for r in found] == [(i, f"o{i:04}") for i in range(700, 800)]
     assert run.n_shards == 40

@@ -9,10 +9,11 @@ from pipeline_runs import data_of, planned, publish_all, publish_one
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import layout, pack, shards
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
-from gaussianverse.pipeline.errors import FragmentError, NotFound
-from gaussianverse.pipeline.store.storage import LocalStorage
+from gaussianverse.pipeline.errors import FragmentError
 
 Committed = tuple[LocalStorage, dict[str, shards.Record]]
 

@@ -4,13 +4,13 @@ import pytest
 from pipeline_runs import data_of, planned, publish_all, publish_one
 
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import pack
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.ops.inspect import inspect
 from gaussianverse.pipeline.ops.status import status_of, status_text
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 UIDS = ["a", "b", "c", "d", "e"]
 
@@ -63,7 +63,7 @@ def test_an_object_is_found_wherever_it_is_in_its_life(tmp_path: Path) -> None:
     pack.pack(storage, run, SPLATS, 1)
     found = inspect(storage, run, "o04")[SPLATS]
     assert found["committed"]
-    assert storage.get_range(found["tar"], found["offset"], found["nbytes"]) == data_of(SPLATS, "o04")
+    assert storage.read(found["tar"], found["offset"], found["nbytes"]) == data_of(SPLATS, "o04")
     assert found["journal"]["attempts"] == 1
 
 

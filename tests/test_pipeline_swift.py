@@ -13,14 +13,14 @@ from pipeline_runs import tiny_arguments, write_manifest, write_views
 from reader_datasets import publish_dataset, upload
 from servers import swift
 
-from gaussianverse.atlas import AtlasDataset, S3Options
+from gaussianverse.atlas import AtlasDataset, StoreOptions
+from gaussianverse.atlas.store.errors import StoreRefused
+from gaussianverse.atlas.store.s3 import S3Storage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.errors import StoreRefused
 from gaussianverse.pipeline.run import job
-from gaussianverse.pipeline.store.publish import prove_conditional_puts, publish
-from gaussianverse.pipeline.store.s3 import S3Storage
-from gaussianverse.pipeline.store.storage import StoreConfig
+from gaussianverse.pipeline.store.probes import prove_conditional_puts
+from gaussianverse.pipeline.store.publish import publish
 
 pytestmark = pytest.mark.skipif(bool(swift.why_not()), reason=swift.why_not() or "it is there")
 
@@ -52,8 +52,8 @@ def client(endpoint: str) -> Any:
 
 
 @pytest.fixture
-def store(endpoint: str) -> StoreConfig:
-    return StoreConfig(endpoint_url=endpoint, region="us-east-1", max_attempts=3)
+def store(endpoint: str) -> StoreOptions:
+    return StoreOptions(endpoint_url=endpoint, region="us-east-1", max_attempts=3)
 
 
 def keys_of(client: Any) -> list[str]:
@@ -61,22 +61,24 @@ def keys_of(client: Any) -> list[str]:
     return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
 
-def chosen(store: StoreConfig) -> list[str]:
+def chosen(store: StoreOptions) -> list[str]:
     return ["--set", f"store.endpoint_url={store.endpoint_url}", "--set", f"store.region={store.region}"]
 
 
-def test_it_works_as_a_store_of_plain_puts(client: Any, store: StoreConfig) -> None:
+def test_it_works_as_a_store_of_plain_puts(client: Any, store: StoreOptions) -> None:
     """So what is refused below is refused for the condition, and for nothing else."""
     client.put_object(Bucket=BUCKET, Key="p/a/b", Body=b"data")
     client.put_object(Bucket=BUCKET, Key="p/a/b", Body=b"other")
     assert client.get_object(Bucket=BUCKET, Key="p/a/b")["Body"].read() == b"other"
     storage = S3Storage(f"s3://{BUCKET}/p", store)
-    assert (storage.get("a/b"), storage.get_range("a/b", 1, 3), storage.size("a/b")) == (b"other", b"the", 5)
+    assert (storage.get("a/b"), storage.read("a/b", 1, 3), storage.size("a/b")) == (b"other", b"the", 5)
     assert storage.head("nothing") is None
     assert [entry.key for entry in storage.list("a/")] == ["a/b"]
 
 
-def test_the_preflight_refuses_it_with_the_reason_and_leaves_nothing(client: Any, store: StoreConfig) -> None:
+def test_the_preflight_refuses_it_with_the_reason_and_leaves_nothing(
+    client: Any, store: StoreOptions
+) -> None:
     storage = S3Storage(f"s3://{BUCKET}/out", store)
     with pytest.raises(StoreRefused, match=REFUSAL):
         prove_conditional_puts(storage)
@@ -84,22 +86,22 @@ def test_the_preflight_refuses_it_with_the_reason_and_leaves_nothing(client: Any
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 20_000_000])
-def test_nothing_is_ever_published_there(client: Any, store: StoreConfig, nbytes: int) -> None:
+def test_nothing_is_ever_published_there(client: Any, store: StoreOptions, nbytes: int) -> None:
     """Of any size, and asked once: the answer would be the same."""
     client.put_object(Bucket=BUCKET, Key="out/taken", Body=b"theirs")
-    storage, asked = S3Storage(f"s3://{BUCKET}/out", store), list[object]()
-    storage._client.meta.events.register("before-send.s3.PutObject", lambda **_: asked.append(None))
+    storage, answered = S3Storage(f"s3://{BUCKET}/out", store), list[object]()
+    storage._client().meta.events.register("after-call.s3.PutObject", lambda **_: answered.append(None))
     for key in ("free", "taken"):
         with pytest.raises(StoreRefused, match=REFUSAL):
             publish(storage, key, bytes(nbytes), pause_s=0)
-    assert len(asked) == 2
+    assert len(answered) == 2
     assert keys_of(client) == ["out/taken"]
     assert storage.get("taken") == b"theirs"
 
 
 @pytest.mark.parametrize("verb", ["build", "fit-shard"])
 def test_a_run_ends_with_one_line_before_any_fit(
-    verb: str, client: Any, store: StoreConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    verb: str, client: Any, store: StoreOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     def build(*_: object, **__: object) -> None:
@@ -118,7 +120,7 @@ def test_a_run_ends_with_one_line_before_any_fit(
 
 
 def test_the_doctor_names_the_fault(
-    client: Any, store: StoreConfig, capsys: pytest.CaptureFixture[str]
+    client: Any, store: StoreOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["doctor", "--out", f"s3://{BUCKET}/out", "--json", *tiny_arguments(), *chosen(store)]
     assert cli.main(asked) == 1
@@ -129,7 +131,7 @@ def test_the_doctor_names_the_fault(
 
 
 def test_where_no_run_is_status_says_so(
-    client: Any, store: StoreConfig, capsys: pytest.CaptureFixture[str]
+    client: Any, store: StoreOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = f"s3://{BUCKET}/out"
     for verb in (["status"], ["verify"], ["inspect", "ball"]):
@@ -140,14 +142,14 @@ def test_where_no_run_is_status_says_so(
 
 
 def test_a_finished_dataset_that_was_copied_there_is_read_and_checked_and_never_changed(
-    client: Any, endpoint: str, store: StoreConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: Any, endpoint: str, store: StoreOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uids = [f"obj{i:02}" for i in range(6)]
     root = publish_dataset(tmp_path, uids, shard_size=2, quarantined=frozenset({"obj03"}))
     upload(root, endpoint, BUCKET, "set")
     before, out = keys_of(client), f"s3://{BUCKET}/set"
 
-    options = S3Options(endpoint_url=endpoint, region="us-east-1")
+    options = StoreOptions(endpoint_url=endpoint, region="us-east-1")
     there = list(AtlasDataset(out, s3=options, hashes=True, standardise=True))
     here = list(AtlasDataset(root, standardise=True))
     assert [item["uid"] for item in there] == [item["uid"] for item in here]
@@ -162,7 +164,7 @@ def test_a_finished_dataset_that_was_copied_there_is_read_and_checked_and_never_
     assert keys_of(client) == before
 
 
-def test_many_keys_are_deleted_with_the_checksum_that_it_asks_for(client: Any, store: StoreConfig) -> None:
+def test_many_keys_are_deleted_with_the_checksum_that_it_asks_for(client: Any, store: StoreOptions) -> None:
     for name in "abc":
         client.put_object(Bucket=BUCKET, Key=f"out/{layout.WORK}{name}", Body=b"x")
     storage = S3Storage(f"s3://{BUCKET}/out", store)

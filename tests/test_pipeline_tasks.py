@@ -17,6 +17,7 @@ from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.atlas.errors import AtlasError, RoughAtlas, TransportFailed
+from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.fitter.errors import BadInput, FitTimeout, LowPsnr, NanLoss, TooFewGaussians
 from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.rasterize import BackendUnavailable
@@ -24,7 +25,7 @@ from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import contents, layout, records, statistics
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL
-from gaussianverse.pipeline.errors import FragmentError, NotFound, ShardConflict, StorageError
+from gaussianverse.pipeline.errors import FragmentError, ShardConflict
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, seed_of
 from gaussianverse.pipeline.run import inputs, job, tasks
 from gaussianverse.pipeline.run.executor import Job
@@ -151,7 +152,7 @@ FAULTS: list[tuple[BaseException, str]] = [
     (inputs.InputTooLarge("x"), "bad_input"),
     (inputs.NoViews("x"), "missing_views"),
     (ShardConflict("x"), CONFLICT),
-    (StorageError("x"), INFRASTRUCTURE),
+    (StoreError("x"), INFRASTRUCTURE),
     (NotFound("x"), DAMAGED),
     (FragmentError("x"), DAMAGED),
     (BackendUnavailable("x"), INFRASTRUCTURE),

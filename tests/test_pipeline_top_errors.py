@@ -7,11 +7,11 @@ from pathlib import Path
 from pipeline_runs import data_of, planned
 
 from gaussianverse.atlas.dataset_format import ATLAS, OK
+from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import layout, pack, records
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.ops.top_errors import errors_text, top_errors
-from gaussianverse.pipeline.store.storage import LocalStorage
 
 
 def give_up(storage: LocalStorage, run: Run, stage: str, uid: str, reason: str, text: str) -> None:

@@ -16,13 +16,14 @@ from pipeline_runs import dataset, planned, publish_all
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import to_json
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.storage import sha256_of
 from gaussianverse.pipeline.dataset import fragments, layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.parquet import from_parquet, to_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FACTS, METADATA, QUARANTINE, STATS, from_json
 from gaussianverse.pipeline.ops.verify import verify
-from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
 UIDS = ["a", "b", "c", "d"]
 SPLATS, ATLAS = (dataset_format.shard_tar(stage, 0) for stage in layout.STAGES)

@@ -10,13 +10,14 @@ from pipeline_runs import data_of, planned, publish_all, publish_one
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.storage import sha256_of
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.parquet import from_parquet, to_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import STATS, Facts
 from gaussianverse.pipeline.ops.verify import verify_sample
-from gaussianverse.pipeline.store.storage import LocalStorage, sha256_of
 
 UIDS = [f"o{i}" for i in range(9)]
 
@@ -39,13 +40,13 @@ def replace(storage: LocalStorage, key: str, data: bytes) -> None:
 
 def test_a_whole_dataset_has_no_fault_and_few_objects_are_read(made: tuple[LocalStorage, Run]) -> None:
     storage, run = made
-    ranges, get_range = list[str](), storage.get_range
+    ranges, read = list[str](), storage.read
 
-    def counted(key: str, offset: int, nbytes: int) -> bytes:
+    def counted(key: str, *span: int) -> memoryview:
         ranges.append(key)
-        return get_range(key, offset, nbytes)
+        return read(key, *span)
 
-    storage.get_range = counted  # type: ignore[method-assign]
+    storage.read = counted  # type: ignore[method-assign]
     assert list(verify_sample(storage, run, 2)) == []
     assert 1 <= sum(key.endswith(".tar") for key in ranges) <= 4
     assert list(verify_sample(storage, run, 99)) == []

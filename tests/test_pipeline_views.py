@@ -20,6 +20,8 @@ from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, VIEWS
 from gaussianverse.atlas.errors import AtlasError, RoughAtlas
 from gaussianverse.atlas.reader.views import ReferenceViews
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.fitter import load_views
 from gaussianverse.pipeline.config import RunSettings, load
 from gaussianverse.pipeline.dataset import fragments, layout, records
@@ -33,7 +35,6 @@ from gaussianverse.pipeline.ops.inspect import inspect
 from gaussianverse.pipeline.ops.status import status_of
 from gaussianverse.pipeline.ops.verify import verify, verify_sample
 from gaussianverse.pipeline.run import job, tasks
-from gaussianverse.pipeline.store.storage import LocalStorage, Storage, sha256_of
 
 COUNT, SIZE = 3, 24
 UIDS = ["a", "b", "c", "d", "e"]
@@ -156,7 +157,7 @@ def test_tables_and_index_tell_where_views_lie(whole: tuple[LocalStorage, Run]) 
         if row["views_sample"] == -1:
             continue
         entry = index["shards"][row["shard"]][VIEWS]
-        data = storage.get_range(entry["key"], row["views_offset"], row["views_nbytes"])
+        data = storage.read(entry["key"], row["views_offset"], row["views_nbytes"])
         assert sha256_of(data) == row["views_sha256"]
     assert "views/*.tar" in storage.get(dataset_format.CARD).decode()
     assert status_of(storage, run)["stages"][VIEWS]["samples"] == 3

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,27 +26,31 @@ from servers.moto_server import BUCKET
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import SPLATS
+from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.s3 import S3Storage
+from gaussianverse.atlas.store.storage import Entry, Head, sha256_of
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
-from gaussianverse.pipeline.errors import NotFound, PipelineError, ShardConflict, StorageError, StoreRefused
+from gaussianverse.pipeline.errors import ShardConflict
 from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.run import inputs, job
 from gaussianverse.pipeline.store import publish as publishing
-from gaussianverse.pipeline.store.publish import Published, prove_conditional_puts, publish_exact
-from gaussianverse.pipeline.store.s3 import S3Storage
-from gaussianverse.pipeline.store.storage import Entry, Head, LocalStorage, StoreConfig, sha256_of
+from gaussianverse.pipeline.store.probes import prove_conditional_puts
+from gaussianverse.pipeline.store.publish import Published, publish_exact
 
 publish = partial(publishing.publish, pause_s=0)
 
 
 @pytest.fixture
-def store(s3_endpoint: str) -> StoreConfig:
-    return StoreConfig(endpoint_url=s3_endpoint, region="us-east-1", max_attempts=2)
+def store(s3_endpoint: str) -> StoreOptions:
+    return StoreOptions(endpoint_url=s3_endpoint, region="us-east-1", max_attempts=2)
 
 
 @pytest.fixture
-def storage(store: StoreConfig, tmp_path: Path) -> S3Storage:
+def storage(store: StoreOptions, tmp_path: Path) -> S3Storage:
     return S3Storage(f"s3://{BUCKET}/{tmp_path.name}/out", store)
 
 
@@ -78,11 +83,13 @@ GONE = EndpointConnectionError(endpoint_url="http://x")
 
 
 def lossy(storage: S3Storage, *faults: tuple[str, Exception, bool]) -> S3Storage:
-    storage._client = Lossy(storage._client, list(faults))
+    """With one try an operation: what is tested is what the caller makes of its end."""
+    client = Lossy(storage._client(), list(faults))
+    storage._client, storage._options = lambda: client, replace(storage._options, max_attempts=1)
     return storage
 
 
-def test_objects_lie_under_the_prefix_with_their_hash(storage: S3Storage, store: StoreConfig) -> None:
+def test_objects_lie_under_the_prefix_with_their_hash(storage: S3Storage, store: StoreOptions) -> None:
     assert publish(storage, "a/b", b"data") is Published.WRITTEN
     client = boto3.client("s3", endpoint_url=store.endpoint_url)
     answer = client.head_object(Bucket=BUCKET, Key=f"{storage.prefix}a/b")
@@ -94,7 +101,7 @@ def test_objects_lie_under_the_prefix_with_their_hash(storage: S3Storage, store:
 @pytest.mark.parametrize(
     "url", [f"s3://{BUCKET}", f"s3://{BUCKET}/", f"s3://{BUCKET}/p", f"s3://{BUCKET}/p/q/"]
 )
-def test_a_prefix_may_be_missing_or_end_in_a_slash(url: str, store: StoreConfig, tmp_path: Path) -> None:
+def test_a_prefix_may_be_missing_or_end_in_a_slash(url: str, store: StoreOptions, tmp_path: Path) -> None:
     storage = S3Storage(url, store)
     key = f"{tmp_path.name}/k"
     storage.put_if_absent(key, b"x")
@@ -134,13 +141,13 @@ def test_when_the_race_is_lost_and_the_answer_too_theirs_stands(storage: S3Stora
 
 def test_a_store_that_never_answers_is_an_error_with_the_key(storage: S3Storage) -> None:
     lossy(storage, *[("put_object", GONE, False)] * publishing.ATTEMPTS)
-    with pytest.raises(StorageError, match="k: not written in"):
+    with pytest.raises(StoreError, match="k: not written in"):
         publish(storage, "k", b"mine")
 
 
 @pytest.mark.parametrize(
     ("code", "word"),
-    [("AccessDenied", "check bucket, region and permissions"), ("NotImplemented", "no conditional puts"),
+    [("AccessDenied", "check address, region and permissions"), ("NotImplemented", "no conditional puts"),
      ("501", "no conditional puts"), ("SignatureDoesNotMatch", "SignatureDoesNotMatch")],
 )  # fmt: skip
 def test_a_store_that_refuses_is_asked_once(storage: S3Storage, code: str, word: str) -> None:
@@ -148,7 +155,7 @@ def test_a_store_that_refuses_is_asked_once(storage: S3Storage, code: str, word:
     lossy(storage, *faults)
     with pytest.raises(StoreRefused, match=word):
         publish(storage, "k", b"mine")
-    assert len(storage._client.faults) == 1
+    assert len(storage._client().faults) == 1
 
 
 def test_conditional_puts_are_proven(storage: S3Storage) -> None:
@@ -156,12 +163,12 @@ def test_conditional_puts_are_proven(storage: S3Storage) -> None:
     assert list(storage.list("")) == []
 
 
-def test_bytes_that_were_damaged_on_the_way_are_no_answer(storage: S3Storage, store: StoreConfig) -> None:
+def test_bytes_that_were_damaged_on_the_way_are_no_answer(storage: S3Storage, store: StoreOptions) -> None:
     client = boto3.client("s3", endpoint_url=store.endpoint_url)
     client.put_object(
         Bucket=BUCKET, Key=f"{storage.prefix}k", Body=b"other", Metadata={"sha256": sha256_of(b"data")}
     )
-    with pytest.raises(StorageError, match="not those that were written"):
+    with pytest.raises(StoreError, match="not those that were written"):
         storage.get("k")
 
 
@@ -169,7 +176,7 @@ def test_no_fault_shows_a_credential(storage: S3Storage, caplog: pytest.LogCaptu
     caplog.set_level(logging.WARNING)
     secret = "Authorization: AWS4 test-secret"
     fault = ClientError({"Error": {"Code": "Weird", "Message": secret}}, "PutObject")
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(StoreError) as caught:
         lossy(storage, ("put_object", fault, False)).put_if_absent("k", b"")
     assert "test-secret" not in str(caught.value) + caplog.text
 
@@ -181,7 +188,7 @@ def test_without_credentials_the_line_says_so(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    config = StoreConfig(endpoint_url="http://127.0.0.1:9", region="us-east-1")
+    config = StoreOptions(endpoint_url="http://127.0.0.1:9", region="us-east-1")
     with pytest.raises(StoreRefused, match="no credentials"):
         S3Storage(f"s3://{BUCKET}/x", config).put_if_absent("k", b"")
 
@@ -221,7 +228,7 @@ def lost_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         count[0] += 1
         if count[0] % 3 == 0:
             lost.append(key)
-            raise StorageError(f"{key}: ReadTimeoutError")
+            raise StoreError(f"{key}: ReadTimeoutError")
         return written
 
     monkeypatch.setattr(S3Storage, "put_if_absent", put)
@@ -229,7 +236,7 @@ def lost_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_whole_job_from_s3_to_s3_with_answers_lost(
-    store: StoreConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    store: StoreOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(job, "ray_executor", in_process)
@@ -264,7 +271,7 @@ def test_a_whole_job_from_s3_to_s3_with_answers_lost(
         assert on_s3[key] == on_disk[key]
 
 
-def test_inputs_are_fetched_and_removed_again(storage: S3Storage, store: StoreConfig) -> None:
+def test_inputs_are_fetched_and_removed_again(storage: S3Storage, store: StoreOptions) -> None:
     for key in ("views/ball/0.png", "views/ball/deep/1.png", "views/balloon/0.png", "views/one.tar"):
         storage.put_if_absent(key, key.encode())
     with inputs.local(f"{storage.url}/views/ball", store) as root:
@@ -285,7 +292,7 @@ LIMITS: list[Callable[[pytest.MonkeyPatch], None]] = [
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_inputs_beyond_any_object_are_refused(
-    storage: S3Storage, store: StoreConfig, monkeypatch: pytest.MonkeyPatch, limit: Callable[..., None]
+    storage: S3Storage, store: StoreOptions, monkeypatch: pytest.MonkeyPatch, limit: Callable[..., None]
 ) -> None:
     for i in range(3):
         storage.put_if_absent(f"views/{i}", b"1234")
@@ -294,7 +301,7 @@ def test_inputs_beyond_any_object_are_refused(
         pass
 
 
-def test_a_manifest_on_s3_that_is_not_there(store: StoreConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_manifest_on_s3_that_is_not_there(store: StoreOptions, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ["--set", f"store.endpoint_url={store.endpoint_url}", *tiny_arguments()]
     assert (
         cli.main(["build", "--manifest", f"s3://{BUCKET}/no.jsonl", "--out", f"s3://{BUCKET}/o", *chosen])
@@ -304,21 +311,20 @@ def test_a_manifest_on_s3_that_is_not_there(store: StoreConfig, capsys: pytest.C
 
 
 def test_a_list_that_fails_half_way_is_a_fault(storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pages(**_: Any) -> Iterator[dict[str, Any]]:
-        yield {"Contents": [{"Key": f"{storage.prefix}a", "Size": 1}]}
-        raise refused("SlowDown")
-
     class Client:
-        def get_paginator(self, _: str) -> Any:
-            return type("Pages", (), {"paginate": staticmethod(pages)})
+        def list_objects_v2(self, ContinuationToken: str = "", **_: Any) -> dict[str, Any]:
+            if ContinuationToken:
+                raise refused("SlowDown")
+            item = {"Key": f"{storage.prefix}a", "Size": 1}
+            return {"Contents": [item], "IsTruncated": True, "NextContinuationToken": "a"}
 
-    storage._client = Client()
-    with pytest.raises(PipelineError, match="SlowDown"):
+    storage._client = Client
+    with pytest.raises(StoreError, match="SlowDown"):
         list(storage.list(""))
 
 
 def test_many_keys_are_deleted_at_once(storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gaussianverse.pipeline.store.s3._MOST_DELETES", 2)
+    monkeypatch.setattr("gaussianverse.atlas.store.s3._MOST_DELETES", 2)
     for name in "abcde":
         storage.put_if_absent(name, b"x")
     storage.delete_many(["a", "b", "c", "none", "d"])

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from gaussianverse.atlas.store.local import Store, fresh
+from gaussianverse.atlas.store.storage import Readable, fresh
 
 _USED = "used"
 _LOCK = "lock"
@@ -27,17 +27,17 @@ class CachedStore:
         max_bytes: of all samples in it, whoever put them there.
     """
 
-    def __init__(self, store: Store, folder: str | Path, max_bytes: int) -> None:
+    def __init__(self, store: Readable, folder: str | Path, max_bytes: int) -> None:
         self.url = store.url
         self._store, self._folder, self._max_bytes = store, Path(folder), max_bytes
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, key: str) -> bytes:
-        """See `Store`; not kept."""
+        """See `Storage`; not kept."""
         return self._store.get(key)
 
-    def read(self, key: str, offset: int, nbytes: int, total: int) -> memoryview:
-        """See `Store`."""
+    def read(self, key: str, offset: int, nbytes: int, total: int | None = None) -> memoryview:
+        """See `Storage`."""
         path = self._folder / f"{key.replace('/', '_')}-{offset}-{nbytes}"
         with suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
             kept = fresh(nbytes)

@@ -33,7 +33,8 @@ from gaussianverse.atlas.dataset_format import (
 )  # fmt: skip
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader.sample import BLOCK, header_nbytes
-from gaussianverse.atlas.store.local import Store
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.storage import Readable
 
 SPLITS = ("all", "train", "heldout")
 _END = 2 * BLOCK
@@ -78,9 +79,10 @@ class Catalogue:
 
     Raises:
         DatasetError: the dataset is not finished, or index, table and sums don't agree.
+        StoreError: the store failed or refuses.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Readable) -> None:
         self.url = store.url
         sums = _sums(store)
         index = self._vouched(store, INDEX, sums)
@@ -250,15 +252,15 @@ class Catalogue:
     def _by_uid(self) -> dict[str, int]:
         return {uid: sample for sample, uid in enumerate(self.uids(range(len(self))))}
 
-    def _vouched(self, store: Store, key: str, sums: Mapping[str, str]) -> bytes:
-        data = store.get(key)
+    def _vouched(self, store: Readable, key: str, sums: Mapping[str, str]) -> bytes:
+        data = _get(store, key)
         if hashlib.sha256(data).hexdigest() != sums.get(key):
             raise DatasetError(f"{self.url}/{key} is not the file that {SUMS} lists; fetch it again")
         return data
 
-    def array(self, store: Store, key: str) -> npt.NDArray[np.float32]:
+    def array(self, store: Readable, key: str) -> npt.NDArray[np.float32]:
         """A statistics file, checked against the index; float32 [size, size, 16], or 3 for the sphere points."""
-        data = store.get(key)
+        data = _get(store, key)
         if hashlib.sha256(data).hexdigest() != self.index["statistics"][key]["sha256"]:
             raise DatasetError(f"{self.url}/{key} is not the file that {INDEX} lists; fetch it again")
         return np.asarray(read_npy(data), np.float32)
@@ -270,16 +272,33 @@ def is_heldout(uid: str, fraction: float) -> bool:
     return word < fraction * 2**64
 
 
-def _sums(store: Store) -> dict[str, str]:
+def _sums(store: Readable) -> dict[str, str]:
     """{key: sha256} of SHA256SUMS, which `_SUCCESS` vouches for."""
-    try:
-        success = store.get(SUCCESS)
-    except DatasetError as fault:
-        raise DatasetError(f"{fault}: not a finished dataset, or not its root") from fault
-    data = store.get(SUMS)
+    success = _get(store, SUCCESS, "not a finished dataset, or not its root")
+    data = _get(store, SUMS)
     if success != sums_file({SUMS: hashlib.sha256(data).hexdigest()}):
         raise DatasetError(f"{store.url}/{SUMS} is not the file that {SUCCESS} vouches for; fetch both again")
     return read_sums(data)
+
+
+def _get(store: Readable, key: str, advice: str = "fetch it again") -> bytes:
+    """All bytes under a key of a finished dataset, which is damaged where there are none."""
+    try:
+        return store.get(key)
+    except NotFound as error:
+        raise DatasetError(f"{error}; {advice}") from error
+
+
+def read(store: Readable, extent: Extent) -> memoryview:
+    """The bytes of a shard.
+
+    Raises:
+        DatasetError: the shard is missing, or of another length than index.json says.
+    """
+    try:
+        return store.read(extent.key, extent.offset, extent.nbytes, extent.total)
+    except NotFound as error:
+        raise DatasetError(f"{error}; fetch it again") from error
 
 
 def _column(column: pa.ChunkedArray) -> Any:

@@ -17,11 +17,13 @@ from gaussianverse.atlas.dataset_format import ATLAS, MEAN, POINTS, STD, VIEWS, 
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order, sample
 from gaussianverse.atlas.reader.cache import CachedStore
-from gaussianverse.atlas.reader.catalogue import Catalogue, Filter
+from gaussianverse.atlas.reader.catalogue import Catalogue, Filter, read
 from gaussianverse.atlas.reader.order import Cursor, Indices
 from gaussianverse.atlas.reader.views import ReferenceViews
 from gaussianverse.atlas.standard import Standard
-from gaussianverse.atlas.store.local import LocalStore, S3Options, open_store
+from gaussianverse.atlas.store import is_s3, open_storage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.storage import Readable
 
 T = TypeVar("T")
 
@@ -83,7 +85,10 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             (none) from a folder.
 
     Raises:
-        DatasetError: no finished dataset, an unknown column, too few samples for the ranks, no views in it.
+        DatasetError: no finished dataset, an unknown column, too few samples for the ranks, no views in it; as
+            samples are read, one is missing or damaged.
+        StoreError: the store cannot be reached (reading again may help), or refuses (StoreRefused); says nothing of
+            the dataset.
     """
 
     def __init__(
@@ -91,12 +96,11 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         uids: Iterable[str] | None = None, shuffle: bool = True, seed: int = 0, window: int = 8,
         uneven: str = order.DROP, rank: int | None = None, world: int | None = None, batch_size: int = 1,
         standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
-        views: bool | None = False, s3: S3Options | None = None, cache: str | Path | None = None,
+        views: bool | None = False, s3: StoreOptions | None = None, cache: str | Path | None = None,
         cache_bytes: int = 100 * 2**30, readahead: int | None = None,
     ) -> None:  # fmt: skip
-        self._store = open_store(url, s3)
-        local = isinstance(self._store, LocalStore)
-        self._readahead = readahead if readahead is not None else 0 if local else _S3_READAHEAD
+        self._store: Readable = open_storage(str(url), s3)
+        self._readahead = readahead if readahead is not None else _S3_READAHEAD if is_s3(str(url)) else 0
         self.catalogue = Catalogue(self._store)
         if cache is not None:
             self._store = CachedStore(self._store, Path(cache, self.catalogue.digest[:16]), cache_bytes)
@@ -157,7 +161,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         """
         place = self.catalogue.find(uid)
         extent = self.catalogue.atlas_member(place)
-        data = self._store.read(extent.key, extent.offset, extent.nbytes, extent.total)
+        data = read(self._store, extent)
         row = self.catalogue.row(place)
         if hashlib.sha256(data).hexdigest() != row[address_column(ATLAS, "sha256")]:
             raise DatasetError(f"{self._store.url}/{extent.key}: {uid}: the atlas is damaged; fetch it again")
@@ -268,7 +272,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
     def _parsed(self, place: int, family: str, row: dict[str, Any], parse: Callable[[memoryview], T]) -> T:
         """What a sample's stretch in the shard of a family holds; faults tell where it is."""
         extent = self.catalogue.stretch(place, family)
-        data = self._store.read(extent.key, extent.offset, extent.nbytes, extent.total)
+        data = read(self._store, extent)
         try:
             return parse(data)
         except DatasetError as fault:

@@ -1,122 +1,165 @@
-"""Where a dataset lies: a local folder, or a prefix of a bucket. Read-only, by key and by range."""
+"""`LocalStorage`: a folder as a store."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
-from dataclasses import dataclass
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
+from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
+from gaussianverse.atlas.store.storage import Entry, Head, Storage, fresh, wrong_size
 
-from gaussianverse.atlas.errors import DatasetError
-
-
-class Store(Protocol):
-    """What the reader needs of a place."""
-
-    url: str
-
-    def get(self, key: str) -> bytes:
-        """All bytes under a key.
-
-        Raises:
-            DatasetError: there is no such key, or it cannot be read.
-        """
-
-    def read(self, key: str, offset: int, nbytes: int, total: int) -> memoryview:
-        """`nbytes` bytes from `offset` of a key that must be `total` bytes long.
-
-        Raises:
-            DatasetError: it has another length, is missing, or cannot be read.
-        """
+_TEMPORARY = ".incoming"
+_HOPELESS = PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError
 
 
-@dataclass(frozen=True)
-class S3Options:
-    """How to reach an S3 store.
-
-    Attributes:
-        endpoint_url: "" = AWS, or what the usual configuration files say.
-        region: "" = what the usual configuration files say.
-        anonymous: without credentials, for public buckets; else they come from the usual chain.
-        max_attempts: tries in a row without a single new byte before a read fails.
-        connect_timeout_s, read_timeout_s: seconds without an answer that count as a failed try.
-        connections: how many requests at a time.
-    """
-
-    endpoint_url: str = ""
-    region: str = ""
-    anonymous: bool = False
-    max_attempts: int = 8
-    connect_timeout_s: float = 10.0
-    read_timeout_s: float = 30.0
-    connections: int = 32
-
-
-def open_store(url: str | Path, s3: S3Options | None = None) -> Store:
-    """The store at a local path or at s3://bucket/prefix.
-
-    Raises:
-        DatasetError: another scheme, no such folder, or boto3 is needed and not installed.
-    """
-    address = str(url)
-    if address.startswith("s3://"):
-        try:
-            from gaussianverse.atlas.store.s3 import S3Store
-        except ImportError as fault:
-            raise DatasetError(
-                f"{address}: needs boto3: pip install 'gaussianverse[read]' ({fault})"
-            ) from fault
-        return S3Store(address, s3 or S3Options())
-    if "://" in address:
-        raise DatasetError(f"{address}: expected a local folder or s3://bucket/prefix")
-    return LocalStore(address)
-
-
-def wrong_size(where: str, found: int, expected: int) -> DatasetError:
-    """The error for a file that is not as long as the index says."""
-    what = f"truncated, {expected - found} bytes are missing" if found < expected else "longer than it was"
-    return DatasetError(f"{where}: {found} bytes, index.json says {expected}: {what}; fetch it again")
-
-
-def fresh(nbytes: int) -> memoryview:
-    """Writable memory that is not set to 0 first, as a bytearray's would be."""
-    return np.empty(nbytes, np.uint8).data
-
-
-class LocalStore:
-    """A folder."""
+class LocalStorage(Storage):
+    """A folder. A write is a temporary file, fsync, a hard link (which fails if the name exists), fsync."""
 
     def __init__(self, root: str | Path) -> None:
-        self.url = str(Path(root).absolute())
-        if not Path(self.url).is_dir():
-            raise DatasetError(f"{self.url}: no such folder")
+        self.root = Path(root).absolute()
+        self.url = str(self.root)
 
     def get(self, key: str) -> bytes:
-        """See `Store`."""
+        """See `Storage`."""
         try:
-            return Path(self.url, key).read_bytes()
-        except OSError as fault:
-            raise DatasetError(f"{self.url}/{key}: {fault.strerror or fault}") from fault
+            return self._path(key).read_bytes()
+        except OSError as error:
+            raise self._error(error, key) from error
 
-    def read(self, key: str, offset: int, nbytes: int, total: int) -> memoryview:
-        """See `Store`."""
-        where = f"{self.url}/{key}"
-        data = fresh(nbytes)
+    def read(self, key: str, offset: int, nbytes: int, total: int | None = None) -> memoryview:
+        """See `Storage`."""
+        data, where = fresh(nbytes), f"{self.url}/{key}"
         try:
-            file = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 found = os.fstat(file).st_size
-                if found != total:
-                    raise wrong_size(where, found, total)
+                if found != total and (total is not None or found < offset + nbytes):
+                    raise wrong_size(where, found, offset + nbytes if total is None else total)
                 done = 0
                 while done < nbytes:
                     done += (count := os.preadv(file, [data[done:]], offset + done))
                     if not count:
-                        raise wrong_size(where, offset + done, total)
+                        raise wrong_size(where, offset + done, found)
             finally:
                 os.close(file)
-        except OSError as fault:
-            raise DatasetError(f"{where}: {fault.strerror or fault}") from fault
+        except OSError as error:
+            raise self._error(error, key) from error
         return data
+
+    def put_if_absent(self, key: str, data: bytes | bytearray) -> bool:
+        """See `Storage`."""
+        return self._put(key, data, _sync)
+
+    def put_unsynced(self, key: str, data: bytes | bytearray) -> bool:
+        """See `Storage`."""
+        return self._put(key, data, lambda handle: None)
+
+    def _put(self, key: str, data: bytes | bytearray, sync: Callable[[int], None]) -> bool:
+        path = self._path(key)
+        temporary = self.root / _TEMPORARY / uuid.uuid4().hex
+        try:
+            self._make_folder(path.parent)
+            self._make_folder(temporary.parent)
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                sync(file.fileno())
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            _sync_folder(path.parent, sync)
+        except OSError as error:
+            raise self._error(error, key) from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+        return True
+
+    def head(self, key: str) -> Head | None:
+        """See `Storage`. The sha256 is computed from the file, which is therefore read."""
+        digest, nbytes = hashlib.sha256(), 0
+        try:
+            with self._path(key).open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+                    nbytes += len(block)
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        except OSError as error:
+            raise self._error(error, key) from error
+        return Head(nbytes, digest.hexdigest())
+
+    def size(self, key: str) -> int:
+        """See `Storage`."""
+        try:
+            return self._path(key).stat().st_size
+        except OSError as error:
+            raise self._error(error, key) from error
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """See `Storage`."""
+        start = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self.root
+        for folder, names, files in os.walk(start):
+            if Path(folder) == self.root and _TEMPORARY in names:
+                names.remove(_TEMPORARY)
+            for name in files:
+                path = Path(folder, name)
+                key = path.relative_to(self.root).as_posix()
+                if key.startswith(prefix):
+                    with suppress(FileNotFoundError):  # deleted meanwhile
+                        yield Entry(key, path.stat().st_size)
+
+    def delete(self, key: str) -> None:
+        """See `Storage`."""
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._error(error, key) from error
+
+    def remove_abandoned(self, older_s: float) -> None:
+        """See `Storage`: temporary files that were never linked."""
+        for path in (self.root / _TEMPORARY).glob("*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime >= older_s:
+                    path.unlink()
+
+    def _path(self, key: str) -> Path:
+        if key.startswith("/") or ".." in key.split("/"):
+            raise ValueError(f"key {key!r} leaves {self.root}")
+        return self.root / key
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+    def _error(self, error: OSError, key: str) -> NotFound | StoreError:
+        where = f"{self.url}/{key}"
+        if isinstance(error, FileNotFoundError):
+            return NotFound(f"{where}: no such {'file' if self.root.is_dir() else 'folder'}")
+        if isinstance(error, _HOPELESS) or error.errno == errno.EROFS:
+            return StoreRefused(
+                f"{where}: {error.strerror}; choose an output that can be written to and read"
+            )
+        return StoreError(f"{where}: {error.strerror or error}")
+
+
+def _sync(handle: int) -> None:
+    os.fsync(handle)
+
+
+def _sync_folder(folder: Path, sync: Callable[[int], None] = _sync) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync(handle)
+    finally:
+        os.close(handle)

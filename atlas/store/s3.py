@@ -1,144 +1,239 @@
-"""`S3Store`: a prefix of a bucket, read through boto3. What an answer brought before it broke is kept."""
+"""`S3Storage`: a prefix of a bucket, on AWS or whatever speaks S3; writing takes conditional puts."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
-import random
-import time
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from urllib3.exceptions import HTTPError
 
-from gaussianverse.atlas.errors import DatasetError
-from gaussianverse.atlas.store.local import S3Options, fresh, wrong_size
+from gaussianverse.atlas.store.errors import Altered, StoreError, StoreRefused
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.retries import (
+    BEYOND,
+    ERRORS,
+    FINAL,
+    MISSING,
+    TAKEN,
+    UNSUPPORTED,
+    Tries,
+    code_of,
+)
+from gaussianverse.atlas.store.storage import Entry, Head, Storage, fresh, sha256_of, wrong_size
 
-# the same answer however often one asks; everything else may pass (5xx, SlowDown, time-outs, cut connections)
-_FINAL = {
-    "400", "401", "403", "404", "AccessDenied", "AllAccessDisabled", "AuthorizationHeaderMalformed", "ExpiredToken",
-    "InvalidAccessKeyId", "InvalidBucketName", "NoSuchBucket", "NoSuchKey", "NotFound", "PermanentRedirect",
-    "PreconditionFailed", "412", "SignatureDoesNotMatch",
-}  # fmt: skip
-_BEYOND = {"416", "InvalidRange"}
-_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.2, 20.0
+T = TypeVar("T")
+
+_SHA256 = "sha256"
+_MOST_DELETES = 1000
 # what of an answer is lost when it breaks: urllib3 hands out whole pieces or none
-_CHUNK = 1 << 17
+_PIECE = 1 << 17
+_HASHED_PIECE = 1 << 24
 
 
-class S3Store:
-    """A prefix of a bucket, through boto3. What was received of a broken answer is kept, and the rest asked for.
+class S3Storage(Storage):
+    """Objects of s3://bucket/prefix. The sha256 of each is kept in its metadata.
 
-    May be pickled and forked: every process makes a client of its own.
+    What was received of a broken answer is kept, and the rest asked for. Each process makes a client of its own.
     """
 
-    def __init__(self, url: str, options: S3Options) -> None:
+    def __init__(self, url: str, options: StoreOptions) -> None:
         self.bucket, _, prefix = url.removeprefix("s3://").partition("/")
         if not self.bucket:
-            raise DatasetError(f"{url}: no bucket; expected s3://bucket/prefix")
+            raise StoreRefused(f"{url}: no bucket; expected s3://bucket/prefix")
         self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self.url = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
         self._options = options
-        self._clients: dict[int, Any] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_clients": {}}
+        self._client = partial(client_of, options)
 
     def get(self, key: str) -> bytes:
-        """See `Store`."""
-        return bytes(self._receive(key, None, None))
+        """See `Storage`. The bytes are checked against the sha256 in the metadata."""
+        received, metadata = self._receive(key, None, None)
+        data = bytes(received)
+        expected = metadata.get(_SHA256)
+        if expected and sha256_of(data) != expected:
+            raise StoreError(f"{self.url}/{key}: the bytes received are not those that were written")
+        return data
 
-    def read(self, key: str, offset: int, nbytes: int, total: int) -> memoryview:
-        """See `Store`."""
-        return self._receive(key, (offset, nbytes), total)
+    def read(self, key: str, offset: int, nbytes: int, total: int | None = None) -> memoryview:
+        """See `Storage`."""
+        if nbytes == 0:
+            return fresh(0)
+        return self._receive(key, (offset, nbytes), total)[0]
 
-    def _receive(self, key: str, span: tuple[int, int] | None, total: int | None) -> memoryview:
-        """The bytes of a span, or of the whole; each try asks for what is still missing, of the same version."""
-        data, done, etag, tries = fresh(span[1] if span else 0), 0, "", 0
-        first = span[0] if span else 0
-        while True:
-            request = {"Bucket": self.bucket, "Key": self.prefix + key}
-            if span:
-                request["Range"] = f"bytes={first + done}-{first + span[1] - 1}"
-            elif done:
-                request["Range"] = f"bytes={done}-"
-            if etag:
-                request["IfMatch"] = etag
-            before = done
+    def put_if_absent(self, key: str, data: bytes | bytearray) -> bool:
+        """See `Storage`. One conditional put: stores ignore the condition of a multipart's completion."""
+
+        def put(client: Any) -> bool:
             try:
-                answer = self._client().get_object(**request)
-                etag = answer["ETag"]
-                whole = self._total(answer, key, "Range" in request)
-                if total is not None and whole != total:
-                    raise wrong_size(f"{self.url}/{key}", whole, total)
+                client.put_object(
+                    **self._at(key), Body=data, IfNoneMatch="*", Metadata={_SHA256: sha256_of(data)}
+                )
+            except ERRORS as error:
+                if code_of(error) in TAKEN:
+                    return False
+                if code_of(error) in UNSUPPORTED:
+                    raise StoreRefused(
+                        f"{self.url}: this store has no conditional puts (501), without which two workers could "
+                        "overwrite each other; use one that has (AWS S3, Ceph radosgw, MinIO, R2)"
+                    ) from error
+                raise
+            return True
+
+        return self._asked(key, put)
+
+    def head(self, key: str) -> Head | None:
+        """See `Storage`. An object that something else wrote, without a sha256, is read to compute it."""
+
+        def head(client: Any) -> Any:
+            try:
+                return client.head_object(**self._at(key))
+            except ERRORS as error:
+                if code_of(error) in MISSING:
+                    return None
+                raise
+
+        answer = self._asked(key, head)
+        if answer is None:
+            return None
+        nbytes = int(answer["ContentLength"])
+        return Head(nbytes, answer["Metadata"].get(_SHA256) or self._computed_sha256(key, nbytes))
+
+    def size(self, key: str) -> int:
+        """See `Storage`."""
+        answer = self._asked(key, lambda client: client.head_object(**self._at(key)))
+        return int(answer["ContentLength"])
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """See `Storage`."""
+        place: dict[str, str] = {}
+        while True:
+            page = self._asked(
+                prefix,
+                lambda client, place=place: client.list_objects_v2(  # type: ignore[misc]
+                    Bucket=self.bucket, Prefix=self.prefix + prefix, **place
+                ),
+            )
+            for item in page.get("Contents", ()):
+                yield Entry(item["Key"].removeprefix(self.prefix), int(item["Size"]))
+            if not page.get("IsTruncated"):
+                return
+            place = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(self, key: str) -> None:
+        """See `Storage`."""
+        self._asked(key, lambda client: client.delete_object(**self._at(key)))
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """See `Storage`: up to a thousand a request."""
+        for start in range(0, len(keys), _MOST_DELETES):
+            chosen = [{"Key": self.prefix + key} for key in keys[start : start + _MOST_DELETES]]
+            answer = self._asked(
+                keys[start],
+                lambda client, chosen=chosen: client.delete_objects(  # type: ignore[misc]
+                    Bucket=self.bucket, Delete={"Objects": chosen, "Quiet": True}
+                ),
+            )
+            if errors := answer.get("Errors"):
+                code = errors[0].get("Code")
+                kind = StoreRefused if code in FINAL else StoreError
+                raise kind(f"{self.url}: {len(errors)} keys were not deleted: {code}")
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self.prefix + key}
+
+    def _asked(self, key: str, request: Callable[[Any], T]) -> T:
+        """The answer to a request, which is made again while that may help."""
+        tries = Tries(self._options.max_attempts)
+        while True:
+            try:
+                return request(self._client())
+            except ERRORS as error:
+                tries.failed(error, f"{self.url}/{key}")
+
+    def _receive(
+        self, key: str, span: tuple[int, int] | None, total: int | None
+    ) -> tuple[memoryview, Mapping[str, str]]:
+        """The bytes of a span, or of the whole, and the object's metadata; each try asks for what is still missing,
+        of the same version."""
+        where, tries = f"{self.url}/{key}", Tries(self._options.max_attempts)
+        first, size = span or (0, 0)
+        data, done, version = fresh(size), 0, dict[str, str]()
+        metadata: Mapping[str, str] = {}
+        while True:
+            before = done
+            begun = (
+                {"Range": f"bytes={first + done}-{first + size - 1 if span else ''}"} if span or done else {}
+            )
+            try:
+                answer = self._client().get_object(**self._at(key), **begun, **version)
+                version, metadata = {"IfMatch": answer["ETag"]}, answer["Metadata"]
+                whole = self._whole(answer, where, part=bool(begun))
+                if whole != total and (total is not None or whole < first + size):
+                    raise wrong_size(where, whole, first + size if total is None else total)
                 if not span and not done:
                     data = fresh(whole)
-                while done < len(data) and (count := answer["Body"].readinto(data[done : done + _CHUNK])):
+                while done < len(data) and (count := answer["Body"].readinto(data[done : done + _PIECE])):
                     done += count
                 if done == len(data):
-                    return data
-                fault: Exception | None = None
-            except NoCredentialsError as no:
-                raise DatasetError(
-                    f"{self.url}/{key}: no credentials; set them up as for the AWS command line, or pass "
-                    "S3Options(anonymous=True) for a public bucket"
-                ) from no
-            except ClientError as no:
-                self._refused(no, key, total)
-                fault = no
-            except (BotoCoreError, OSError, HTTPError) as no:
-                fault = no
-            # a link that is cut again and again, but brings something each time, gets there
-            tries = 1 if done > before else tries + 1
-            if tries >= self._options.max_attempts:
-                raise DatasetError(
-                    f"{self.url}/{key}: {done} of {len(data)} bytes after {tries} tries without progress "
-                    f"({type(fault).__name__ if fault else 'the answer ended early'})"
-                ) from fault
-            time.sleep(min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0))
+                    return data, metadata
+                raise ConnectionError("the answer ended early")
+            except ERRORS as error:
+                if version and code_of(error) in TAKEN:
+                    raise Altered(f"{where}: replaced while it was read") from error
+                if code_of(error) in BEYOND:
+                    raise wrong_size(where, self.size(key), total or first + size) from error
+                so_far = f"{done} of {len(data)} bytes"
+                tries.failed(error, where, progress=done > before, so_far=so_far)
 
-    def _refused(self, fault: Any, key: str, total: int | None) -> None:
-        """Raise for an answer that will not change."""
-        code = str(fault.response.get("Error", {}).get("Code", ""))
-        where = f"{self.url}/{key}"
-        if code in _BEYOND and total is not None:
-            head = self._client().head_object(Bucket=self.bucket, Key=self.prefix + key)
-            raise wrong_size(where, int(head["ContentLength"]), total) from fault
-        if code in _FINAL | _BEYOND:
-            raise DatasetError(f"{where}: the store says {code}; check address, region and rights") from fault
-
-    def _total(self, answer: dict[str, Any], key: str, part: bool) -> int:
+    def _whole(self, answer: Mapping[str, Any], where: str, *, part: bool) -> int:
         """Length of the whole object that an answer is part of."""
         if not part:
             return int(answer["ContentLength"])
         if "ContentRange" not in answer:
-            raise DatasetError(f"{self.url}/{key}: the store does not do range reads")
+            raise StoreRefused(f"{where}: the store does not do range reads")
         return int(answer["ContentRange"].rpartition("/")[2])
 
-    def _client(self) -> Any:
-        client = self._clients.get(os.getpid())
-        if client is None:
-            client = self._clients[os.getpid()] = _new_client(self._options)
-        return client
+    def _computed_sha256(self, key: str, nbytes: int) -> str:
+        digest = hashlib.sha256()
+        for start in range(0, nbytes, _HASHED_PIECE):
+            digest.update(self.read(key, start, min(_HASHED_PIECE, nbytes - start), nbytes))
+        return digest.hexdigest()
 
 
-def _new_client(options: S3Options) -> Any:
-    config = Config(
-        retries={
-            "mode": "standard",
-            "total_max_attempts": 1,
-        },  # S3Store tries again itself, from where it was
-        connect_timeout=options.connect_timeout_s,
-        read_timeout=options.read_timeout_s,
-        max_pool_connections=options.connections,
-        response_checksum_validation="when_required",
-        **({"signature_version": UNSIGNED} if options.anonymous else {}),
-    )
-    return boto3.session.Session().client(
+def client_of(options: StoreOptions) -> Any:
+    """This process's boto3 client for these options."""
+    return _client(options, os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _client(options: StoreOptions, process: int) -> Any:
+    client = boto3.session.Session().client(
         "s3",
         endpoint_url=options.endpoint_url or None,
         region_name=options.region or None,
-        config=config,
+        config=Config(
+            # `Tries` asks again; a read then goes on in the middle
+            retries={"mode": "standard", "total_max_attempts": 1},
+            connect_timeout=options.connect_timeout_s,
+            read_timeout=options.read_timeout_s,
+            max_pool_connections=options.connections,
+            # S3-compatible stores reject the trailing checksums that newer clients send by default
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            **({"signature_version": UNSIGNED} if options.anonymous else {}),
+        ),
     )
+    client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
+    return client
+
+
+def _add_md5(params: dict[str, Any], **_: object) -> None:
+    """Deleting many keys needs a checksum. Newer clients send a CRC32, which many stores don't take for one."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()

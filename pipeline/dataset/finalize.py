@@ -8,6 +8,7 @@ from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, sums_file
+from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.dataset import card, layout
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -15,7 +16,6 @@ from gaussianverse.pipeline.dataset.shards import read_commit
 from gaussianverse.pipeline.dataset.statistics import merged_statistics
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.store.publish import publish_exact
-from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
 
 
 def is_finalized(storage: Storage) -> bool:

@@ -29,6 +29,7 @@ from gaussianverse.atlas.dataset_format import (
     family_checked,
     shard_number,
 )
+from gaussianverse.pipeline.store import probes
 
 STAGES = (SPLATS, ATLAS)
 """Of every run, in their order. The reference views are made by the first stage's task, and packed like a stage."""
@@ -37,7 +38,6 @@ RUN = "run.json"
 MANIFEST = "manifest/objects.parquet"
 WORK = "_work/"
 COMMITS = "_commits/"
-PROBES = "_probe-"
 JOURNAL = "runs/"
 REVISIONS = "revisions/"
 MAX_REVISIONS = 999
@@ -120,4 +120,4 @@ def parse_fragment(key: str) -> tuple[str, int, str] | None:
 
 def in_dataset(key: str) -> bool:
     """Whether SHA256SUMS covers this key: not scratch, journal or revision, not SHA256SUMS and later."""
-    return not key.startswith((WORK, JOURNAL, PROBES, REVISIONS)) and key not in (SUMS, SUCCESS)
+    return not key.startswith((WORK, JOURNAL, probes.PREFIX, REVISIONS)) and key not in (SUMS, SUCCESS)

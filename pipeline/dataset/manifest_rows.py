@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.errors import PipelineError, message
-from gaussianverse.pipeline.store.storage import Storage
 
 
 def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
@@ -76,6 +76,6 @@ class _Object(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = max(0, min(len(buffer), self._size - self._at))
         if count:
-            buffer[:count] = self._storage.get_range(self._key, self._at, count)
+            buffer[:count] = self._storage.read(self._key, self._at, count, self._size)
             self._at += count
         return count

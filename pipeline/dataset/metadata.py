@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, SPLATS, address_column
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import ParquetSink, exact
 from gaussianverse.pipeline.dataset.schemas import QUARANTINE, STATS, metadata_schema
 from gaussianverse.pipeline.dataset.shards import stats_table
 from gaussianverse.pipeline.errors import PipelineError
-from gaussianverse.pipeline.store.storage import Storage
 
 _STATE = ("status", "reason", "error_class", "error_message")
 

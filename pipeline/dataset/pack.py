@@ -10,6 +10,8 @@ from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, VIEWS
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.dataset import fragments, layout, records
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.parquet import to_parquet
@@ -17,9 +19,8 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import JOURNAL, STATS, Facts, row
 from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
 from gaussianverse.pipeline.dataset.statistics import moments_of
-from gaussianverse.pipeline.errors import FragmentError, NotFound
+from gaussianverse.pipeline.errors import FragmentError
 from gaussianverse.pipeline.store.publish import publish, publish_exact
-from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
 
 Fetch = Callable[[str], bytes]
 """An object's uid to its fragment; NotFound where there is none."""

@@ -20,13 +20,14 @@ from gaussianverse.atlas.dataset_format import (
     main_member,
     member_names,
 )  # fmt: skip
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import fragments, layout
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, Facts, from_json, known, row
-from gaussianverse.pipeline.errors import FragmentError, PipelineError, StorageError, message
+from gaussianverse.pipeline.errors import FragmentError, PipelineError, message
 from gaussianverse.pipeline.policy import REASONS
 from gaussianverse.pipeline.store.publish import Published, publish
-from gaussianverse.pipeline.store.storage import Storage, sha256_of
 
 _FROM_MANIFEST = ("index", "uid", "source_id", "shard", "category", "license", "caption", "caption_source")
 
@@ -192,8 +193,6 @@ def read_entry(storage: Storage, stage: str, facts: Mapping[str, Any], sha256: s
     shard, uid = int(facts["shard"]), str(facts["uid"])
     try:
         return from_json(JOURNAL[stage], storage.get(layout.run_record(stage, shard, uid, sha256)))
-    except StorageError:
-        raise
-    except PipelineError:
+    except (PipelineError, NotFound):
         about = {name: facts[name] for name in ("index", "uid", "status")}
         return row(JOURNAL[stage], {**about, "stage": stage, "fragment_sha256": sha256})

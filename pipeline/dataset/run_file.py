@@ -15,14 +15,17 @@ from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.dataset_format import SCHEMA_VERSION
+from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.fitter.config import FitConfig
 from gaussianverse.manifests import runform
 from gaussianverse.pipeline.config import RunConfig, RunSettings, digest_of
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.schemas import is_count, is_sha256
-from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict
+from gaussianverse.pipeline.errors import PipelineError, RunConflict
 from gaussianverse.pipeline.store.publish import Published, publish, publish_exact
-from gaussianverse.pipeline.store.storage import Storage, StoreConfig, open_storage, sha256_of
 
 # those whose version can change a byte of the result
 _PACKAGES = ("gaussianverse", "gsplat", "numba", "numpy", "pyarrow", "scipy", "torch")
@@ -160,7 +163,7 @@ def load(storage: Storage) -> Run:
 
 
 @lru_cache(maxsize=4)
-def load_cached(url: str, store: StoreConfig) -> Run:
+def load_cached(url: str, store: StoreOptions) -> Run:
     """`load`, once per process: run.json never changes."""
     return load(open_storage(url, store))
 

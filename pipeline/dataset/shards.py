@@ -16,13 +16,14 @@ from gaussianverse.atlas.dataset_format import (
     main_member,
     shard_tar,
 )  # fmt: skip
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.records import Record, read
 from gaussianverse.pipeline.dataset.schemas import FACTS, STATS, Facts, is_count, is_sha256, known
-from gaussianverse.pipeline.errors import FragmentError, NotFound, PipelineError
+from gaussianverse.pipeline.errors import FragmentError, PipelineError
 from gaussianverse.pipeline.policy import REASONS
-from gaussianverse.pipeline.store.storage import Storage, sha256_of
 
 
 def committed_shards(storage: Storage) -> set[tuple[str, int]]:
@@ -120,7 +121,7 @@ def _from_shard(storage: Storage, stage: str, shard: int, uid: str) -> Record:
     members = {facts_member(uid): to_json(facts)}
     if there["status"] == OK:
         key = shard_tar(stage, shard)
-        data = storage.get_range(key, there["offset"], there["nbytes"])
+        data = bytes(storage.read(key, there["offset"], there["nbytes"]))
         if sha256_of(data) != there["sha256"]:
             raise FragmentError(f"{key}: the bytes of {uid} are not those that its table tells")
         members |= {

@@ -11,6 +11,8 @@ from dataclasses import asdict
 
 import torch
 
+from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.pipeline.arguments import add_config, add_json, config_of
 from gaussianverse.pipeline.config import RunConfig
@@ -18,8 +20,7 @@ from gaussianverse.pipeline.dataset import run_file
 from gaussianverse.pipeline.errors import PipelineError, message
 from gaussianverse.pipeline.node import gpu, machine
 from gaussianverse.pipeline.node.gpu import Finding
-from gaussianverse.pipeline.store.publish import prove_conditional_puts
-from gaussianverse.pipeline.store.storage import open_storage
+from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
 
 def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
@@ -58,7 +59,7 @@ def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
 def _check(name: str, check: Callable[[], object], text: str) -> Finding:
     try:
         check()
-    except PipelineError as error:
+    except (PipelineError, StoreError, NotFound) as error:
         return Finding(name, False, message(error))
     return Finding(name, True, text)
 

@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from gaussianverse.atlas.store.storage import Entry, Storage
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.shards import read_commit
-from gaussianverse.pipeline.store.storage import Entry, Storage
+from gaussianverse.pipeline.store import probes
 
 _BATCH = 1000
 _ABANDONED_S = 86400.0
@@ -54,7 +55,7 @@ def clean_work(storage: Storage, *, dry_run: bool = False) -> Cleaned:
 def _scratch(storage: Storage) -> Iterator[Entry]:
     if is_finalized(storage):
         yield from list(storage.list(layout.WORK))
-        yield from list(storage.list(layout.PROBES))
+        yield from list(storage.list(probes.PREFIX))
         return
     committed = sorted(filter(None, (layout.parse_commit(e.key) for e in storage.list(layout.COMMITS))))
     for stage, shard in committed:

@@ -18,6 +18,7 @@ from gaussianverse.atlas.interchange.fixed_count import fixed_count
 from gaussianverse.atlas.interchange.gaussiancube import to_cube
 from gaussianverse.atlas.interchange.ply import write_ply
 from gaussianverse.atlas.interchange.published import write_pair
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests.files import write_whole
 from gaussianverse.pipeline.arguments import add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import fragments, shards
@@ -26,7 +27,6 @@ from gaussianverse.pipeline.dataset.manifest_rows import find_row, shard_rows
 from gaussianverse.pipeline.dataset.records import Record
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.errors import PipelineError, UsageError
-from gaussianverse.pipeline.store.storage import Storage
 
 PLY, GAUSSIANVERSE, GAUSSIANCUBE = "ply", "gaussianverse", "gaussiancube"
 FORMATS = (PLY, GAUSSIANVERSE, GAUSSIANCUBE)

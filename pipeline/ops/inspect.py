@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout, records
 from gaussianverse.pipeline.dataset.manifest_rows import find_row
@@ -14,8 +16,6 @@ from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import JOURNAL
 from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
-from gaussianverse.pipeline.errors import NotFound
-from gaussianverse.pipeline.store.storage import Storage
 
 
 def inspect(storage: Storage, run: Run, uid: str) -> dict[str, Any]:

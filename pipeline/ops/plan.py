@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
+from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.manifests import runform
 from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of
@@ -20,7 +22,6 @@ from gaussianverse.pipeline.dataset.schemas import JOURNAL
 from gaussianverse.pipeline.dataset.shards import read_commit
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.run.manifest import read_manifest
-from gaussianverse.pipeline.store.storage import Storage, open_storage
 
 # seconds per object where nothing was measured
 PAPER_FIT_S = 600.0

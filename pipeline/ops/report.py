@@ -10,6 +10,7 @@ from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import OK
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_shards, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import from_parquet
@@ -17,7 +18,6 @@ from gaussianverse.pipeline.dataset.schemas import JOURNAL
 from gaussianverse.pipeline.dataset.shards import committed_shards, stats_rows
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.job import Outcome
-from gaussianverse.pipeline.store.storage import Storage
 
 MAX_LINES = 60
 _UNKNOWN = -1

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaussianverse.atlas.dataset_format import ATLAS, OK
+from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.arguments import add_config, add_manifest, add_output, config_of, open_output
@@ -22,14 +25,13 @@ from gaussianverse.pipeline.dataset import contents, layout, run_file, shards
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import committed_shards
-from gaussianverse.pipeline.errors import NotFound, PipelineError, RunConflict, UsageError
+from gaussianverse.pipeline.errors import PipelineError, RunConflict, UsageError
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.ops import report
 from gaussianverse.pipeline.policy import REASONS
 from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
-from gaussianverse.pipeline.store.publish import prove_conditional_puts
-from gaussianverse.pipeline.store.storage import Storage, open_storage, sha256_of
+from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def open_revision(
 
     Raises:
         RunConflict: another manifest, or an incomplete revision of other objects or another configuration.
-        PipelineError: shards are missing, or the store cannot be used.
+        PipelineError: shards are missing.
+        StoreError: the store cannot be used.
     """
     if sha256_of(manifest.data) != run.identity["manifest_sha256"]:
         raise RunConflict(f"{storage.url}: made from another manifest than the one given")

@@ -8,12 +8,12 @@ from collections import Counter
 from typing import Any
 
 from gaussianverse.atlas.dataset_format import ATLAS
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import read_commit
-from gaussianverse.pipeline.store.storage import Storage
 
 
 def status_of(storage: Storage, run: Run) -> dict[str, Any]:

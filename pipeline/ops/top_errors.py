@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow.compute as pc
 
 from gaussianverse.atlas.dataset_format import OK
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout, records, shards
-from gaussianverse.pipeline.errors import NotFound
-from gaussianverse.pipeline.store.storage import Storage
 
 _SMALL = 16 << 10
 """A quarantined object's fragment holds one short JSON; a sample's is larger, and need not be read."""

@@ -24,6 +24,8 @@ from gaussianverse.atlas.dataset_format import (
     sums_file,
 )  # fmt: skip
 from gaussianverse.atlas.reader.views import images_sha256
+from gaussianverse.atlas.store.errors import NotFound, StoreError
+from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_shards, open_output
 from gaussianverse.pipeline.dataset import contents, fragments, layout
 from gaussianverse.pipeline.dataset.finalize import index_of
@@ -45,9 +47,8 @@ from gaussianverse.pipeline.dataset.schemas import (
 )
 from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
 from gaussianverse.pipeline.dataset.statistics import merged_statistics, moments_of
-from gaussianverse.pipeline.errors import NotFound, PipelineError, UsageError
+from gaussianverse.pipeline.errors import PipelineError, UsageError
 from gaussianverse.pipeline.policy import ordered_shards
-from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
 
 
 def verify(storage: Storage, run: Run, *, shards: list[int] | None = None) -> Iterator[str]:
@@ -57,6 +58,9 @@ def verify(storage: Storage, run: Run, *, shards: list[int] | None = None) -> It
         storage: of the dataset.
         run: as run.json tells it.
         shards: only these, and not the files that finalize writes; None = everything.
+
+    Raises:
+        StoreError: the store failed, which says nothing of the dataset.
     """
     manifest = _get(storage, layout.MANIFEST)
     if manifest is None or sha256_of(manifest) != run.identity["manifest_sha256"]:
@@ -128,7 +132,7 @@ def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterat
     key = layout.journal(stage, shard)
     try:
         entries = from_parquet(JOURNAL[stage], storage.get(key)).to_pylist()
-    except PipelineError as fault:
+    except (PipelineError, NotFound) as fault:
         yield f"{key}: {fault}"
         return
     if [(r["index"], r["uid"]) for r in entries] != manifest:
@@ -139,7 +143,7 @@ def _aligned(storage: Storage, shard: int, rows: list[Facts]) -> Iterator[str]:
     """Views are of the objects that have an atlas, and of no others."""
     try:
         atlases = stats_rows(storage, ATLAS, shard)
-    except PipelineError as fault:
+    except (PipelineError, NotFound) as fault:
         yield f"{layout.stats(VIEWS, shard)}: cannot be compared with the atlases: {fault}"
         return
     places = [[(r["uid"], r["sample"], r["reason"]) for r in table] for table in (rows, atlases)]
@@ -213,7 +217,7 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
         commits = {(stage, k): read_commit(storage, stage, k) for stage in run.families for k in shards}
         tables = tables_of(storage, run.n_shards, run.families)
         heads = {key: Head(0, sha256_of(storage.get(key))) for key in dataset_format.STATISTICS}
-    except PipelineError as fault:
+    except (PipelineError, NotFound) as fault:
         yield f"{dataset_format.INDEX}: cannot be judged: {fault}"
         return
     for key, schema, expected in (
@@ -223,13 +227,13 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
         try:
             if not same_rows(schema, storage.get(key), expected):
                 yield f"{key}: not the rows of the shards"
-        except PipelineError as fault:
+        except (PipelineError, NotFound) as fault:
             yield f"{key}: {fault}"
     try:
         index = json_object(storage.get(dataset_format.INDEX), PipelineError)
         if index != index_of(run, commits, tables.totals, heads):
             yield f"{dataset_format.INDEX}: does not say what the shards hold"
-    except PipelineError as fault:
+    except (PipelineError, NotFound) as fault:
         yield f"{dataset_format.INDEX}: {fault}"
 
 
@@ -238,6 +242,8 @@ def _statistics(storage: Storage, run: Run) -> Iterator[str]:
     try:
         expected = merged_statistics((storage.get(layout.moments(k)) for k in range(run.n_shards)), run)
         there = {key: storage.get(key) for key in dataset_format.STATISTICS}
+    except StoreError:
+        raise
     except Exception as fault:  # every way in which moments can't be read is the finding
         yield f"{dataset_format.MEAN}: cannot be judged: {type(fault).__name__}: {fault}"
         return
@@ -307,7 +313,7 @@ def _objects(storage: Storage, run: Run, stage: str, shard: int, indices: list[i
         if facts is None or facts["uid"] != manifest[index]:
             yield f"{key}: no row of object {index}, {manifest[index]}"
         elif facts["sample"] != -1:
-            content = storage.get_range(tar, int(facts["offset"]), int(facts["nbytes"]))
+            content = bytes(storage.read(tar, int(facts["offset"]), int(facts["nbytes"])))
             if sha256_of(content) != facts["sha256"]:
                 yield f"{tar}: {facts['uid']}: its sha256 is not what the table says"
                 continue

@@ -12,18 +12,14 @@ from typing import Protocol, TypeVar
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import FAMILIES, SPLATS, VIEWS
+from gaussianverse.atlas.store.errors import StoreError, StoreRefused
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout, records
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.dataset.shards import committed_shards
-from gaussianverse.pipeline.errors import (
-    BreakerOpen,
-    PipelineError,
-    ShardConflict,
-    StorageError,
-    StoreRefused,
-)
+from gaussianverse.pipeline.errors import BreakerOpen, PipelineError, ShardConflict
 from gaussianverse.pipeline.policy import (
     CONFLICT,
     INFRASTRUCTURE,
@@ -36,7 +32,6 @@ from gaussianverse.pipeline.policy import (
 )
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Executor, Task
 from gaussianverse.pipeline.run.in_flight import Flights
-from gaussianverse.pipeline.store.storage import Storage
 
 T = TypeVar("T")
 
@@ -268,7 +263,7 @@ class Driver:
                 return operation()
             except StoreRefused:
                 raise
-            except StorageError as fault:
+            except StoreError as fault:
                 if why := self._breaker.infrastructure():
                     raise BreakerOpen(f"{why}; last: {fault}. Nothing was condemned: run again") from fault
                 self._sleep(self._policy.pause_s)

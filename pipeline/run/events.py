@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.run.driver import Summary, Watch
 from gaussianverse.pipeline.run.executor import Task
 from gaussianverse.pipeline.store.publish import publish
-from gaussianverse.pipeline.store.storage import Storage
 
 
 class Watches:

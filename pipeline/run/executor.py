@@ -6,9 +6,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.policy import History
-from gaussianverse.pipeline.store.storage import StoreConfig
 
 FIT, ATLAS, PACK = "fit", "atlas", "pack"
 
@@ -22,7 +22,7 @@ class Job:
     base: str = ""
     """Folder or s3 prefix that relative `views` are relative to."""
     fit_deadline_s: float = 3600.0
-    store: StoreConfig = field(default_factory=StoreConfig)
+    store: StoreOptions = field(default_factory=StoreOptions)
 
 
 @dataclass(frozen=True)

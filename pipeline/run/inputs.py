@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from gaussianverse.atlas.store import is_s3, open_storage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.storage import Entry, Storage
 from gaussianverse.pipeline.errors import PipelineError
-from gaussianverse.pipeline.store.storage import Entry, Storage, StoreConfig, is_s3, open_storage
 
 MAX_BYTES = 8 << 30
 MAX_FILES = 100_000
@@ -30,13 +32,13 @@ class NoViews(PipelineError):
 
 
 @contextmanager
-def local(address: str, store: StoreConfig) -> Iterator[Path]:
+def local(address: str, store: StoreOptions) -> Iterator[Path]:
     """`address` as a local path; what lies on S3 is downloaded for as long as the context lasts.
 
     Raises:
         NoViews: nothing there (S3 only; a local path is the reader's to check).
         InputTooLarge: more than any object's views.
-        StorageError: the store failed.
+        StoreError: the store failed.
     """
     if not is_s3(address):
         yield Path(address)

@@ -8,6 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store.errors import NotFound, StoreError
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import contents, layout, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
@@ -22,8 +25,7 @@ from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
 from gaussianverse.pipeline.run.progress import ProgressBar
 from gaussianverse.pipeline.run.ray_executor import ray_executor
-from gaussianverse.pipeline.store.publish import prove_conditional_puts
-from gaussianverse.pipeline.store.storage import Storage, open_storage
+from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ def plan(out: str, manifest: str | Manifest, config: RunConfig) -> tuple[Storage
 
     Raises:
         ManifestError: the manifest's faults.
-        PipelineError: the machine cannot do it, the store cannot be used, or it holds another run.
+        PipelineError: the machine cannot do it, or the output holds another run.
+        StoreError: the store cannot be used.
     """
     given = manifest
     if not isinstance(given, Manifest):
@@ -99,7 +102,8 @@ def build(
 
     Raises:
         UsageError: no such shards.
-        PipelineError: the store cannot be used; and see `Driver.run` and `finalize`.
+        PipelineError: see `Driver.run` and `finalize`.
+        StoreError: the store cannot be used.
     """
     chosen = ordered_shards(shards, run.n_shards) if shards else list(range(run.n_shards))
     if not is_finalized(storage):
@@ -117,7 +121,7 @@ def build(
             driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=watch)
             try:
                 summary = driver.run()
-            except (PipelineError, KeyboardInterrupt) as stop:
+            except (PipelineError, StoreError, NotFound, KeyboardInterrupt) as stop:
                 _keep_stopped(storage, run, driver.summary, started, stop)
                 raise
         publish_summary(storage, run, summary, started)
@@ -134,7 +138,7 @@ def _keep_stopped(storage: Storage, run: Run, summary: Summary, started: float, 
     """The summary of a call that stops early; what stopped it may keep this from being written, and comes first."""
     try:
         publish_summary(storage, run, summary, started, stopped=type(stop).__name__)
-    except PipelineError as fault:
+    except StoreError as fault:
         log.warning("no summary of this call was kept: %s", fault)
 
 

@@ -6,10 +6,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from gaussianverse.atlas.store import is_s3, open_storage
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.manifests import jsonl, runform
 from gaussianverse.manifests.errors import ManifestError
-from gaussianverse.pipeline.errors import NotFound
-from gaussianverse.pipeline.store.storage import StoreConfig, is_s3, open_storage
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Manifest:
     base: str
 
 
-def read_manifest(address: str, shard_size: int, store: StoreConfig) -> Manifest:
+def read_manifest(address: str, shard_size: int, store: StoreOptions) -> Manifest:
     """Read JSON Lines, or Parquet in run form, from a path or s3:// address, and check every row.
 
     Paths stay as they are written, so that the same manifest gives the same bytes wherever it lies. One that is

@@ -20,6 +20,9 @@ from gaussianverse.atlas.dataset_format import ATLAS, OK, QUARANTINED, SPLATS, V
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha256
+from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store.errors import NotFound, StoreError
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter import fit_object as fit_views
 from gaussianverse.fitter import load_views
 from gaussianverse.fitter.errors import BadInput, FitError
@@ -31,13 +34,12 @@ from gaussianverse.pipeline.dataset import pack, records, shards
 from gaussianverse.pipeline.dataset.contents import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run, load_cached
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, Facts, known
-from gaussianverse.pipeline.errors import FragmentError, NotFound, ShardConflict, StorageError
+from gaussianverse.pipeline.errors import FragmentError, ShardConflict
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, failed, seed_of
 from gaussianverse.pipeline.run import inputs, splats
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.fidelity import atlas_psnr
 from gaussianverse.pipeline.store.publish import Published
-from gaussianverse.pipeline.store.storage import Storage, open_storage
 
 
 def fit_object(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
@@ -178,7 +180,7 @@ def _guarded(body: Callable[[], Facts]) -> Facts:
         return failed(CONFLICT, fault)
     except (FragmentError, NotFound) as fault:
         return failed(DAMAGED, fault)
-    except (StorageError, BackendUnavailable, LpipsUnavailable) as fault:
+    except (StoreError, BackendUnavailable, LpipsUnavailable) as fault:
         return failed(INFRASTRUCTURE, fault)
     except (MemoryError, torch.OutOfMemoryError) as fault:
         return failed("out_of_memory", fault)

@@ -7,13 +7,11 @@ answer was lost, a write repeated by a second worker, and a write after a restar
 from __future__ import annotations
 
 import time
-import uuid
-from contextlib import suppress
 from enum import StrEnum
 
-from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.errors import ShardConflict, StorageError, StoreRefused
-from gaussianverse.pipeline.store.storage import Head, Storage, sha256_of
+from gaussianverse.atlas.store.errors import StoreError, StoreRefused
+from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
+from gaussianverse.pipeline.errors import ShardConflict
 
 ATTEMPTS = 6
 _PAUSE_S = 0.25
@@ -53,12 +51,12 @@ def publish(
         durable: whether it must outlive a loss of power.
 
     Raises:
-        StorageError: the store failed `ATTEMPTS` times running, or for longer than `patience_s`.
+        StoreError: the store failed `ATTEMPTS` times running, or for longer than `patience_s`.
         StoreRefused: the store will not have it.
     """
     sha256 = sha256_of(data)
     put = storage.put_if_absent if durable else storage.put_unsynced
-    last: StorageError | None = None
+    last: StoreError | None = None
     started = time.monotonic()
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -70,21 +68,19 @@ def publish(
                 return Published.WRITTEN
         except StoreRefused:
             raise
-        except StorageError as fault:  # was it written? look
+        except StoreError as fault:  # was it written? look
             last = fault
         try:
             there = storage.head(key)
         except StoreRefused:
             raise
-        except StorageError as fault:
+        except StoreError as fault:
             last = fault
             continue
         if there is not None:
             return Published.OURS if there.sha256 == sha256 else Published.ADOPTED
     seconds = time.monotonic() - started
-    raise StorageError(
-        f"{storage.url}/{key}: not written in {seconds:.0f} s of trying; last: {last}"
-    ) from last
+    raise StoreError(f"{storage.url}/{key}: not written in {seconds:.0f} s of trying; last: {last}") from last
 
 
 def publish_exact(storage: Storage, key: str, data: bytes | bytearray) -> Head:
@@ -99,26 +95,3 @@ def publish_exact(storage: Storage, key: str, data: bytes | bytearray) -> Head:
             "Nothing was overwritten: use a new output, or find out who did"
         )
     return Head(len(data), sha256_of(data))
-
-
-def prove_conditional_puts(storage: Storage) -> None:
-    """Write a probe twice; the second must be turned away, or two workers could overwrite each other.
-
-    A store that forbids deleting may keep the probe: nothing else of a run needs that right.
-
-    Raises:
-        StoreRefused: the store overwrote the probe, or cannot be written to at all.
-        StorageError: it does not answer.
-    """
-    key = f"{layout.PROBES}{uuid.uuid4().hex}"
-    try:
-        # by `publish`, for which a lost answer is no verdict
-        first, second, third = (publish(storage, key, data) for data in (b"first", b"second", b"first"))
-        if first is Published.ADOPTED or (second, third) != (Published.ADOPTED, Published.OURS):
-            raise StoreRefused(
-                f"{storage.url}: the store ignores conditions on puts (a second write of one key went "
-                "through), so two workers could overwrite each other; use one that honours If-None-Match"
-            )
-    finally:
-        with suppress(StorageError):
-            storage.delete(key)

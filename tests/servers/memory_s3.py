@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -30,27 +29,27 @@ class MemoryS3:
 
     def get_object(self, *, Bucket: str, Key: str, Range: str = "") -> Any:
         data, metadata = self._found(Bucket, Key)
+        whole, answer = len(data), dict[str, Any](ETag="one", Metadata=metadata)
         if Range:
             first, last = Range.removeprefix("bytes=").split("-")
             data = data[int(first) : int(last) + 1]
-        return {"Body": io.BytesIO(data), "Metadata": metadata}
+            answer["ContentRange"] = f"bytes {first}-{last}/{whole}"
+        return {**answer, "ContentLength": len(data), "Body": io.BytesIO(data)}
 
     def delete_object(self, *, Bucket: str, Key: str) -> Any:
         self.objects.pop((Bucket, Key), None)
         return {}
 
-    def get_paginator(self, name: str) -> Any:
-        assert name == "list_objects_v2"
-        return self
-
-    def paginate(self, *, Bucket: str, Prefix: str) -> Iterator[Any]:
-        keys = sorted(k for b, k in self.objects if b == Bucket and k.startswith(Prefix))
-        for start in range(0, len(keys), 3):
-            yield {
-                "Contents": [
-                    {"Key": k, "Size": len(self.objects[Bucket, k][0])} for k in keys[start : start + 3]
-                ]
-            }
+    def list_objects_v2(self, *, Bucket: str, Prefix: str, ContinuationToken: str = "") -> Any:
+        keys = sorted(
+            k for b, k in self.objects if b == Bucket and k.startswith(Prefix) and k > ContinuationToken
+        )
+        page = keys[:3]
+        return {
+            "Contents": [{"Key": k, "Size": len(self.objects[Bucket, k][0])} for k in page],
+            "IsTruncated": len(keys) > len(page),
+            "NextContinuationToken": page[-1] if page else "",
+        }
 
     def _found(self, bucket: str, key: str) -> tuple[bytes, dict[str, str]]:
         try:

@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gaussianverse.pipeline.errors import NotFound, StorageError, StoreRefused
-from gaussianverse.pipeline.store.storage import (
-    Head,
-    LocalStorage,
-    Storage,
-    StoreConfig,
-    open_storage,
-    sha256_of,
-)
+from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store.errors import Altered, NotFound, StoreError, StoreRefused
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -21,7 +17,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "local":
         return LocalStorage(tmp_path / "out")
     endpoint = request.getfixturevalue("s3_endpoint")
-    return open_storage(f"s3://bucket/{tmp_path.name}", StoreConfig(endpoint_url=endpoint, max_attempts=2))
+    return open_storage(f"s3://bucket/{tmp_path.name}", StoreOptions(endpoint_url=endpoint, max_attempts=2))
 
 
 def test_the_first_writer_wins(storage: Storage) -> None:
@@ -61,10 +57,10 @@ def test_of_many_writers_at_once_one_wins(storage: Storage) -> None:
 
 def test_ranges(storage: Storage) -> None:
     storage.put_if_absent("k", bytes(range(100)))
-    assert storage.get_range("k", 10, 5) == bytes(range(10, 15))
-    assert storage.get_range("k", 0, 0) == b""
-    with pytest.raises(StorageError, match="expected 20"):
-        storage.get_range("k", 90, 20)
+    assert storage.read("k", 10, 5) == bytes(range(10, 15))
+    assert storage.read("k", 0, 0) == b""
+    with pytest.raises(Altered, match="100 bytes, expected 110: truncated, 10 bytes are missing"):
+        storage.read("k", 90, 20)
 
 
 def test_listing_is_by_prefix_and_shows_nothing_unfinished(storage: Storage) -> None:
@@ -77,7 +73,7 @@ def test_listing_is_by_prefix_and_shows_nothing_unfinished(storage: Storage) -> 
 
 
 def test_more_keys_than_a_page_are_listed(s3_endpoint: str, tmp_path: Path) -> None:
-    storage = open_storage(f"s3://bucket/{tmp_path.name}", StoreConfig(endpoint_url=s3_endpoint))
+    storage = open_storage(f"s3://bucket/{tmp_path.name}", StoreOptions(endpoint_url=s3_endpoint))
     for i in range(1005):
         storage.put_if_absent(f"many/{i}", b"")
     assert len(list(storage.list("many/"))) == 1005
@@ -85,7 +81,7 @@ def test_more_keys_than_a_page_are_listed(s3_endpoint: str, tmp_path: Path) -> N
 
 MISSING: list[Callable[[Storage], object]] = [
     lambda s: s.get("no/such"),
-    lambda s: s.get_range("no/such", 0, 1),
+    lambda s: s.read("no/such", 0, 1),
     lambda s: s.size("no/such"),
 ]
 
@@ -147,16 +143,16 @@ def test_keys_stay_inside(tmp_path: Path) -> None:
 
 
 def test_a_missing_bucket_is_refused(s3_endpoint: str) -> None:
-    storage = open_storage("s3://nobody-has-this/x", StoreConfig(endpoint_url=s3_endpoint))
+    storage = open_storage("s3://nobody-has-this/x", StoreOptions(endpoint_url=s3_endpoint))
     with pytest.raises(StoreRefused, match="NoSuchBucket"):
         storage.put_if_absent("k", b"")
 
 
 def test_an_unreachable_store_is_a_fault_that_may_pass() -> None:
-    config = StoreConfig(
+    config = StoreOptions(
         endpoint_url="http://127.0.0.1:9", region="us-east-1", max_attempts=1, connect_timeout_s=1
     )
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(StoreError) as caught:
         open_storage("s3://bucket/x", config).put_if_absent("k", b"")
     assert "secret" not in str(caught.value)
 
@@ -173,5 +169,5 @@ def test_an_object_without_our_metadata_still_has_a_sha256(s3_endpoint: str, tmp
     boto3.client("s3", endpoint_url=s3_endpoint).put_object(
         Bucket="bucket", Key=f"{tmp_path.name}/k", Body=b"abc"
     )
-    storage = open_storage(f"s3://bucket/{tmp_path.name}", StoreConfig(endpoint_url=s3_endpoint))
+    storage = open_storage(f"s3://bucket/{tmp_path.name}", StoreOptions(endpoint_url=s3_endpoint))
     assert storage.head("k") == Head(3, sha256_of(b"abc"))

@@ -1,0 +1,118 @@
+"""`Storage`: the few operations that runs and readers need of a store."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from gaussianverse.atlas.store.errors import Altered
+
+
+@dataclass(frozen=True)
+class Head:
+    """Size and sha256 of an object, known without reading it."""
+
+    nbytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key of a listing."""
+
+    key: str
+    nbytes: int
+
+
+class Readable(Protocol):
+    """The operations that reading a dataset takes; see `Storage`."""
+
+    url: str
+
+    def get(self, key: str) -> bytes:
+        """All bytes under a key."""
+
+    def read(self, key: str, offset: int, nbytes: int, total: int | None = None) -> memoryview:
+        """`nbytes` bytes from `offset`."""
+
+
+class Storage(ABC):
+    """Keys to bytes. Nothing that exists is ever replaced: the one way to write is `put_if_absent`.
+
+    Every method raises StoreError where trying again may help, StoreRefused where it won't.
+    May be pickled and forked.
+    """
+
+    url: str
+
+    @abstractmethod
+    def get(self, key: str) -> bytes:
+        """The bytes under `key`. Raises NotFound."""
+
+    @abstractmethod
+    def read(self, key: str, offset: int, nbytes: int, total: int | None = None) -> memoryview:
+        """`nbytes` bytes from `offset`, in memory that may be written to.
+
+        Raises:
+            NotFound: no such key.
+            Altered: the object is shorter, or not `total` bytes long, where that is given.
+        """
+
+    @abstractmethod
+    def put_if_absent(self, key: str, data: bytes | bytearray) -> bool:
+        """Write `data` durably and all at once; False when the key exists, whatever it holds.
+
+        A StoreError leaves open whether the write happened: `pipeline.store.publish` finds out.
+        """
+
+    def put_unsynced(self, key: str, data: bytes | bytearray) -> bool:
+        """As `put_if_absent`, for what may be lost or damaged by a loss of power, though not by a kill.
+
+        Costs less where durability has a price of its own: on local disks, most of the time of a small write.
+        """
+        return self.put_if_absent(key, data)
+
+    @abstractmethod
+    def head(self, key: str) -> Head | None:
+        """Size and sha256, or None when there is no such key."""
+
+    @abstractmethod
+    def size(self, key: str) -> int:
+        """Bytes under `key`, which are not read. Raises NotFound."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Keys that begin with `prefix`, in no particular order."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a key; a missing one is no error. Only probes and scratch are ever removed."""
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove many keys; missing ones are no error."""
+        for key in keys:
+            self.delete(key)
+
+    def remove_abandoned(self, older_s: float) -> None:  # noqa: B027
+        """Remove what writers that were killed left behind `older_s` seconds ago or longer."""
+
+
+def sha256_of(data: bytes | bytearray | memoryview) -> str:
+    """Hex sha256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def fresh(nbytes: int) -> memoryview:
+    """Writable memory that is not set to 0 first, as a bytearray's would be."""
+    return np.empty(nbytes, np.uint8).data
+
+
+def wrong_size(where: str, found: int, expected: int) -> Altered:
+    """The error for an object of `found` bytes that must have `expected`."""
+    what = f"truncated, {expected - found} bytes are missing" if found < expected else "longer than it was"
+    return Altered(f"{where}: {found} bytes, expected {expected}: {what}")

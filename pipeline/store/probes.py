@@ -1,0 +1,36 @@
+"""Probes: what a store must prove before a run writes to it."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+
+from gaussianverse.atlas.store.errors import StoreError, StoreRefused
+from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.pipeline.store.publish import Published, publish
+
+PREFIX = "_probe-"
+"""Of the keys that probes are written under."""
+
+
+def prove_conditional_puts(storage: Storage) -> None:
+    """Write a probe twice; the second must be turned away, or two workers could overwrite each other.
+
+    A store that forbids deleting may keep the probe: nothing else of a run needs that right.
+
+    Raises:
+        StoreRefused: the store overwrote the probe, or cannot be written to at all.
+        StoreError: it does not answer.
+    """
+    key = f"{PREFIX}{uuid.uuid4().hex}"
+    try:
+        # by `publish`, for which a lost answer is no verdict
+        first, second, third = (publish(storage, key, data) for data in (b"first", b"second", b"first"))
+        if first is Published.ADOPTED or (second, third) != (Published.ADOPTED, Published.OURS):
+            raise StoreRefused(
+                f"{storage.url}: the store ignores conditions on puts (a second write of one key went "
+                "through), so two workers could overwrite each other; use one that honours If-None-Match"
+            )
+    finally:
+        with suppress(StoreError):
+            storage.delete(key)
