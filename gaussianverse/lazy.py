@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used: torch and Numba take seconds."""
+"""Lazy imports: a name of a package is imported at its first use, since torch and Numba take seconds."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Carries objects through fitting, atlases and shards, on Ray, with the store as its only state."""
+"""Builds datasets at scale: fits, atlases and shards on Ray, with the store as the only state."""

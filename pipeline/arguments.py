@@ -1,4 +1,4 @@
-"""Options that several verbs of the command line share, and what they say once parsed."""
+"""Options that several verbs share, and the configuration and output that they name."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ if TYPE_CHECKING:
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add `--out`."""
-    parser.add_argument("--out", required=True, help="output: folder or s3://bucket/prefix")
+    parser.add_argument("--out", required=True, help="folder or s3://bucket/prefix of the dataset")
 
 
 def add_manifest(parser: argparse.ArgumentParser) -> None:
     """Add `--manifest`."""
-    parser.add_argument("--manifest", required=True, help="JSON Lines or objects.parquet; path or s3://")
+    parser.add_argument(
+        "--manifest", required=True, help="path or s3:// address of JSON Lines or objects.parquet"
+    )
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:
     """Add `--shard`."""
     parser.add_argument(
-        "--shard", "--shards", dest="shards", default="", help="such as 3 or 0-9,12; default: all"
+        "--shard", "--shards", dest="shards", default="", help="shards, such as 3 or 0-9,12; default: all"
     )
 
 
@@ -42,14 +44,21 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add `--out`, `--set` and `--json`, the options of verbs that read an output."""
+    add_output(parser)
+    add_overrides(parser)
+    add_json(parser)
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add `--profile`, `--set` and what else configures a run."""
+    """Add `--profile`, `--set` and the other options that configure a run."""
     parser.add_argument("--profile", default="cpu", help="cpu, fast, paper, test, or a TOML file")
     parser.add_argument(
         "--plane-indices", metavar="FILE", help="such as the published sphere2plane.npy; default: ours"
     )
     parser.add_argument("--workers", type=int, help="cores to use on this machine; default: all")
-    parser.add_argument("--ray-address", help="a Ray cluster to join; default: Ray on this machine")
+    parser.add_argument("--ray-address", help="Ray cluster to join; default: Ray on this machine")
     parser.add_argument(
         "--events", type=Path, metavar="FILE", help="append events to this file as JSON lines"
     )
@@ -57,11 +66,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def config_of(args: argparse.Namespace) -> RunConfig:
-    """Load the configuration that a command line asks for.
-
-    Raises:
-        ConfigError: see `pipeline.config.load`.
-    """
+    """Load the configuration that the options name; raises ConfigError, see `pipeline.config.load`."""
     from gaussianverse.pipeline.config import load
 
     overrides = list(args.set)
@@ -75,7 +80,7 @@ def config_of(args: argparse.Namespace) -> RunConfig:
 
 
 def open_output(args: argparse.Namespace) -> tuple[Storage, Run]:
-    """Open the output that a command line names, and read its run.json."""
+    """Open the output that `--out` names, and read its run.json."""
     from gaussianverse.atlas.store import open_storage
     from gaussianverse.pipeline.dataset import run_file
 

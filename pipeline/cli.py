@@ -1,4 +1,4 @@
-"""The command line: `gaussianverse VERB`. Verbs are imported when they are called; `--help` imports none.
+"""The command line: `gaussianverse VERB`. A verb's module is imported when the verb is called, not for `--help`.
 
 Exit codes: 0 done, 1 error, 2 usage, 3 breaker, 4 watchdog, 5 conflict.
 """
@@ -45,10 +45,10 @@ class Verb:
     """One command.
 
     Attributes:
-        group: of `_GROUPS`, under which help lists it.
+        group: one of `_GROUPS`; help lists the verb under it.
         help: one line.
         add_arguments: adds its options to a parser.
-        run: does it; returns the exit code.
+        run: carries it out and returns the exit code.
     """
 
     group: str
@@ -107,7 +107,7 @@ def _help() -> str:
 
 
 def _from_module(group: str, help: str, module: str) -> Verb:
-    """A verb that has a module of its own, with `add_arguments` and `run`."""
+    """A verb with a module of its own, which has `add_arguments` and `run`."""
 
     def load() -> Verb:
         found = importlib.import_module(f"gaussianverse.{module}")
@@ -137,6 +137,7 @@ def _manifest(args: argparse.Namespace) -> int:
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(shards="")
     add_manifest(parser)
     add_output(parser)
     add_config(parser)
@@ -153,8 +154,7 @@ def _fit_shard(args: argparse.Namespace) -> int:
 
     config = config_of(args)
     storage, run, base = job.plan(args.out, args.manifest, config)
-    shards = getattr(args, "shards", "")
-    return report.print_outcome(job.build(storage, run, config, base, shards=shards, events=args.events))
+    return report.print_outcome(job.build(storage, run, config, base, shards=args.shards, events=args.events))
 
 
 def _add_atlas_shard(parser: argparse.ArgumentParser) -> None:
@@ -176,11 +176,15 @@ def _atlas_shard(args: argparse.Namespace) -> int:
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", metavar="FOLDER", help="folders with point_cloud.ply [and gs2sphere.npy], or .ply files"
+        "folder",
+        metavar="FOLDER",
+        help="holds .ply files, or folders with point_cloud.ply [and gs2sphere.npy]",
     )
     add_output(parser)
     parser.add_argument(
-        "--swap-red-blue", action="store_true", help="as published GaussianVerse objects need it"
+        "--swap-red-blue",
+        action="store_true",
+        help="swap the channels, as published GaussianVerse objects need",
     )
     parser.add_argument(
         "--captions", nargs="+", default=[], metavar="FILE", help="JSON {path or uid: caption}, or CSV"
@@ -236,22 +240,25 @@ _VERBS: dict[str, Verb] = {
     "plan": _from_module("prepare", "predict hours, days, bytes and requests of a run", "pipeline.ops.plan"),
     "doctor": _from_module("prepare", "check this machine and a store", "pipeline.node.doctor"),
     "fit-shard": Verb(
-        "build", "fit objects, make atlases, pack shards; finalize after the last", _add_fit_shard, _fit_shard
+        "build",
+        "fit objects, build atlases, pack shards; finalize after the last",
+        _add_fit_shard,
+        _fit_shard,
     ),
-    "build": Verb("build", "do the same for every shard of a manifest", _add_build, _fit_shard),
-    "atlas-shard": Verb("build", "make atlases of fits that are there", _add_atlas_shard, _atlas_shard),
-    "import": Verb("build", "make shards of objects that are Gaussians already", _add_import, _import),
+    "build": Verb("build", "run fit-shard for every shard of a manifest", _add_build, _fit_shard),
+    "atlas-shard": Verb("build", "build atlases of existing fits", _add_atlas_shard, _atlas_shard),
+    "import": Verb("build", "build shards of objects that are already Gaussians", _add_import, _import),
     "finalize": Verb(
-        "build", "write the files that make committed shards a dataset", _add_finalize, _finalize
+        "build", "write the tables and checksums that complete a dataset", _add_finalize, _finalize
     ),
     "retry-failed": _from_module("build", "try quarantined objects again", "pipeline.ops.retry_failed"),
-    "status": _from_module("look", "show how far a run is", "pipeline.ops.status"),
+    "status": _from_module("look", "show the progress of a run", "pipeline.ops.status"),
     "report": _from_module("look", "print a table of a run's objects", "pipeline.ops.report"),
-    "inspect": _from_module("look", "print everything known of one object", "pipeline.ops.inspect"),
+    "inspect": _from_module("look", "print everything known about one object", "pipeline.ops.inspect"),
     "top-errors": _from_module(
-        "look", "list reasons of quarantine, the most frequent first", "pipeline.ops.top_errors"
+        "look", "list causes of quarantine, the most frequent first", "pipeline.ops.top_errors"
     ),
-    "verify": _from_module("look", "read a dataset back and name every fault", "pipeline.ops.verify"),
+    "verify": _from_module("look", "read a dataset back and list every fault", "pipeline.ops.verify"),
     "export": _from_module("keep", "write objects in other projects' formats", "pipeline.ops.export"),
     "clean-work": _from_module("keep", "delete scratch of committed shards", "pipeline.ops.clean_work"),
 }

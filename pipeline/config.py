@@ -1,7 +1,7 @@
-"""`RunConfig`: everything a run is told, from one TOML profile and `--set section.key=value` overrides.
+"""`RunConfig`: the configuration of a run, from one TOML profile and `--set section.key=value` overrides.
 
-`fit`, `atlas` and `run` decide the bytes: they are the run's identity, hashed into run.json, and cannot change
-under an output. `ray`, `policy` and `store` decide how the work is carried and may differ between two calls.
+`fit`, `atlas` and `run` determine the bytes: they are the run's identity, hashed into run.json, and are fixed for an
+output. `ray`, `policy` and `store` say how the work is done and may differ between two calls.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from gaussianverse.pipeline.policy import PolicyConfig
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What is to be made, besides how objects are fitted."""
+    """Shards, seed and reference views."""
 
     shard_size: int = 256
-    """Objects per shard; a manifest in run form brings its own."""
+    """Objects per shard; a manifest in run form has its own."""
     seed: int = 0
     views: int = 0
-    """Reference views of each object, in shards of their own; 0 = none, and no such shards."""
+    """Reference views per object, in shards of their own; 0 = none."""
     views_size: int = 0
-    """Pixels of their side; 0 = that of the views that are fitted to."""
+    """Side of the reference views in pixels; 0 = that of the fit (`fit.size`)."""
 
     def __post_init__(self) -> None:
         check_whole("run.shard_size", self.shard_size, 1)
@@ -44,23 +44,23 @@ class RunSettings:
             )
 
     def identity(self) -> dict[str, Any]:
-        """As run.json holds it; what a run without views is must not depend on there being such an option."""
+        """The settings for run.json; without views, their options are left out and do not change the digest."""
         table = dataclasses.asdict(self)
         return table if self.views else {n: v for n, v in table.items() if not n.startswith("views")}
 
 
 @dataclass(frozen=True)
 class RayConfig:
-    """Where it is made."""
+    """Ray cluster or machine, and resources per task."""
 
     workers: int = 0
     """Cores to use on this machine; 0 = all. Not used with `address`."""
     address: str = ""
-    """A cluster to join; "" starts Ray on this machine, on 127.0.0.1."""
+    """Cluster to join; "" starts Ray on this machine, on 127.0.0.1."""
     gpus_per_fit: float = -1.0
-    """A whole number, or a measured fraction; -1 = one for the gsplat backend and none otherwise."""
+    """A whole number or a fraction; -1 = one for the gsplat backend and none otherwise."""
     max_calls: int = 32
-    """Fits after which a GPU worker process is renewed."""
+    """Fits after which a GPU worker process is replaced."""
     object_store_mb: int = 150
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class RunConfig:
     store: StoreOptions = field(default_factory=StoreOptions)
 
     def identity(self) -> dict[str, Any]:
-        """The tables that decide the bytes, as JSON holds them; a file of plane indices with its hash."""
+        """The tables that determine the bytes, as JSON values; a file of plane indices is replaced by its hash."""
         tables = {
             "fit": dataclasses.asdict(self.fit),
             "atlas": dataclasses.asdict(pinned(self.atlas)),
@@ -98,15 +98,15 @@ class RunConfig:
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:
-    """Hex sha256 of the tables that decide the bytes."""
+    """Hex sha256 of `RunConfig.identity`."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def load(profile: str, overrides: Iterable[str] = ()) -> RunConfig:
-    """The configuration of a profile (a shipped name or a path) with overrides such as `fit.steps=500`.
+    """Load a profile (a shipped name or a path) with overrides such as `fit.steps=500`.
 
     Raises:
-        ConfigError: no such profile, a malformed override, or a value that cannot be.
+        ConfigError: the profile does not exist, an override is malformed, or a value is not allowed.
     """
     tables = load_profile(profile)
     for override in overrides:
@@ -124,7 +124,7 @@ def load(profile: str, overrides: Iterable[str] = ()) -> RunConfig:
 
 
 def _value(text: str) -> Any:
-    """A TOML value; a bare word is a string, so that quotes need not survive the shell."""
+    """Parse a TOML value; a bare word is a string, so that no quotes are needed in a shell."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,26 +1,26 @@
-"""Errors of the pipeline, each with the exit code that it ends a command with."""
+"""Errors of the pipeline, each with its exit code."""
 
 
 class PipelineError(Exception):
-    """Something is wrong with a run; the message says what, where, and what mends it."""
+    """Base class; the message says what is wrong, where, and how to fix it."""
 
     exit_code = 1
 
 
 class UsageError(PipelineError):
-    """What was asked for does not exist or cannot be read."""
+    """An argument has a wrong form, or names something that does not exist."""
 
     exit_code = 2
 
 
 class BreakerOpen(PipelineError):
-    """Too much went wrong at once to be the objects' fault: the run stops before it condemns them."""
+    """Too many failures for the objects to be their cause; the run stops before it quarantines more."""
 
     exit_code = 3
 
 
 class Stalled(PipelineError):
-    """Nothing has finished for longer than any task may take."""
+    """No task has ended for longer than any task may take."""
 
     exit_code = 4
 
@@ -32,19 +32,19 @@ class RunConflict(PipelineError):
 
 
 class ShardConflict(PipelineError):
-    """A key that must hold these bytes holds others. Nothing is overwritten."""
+    """A key already holds other bytes than those to be published. Nothing is overwritten."""
 
     exit_code = 5
 
 
 class FragmentError(PipelineError):
-    """Bytes that should be a fragment are none."""
+    """The bytes are not a valid fragment."""
 
 
 MESSAGE_LIMIT = 500
 
 
 def message(error: BaseException | str) -> str:
-    """One line of at most `MESSAGE_LIMIT` characters about what went wrong."""
+    """The error's text on one line, cut to `MESSAGE_LIMIT` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 3] + "..."

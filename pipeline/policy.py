@@ -1,4 +1,4 @@
-"""Decisions, as functions of values: what a fault means, whether to try again, when to stop everything."""
+"""Decisions as pure functions: whether to retry a failed task, quarantine its object, or stop the run."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ REASONS = (
     "bad_input", "missing_views", "decode_error", "too_few_gaussians", "nan_loss", "low_psnr", "cuda_error",
     "out_of_memory", "timeout", "worker_killed", "transport_failed", "rough_atlas", "unknown",
 )  # fmt: skip
-"""Why an object may be quarantined; a closed list."""
+"""Reasons of quarantine; a closed list."""
 
 INFRASTRUCTURE = "infrastructure"
-"""What a task reports when the store or the machine failed it; never a reason to quarantine."""
+"""Reason of a task that failed because of the store or the machine; never quarantines its object."""
 DAMAGED = "damaged"
-"""What a task reports when a fragment is wrong or gone: reading again may help, condemning the object would not."""
+"""Reason of a task whose fragment is damaged or missing: reading it again may help; never quarantines its object."""
 CONFLICT = "conflict"
-"""What a task reports when it met other bytes than it must under a key; ends the run."""
+"""Reason of a task that found other bytes under a key than its own; ends the run."""
 
 
-def failed(reason: str, fault: BaseException | str) -> dict[str, Any]:
-    """The result of a task that did not do its work."""
-    kind = type(fault).__name__ if isinstance(fault, BaseException) else ""
-    return {"status": "failed", "reason": reason, "error_class": kind, "error_message": message(fault)}
+def failed(reason: str, error: BaseException | str) -> dict[str, Any]:
+    """Result of a failed task."""
+    kind = type(error).__name__ if isinstance(error, BaseException) else ""
+    return {"status": "failed", "reason": reason, "error_class": kind, "error_message": message(error)}
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """How patient a run is. May differ between two runs of the same work."""
+    """Retries, deadlines and limits of a run. May differ between two calls that work on one output."""
 
     infrastructure_retries: int = 20
     cuda_retries: int = 2
@@ -43,9 +43,9 @@ class PolicyConfig:
     unknown_retries: int = 1
     damage_retries: int = 2
     kills: int = 3
-    """An object that has brought down this many workers is quarantined."""
+    """An object that has killed this many workers is quarantined."""
     pause_s: float = 1.0
-    """Before the first retry after an infrastructure fault; doubles up to `pause_max_s`."""
+    """Before the first retry after an infrastructure failure; doubles up to `pause_max_s`."""
     pause_max_s: float = 60.0
     breaker_window: int = 200
     breaker_fraction: float = 0.2
@@ -55,61 +55,61 @@ class PolicyConfig:
     atlas_deadline_s: float = 600.0
     pack_deadline_s: float = 1800.0
     grace_s: float = 120.0
-    """On top of a deadline, before the driver cancels the task by force."""
+    """Added to a deadline before the driver cancels the task by force."""
     stall_s: float = 1800.0
-    """With work under way and nothing finished for this long beyond every deadline, the run gives up."""
+    """The run ends if tasks are under way and none has ended for this long beyond every deadline."""
     window: int = 2
     """Tasks under way per slot."""
     repeat_after_s: float = 300.0
-    """At the tail a task that has run for this long is started a second time on an idle slot; 0 = never."""
+    """At the end of a run, a task older than this is started a second time on an idle slot; 0 = never."""
 
 
 @dataclass(frozen=True)
 class History:
-    """How often what went wrong with one task so far: {reason: count}."""
+    """Failure counts of one task, by reason."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
 
     def after(self, reason: str) -> History:
-        """With one more of `reason`."""
-        return History({**self.counts, reason: self.counts.get(reason, 0) + 1})
+        """The history with one more failure for `reason`."""
+        return History({**self.counts, reason: self.count(reason) + 1})
 
     def count(self, reason: str) -> int:
-        """How often this reason was seen."""
+        """Number of failures for `reason`."""
         return self.counts.get(reason, 0)
 
     @property
     def attempts(self) -> int:
-        """How many attempts have failed."""
+        """Number of failed attempts."""
         return sum(self.counts.values())
 
 
 @dataclass(frozen=True)
 class Retry:
-    """Try again after `pause_s` seconds."""
+    """Try the task again after `pause_s` seconds."""
 
     pause_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Quarantine:
-    """The object itself is at fault: record this reason, go on with the others."""
+    """Quarantine the object for this reason and continue with the others."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The surroundings are at fault: end the run, condemn nothing."""
+    """End the run and quarantine nothing, since the object did not cause the failures."""
 
-    why: str
+    message: str
 
 
 Decision = Retry | Quarantine | Stop
 
 
 def retries_of(reason: str, config: PolicyConfig) -> int:
-    """How often a task that failed for this reason is tried again."""
+    """Number of retries of a task that failed for this reason."""
     return {
         INFRASTRUCTURE: config.infrastructure_retries,
         "cuda_error": config.cuda_retries,
@@ -123,7 +123,7 @@ def retries_of(reason: str, config: PolicyConfig) -> int:
 
 
 def decide(reason: str, history: History, config: PolicyConfig) -> Decision:
-    """What to do about a task that has just failed for `reason`; `history` holds this failure already."""
+    """Decide about a task that has just failed for `reason`, a failure that `history` already counts."""
     if reason not in (INFRASTRUCTURE, DAMAGED, *REASONS):
         reason = "unknown"
     if history.count(reason) <= retries_of(reason, config):
@@ -131,15 +131,15 @@ def decide(reason: str, history: History, config: PolicyConfig) -> Decision:
             return Retry()
         return Retry(min(config.pause_max_s, config.pause_s * 2 ** (history.count(reason) - 1)))
     if reason in (INFRASTRUCTURE, DAMAGED):
-        return Stop(f"it failed {history.count(reason)} times for reasons that are not its own")
+        return Stop(f"failed {history.count(reason)} times because of the store or the machine")
     return Quarantine(reason)
 
 
 class Breaker:
-    """Opens when outcomes look like an outage rather than like bad objects.
+    """Stops a run whose failures look like an outage rather than like bad objects.
 
-    Twenty per cent of the last 200 in quarantine, or ten infrastructure faults with no success in between.
-    A small job never fills the window, so a handful of bad objects cannot stop it.
+    By default it opens when more than 20 % of the last 200 objects were quarantined, or after ten infrastructure
+    failures without a success in between. A small run never fills the window, so a few bad objects cannot stop it.
     """
 
     def __init__(self, config: PolicyConfig) -> None:
@@ -148,24 +148,24 @@ class Breaker:
         self._store_failures = 0
 
     def finished(self, quarantined: bool) -> str | None:
-        """Record an object's end; why the run must stop, or None."""
+        """Record a finished object; returns why the run must stop, or None."""
         self._store_failures = 0
         self._recent.append(quarantined)
         bad, limit = sum(self._recent), self._config.breaker_fraction * self._config.breaker_window
         if len(self._recent) == self._config.breaker_window and bad > limit:
-            return f"{bad} of the last {len(self._recent)} objects ended in quarantine"
+            return f"{bad} of the last {len(self._recent)} objects were quarantined"
         return None
 
     def infrastructure(self) -> str | None:
-        """Record an infrastructure fault; why the run must stop, or None."""
+        """Record an infrastructure failure; returns why the run must stop, or None."""
         self._store_failures += 1
         if self._store_failures >= self._config.breaker_store_failures:
-            return f"{self._store_failures} infrastructure faults in a row"
+            return f"{self._store_failures} infrastructure failures in a row"
         return None
 
 
 def seed_of(config_seed: int, uid: str, nan_losses: int) -> int:
-    """The seed of a fit: a function of the object, and of how often its loss has become NaN. 31 bits."""
+    """Seed of a fit, 31 bits: a function of the object and of how often its loss has become NaN."""
     return int.from_bytes(sha256(f"{config_seed}/{uid}/{nan_losses}".encode()).digest()[:4], "big") >> 1
 
 
@@ -176,12 +176,12 @@ def deadline_of(kind: str, config: PolicyConfig) -> float:
 
 
 def repeats(ages: Sequence[float], idle: int, config: PolicyConfig) -> list[int]:
-    """Which of the running tasks to start a second time: the oldest, one for each idle slot.
+    """Indices of the tasks to start a second time: the oldest, one per idle slot.
 
     Args:
         ages: seconds since each task was submitted.
-        idle: slots without a task.
-        config: how old a task must be.
+        idle: number of slots without a task.
+        config: holds the age from which a task is repeated.
     """
     if config.repeat_after_s <= 0:
         return []
@@ -190,11 +190,13 @@ def repeats(ages: Sequence[float], idle: int, config: PolicyConfig) -> list[int]
 
 
 def ordered_shards(shards: str, n_shards: int) -> list[int]:
-    """Shard numbers from "3", "0-9" or "0-9,12": ascending, each once.
+    """Shard numbers from "3", "0-9" or "0-9,12", ascending, each once; "" = all.
 
     Raises:
-        UsageError: not of this form, or a shard that does not exist.
+        UsageError: the text has another form, or a shard does not exist.
     """
+    if not shards:
+        return list(range(n_shards))
     wanted: set[int] = set()
     for part in shards.split(","):
         first, dash, last = part.strip().partition("-")

@@ -1,4 +1,4 @@
-"""The command line: what a user can get wrong is a line that says so, or an object set aside with its reason."""
+"""The command line: a mistake of the user gives one line that says so, or an object quarantined with its reason."""
 
 from __future__ import annotations
 

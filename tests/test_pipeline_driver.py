@@ -250,7 +250,7 @@ def test_retries_follow_the_policy_and_are_counted(storage: LocalStorage) -> Non
 def test_an_outage_stops_the_run_and_condemns_nobody(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
     executor = Inline(storage, run, {(FIT, uid): [INFRASTRUCTURE] * 99 for uid in UIDS})
-    with pytest.raises(BreakerOpen, match="10 infrastructure faults in a row"):
+    with pytest.raises(BreakerOpen, match="10 infrastructure failures in a row"):
         drive(executor, run)
     assert list(storage.list(layout.fragments(dataset_format.SPLATS, 0))) == []
     drive(Inline(storage, run), run)

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the table of committed shards; returns the exit code."""
     storage, opened = open_output(args)
     there = committed_shards(storage)
-    chosen = ordered_shards(args.shards, opened.n_shards) if args.shards else list(range(opened.n_shards))
+    chosen = ordered_shards(args.shards, opened.n_shards)
     rows = result_rows(storage, [k for k in chosen if all((s, k) in there for s in opened.families)])
     print(json.dumps(rows) if args.json else table(rows))
     return 0

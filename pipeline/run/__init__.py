@@ -1,1 +1,1 @@
-"""Carrying a run: the job, its driver, and the tasks on Ray."""
+"""Runs: the job, its driver, and the tasks on Ray."""

@@ -31,7 +31,7 @@ from gaussianverse.pipeline.policy import (
     decide,
 )
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Executor, Task
-from gaussianverse.pipeline.run.in_flight import Flights
+from gaussianverse.pipeline.run.in_flight import InFlight
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class Driver:
         self._open: dict[int, _Shard] = {}
         self._ready: deque[Task] = deque()
         self._delayed: list[_Delayed] = []
-        self._flights = Flights(executor, policy, clock)
+        self._in_flight = InFlight(executor, policy, clock)
         self._order = itertools.count()
         self.summary = Summary()
 
@@ -137,17 +137,17 @@ class Driver:
             last, before = self._clock(), last
             self.summary.slot_seconds += slots * (last - before)
             window = self._policy.window * slots
-            while waiting and len(self._ready) + len(self._delayed) + len(self._flights) < window:
+            while waiting and len(self._ready) + len(self._delayed) + len(self._in_flight) < window:
                 self._open_shard(waiting.popleft(), committed)
             now = self._clock()
             while self._delayed and self._delayed[0].due <= now:
                 self._ready.append(heapq.heappop(self._delayed).task)
-            while self._ready and len(self._flights) < window:
-                self._flights.submit(self._ready.popleft())
+            while self._ready and len(self._in_flight) < window:
+                self._in_flight.submit(self._ready.popleft())
             if not waiting and not self._ready and not self._delayed:
-                self.summary.repeats += self._flights.repeat(slots)
-            if self._flights:
-                for task, result in self._flights.ended(slots):
+                self.summary.repeats += self._in_flight.repeat(slots)
+            if self._in_flight:
+                for task, result in self._in_flight.ended(slots):
                     self._settle(task, result)
             elif self._delayed:
                 self._sleep(max(0.0, min(_POLL_S, self._delayed[0].due - self._clock())))
@@ -212,7 +212,7 @@ class Driver:
             heapq.heappush(self._delayed, _Delayed(self._clock() + decision.pause_s, next(self._order), task))
         elif isinstance(decision, Stop):
             raise BreakerOpen(
-                f"{task.name}: {decision.why}: {text}. Nothing was condemned: mend it and run again"
+                f"{task.name}: {decision.message}: {text}. Nothing was condemned: mend it and run again"
             )
         elif task.kind == PACK:
             raise PipelineError(f"{task.name} failed ({reason}): {text}")

@@ -1,4 +1,4 @@
-"""How much of a fit its stored atlas still shows: both rendered from the same cameras, and compared."""
+"""Fidelity of a stored atlas: the PSNR of its renders against renders of the fit."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from gaussianverse.fitter.metrics import psnr
 from gaussianverse.fitter.rasterize import rasterization
 
 SIZE = 128
-"""Pixels, both ways, of the renders behind the number in the tables."""
+"""Width and height in pixels of the renders behind `atlas_psnr` in the tables."""
 _FOV = np.radians(40)
-# the corners of a tetrahedron: no side of an object is out of sight of all four
+# the corners of a tetrahedron: every side of an object is visible from at least one
 _DIRECTIONS = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) / np.sqrt(3)
 
 
 def atlas_psnr(fit: Gaussians, stored: Gaussians, size: int = SIZE) -> float:
-    """PSNR of four renders of `stored` against those of `fit`, on white; 100 dB where they are equal.
+    """PSNR in dB of four renders of `stored` against those of `fit`, on white; 100 if they are equal.
 
-    The cameras depend on the fit alone, and the CPU rasteriser draws: the same Gaussians always give the same
-    number. What an atlas had no room for counts against it.
+    The cameras depend on the fit alone and the CPU rasteriser renders, so the same Gaussians always give the same
+    number. Gaussians that did not fit into the atlas lower it.
 
     Args:
-        fit: what the atlas was made of.
-        stored: what came out of its bytes.
-        size: of the renders, in pixels both ways.
+        fit: Gaussians that the atlas was made of.
+        stored: Gaussians unpacked from the atlas.
+        size: width and height of the renders in pixels.
     """
     low, high = fit.means.min(0), fit.means.max(0)
     radius = max(float(np.linalg.norm(high - low)) / 2, 1e-3)
     viewmats = torch.from_numpy(_viewmats((low + high) / 2, radius))
-    return psnr(_rendered(stored, viewmats, size), _rendered(fit, viewmats, size))
+    return psnr(_render(stored, viewmats, size), _render(fit, viewmats, size))
 
 
 def _viewmats(centre: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
-    """World-to-camera of cameras that have the ball of this centre and radius just in view, float32 [4, 4, 4]."""
+    """World-to-camera matrices [4, 4, 4] of cameras that just see the whole ball of this centre and radius."""
     viewmats = np.zeros((len(_DIRECTIONS), 4, 4), np.float32)
     for viewmat, direction in zip(viewmats, _DIRECTIONS, strict=True):
         right = np.cross(-direction, (0.0, 0.0, 1.0))
@@ -47,7 +47,7 @@ def _viewmats(centre: NDArray[np.float32], radius: float) -> NDArray[np.float32]
     return viewmats
 
 
-def _rendered(gaussians: Gaussians, viewmats: Tensor, size: int) -> Tensor:
+def _render(gaussians: Gaussians, viewmats: Tensor, size: int) -> Tensor:
     focal = size / 2 / np.tan(_FOV / 2)
     K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], dtype=torch.float32)
     with torch.no_grad():

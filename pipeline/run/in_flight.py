@@ -1,4 +1,4 @@
-"""Tasks under way: one result for each, whatever was started twice, hangs, or had to be ended by force."""
+"""Tasks under way: each gives one result, even if it was started twice, hangs, or was cancelled by force."""
 
 from __future__ import annotations
 
@@ -15,115 +15,122 @@ _POLL_S = 1.0
 
 
 @dataclass(eq=False)
-class _Flight:
+class _Submission:
+    """One copy of a task, as the executor was given it."""
+
     task: Task
     submitted: float
-    twice: bool = False
-    """Whether the task was started a second time; that is done once."""
+    repeated: bool = False
+    """The task was started a second time, which happens at most once."""
     started: float | None = None
     cancelled: float | None = None
 
 
-class Flights:
-    """Tasks that an executor was given and whose results are still to come.
+class InFlight:
+    """Tasks that were submitted to an executor and have not ended.
 
     Args:
-        executor: where tasks go.
+        executor: runs the tasks.
         policy: deadlines, and when to start a task a second time.
         clock: seconds, monotonic.
     """
 
     def __init__(self, executor: Executor, policy: PolicyConfig, clock: Callable[[], float]) -> None:
         self._executor, self._policy, self._clock = executor, policy, clock
-        self._flights: dict[Hashable, _Flight] = {}  # in the order of submission
+        self._submissions: dict[Hashable, _Submission] = {}  # in the order of submission
         self._progress = clock()
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._submissions)
 
     def submit(self, task: Task) -> None:
         """Start a task as soon as there is a slot for it."""
-        if not self._flights:
+        if not self._submissions:
             self._progress = self._clock()
-        self._start(task, twice=False)
+        self._start(task, repeated=False)
 
-    def _start(self, task: Task, *, twice: bool) -> None:
-        self._flights[self._executor.submit(task)] = _Flight(task, self._clock(), twice)
+    def _start(self, task: Task, *, repeated: bool) -> None:
+        self._submissions[self._executor.submit(task)] = _Submission(task, self._clock(), repeated)
 
     def repeat(self, slots: int) -> int:
-        """Start the oldest tasks again where slots are idle: a slow machine need not hold up the tail of a run.
+        """Start the oldest tasks again on idle slots, so that a slow machine does not delay the end of a run.
 
-        Harmless, since the first to publish wins; the loser is cancelled. Returns how many were started.
+        This is safe, since the first to publish wins; the other copy is cancelled. Returns the number started.
         """
-        now, idle = self._clock(), slots - len(self._flights)
+        now, idle = self._clock(), slots - len(self._submissions)
         once = [
-            f for f in self._flights.values() if not f.twice and f.task.kind != PACK and f.cancelled is None
+            s
+            for s in self._submissions.values()
+            if not s.repeated and s.task.kind != PACK and s.cancelled is None
         ]
-        chosen = repeats([now - flight.submitted for flight in once], idle, self._policy)
-        for flight in (once[k] for k in chosen):
-            flight.twice = True
-            self._start(flight.task, twice=True)
+        chosen = repeats([now - submission.submitted for submission in once], idle, self._policy)
+        for submission in (once[k] for k in chosen):
+            submission.repeated = True
+            self._start(submission.task, repeated=True)
             self._progress = now
         return len(chosen)
 
     def ended(self, slots: int) -> Iterator[tuple[Task, Facts]]:
-        """Wait a moment; then each task that has ended or was given up, once, with its result.
+        """Wait a moment, then yield each task that ended or timed out, once, with its result.
 
-        Of a task that was started twice the first success counts, or else the last failure.
+        A task that was started twice gives the first success, or else the last failure.
 
         Args:
-            slots: how many tasks can run at once.
+            slots: number of tasks that can run at once.
 
         Raises:
             Stalled: nothing has ended for longer than any task may take.
         """
-        for handle in self._executor.wait(list(self._flights), _POLL_S):
-            if handle not in self._flights:
-                continue  # a copy, which ended in the same moment as the one that counts
-            flight, result = self._flights.pop(handle), self._executor.result(handle)
-            if flight.cancelled is not None and result["status"] == "failed":
-                result = failed("timeout", f"cancelled {self._deadline(flight):.0f} s after its start")
+        for handle in self._executor.wait(list(self._submissions), _POLL_S):
+            if handle not in self._submissions:
+                continue  # the other copy of a task whose result was taken in this loop
+            submission, result = self._submissions.pop(handle), self._executor.result(handle)
+            if submission.cancelled is not None and result["status"] == "failed":
+                result = failed("timeout", f"cancelled {self._deadline(submission):.0f} s after its start")
             self._progress = self._clock()
-            copies = self._copies(flight)
-            if copies and result["status"] == "failed" and result["reason"] != CONFLICT:
-                continue  # the other one is still at it
-            for copy in copies:
-                self._executor.cancel(copy)
-                del self._flights[copy]
-            yield flight.task, result
+            others = self._other_copies(submission)
+            if others and result["status"] == "failed" and result["reason"] != CONFLICT:
+                continue  # the other copy may succeed
+            for other in others:
+                self._executor.cancel(other)
+                del self._submissions[other]
+            yield submission.task, result
         yield from self._expire(slots)
 
-    def _copies(self, flight: _Flight) -> list[Hashable]:
-        """Handles of the other flights of the same task."""
-        return [h for h, other in self._flights.items() if other.task is flight.task and other is not flight]
+    def _other_copies(self, submission: _Submission) -> list[Hashable]:
+        return [
+            handle
+            for handle, other in self._submissions.items()
+            if other.task is submission.task and other is not submission
+        ]
 
-    def _deadline(self, flight: _Flight) -> float:
-        return deadline_of(flight.task.kind, self._policy)
+    def _deadline(self, submission: _Submission) -> float:
+        return deadline_of(submission.task.kind, self._policy)
 
     def _expire(self, slots: int) -> Iterator[tuple[Task, Facts]]:
-        """Cancel what has run too long; Ray has no time-out of its own for tasks.
+        """Cancel tasks past their deadline, since Ray has no time-out for tasks.
 
         Ray does not say when a task has started. Tasks start roughly in the order of submission, so a task
         counts as running from when it is among the oldest `slots`.
         """
         now = self._clock()
-        for handle, flight in list(itertools.islice(self._flights.items(), slots)):
-            if flight.started is None:
-                flight.started = now
-            if flight.cancelled is None:
-                if now - flight.started > self._deadline(flight):
-                    flight.cancelled = now
+        for handle, submission in list(itertools.islice(self._submissions.items(), slots)):
+            if submission.started is None:
+                submission.started = now
+            if submission.cancelled is None:
+                if now - submission.started > self._deadline(submission):
+                    submission.cancelled = now
                     self._executor.cancel(handle)
-            elif now - flight.cancelled > self._policy.grace_s:
-                # not even cancelling ends it; its slot is lost, the object is not
-                del self._flights[handle]
+            elif now - submission.cancelled > self._policy.grace_s:
+                # it does not end even when cancelled; its slot stays occupied, but the object is tried again
+                del self._submissions[handle]
                 self._progress = now
-                if not self._copies(flight):
-                    yield flight.task, failed("timeout", "did not end when cancelled")
+                if not self._other_copies(submission):
+                    yield submission.task, failed("timeout", "did not end when cancelled")
         longest = max(deadline_of(kind, self._policy) for kind in (FIT, ATLAS, PACK))
-        if self._flights and now - self._progress > longest + self._policy.stall_s:
-            oldest = next(iter(self._flights.values())).task.name
+        if self._submissions and now - self._progress > longest + self._policy.stall_s:
+            oldest = next(iter(self._submissions.values())).task.name
             raise Stalled(
                 f"nothing has ended for {now - self._progress:.0f} s ({len(self)} tasks under way, oldest: "
-                f"{oldest}); look at the cluster, then run again: what is done stays done"
+                f"{oldest}); check the cluster, then run the same command again to continue"
             )

@@ -105,7 +105,7 @@ def build(
         PipelineError: see `Driver.run` and `finalize`.
         StoreError: the store cannot be used.
     """
-    chosen = ordered_shards(shards, run.n_shards) if shards else list(range(run.n_shards))
+    chosen = ordered_shards(shards, run.n_shards)
     if not is_finalized(storage):
         prove_conditional_puts(storage)
     committed = committed_shards(storage)

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class ProgressBar:
-    """A `pipeline.run.driver.Watch` on stderr."""
+    """A `pipeline.run.driver.Watch` that prints to stderr."""
 
     def __init__(self, total: int) -> None:
         self._bar: Any = tqdm(
@@ -57,7 +57,7 @@ class ProgressBar:
         hours = (time.monotonic() - self._started) / 3600
         rate = self._fresh / hours if self._fresh else 0.0
         seconds = int(3600 * (self._bar.total - count) / rate) if rate else 0
-        left = f"{tqdm.format_interval(seconds)} left" if rate else "time left not known yet"
+        left = f"{tqdm.format_interval(seconds)} left" if rate else "time left unknown"
         self._bar.set_description_str(
             f"{count}/{self._bar.total} objects, {rate:.0f}/h, {self._quarantined} quarantined, {left}",
             refresh=False,

@@ -1,4 +1,4 @@
-"""Stage 1 of an object that is 3D Gaussians already: they are read, checked, and need no fit."""
+"""Stage 1 of an object that already consists of 3D Gaussians: read and check them instead of fitting."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from gaussianverse.manifests.schema import SPLATS, SPLATS_BGR
 from gaussianverse.manifests.splats import POINT_CLOUDS
 
 FORMATS = (SPLATS, SPLATS_BGR)
-"""Of the manifest's rows that are read here."""
+"""Formats of manifest rows that are read here."""
 SPHERE_INDICES = "gs2sphere.npy"
 
 
 def read_splats(path: Path, format: str) -> tuple[Gaussians, dict[str, Any]]:
-    """The Gaussians of a .ply file, or of a folder with a published pair, and what the tables tell of them.
+    """Read the Gaussians of a .ply file, or of a folder with a published pair.
 
-    The atlas is made of them anew. Sphere indices that lie beside them only have to fit: where they don't, one
-    of the two files is another object's.
+    Sphere indices are checked and not used, since the atlas is built anew: if they do not match the Gaussians, one
+    of the two files belongs to another object.
 
     Args:
         path: a .ply file, or a folder with point_cloud.ply or point_cloud.npy and perhaps gs2sphere.npy.
         format: one of `FORMATS`.
 
     Returns:
-        The Gaussians, padding left out, and n_gaussians and bbox_*.
+        The Gaussians without padding, and their n_gaussians and bbox_* for the tables.
 
     Raises:
-        AtlasError: nothing there, or not such files.
-        RoughAtlas: the sphere indices do not fit.
+        AtlasError: a file is missing or of another form.
+        RoughAtlas: the sphere indices do not match the Gaussians.
     """
     gaussians, indices = _read(path)
     if indices is not None:
-        # the publisher's sphere and plane, whatever this run's are
+        # the publisher's sphere and plane, which may differ from this run's
         side = min(max(8, math.isqrt(len(gaussians))), 512)
         find_order(gaussians, indices, AtlasConfig(size=side))
     gaussians = gaussians[visible(gaussians)]
@@ -58,7 +58,7 @@ def read_splats(path: Path, format: str) -> tuple[Gaussians, dict[str, Any]]:
 
 
 def _read(path: Path) -> tuple[Gaussians, NDArray[Any] | None]:
-    """The Gaussians, and the sphere indices where there are some."""
+    """The Gaussians, and the sphere indices if there are any."""
     if path.suffix == ".ply":
         return read_ply(_bytes_of(path)), None
     found = [path / name for name in POINT_CLOUDS if (path / name).exists()]
@@ -73,12 +73,12 @@ def _read(path: Path) -> tuple[Gaussians, NDArray[Any] | None]:
 def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as fault:
-        raise AtlasError(f"{path}: cannot be read: {fault.strerror}") from fault
+    except OSError as error:
+        raise AtlasError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _array(data: bytes, path: Path) -> NDArray[Any]:
     try:
         return read_npy(data)
-    except AtlasError as fault:
-        raise AtlasError(f"{path}: {fault}") from fault
+    except AtlasError as error:
+        raise AtlasError(f"{path}: {error}") from error
