@@ -229,7 +229,7 @@ def test_a_store_that_is_away_at_the_end_does_not_hide_what_stopped_the_call(
     monkeypatch.setattr(job, "publish_summary", away)
     with pytest.raises(BreakerOpen, match="first"):
         build_in_process(storage, run, CONFIG, base, executor=ending)
-    assert "no summary of this call was kept: 503" in caplog.text
+    assert "the summary of this call was not published: 503" in caplog.text
 
 
 def test_work_on_a_planned_run_starts_only_where_conditional_puts_hold(

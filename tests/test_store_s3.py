@@ -280,7 +280,10 @@ def test_inputs_are_fetched_and_removed_again(storage: S3Storage, store: StoreOp
     assert not root.exists()
     with inputs.local(f"{storage.url}/views/one.tar", store) as path:
         assert path.read_bytes() == b"views/one.tar"
-    with pytest.raises(inputs.NoViews, match="nothing there"), inputs.local(f"{storage.url}/none", store):
+    with (
+        pytest.raises(inputs.NoViews, match="no views at this address"),
+        inputs.local(f"{storage.url}/none", store),
+    ):
         pass
 
 
@@ -307,7 +310,7 @@ def test_a_manifest_on_s3_that_is_not_there(store: StoreOptions, capsys: pytest.
         cli.main(["build", "--manifest", f"s3://{BUCKET}/no.jsonl", "--out", f"s3://{BUCKET}/o", *chosen])
         == 1
     )
-    assert "no.jsonl: nothing there" in capsys.readouterr().err
+    assert "no.jsonl: no such file" in capsys.readouterr().err
 
 
 def test_a_list_that_fails_half_way_is_a_fault(storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The driver: one loop, one thread, no state but the store. Killed, it starts again where the store is."""
+"""The driver of a run: one loop in one thread. Its only state is the store, from which a killed run continues."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 from gaussianverse.atlas import dataset_format
@@ -24,6 +25,7 @@ from gaussianverse.pipeline.policy import (
     CONFLICT,
     INFRASTRUCTURE,
     Breaker,
+    History,
     PolicyConfig,
     Quarantine,
     Retry,
@@ -36,42 +38,45 @@ from gaussianverse.pipeline.run.in_flight import InFlight
 T = TypeVar("T")
 
 _POLL_S = 1.0
+_REMEDY = "No object was quarantined. Fix the cause and run the same command again."
 
 
 class Watch(Protocol):
-    """Is told what happens, for a progress bar or a log."""
+    """Receives the events of a run, for a progress bar or a log."""
 
     def opened(self, done: int) -> None:
-        """A shard was opened of which `done` objects were complete already."""
+        """A shard was opened; `done` of its objects are already complete."""
 
     def finished(self, uid: str, quarantined: bool) -> None:
-        """An object is complete."""
+        """An object was completed or quarantined."""
 
     def retried(self, task: Task, reason: str, text: str) -> None:
-        """A task failed and is tried again."""
+        """A task failed and will be tried again."""
 
 
 @dataclass
 class Summary:
-    """What a call did."""
+    """Counts and times of one call."""
 
     shards: int = 0
     objects: int = 0
     quarantined: int = 0
     retries: int = 0
     repeats: int = 0
-    """Tasks started a second time at the tail."""
+    """Tasks started a second time at the end of the run."""
     fit_seconds: float = 0.0
-    """Of fits whose fragment stands."""
+    """Seconds of fits whose fragment was published."""
     slot_seconds: float = 0.0
     """Slots times wall time."""
 
 
 @dataclass
 class _Shard:
-    left: dict[str, int]
-    have: dict[str, set[str]]
-    packed: set[str]
+    """An uncommitted shard: its number of objects, the uids done in each stage, and the families committed."""
+
+    objects: int
+    done: dict[str, set[str]]
+    committed: set[str]
 
 
 @dataclass(order=True)
@@ -82,18 +87,18 @@ class _Delayed:
 
 
 class Driver:
-    """Brings shards to their commit: fits, atlases as soon as their fit is there, packs when all are there.
+    """Commits shards: fits objects, builds each atlas once its fit is published, and packs complete shards.
 
     Args:
-        storage: of the run.
+        storage: store of the run.
         run: the run.
-        executor: where tasks go.
+        executor: runs the tasks.
         policy: retries, deadlines, breaker.
-        shards: to work on; committed ones are skipped.
-        stages: both, or one of them.
-        watch: is told what happens.
+        shards: shards to work on; committed ones are skipped.
+        stages: both stages, or one of them.
+        watch: receives the events.
         clock: seconds, monotonic.
-        sleep: waits.
+        sleep: waits for some seconds.
     """
 
     def __init__(
@@ -125,11 +130,11 @@ class Driver:
         """Work until every shard is committed.
 
         Raises:
-            BreakerOpen: too much fails at once, or one task fails without end through no fault of its own.
-            Stalled: nothing ends any more.
-            ShardConflict: a key holds other bytes than it must.
+            BreakerOpen: too many failures at once, or one task keeps failing because of the store or the machine.
+            Stalled: no task ends any more.
+            ShardConflict: a key already holds other bytes than those to be published.
         """
-        committed = self._persistently(lambda: committed_shards(self._storage))
+        committed = self._with_retries(lambda: committed_shards(self._storage))
         waiting = deque(k for k in self._shards if not all((f, k) in committed for f in self._families))
         last = self._clock()
         while True:
@@ -155,42 +160,43 @@ class Driver:
                 return self.summary
 
     def _open_shard(self, shard: int, committed: set[tuple[str, int]]) -> None:
-        rows = self._persistently(lambda: shard_rows(self._storage, shard))
+        rows = self._with_retries(lambda: shard_rows(self._storage, shard))
         uids = {str(r["uid"]) for r in rows}
-        packed = {family for family in FAMILIES if (family, shard) in committed}
-        have = {
-            stage: uids
-            if stage in packed
-            else self._persistently(lambda s=stage: self._listed(s, shard)) & uids  # type: ignore[misc]
+        families = {family for family in FAMILIES if (family, shard) in committed}
+        done = {
+            stage: set(uids)
+            if stage in families
+            else self._with_retries(partial(self._with_fragment, stage, shard)) & uids
             for stage in layout.STAGES
         }
-        if SPLATS not in self._stages and len(have[SPLATS]) < len(uids):
-            lacking = len(uids) - len(have[SPLATS])
+        if SPLATS not in self._stages and len(done[SPLATS]) < len(uids):
+            missing = len(uids) - len(done[SPLATS])
             raise PipelineError(
-                f"shard {shard}: {lacking} of {len(uids)} objects have no fit; run fit-shard first"
+                f"shard {shard}: {missing} of {len(uids)} objects have no fit; run fit-shard first"
             )
-        state = _Shard({s: len(uids) - len(have[s]) for s in self._stages}, have, packed)
-        self._open[shard] = state
-        self._watch.opened(len(uids) - state.left[self._stages[-1]])
+        self._open[shard] = _Shard(len(uids), done, families)
+        self._watch.opened(len(done[self._stages[-1]]))
         for manifest_row in rows:
             row: Facts = {**manifest_row, "shard": shard}
-            if row["uid"] not in have[SPLATS]:
+            if row["uid"] not in done[SPLATS]:
                 self._ready.append(Task(FIT, SPLATS, shard, row))
-            elif dataset_format.ATLAS in self._stages and row["uid"] not in have[dataset_format.ATLAS]:
+            elif dataset_format.ATLAS in self._stages and row["uid"] not in done[dataset_format.ATLAS]:
                 self._ready.append(Task(ATLAS, dataset_format.ATLAS, shard, row))
         for family in self._families:
             self._pack_when_complete(shard, family)
 
-    def _listed(self, stage: str, shard: int) -> set[str]:
+    def _with_fragment(self, stage: str, shard: int) -> set[str]:
         keys = (layout.parse_fragment(e.key) for e in self._storage.list(layout.fragments(stage, shard)))
         return {found[2] for found in keys if found}
 
-    def _pack_when_complete(self, shard: int, stage: str) -> None:
+    def _pack_when_complete(self, shard: int, family: str) -> None:
         state = self._open[shard]
-        # views are there before the fits, and wait for the atlases to say which objects came through
-        complete = dataset_format.ATLAS in state.packed if stage == VIEWS else state.left[stage] == 0
-        if complete and stage not in state.packed:
-            self._ready.appendleft(Task(PACK, stage, shard))
+        if family == VIEWS:  # published before the fits, but packed only for objects that have an atlas
+            complete = dataset_format.ATLAS in state.committed
+        else:
+            complete = len(state.done[family]) == state.objects
+        if complete and family not in state.committed:
+            self._ready.appendleft(Task(PACK, family, shard))
 
     def _settle(self, task: Task, result: Facts) -> None:
         if result["status"] != "failed":
@@ -201,74 +207,67 @@ class Driver:
         if reason == CONFLICT:
             raise ShardConflict(text)
         task = replace(task, history=task.history.after(reason))
-        if reason == INFRASTRUCTURE and (why := self._breaker.infrastructure()):
-            raise BreakerOpen(
-                f"{why}; last, {task.name}: {text}. Nothing was condemned: mend it and run again"
-            )
+        if reason == INFRASTRUCTURE and (outage := self._breaker.infrastructure()):
+            raise BreakerOpen(f"{outage}; last, {task.name}: {text}. {_REMEDY}")
         decision = decide(reason, task.history, self._policy)
         if isinstance(decision, Retry):
             self.summary.retries += 1
             self._watch.retried(task, reason, text)
             heapq.heappush(self._delayed, _Delayed(self._clock() + decision.pause_s, next(self._order), task))
         elif isinstance(decision, Stop):
-            raise BreakerOpen(
-                f"{task.name}: {decision.message}: {text}. Nothing was condemned: mend it and run again"
-            )
+            raise BreakerOpen(f"{task.name} {decision.message}: {text}. {_REMEDY}")
         elif task.kind == PACK:
             raise PipelineError(f"{task.name} failed ({reason}): {text}")
         else:
             self._quarantine(task, decision, result)
 
     def _quarantine(self, task: Task, decision: Quarantine, result: Facts) -> None:
-        watch = records.Stopwatch(task.history.attempts)
-        why = {**result, "reason": decision.reason}
-        self._persistently(
-            lambda: records.publish_quarantine(self._storage, task.stage, task.row, self._run, why, watch)
+        stopwatch = records.Stopwatch(task.history.attempts)
+        cause = {**result, "reason": decision.reason}
+        self._with_retries(
+            lambda: records.publish_quarantine(
+                self._storage, task.stage, task.row, self._run, cause, stopwatch
+            )
         )
         self._complete(task, quarantined=True, fresh=True)
 
     def _complete(self, task: Task, *, quarantined: bool, fresh: bool) -> None:
-        """A fragment, or a shard, is there. `fresh`: it is a quarantine that this driver has decided."""
+        """Record that a fragment or a shard exists. `fresh`: it is a quarantine that this driver decided."""
         state = self._open[task.shard]
         if task.kind == PACK:
-            state.packed.add(task.stage)
+            state.committed.add(task.stage)
             if task.stage == dataset_format.ATLAS and VIEWS in self._families:
                 self._pack_when_complete(task.shard, VIEWS)
-            if all(family in state.packed for family in self._families):
+            if all(family in state.committed for family in self._families):
                 del self._open[task.shard]
                 self.summary.shards += 1
             return
         uid = str(task.row["uid"])
-        state.left[task.stage] -= 1
-        state.have[task.stage] = state.have[task.stage] | {uid}
+        state.done[task.stage].add(uid)
         last = task.stage == self._stages[-1]
         if last:
             self.summary.objects += 1
             self.summary.quarantined += quarantined
             self._watch.finished(uid, quarantined)
-        elif uid not in state.have[dataset_format.ATLAS]:
-            self._ready.appendleft(
-                replace(task, kind=ATLAS, stage=dataset_format.ATLAS, history=type(task.history)())
-            )
-        if fresh or (last and not quarantined):
-            why = self._breaker.finished(fresh)
-            if why:
-                raise BreakerOpen(f"{why}; look at the reasons with `gaussianverse status`")
+        elif uid not in state.done[dataset_format.ATLAS]:
+            self._ready.appendleft(replace(task, kind=ATLAS, stage=dataset_format.ATLAS, history=History()))
+        if (fresh or (last and not quarantined)) and (outage := self._breaker.finished(fresh)):
+            raise BreakerOpen(f"{outage}; `gaussianverse status` shows the reasons")
         self._pack_when_complete(task.shard, task.stage)
 
-    def _persistently(self, operation: Callable[[], T]) -> T:
-        """The driver's own few store operations, repeated until the breaker has had enough."""
+    def _with_retries(self, operation: Callable[[], T]) -> T:
+        """Run one of the driver's own store operations, again after each StoreError until the breaker opens."""
         while True:
             try:
                 return operation()
             except StoreRefused:
                 raise
-            except StoreError as fault:
-                if why := self._breaker.infrastructure():
-                    raise BreakerOpen(f"{why}; last: {fault}. Nothing was condemned: run again") from fault
+            except StoreError as error:
+                if outage := self._breaker.infrastructure():
+                    raise BreakerOpen(f"{outage}; last: {error}. {_REMEDY}") from error
                 self._sleep(self._policy.pause_s)
 
 
 def families_of(run: Run, stages: tuple[str, ...]) -> tuple[str, ...]:
-    """The families of shards that working on these stages brings to their commit: views go with the atlases."""
+    """Families of shards that these stages commit: the stages, and views together with the atlases."""
     return (*stages, *(f for f in run.families if f not in layout.STAGES and dataset_format.ATLAS in stages))

@@ -1,4 +1,4 @@
-"""What a call tells of itself: JSON lines as it goes, metrics for Ray's dashboard, and a summary at its end."""
+"""Records of a call: JSON lines while it runs, metrics for Ray's dashboard, and a summary at its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gaussianverse.pipeline.store.publish import publish
 
 
 class Watches:
-    """Several watches as one."""
+    """Passes every event to several watches."""
 
     def __init__(self, *watches: Watch) -> None:
         self._watches = watches
@@ -41,7 +41,7 @@ class Watches:
 
 
 class EventLog:
-    """A file of JSON lines, `{"time": .., "event": .., ..}`, appended to and flushed line by line."""
+    """Appends events to a file as JSON lines, `{"time": .., "event": .., ..}`, and flushes each."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class EventLog:
         self._file.close()
 
     def write(self, event: str, **fields: Any) -> None:
-        """One line."""
+        """Append one line."""
         line = {"time": round(time.time(), 3), "event": event, **fields}
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
@@ -88,10 +88,13 @@ class EventLog:
 
 
 class RayMetrics:
-    """Counters for Ray's own exporter; `deploy/grafana.json` draws them."""
+    """Counters for Ray's exporter; `deploy/grafana.json` plots them.
+
+    Args:
+        metrics: the module `ray.util.metrics`.
+    """
 
     def __init__(self, metrics: Any) -> None:
-        """Count with `metrics`, which is `ray.util.metrics`."""
         self._objects = metrics.Counter(
             "gaussianverse_objects", description="Objects that ended", tag_keys=("outcome",)
         )
@@ -112,21 +115,21 @@ class RayMetrics:
 
 
 def goodput(summary: Summary) -> float:
-    """Fit seconds that became published, over slots x wall: 1 where no slot ever waits or works in vain."""
+    """Seconds of published fits divided by slots x wall time: 1 if no slot waits and no work is lost."""
     return summary.fit_seconds / summary.slot_seconds if summary.slot_seconds else 0.0
 
 
 def publish_summary(
     storage: Storage, run: Run, summary: Summary, started: float, *, stopped: str = ""
 ) -> str:
-    """Keep what a call did under `runs/`; each call has a key of its own. Returns the key.
+    """Publish the summary of a call under a key of its own below `runs/`; returns the key.
 
     Args:
-        storage: of the run.
+        storage: store of the run.
         run: the run.
-        summary: of the driver.
+        summary: counts and times of the driver.
         started: seconds since 1970, UTC.
-        stopped: the error that ended the call early; "" where it did all that it was to do.
+        stopped: class of the error that ended the call; "" if it finished.
     """
     when = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started))
     key = layout.summary(f"{when}-{socket.gethostname()}-{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Tasks, and the interface of what runs them. A failed task gives a dict, as a finished one does; nothing raises."""
+"""Tasks, and the interface of their executors. A failed task returns a dict like a finished one; no task raises."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FIT, ATLAS, PACK = "fit", "atlas", "pack"
 
 @dataclass(frozen=True)
 class Job:
-    """What every task of a run needs; small, since it travels with each of them."""
+    """Settings that every task of a run needs; small, since they are sent with each task."""
 
     url: str
-    """Of the output."""
+    """Address of the output."""
     base: str = ""
     """Folder or s3 prefix that relative `views` are relative to."""
     fit_deadline_s: float = 3600.0
@@ -27,7 +27,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """One unit of work and how often it has failed so far."""
+    """One unit of work, with the failures of its earlier attempts."""
 
     kind: str
     stage: str
@@ -37,26 +37,26 @@ class Task:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages, such as "fit of UID"."""
         return (
             f"{self.kind} of {self.row['uid']}" if self.row else f"{self.kind} of {self.stage} {self.shard}"
         )
 
 
 class Executor(Protocol):
-    """Runs tasks somewhere."""
+    """Runs tasks on one machine or a cluster."""
 
     def slots(self) -> int:
-        """How many tasks can run at once, now."""
+        """Number of tasks that can run at once, now."""
 
     def submit(self, task: Task) -> Hashable:
-        """Start it as soon as there is a slot."""
+        """Start a task as soon as there is a slot; returns its handle."""
 
     def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
-        """Those that have ended, as soon as one has or the time is over."""
+        """Wait for a task to end, at most `timeout_s`; returns the handles of those that have."""
 
     def result(self, handle: Hashable) -> Facts:
-        """What an ended task returned, or what befell it in the same form."""
+        """Result of a finished task; failures are returned as a dict as well."""
 
     def cancel(self, handle: Hashable) -> None:
-        """End it by force; it then counts as ended."""
+        """End a task by force; it then counts as ended."""

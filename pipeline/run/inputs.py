@@ -1,4 +1,4 @@
-"""Where an object's renders lie, and how they get to the machine that fits it."""
+"""Input views: their address, and their download to the machine that fits them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_FILES = 100_000
 
 
 class InputTooLarge(PipelineError):
-    """A views folder beyond what one object can sensibly be."""
+    """An object's views exceed the limits, or one of their keys would be written outside its folder."""
 
 
 def resolve(views: str, base: str) -> str:
@@ -28,16 +28,16 @@ def resolve(views: str, base: str) -> str:
 
 
 class NoViews(PipelineError):
-    """Nothing lies where the manifest says that the views are."""
+    """There are no views at the address that the manifest gives."""
 
 
 @contextmanager
 def local(address: str, store: StoreOptions) -> Iterator[Path]:
-    """`address` as a local path; what lies on S3 is downloaded for as long as the context lasts.
+    """Yield `address` as a local path; S3 objects are downloaded to a folder that exists within the context.
 
     Raises:
-        NoViews: nothing there (S3 only; a local path is the reader's to check).
-        InputTooLarge: more than any object's views.
+        NoViews: the address is empty (S3 only; the reader of the views checks local paths).
+        InputTooLarge: more than `MAX_FILES` files or `MAX_BYTES` bytes.
         StoreError: the store failed.
     """
     if not is_s3(address):
@@ -49,7 +49,7 @@ def local(address: str, store: StoreOptions) -> Iterator[Path]:
         root = Path(folder) / name
         entries = list(_files(storage, name))
         if not entries:
-            raise NoViews(f"{address}: nothing there")
+            raise NoViews(f"{address}: no views at this address")
         for entry in entries:
             path = Path(folder) / entry.key
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,16 +58,16 @@ def local(address: str, store: StoreOptions) -> Iterator[Path]:
 
 
 def _files(storage: Storage, name: str) -> Iterator[Entry]:
-    """The object called `name`, or everything below name/."""
+    """List the object `name`, or all objects below `name`/."""
     total = 0
     for count, entry in enumerate(storage.list(name)):
         if entry.key != name and not entry.key.startswith(f"{name}/"):
             continue
         if entry.key.endswith("/"):
-            continue  # a console's marker of a folder
+            continue  # such a key marks a folder in S3 consoles
         parts = PurePosixPath(entry.key)
         if parts.is_absolute() or ".." in parts.parts:
-            raise InputTooLarge(f"{storage.url}/{entry.key}: a key that would leave its folder")
+            raise InputTooLarge(f"{storage.url}/{entry.key}: this key would be written outside its folder")
         total += entry.nbytes
         if count >= MAX_FILES or total > MAX_BYTES:
             raise InputTooLarge(f"{storage.url}/{name}: more than {MAX_FILES} files or {MAX_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""The job: a manifest and a configuration in, committed shards and a finalized dataset out."""
+"""The job: turns a manifest and a configuration into committed shards and a finalized dataset."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Outcome:
     """Result of one call.
 
     Attributes:
-        storage: of the output.
-        summary: what the driver did.
-        finalized: whether the dataset is complete.
-        complete: those of the shards asked for that are committed in every family.
+        storage: store of the output.
+        summary: counts and times of the driver.
+        finalized: the dataset is complete.
+        complete: requested shards that are committed in every family.
     """
 
     storage: Storage
@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def idle(self) -> bool:
-        """Whether everything was there before the call."""
+        """True if there was nothing to do."""
         return self.summary.shards == 0
 
 
@@ -57,15 +57,15 @@ def plan(out: str, manifest: str | Manifest, config: RunConfig) -> tuple[Storage
 
     Args:
         out: path or s3 address of the output.
-        manifest: path or s3 address, in either form; or one that was read or made.
-        config: of the run.
+        manifest: path or s3 address of a manifest, or a manifest that was read or made.
+        config: configuration of the run.
 
     Returns:
         The store, the run, and the folder or prefix that relative `views` are relative to.
 
     Raises:
-        ManifestError: the manifest's faults.
-        PipelineError: the machine cannot do it, or the output holds another run.
+        ManifestError: the manifest has faults.
+        PipelineError: the machine cannot do the work, or the output holds another run.
         StoreError: the store cannot be used.
     """
     given = manifest
@@ -89,19 +89,19 @@ def build(
     stages: tuple[str, ...] = layout.STAGES,
     events: Path | None = None,
 ) -> Outcome:
-    """Bring shards to their commit, and finalize once all are there. What is done already is not done again.
+    """Commit shards, and finalize once all are committed. Work that is done is not repeated.
 
     Args:
-        storage: of the run.
-        run: planned.
-        config: how to carry the work.
-        base: see `plan`.
+        storage: store of the run.
+        run: the run, from `plan`.
+        config: configuration of this call.
+        base: folder or prefix, from `plan`.
         shards: such as "0-9,12"; "" = all.
-        stages: both, or one.
-        events: a file to append JSON lines to.
+        stages: both stages, or one of them.
+        events: file to append JSON lines to.
 
     Raises:
-        UsageError: no such shards.
+        UsageError: `shards` has another form, or names a shard that does not exist.
         PipelineError: see `Driver.run` and `finalize`.
         StoreError: the store cannot be used.
     """
@@ -121,8 +121,8 @@ def build(
             driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=watch)
             try:
                 summary = driver.run()
-            except (PipelineError, StoreError, NotFound, KeyboardInterrupt) as stop:
-                _keep_stopped(storage, run, driver.summary, started, stop)
+            except (PipelineError, StoreError, NotFound, KeyboardInterrupt) as error:
+                _publish_stopped(storage, run, driver.summary, started, error)
                 raise
         publish_summary(storage, run, summary, started)
         committed = committed_shards(storage)
@@ -134,12 +134,14 @@ def build(
     return Outcome(storage, summary, finalized, complete)
 
 
-def _keep_stopped(storage: Storage, run: Run, summary: Summary, started: float, stop: BaseException) -> None:
-    """The summary of a call that stops early; what stopped it may keep this from being written, and comes first."""
+def _publish_stopped(
+    storage: Storage, run: Run, summary: Summary, started: float, error: BaseException
+) -> None:
+    """Publish the summary of a call that `error` ended; if that fails, log it, since `error` is the one to raise."""
     try:
-        publish_summary(storage, run, summary, started, stopped=type(stop).__name__)
-    except StoreError as fault:
-        log.warning("no summary of this call was kept: %s", fault)
+        publish_summary(storage, run, summary, started, stopped=type(error).__name__)
+    except StoreError as failure:
+        log.warning("the summary of this call was not published: %s", failure)
 
 
 def _objects(run: Run, shards: list[int]) -> int:

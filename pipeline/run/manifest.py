@@ -1,4 +1,4 @@
-"""The manifest as a user gives it, in either form, as the bytes of objects.parquet."""
+"""Reads a user's manifest, JSON Lines or Parquet, into the bytes of objects.parquet."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Manifest:
     """A checked manifest.
 
     Attributes:
-        data: objects.parquet.
-        base: the folder or s3 prefix that relative `views` are relative to.
+        data: bytes of objects.parquet.
+        base: folder or s3 prefix that relative `views` are relative to.
     """
 
     data: bytes
@@ -29,11 +29,11 @@ class Manifest:
 def read_manifest(address: str, shard_size: int, store: StoreOptions) -> Manifest:
     """Read JSON Lines, or Parquet in run form, from a path or s3:// address, and check every row.
 
-    Paths stay as they are written, so that the same manifest gives the same bytes wherever it lies. One that is
-    in run form already keeps its shards.
+    Paths stay as written, so that a manifest gives the same bytes wherever it is stored. A manifest in run form keeps
+    its shards.
 
     Raises:
-        ManifestError: every fault, with its line.
+        ManifestError: lists every fault with its line.
     """
     parent, _, name = address.rpartition("/")
     if not is_s3(address):
@@ -42,8 +42,8 @@ def read_manifest(address: str, shard_size: int, store: StoreOptions) -> Manifes
         path = Path(folder) / name
         try:
             path.write_bytes(open_storage(parent, store).get(name))
-        except NotFound as fault:
-            raise ManifestError(f"{address}: nothing there") from fault
+        except NotFound as error:
+            raise ManifestError(f"{address}: no such file") from error
         return Manifest(_encoded(path, shard_size), parent)
 
 
@@ -52,8 +52,8 @@ def _encoded(path: Path, shard_size: int) -> bytes:
         return runform.encode(jsonl.read(path), shard_size=shard_size)
     try:
         data = path.read_bytes()
-    except OSError as fault:
-        raise ManifestError(f"{path}: cannot be read: {fault.strerror}") from fault
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
     if not runform.count_shards(path):
         raise ManifestError(f"{path}: the manifest is empty; there is nothing to build")
     return data

@@ -1,4 +1,4 @@
-"""Run tasks on Ray: a cluster that is joined, or Ray on this machine."""
+"""Runs tasks on Ray, on a cluster or on this machine."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from gaussianverse.pipeline.run import tasks
 from gaussianverse.pipeline.run.executor import FIT, PACK, Job, Task
 
 _EXAMINE_S = 1800.0
-"""gsplat takes minutes to compile."""
+"""Time limit for a check of the nodes: gsplat takes minutes to compile."""
 _COUNT_S = 1.0
-"""How old a count of the cluster's resources may be; asking its head for every task slows the driver."""
+"""Seconds for which a count of the cluster's resources is used; asking its head for every task slows the driver."""
 
 
 class RayExecutor:
-    """Tasks as Ray tasks of one CPU, fits with a share of a GPU where the configuration says so."""
+    """Runs tasks as Ray tasks of one CPU; fits also get a share of a GPU if the configuration says so."""
 
     def __init__(self, ray: Any, config: RunConfig, job: Job) -> None:
         self._ray, self._job, self._gpus = ray, job, config.gpus_per_fit
         self._slots, self._counted = 1, -_COUNT_S
-        self._dead, self._pardons = self._dead_nodes(), config.policy.kills
+        self._dead, self._most_excused = self._dead_nodes(), config.policy.kills
         self._submitted: dict[Hashable, tuple[Task, frozenset[str]]] = {}
-        """Tasks under way, and the nodes that were dead already when they were submitted."""
-        # Ray retries nothing: the driver knows which faults deserve it
+        """Tasks under way, each with the nodes that were already dead when it was submitted."""
+        # Ray retries nothing: the driver decides which failures are retried
         plain = {"num_cpus": 1, "max_retries": 0}
         fit = {**plain, "num_gpus": self._gpus, "max_calls": config.ray.max_calls} if self._gpus else plain
         self._fit = ray.remote(**fit)(tasks.fit_object)
@@ -42,12 +42,12 @@ class RayExecutor:
         self._pack = ray.remote(**plain)(tasks.pack_shard)
 
     def examine_nodes(self, config: RunConfig) -> None:
-        """Look once at every node whether it can do the work, and build there what workers need.
+        """Check every node once, and compile its kernels.
 
-        gsplat compiles at its first use, which takes minutes; a node that joins later does so with its first fit.
+        gsplat compiles at its first use, which takes minutes; a node that joins later compiles with its first fit.
 
         Raises:
-            PipelineError: a node cannot; the message names it.
+            PipelineError: a node cannot do the work; the message names it.
         """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -63,8 +63,8 @@ class RayExecutor:
         for handle, address in checks.items():
             try:
                 fault = self._ray.get(handle, timeout=_EXAMINE_S)
-            except self._ray.exceptions.RayError as raised:
-                fault = message(raised)
+            except self._ray.exceptions.RayError as error:
+                fault = message(error)
             if fault:
                 raise PipelineError(f"node {address}: {fault}")
 
@@ -74,7 +74,7 @@ class RayExecutor:
         return import_module("ray.util.metrics")
 
     def slots(self) -> int:
-        """See `Executor`: as many as CPUs, or as fit on the GPUs; as of a second ago at most."""
+        """See `Executor`: limited by the CPUs and, if fits use them, by the GPUs; at most a second old."""
         now = time.monotonic()
         if now - self._counted >= _COUNT_S:
             resources, self._counted = self._ray.cluster_resources(), now
@@ -100,7 +100,7 @@ class RayExecutor:
     def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
         """See `Executor`."""
         ready, _ = self._ray.wait(list(handles), num_returns=1, timeout=timeout_s)
-        if ready:  # and whatever else has ended meanwhile
+        if ready:  # collect the others that have ended
             ready, _ = self._ray.wait(list(handles), num_returns=len(handles), timeout=0)
         return list(ready)
 
@@ -109,26 +109,27 @@ class RayExecutor:
         exceptions, submitted = self._ray.exceptions, self._submitted.pop(handle, None)
         try:
             return dict(self._ray.get(handle))
-        except exceptions.TaskCancelledError as fault:
-            return failed("timeout", fault)
-        except exceptions.OutOfMemoryError as fault:
-            return failed("out_of_memory", fault)
-        except exceptions.NodeDiedError as fault:
-            return failed(INFRASTRUCTURE, fault)
-        except exceptions.WorkerCrashedError as fault:
-            # Ray blames the worker where its node was cut off and came back, and does not say which node it was; an
-            # object that does kill its workers must not be excused for ever where nodes come and go
+        except exceptions.TaskCancelledError as error:
+            return failed("timeout", error)
+        except exceptions.OutOfMemoryError as error:
+            return failed("out_of_memory", error)
+        except exceptions.NodeDiedError as error:
+            return failed(INFRASTRUCTURE, error)
+        except exceptions.WorkerCrashedError as error:
+            # Ray also blames the worker, without naming its node, if the node was cut off and came back. A crash is
+            # excused if a node has died since the task was submitted, but not for ever: an object may kill its
+            # workers on a cluster whose nodes come and go
             self._dead = self._dead_nodes()
             excused = (
                 submitted is not None
                 and self._dead - submitted[1]
-                and submitted[0].history.count(INFRASTRUCTURE) < self._pardons
+                and submitted[0].history.count(INFRASTRUCTURE) < self._most_excused
             )
-            return failed(INFRASTRUCTURE if excused else "worker_killed", fault)
-        except exceptions.RayTaskError as fault:
-            return failed("unknown", fault.cause if isinstance(fault.cause, Exception) else fault)
-        except exceptions.RayError as fault:
-            return failed(INFRASTRUCTURE, fault)
+            return failed(INFRASTRUCTURE if excused else "worker_killed", error)
+        except exceptions.RayTaskError as error:
+            return failed("unknown", error.cause if isinstance(error.cause, Exception) else error)
+        except exceptions.RayError as error:
+            return failed(INFRASTRUCTURE, error)
 
     def cancel(self, handle: Hashable) -> None:
         """See `Executor`."""
@@ -139,23 +140,23 @@ class RayExecutor:
         return frozenset(node["NodeID"] for node in self._ray.nodes() if not node["Alive"])
 
 
-# one thread per worker: the pipeline's parallelism is over objects
+# one thread per worker: the pipeline is parallel over objects
 _WORKER_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 @contextmanager
 def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
-    """Ray for as long as the context lasts: started on 127.0.0.1, or the cluster at `config.ray.address`.
+    """Start Ray on 127.0.0.1, or join the cluster at `config.ray.address`; leave it at the end of the context.
 
     Raises:
-        PipelineError: it does not start, or cannot be reached.
+        PipelineError: Ray does not start, or the cluster cannot be reached.
     """
-    # Ray reads its own switches from the environment, and only at import
+    # Ray reads these switches from the environment when it is imported
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not config.ray.address:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        if "ray" not in sys.modules:  # else it has read its switches, and decides by itself
-            # its own default for a new cluster; said aloud, it need not warn of having chosen it
+        if "ray" not in sys.modules:
+            # Ray's default for a new cluster; if it is set, Ray does not warn that it chose it
             os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
@@ -177,8 +178,8 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
                 _node_ip_address="127.0.0.1",
                 **common,
             )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as fault:
-        raise PipelineError(f"Ray did not start: {message(fault)}") from fault
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise PipelineError(f"Ray did not start: {message(error)}") from error
     try:
         executor = RayExecutor(ray, config, job)
         if config.ray.address or config.gpus_per_fit:

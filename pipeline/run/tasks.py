@@ -1,7 +1,7 @@
-"""The bodies of the tasks: a row of the manifest in, bytes into the store and a flat dict out.
+"""Bodies of the tasks: each takes a row of the manifest, publishes bytes and returns a flat dict.
 
-Plain functions, of which `executor` makes Ray tasks. They raise nothing: a fault comes back as a dict with
-its reason, and the driver decides what follows.
+They are plain functions, which `ray_executor` turns into Ray tasks. They raise nothing: a failure is returned as a
+dict with its reason, and the driver decides what to do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,24 +42,24 @@ from gaussianverse.pipeline.store.publish import Published
 
 
 def fit_object(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
-    """Stage 1: the object's views, or the Gaussians that it is already, to the fragment of its Gaussians.
+    """Stage 1: fit an object's views, or read its Gaussians, and publish the fragment.
 
     Args:
-        job: of the run.
-        row: of the manifest, with its shard.
-        attempt: which attempt this is, from 1.
-        nan_losses: how many earlier attempts ended with a loss that was not finite; changes the seed.
+        job: settings of the run.
+        row: row of the manifest, with its shard.
+        attempt: number of this attempt, from 1.
+        nan_losses: number of earlier attempts whose loss was not finite; changes the seed.
     """
     return _guarded(lambda: _fit(job, row, attempt, nan_losses))
 
 
 def atlas_object(job: Job, row: Facts, attempt: int) -> Facts:
-    """Stage 2: the object's fragment of Gaussians to the fragment of its atlas."""
+    """Stage 2: build the atlas of an object's Gaussians and publish its fragment."""
     return _guarded(lambda: _atlas(job, row, attempt))
 
 
 def pack_shard(job: Job, stage: str, shard: int) -> Facts:
-    """A shard whose fragments are all there to its tar, tables and commit record."""
+    """Pack a shard, all of whose fragments exist, into its tar, tables and commit record."""
 
     def body() -> Facts:
         storage, run = _open(job)
@@ -78,18 +77,19 @@ def _open(job: Job) -> tuple[Storage, Run]:
 def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
     storage, run = _open(job)
     watch, stage = records.Stopwatch(attempt), SPLATS
-    with _located(job, row) as path:
+    with _local_views(job, row) as path:
         if row["format"] in splats.FORMATS:
             if run.settings.views:
                 raise BadInput("Gaussians come without views, and run.views asks for some; set run.views=0")
             gaussians, found = splats.read_splats(path, str(row["format"]))
         else:
-            views, seconds_load = _loaded(run, row, path)
+            views, seconds_load = _load(run, row, path)
             if run.settings.views:
-                # before the fit: whoever finds the splats' fragment need not ask for the views'
+                # before the fit, so that the fragment of the splats implies that of the views
                 _publish_views(storage, run, row, views, records.Stopwatch(attempt))
-            gaussians, found = _fitted(job, run, row, views, nan_losses)
-            found["seconds_load"] = seconds_load
+            seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
+            fit = fit_views(views, run.fit, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
+            gaussians, found = fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}
     facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], found))
     measured = known(JOURNAL[stage], found)
     ended = records.publish_sample(storage, stage, facts, gaussians.to_bytes(), watch, measured)
@@ -98,18 +98,20 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
 
 
 @contextmanager
-def _located(job: Job, row: Facts) -> Iterator[Path]:
-    """The object's `views` as a local path; faults name them as the manifest does, wherever that path is."""
+def _local_views(job: Job, row: Facts) -> Iterator[Path]:
+    """Yield the object's `views` as a local path; errors name them as the manifest does."""
     with inputs.local(inputs.resolve(str(row["views"]), job.base), job.store) as path:
         try:
             yield path
-        except (FitError, AtlasError) as fault:
-            raise type(fault)(str(fault).replace(str(path), str(row["views"]))) from fault
+        except (FitError, AtlasError) as error:
+            raise type(error)(str(error).replace(str(path), str(row["views"]))) from error
 
 
-def _loaded(run: Run, row: Facts, path: Path) -> tuple[Views, float]:
-    """The views that lie at `path`, and how long that took; whole where reference views are made of them, which
-    the fit does not notice, since it shrinks them in the same way."""
+def _load(run: Run, row: Facts, path: Path) -> tuple[Views, float]:
+    """Load the views at `path`; returns them and the seconds it took.
+
+    They are loaded in full size if reference views are made of them: the fit downscales them in the same way.
+    """
     config, started = run.fit, time.perf_counter()
     views = load_views(
         path,
@@ -121,17 +123,8 @@ def _loaded(run: Run, row: Facts, path: Path) -> tuple[Views, float]:
     return views, time.perf_counter() - started
 
 
-def _fitted(
-    job: Job, run: Run, row: Facts, views: Views, nan_losses: int
-) -> tuple[Gaussians, dict[str, Any]]:
-    """The fit, and what it measured."""
-    seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
-    fit = fit_views(views, run.fit, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
-    return fit.gaussians, {**fit.stats, "seed": seed}
-
-
 def _publish_views(storage: Storage, run: Run, row: Facts, views: Views, watch: records.Stopwatch) -> None:
-    """The fragment of an object's reference views; they are a function of the views and the configuration."""
+    """Publish the fragment of an object's reference views, a function of the views and the configuration."""
     chosen = reference_views(views, run.settings.views, run.views_size)
     made = ReferenceViews(chosen.images, chosen.viewmats.astype(np.float32), chosen.Ks.astype(np.float32))
     members = made.to_members()
@@ -167,22 +160,22 @@ def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
 
 
 def _guarded(body: Callable[[], Facts]) -> Facts:
-    """The result of `body`, or the fault that kept it from one."""
+    """Return the result of `body`, or a failed result with the reason of its error."""
     try:
         return body()
-    except (FitError, AtlasError) as fault:
-        return failed(fault.reason, fault)
-    except inputs.InputTooLarge as fault:
-        return failed("bad_input", fault)
-    except inputs.NoViews as fault:
-        return failed("missing_views", fault)
-    except ShardConflict as fault:
-        return failed(CONFLICT, fault)
-    except (FragmentError, NotFound) as fault:
-        return failed(DAMAGED, fault)
-    except (StoreError, BackendUnavailable, LpipsUnavailable) as fault:
-        return failed(INFRASTRUCTURE, fault)
-    except (MemoryError, torch.OutOfMemoryError) as fault:
-        return failed("out_of_memory", fault)
-    except Exception as fault:  # whatever it is, it is this object's until the driver has judged it
-        return failed("cuda_error" if "CUDA" in str(fault) else "unknown", fault)
+    except (FitError, AtlasError) as error:
+        return failed(error.reason, error)
+    except inputs.InputTooLarge as error:
+        return failed("bad_input", error)
+    except inputs.NoViews as error:
+        return failed("missing_views", error)
+    except ShardConflict as error:
+        return failed(CONFLICT, error)
+    except (FragmentError, NotFound) as error:
+        return failed(DAMAGED, error)
+    except (StoreError, BackendUnavailable, LpipsUnavailable) as error:
+        return failed(INFRASTRUCTURE, error)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return failed("out_of_memory", error)
+    except Exception as error:  # any other error counts against this object; the driver decides how often
+        return failed("cuda_error" if "CUDA" in str(error) else "unknown", error)
