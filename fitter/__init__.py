@@ -1,4 +1,4 @@
-"""Views of one object in, a bounded set of 3D Gaussians out. Knows nothing of Ray, S3 or shards."""
+"""Fit a bounded number of 3D Gaussians to the views of one object, independently of Ray, S3 and shards."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""`python -m gaussianverse.fitter VIEWS OUT.npz`: fit one object, without Ray or a store."""
+"""Command line `python -m gaussianverse.fitter VIEWS OUT.npz`: fits one object without Ray or a store."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ from gaussianverse.fitter.views import FORMATS, load_views, split_heldout
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m gaussianverse.fitter", description="Fit the views of one object."
+        prog="python -m gaussianverse.fitter", description="Fit 3D Gaussians to the views of one object."
     )
     parser.add_argument("views", metavar="VIEWS", help="folder, .tar, .tar.gz or transforms.json")
-    parser.add_argument("out", metavar="OUT.npz", type=Path, help="where the Gaussians go")
+    parser.add_argument("out", metavar="OUT.npz", type=Path, help="file for the Gaussians")
     parser.add_argument(
         "--profile", default="cpu", help="cpu, test, paper, fast, or a TOML file (default: cpu)"
     )
-    parser.add_argument("--format", choices=FORMATS, default="auto", help="of the views (default: auto)")
-    parser.add_argument("--seed", type=_seed, default=0, help="of everything random (default: 0)")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="auto", help="format of the views (default: auto)"
+    )
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of all random numbers (default: 0)")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE.png",
-        help="also write held-out views, or where none are held out training views, above their renders",
+        help="also write held-out views above their renders; training views if none are held out",
     )  # fmt: skip
     parser.add_argument("--ply", type=Path, metavar="FILE", help="also write a PLY that 3DGS viewers open")
-    parser.add_argument("--json", action="store_true", help="print all that was measured as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print all statistics as one JSON object")
     return parser
 
 
@@ -49,17 +51,17 @@ def _seed(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 done, 1 the object or the machine is at fault (one line on stderr), 2 usage."""
+    """Run the command line; exit code 0 done, 1 error (one line on stderr), 2 wrong usage."""
     parser = _parser()
     options = parser.parse_args(arguments)
     for path in (options.out, options.ply, options.picture):
-        # before a minute of work, not after it
+        # refuse before a minute of work
         if path and (path.is_dir() or not path.parent.is_dir()):
-            parser.error(f"{path} cannot be written: it is a folder, or its folder is not there")
+            parser.error(f"{path} cannot be written: it is a folder, or its folder does not exist")
     try:
         config = load_fit_config(options.profile)
-    except ConfigError as fault:
-        parser.error(str(fault))
+    except ConfigError as error:
+        parser.error(str(error))
     set_threads(available_cores())
     try:
         views = load_views(
@@ -83,8 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
             options.picture.write_bytes(comparison(heldout if len(heldout) else views, fit.gaussians))
         if options.ply:
             options.ply.write_bytes(write_ply(fit.gaussians))
-    except (FitError, AtlasError, ConfigError, LpipsUnavailable, BackendUnavailable, OSError) as fault:
-        sys.stderr.write(f"error: {fault}\n")
+    except (FitError, AtlasError, ConfigError, LpipsUnavailable, BackendUnavailable, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
         return 1
     s = fit.stats
     if options.json:

@@ -1,8 +1,8 @@
-"""Anchors without view input: the model that is fitted (Scaffold-GS, CVPR 2024; paper section 3).
+"""Anchors without view input, the model that is fitted (Scaffold-GS, CVPR 2024; paper section 3).
 
-An anchor is a fixed point with a feature, six log-scalings and K offsets; three small heads turn features into
-the K Gaussians' opacities, covariances and colours. As nothing depends on the view, one decode serves any number
-of cameras.
+An anchor is a fixed point with a feature, six log-scalings and K offsets; three small heads map features to the
+opacities, covariances and colours of K Gaussians. Nothing depends on the view, so one decode serves any number of
+cameras.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ HEADS = ("opacity", "covariance", "color")
 
 @dataclass
 class Decoded:
-    """The Gaussians that exist, and where each came from; a float32 tensor each, G of them.
+    """G Gaussians with positive opacity as float32 tensors, and the source of each.
 
-    `quats` are of any length: the rasteriser normalises, and `bake` does at the end.
+    `quats` have any norm: the rasteriser and `bake` normalise them.
     """
 
     means: Tensor  # [G, 3]
@@ -33,14 +33,14 @@ class Decoded:
 
 @dataclass
 class Anchors:
-    """A anchors with K offsets each, and the heads that they share.
+    """A anchors with K offsets each, and their shared heads.
 
     Attributes:
-        positions: [A, 3], never trained.
+        positions: [A, 3], not trained.
         offsets: [A, K, 3], in units of exp(scalings[:, :3]).
         features: [A, F].
         scalings: [A, 6], log; the first three scale the offsets, the last three the Gaussians.
-        alive: bool [A, K]; the visibility ranking drops single offsets.
+        alive: bool [A, K]; False for offsets that the visibility ranking dropped.
         heads: two weight matrices and two biases for each of `HEADS`.
     """
 
@@ -58,20 +58,20 @@ class Anchors:
 
     @property
     def k(self) -> int:
-        """Offsets per anchor."""
+        """Number of offsets per anchor."""
         return int(self.alive.shape[1])
 
     def parameters(self) -> dict[str, Tensor]:
-        """What Adam trains, by name."""
+        """Trained tensors by name."""
         return {name: getattr(self, name) for name in self.PER_ANCHOR} | self.heads
 
     def opacities(self) -> Tensor:
-        """Raw opacities tanh(..) of every offset, [A, K] in (-1, 1); a dead offset reads -1."""
+        """Raw opacities tanh(..) of every offset, [A, K] in (-1, 1); -1 for dead offsets."""
         raw = torch.tanh(_head(self.heads, "opacity", self.features))
         return torch.where(self.alive, raw, -1.0)
 
     def decode(self) -> Decoded:
-        """The Gaussians with positive opacity, differentiable in every parameter."""
+        """Decode the Gaussians with positive opacity, differentiably in every parameter."""
         opacities = self.opacities().reshape(-1)
         source = (opacities.detach() > 0).nonzero()[:, 0]
         count = len(self) * self.k
@@ -90,9 +90,9 @@ def _head(heads: dict[str, Tensor], name: str, features: Tensor) -> Tensor:
 
 
 def make_heads(k: int, feature_dim: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Fresh heads Linear(F, F) - ReLU - Linear(F, out) with out = K, 7K, 3K; uniform in +- 1/sqrt(F).
+    """Initialise heads Linear(F, F) - ReLU - Linear(F, out) with out = K, 7K, 3K; uniform in +- 1/sqrt(F).
 
-    The quaternions' biases start at the identity, so that no Gaussian begins with a rotation of length zero.
+    The biases of quaternions start at the identity, so that no Gaussian starts with a quaternion near zero.
     """
     heads: dict[str, Tensor] = {}
     bound = feature_dim**-0.5
@@ -109,11 +109,11 @@ def make_heads(k: int, feature_dim: int, generator: torch.Generator) -> dict[str
 def new_anchors(
     positions: Tensor, spacing: Tensor, k: int, feature_dim: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Per-anchor tensors of fresh anchors at `positions` [A, 3] whose neighbours are `spacing` [A] away.
+    """Initialise the per-anchor tensors of anchors at `positions` [A, 3] whose neighbours are `spacing` [A] away.
 
     Features are random with standard deviation 1. Scaffold-GS starts them at zero, which without view input
-    gives every anchor the same K opacities: at K = 4 about 6 % of all seeds would draw nothing, for ever.
-    Offsets are random too, or an anchor's K Gaussians would start as one.
+    gives every anchor the same K opacities: at K = 4, about 6 % of all seeds would never draw anything. Offsets
+    are random too; otherwise the K Gaussians of an anchor would coincide.
     """
     count, device = len(positions), positions.device
     return {
@@ -128,6 +128,6 @@ def new_anchors(
 def make_anchors(
     positions: Tensor, spacing: Tensor, k: int, feature_dim: int, generator: torch.Generator
 ) -> Anchors:
-    """Anchors at `positions` [A, 3] with fresh heads, on that device; deterministic in the CPU `generator`."""
+    """Initialise anchors at `positions` [A, 3] and heads, on their device; `generator` is on the CPU."""
     heads = {name: t.to(positions.device) for name, t in make_heads(k, feature_dim, generator).items()}
     return Anchors(**new_anchors(positions, spacing, k, feature_dim, generator), heads=heads)

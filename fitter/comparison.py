@@ -1,4 +1,4 @@
-"""A picture of how good a fit is: references above, renders below, on white."""
+"""Picture of a fit: references above renders, on white."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _GAP = 4
 
 
 def comparison(views: Views, gaussians: Gaussians, backend: str | None = None) -> bytes:
-    """Up to six of the views, evenly spaced, over their renders, as a PNG file.
+    """Draw up to six evenly spaced views above their renders, as a PNG file.
 
     Args:
-        views: at least one; pass the held-out ones for an honest picture.
+        views: at least one; held-out views show how the fit generalises.
         gaussians: the fit.
-        backend: of the rasteriser; None chooses by device, which is the CPU here.
+        backend: backend of the rasteriser; None means "cpu".
     """
     chosen = views[np.unique(np.linspace(0, len(views) - 1, min(_MOST, len(views))).round().astype(np.intp))]
     scene = make_scene(chosen, torch.device("cpu"))

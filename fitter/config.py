@@ -1,4 +1,4 @@
-"""What a fit is told: frozen dataclasses, checked when made, loaded from a profile's TOML file."""
+"""Configuration of fits: frozen dataclasses, checked when made, loaded from a profile's TOML file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LPIPS_NETS = ("none", "vgg", "alex", "squeeze")
 BACKGROUNDS = ("random", "white", "black")
 BACKENDS = ("auto", "gsplat", "cpu", "reference")
 TABLES = ("fit", "atlas", "run", "ray", "policy", "store")
-"""Tables of a profile."""
+"""Names of the tables of a profile."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LossConfig:
     volume: float = 0.01
     lpips_net: str = "vgg"
     lpips_weights: str = ""
-    """Absolute path of the backbone's state dict; must exist, on every node, unless `lpips_net` is "none"."""
+    """Absolute path of the backbone's state dict; must exist on every node unless `lpips_net` is "none"."""
 
     def __post_init__(self) -> None:
         check_choice("loss.lpips_net", self.lpips_net, LPIPS_NETS)
@@ -46,13 +46,17 @@ class LossConfig:
             check_at_least(f"loss.{name}", getattr(self, name), 0)
         if self.lpips_weights and not Path(self.lpips_weights).is_absolute():
             raise ConfigError(
-                f"loss.lpips_weights is {self.lpips_weights!r}, expected an absolute path: workers run elsewhere"
+                f"loss.lpips_weights is {self.lpips_weights!r}, expected an absolute path, since workers run in "
+                "other folders"
             )
 
 
 @dataclass(frozen=True)
 class RateConfig:
-    """Adam's learning rates; a pair decays exponentially over the fit. `offsets` and `means` times extent."""
+    """Adam's learning rates as (start, end), with exponential decay over the fit.
+
+    `offsets` and `means` are multiplied by the cameras' extent.
+    """
 
     offsets: tuple[float, float] = (0.01, 1e-4)
     features: tuple[float, float] = (0.0075, 0.0075)
@@ -60,7 +64,7 @@ class RateConfig:
     opacity_head: tuple[float, float] = (0.002, 2e-5)
     covariance_head: tuple[float, float] = (0.004, 0.004)
     color_head: tuple[float, float] = (0.008, 5e-5)
-    # plain Gaussians, after baking or with model = "plain"
+    # plain Gaussians: after baking, or with model = "plain"
     means: tuple[float, float] = (1.6e-3, 1.6e-5)
     log_scales: tuple[float, float] = (0.005, 0.005)
     quats: tuple[float, float] = (0.001, 0.001)
@@ -77,7 +81,7 @@ class RateConfig:
 
 @dataclass(frozen=True)
 class GrowthConfig:
-    """When and where anchors are added and removed (Scaffold-GS 3.3), as fractions of the fit's steps."""
+    """Growing and pruning of anchors (Scaffold-GS 3.3); `*_from` and `*_until` are fractions of the fit's steps."""
 
     statistics_from: float = 500 / 30000
     adjust_from: float = 1500 / 30000
@@ -105,43 +109,46 @@ class GrowthConfig:
             )
         if not self.cells or any(type(c) is not int or c < 1 for c in self.cells):
             raise ConfigError(
-                f"growth.cells is {self.cells!r}, expected whole numbers >= 1: no cell has size 0"
+                f"growth.cells is {self.cells!r}, expected at least one whole number, each at least 1"
             )
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Everything that decides a fit besides its views and seed. Defaults are the paper's (section 3, A.1)."""
+    """Configuration of a fit; it determines the result together with views and seed.
+
+    Defaults are the paper's (section 3, A.1).
+    """
 
     backend: str = "auto"
     size: int = 512
-    """The longer side, in pixels, to which views are shrunk; smaller views stay as they are."""
+    """Longer side, in pixels, to which views are shrunk; smaller views stay as they are."""
     model: str = "anchors"
     k: int = 4
-    """Offsets, so Gaussians, per anchor."""
+    """Offsets, and therefore Gaussians, per anchor."""
     tau: int = 192 * 192
-    """The bound: at the start, after every adjust step and at the end no more Gaussians than this are alive and
-    have opacity > 0. Between two adjust steps a few more may gain opacity."""
+    """The bound: largest number of alive Gaussians with opacity > 0 at the start, after every adjust step and at the
+    end. Between two adjust steps a few more may gain opacity."""
     initial_anchors: int = 96 * 96
     init: str = "hull"
     feature_dim: int = 32
     steps: int = 20_000
     bake_at: float = 1.0
-    """Fraction of the steps after which anchors are baked into plain Gaussians; 1 = only at the end."""
+    """Fraction of the steps after which anchors are baked into plain Gaussians; 1 = at the end."""
     relocate_every: int = 0
-    """Plain Gaussians only: every so many steps dead ones move to where opacity is; 0 = never."""
+    """Plain Gaussians only: number of steps between relocations of dead Gaussians; 0 = never."""
     ranking: str = "gaussian+anchor"
     background: str = "random"
     max_alpha: float = 0.999
     start_size: int = 0
-    """Resolution of the first `start_until` of the steps; 0 = full resolution from the start."""
+    """Longer side, in pixels, of views in the first `start_until` of the steps; 0 = full resolution."""
     start_until: float = 0.0
     heldout_every: int = 0
     """Hold out every k-th distinct view for the reported metrics; 0 trains on all."""
     min_views: int = 3
     min_gaussians: int = 16
     min_psnr: float = 0.0
-    """A fit whose mean PSNR on white is lower is refused."""
+    """Least mean PSNR on white, in dB; a worse fit is refused."""
     loss: LossConfig = field(default_factory=LossConfig)
     rates: RateConfig = field(default_factory=RateConfig)
     growth: GrowthConfig = field(default_factory=GrowthConfig)
@@ -160,7 +167,7 @@ class FitConfig:
             check_whole(name, getattr(self, name), 0)
         check_at_least("min_psnr", self.min_psnr, 0)
         if self.heldout_every == 1:
-            raise ConfigError("heldout_every is 1, which leaves nothing to train on; use 0 or at least 2")
+            raise ConfigError("heldout_every is 1, which leaves no training views; use 0 or at least 2")
         if not 0 < self.max_alpha < 1:
             raise ConfigError(f"max_alpha is {self.max_alpha!r}, expected between 0 and 1")
         for name in ("bake_at", "start_until"):
@@ -168,10 +175,10 @@ class FitConfig:
 
 
 def profile_path(profile: str | Path) -> Path:
-    """The TOML file of a profile: a name that ships (`cpu`, `fast`, `paper`, `test`) or a path to one's own.
+    """Find the TOML file of a shipped profile (`cpu`, `fast`, `paper`, `test`) or at a path.
 
     Raises:
-        ConfigError: neither exists.
+        ConfigError: there is neither.
     """
     shipped = Path(__file__).parent / "profiles" / f"{profile}.toml"
     if shipped.is_file():
@@ -179,14 +186,14 @@ def profile_path(profile: str | Path) -> Path:
     if Path(profile).is_file():
         return Path(profile)
     names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.toml")))
-    raise ConfigError(f"no profile {str(profile)!r}: expected one of {names}, or a path to a TOML file")
+    raise ConfigError(f"no profile {str(profile)!r}; expected one of {names}, or a path to a TOML file")
 
 
 def load_profile(profile: str | Path) -> dict[str, Any]:
-    """Read the tables of a profile: `fit` and those of the other rooms, their values unchecked.
+    """Read all tables of a profile, without a check of their values.
 
     Raises:
-        ConfigError: no such profile, not a TOML file, or a table that is none of `TABLES`.
+        ConfigError: there is no such profile, it is not TOML, or a table is not one of `TABLES`.
     """
     path = profile_path(profile)
     try:
@@ -203,7 +210,7 @@ def load_fit_config(profile: str | Path) -> FitConfig:
     """Read the [fit] table of a profile.
 
     Raises:
-        ConfigError: as `load_profile` and `from_table`, or there is no [fit].
+        ConfigError: as `load_profile` and `from_table` raise, or there is no table [fit].
     """
     tables = load_profile(profile)
     if "fit" not in tables:

@@ -1,20 +1,20 @@
-"""Errors of the fitter; `reason` is the word that a pipeline records for a quarantined object."""
+"""Errors of fits; `reason` is what a pipeline records for a quarantined object."""
 
 
 class FitError(Exception):
-    """A fit could not be made."""
+    """An object could not be fitted."""
 
     reason = "unknown"
 
 
 class BadInput(FitError):
-    """The views are there, and what they say is wrong: poses, sizes, JSON."""
+    """Views have invalid contents: poses, sizes, JSON."""
 
     reason = "bad_input"
 
 
 class MissingViews(FitError):
-    """No views, or fewer than the configuration asks for."""
+    """There are no views, or fewer than the configuration requires."""
 
     reason = "missing_views"
 
@@ -26,7 +26,7 @@ class DecodeError(FitError):
 
 
 class TooFewGaussians(FitError):
-    """Nothing, or almost nothing, was left to draw."""
+    """The fit has fewer Gaussians than the configuration requires, or there is nothing to fit."""
 
     reason = "too_few_gaussians"
 
@@ -38,12 +38,12 @@ class NanLoss(FitError):
 
 
 class LowPsnr(FitError):
-    """The finished fit is worse than the configuration accepts."""
+    """The PSNR of the fit is lower than the configuration requires."""
 
     reason = "low_psnr"
 
 
 class FitTimeout(FitError):
-    """The fit passed its own deadline."""
+    """The fit exceeded its deadline."""
 
     reason = "timeout"

@@ -1,4 +1,4 @@
-"""GObjaverse's `_nd.exr`: world normals and z-depth of one view, of which depth is read here."""
+"""Reader of depth from GObjaverse's `_nd.exr`, which holds world normals and z-depth of one view."""
 
 import io
 
@@ -6,24 +6,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.fitter.errors import BadInput, DecodeError
-
-MAX_SIDE = 8192  # pixels
+from gaussianverse.fitter.sources.image import MAX_SIDE
 
 
 def read_depth(data: bytes, where: str) -> NDArray[np.float32]:
-    """Depth from the bytes of an `_nd.exr`; `where` names the view in errors.
+    """Decode depth from the bytes of an `_nd.exr`; `where` names the view in errors.
 
     The file holds (R, G, B) with normal = (-R, -B, G) in the z-up world of the cameras, and A = depth
-    along the optical axis. Pixels that are not finite, or not in front of the camera, or whose normal is
-    zero or not finite, are empty.
+    along the optical axis. Pixels are empty if their depth is not finite or not positive, or their normal is
+    zero or not finite.
 
     Returns:
         float32 [H, W], > 0, NaN where empty.
 
     Raises:
-        DecodeError: broken, truncated, or not an EXR file.
+        DecodeError: the file is broken, truncated, or not EXR.
         BadInput: a channel of R, G, B, A is missing, or a side is longer than `MAX_SIDE`.
-        ImportError: OpenEXR isn't installed.
+        ImportError: OpenEXR is not installed.
     """
     try:
         import OpenEXR
@@ -33,7 +32,7 @@ def read_depth(data: bytes, where: str) -> NDArray[np.float32]:
         lo, hi = OpenEXR.File(io.BytesIO(data), header_only=True).header()["dataWindow"]
         if max(int(hi[0] - lo[0]), int(hi[1] - lo[1])) >= MAX_SIDE:
             raise BadInput(
-                f"{where}: EXR window {tuple(lo)}..{tuple(hi)}; the longest side may be {MAX_SIDE}"
+                f"{where}: EXR window {tuple(lo)}..{tuple(hi)}, expected sides of at most {MAX_SIDE} pixels"
             )
         channels = OpenEXR.File(io.BytesIO(data), separate_channels=True).channels()
         missing = sorted(set("RGBA") - set(channels))

@@ -1,4 +1,4 @@
-"""One object: views in, at most tau Gaussians out (paper section 3 and A.1)."""
+"""Fit of one object: at most tau Gaussians from its views (paper section 3 and A.1)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from gaussianverse.fitter.scene import make_scene
 from gaussianverse.fitter.training import Progress, Training
 from gaussianverse.fitter.views import Views, resize, split_heldout
 
-_PLAIN_SHARE = 0.1  # plain Gaussians grow by at most a tenth at a time
+_PLAIN_SHARE = 0.1  # largest growth of plain Gaussians per relocation, as a fraction
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A finished fit: `gaussians`, and `stats`, a flat dict of numbers and words that is never None or NaN."""
+    """A finished fit: `gaussians`, and `stats`, a flat dict without None and NaN."""
 
     gaussians: Gaussians
     stats: dict[str, float | int | str]
@@ -51,7 +51,7 @@ def _fit_anchors(training: Training, anchors: Anchors, extent: float, last: int)
         int(growth.adjust_from * config.steps),
         int(growth.adjust_until * config.steps),
     )
-    # the last ranking, too, needs to have seen every view since the last adjust step
+    # the final ranking needs statistics of every view, like those after an adjust step
     observe_again = last - max(growth.adjust_every, len(training.full))
     for step, view in training.steps(0, last):
         decoded = anchors.decode()
@@ -74,13 +74,13 @@ def _fit_anchors(training: Training, anchors: Anchors, extent: float, last: int)
 
 
 def _with_leaves(anchors: Anchors, adam: RowAdam) -> Anchors:
-    """The same anchors, their tensors the optimiser's own."""
+    """Replace the tensors of anchors by the optimiser's."""
     per_anchor = {name: adam.tensors[name] for name in Anchors.PER_ANCHOR}
     return replace(anchors, **per_anchor, heads={name: adam.tensors[name] for name in anchors.heads})
 
 
 def _adjust(anchors: Anchors, statistics: Statistics, adam: RowAdam, training: Training) -> Anchors:
-    """Grow, prune, and hold the bound: one adjust step."""
+    """Grow and prune anchors and enforce the bound: one adjust step."""
     growth = training.config.growth
     fresh = grow(anchors, statistics, growth, growth.adjust_every, training.generator)
     keep = survivors(anchors, statistics, growth, growth.adjust_every)
@@ -131,7 +131,7 @@ def _fit_plain(training: Training, plain: Plain, extent: float, first: int) -> D
 
 
 def _relocate(plain: Plain, adam: RowAdam, gradient: Tensor, config: FitConfig) -> Plain:
-    """Split the Gaussians that ask most for detail; the dead make room, and the bound holds."""
+    """Split the Gaussians with the largest screen gradients, replacing those below min_opacity; at most tau."""
     opacities = torch.sigmoid(plain.logits.detach())
     dead, parents = split_parents(opacities, gradient, config.growth.min_opacity, config.tau, _PLAIN_SHARE)
     first, second = halves(plain, parents)
@@ -147,14 +147,14 @@ def _relocate(plain: Plain, adam: RowAdam, gradient: Tensor, config: FitConfig) 
 
 
 def _finished(decoded: Decoded, tau: int) -> Gaussians:
-    """Detached and canonical, without what no pixel can show; at most tau, the most opaque."""
+    """Detach Gaussians, make quaternions canonical, drop invisible ones and keep the tau most opaque."""
     opacities = decoded.opacities.detach()
     scales = decoded.scales.detach()
     for name in ("means", "scales", "quats", "opacities", "colors"):
         finite = torch.isfinite(getattr(decoded, name)).reshape(len(opacities), -1).all(1)
         if not finite.all():
             raise NanLoss(
-                f"{name} of {int((~finite).sum())} of {len(finite)} Gaussians are not finite at the end"
+                f"{name} of {int((~finite).sum())} of {len(finite)} Gaussians are not finite after the last step"
             )
     shown = (opacities >= float(ALPHA_MIN)) & (scales > 0).all(1)
     rows = shown.nonzero()[:, 0]
@@ -180,14 +180,14 @@ def fit_object(
 ) -> Fit:
     """Fit one object.
 
-    On the CPU the same views, configuration and seed give the same bytes, for any number of threads.
+    On the CPU, equal views, configuration and seed give equal bytes for any number of threads.
 
     Args:
-        views: at least `config.min_views` that show something, in any unit of length; shrunk to `config.size`.
+        views: at least `config.min_views` that are not blank, in any unit of length; shrunk to `config.size`.
         config: see `FitConfig`.
-        seed: of everything random.
+        seed: seed of all random numbers.
         deadline: `time.monotonic()` after which `FitTimeout` is raised, checked at every step.
-        progress: called after every step with (steps done, Gaussians now, loss).
+        progress: called after every step with (steps done, number of Gaussians, loss).
 
     Returns:
         The Gaussians and a flat dict: n_views, n_heldout, n_blank, n_anchors, n_gaussians, n_pruned (by the
@@ -196,11 +196,11 @@ def fit_object(
         lpips_sha256, seconds_init/fit/metrics, peak_mb.
 
     Raises:
-        FitError: one of the subclasses in `fitter.errors`, each with its `reason`.
-        BackendUnavailable, LpipsUnavailable: the machine lacks what the configuration asks for.
-        ConfigError: the configuration cannot be carried out with this backend or at this size.
+        FitError: a subclass from `fitter.errors`, with its `reason`.
+        BackendUnavailable, LpipsUnavailable: the machine lacks something that the configuration requires.
+        ConfigError: the configuration is not possible with this backend or at this size.
     """
-    # what torch sums over several threads depends on their number; and at this size they cost more than they bring
+    # torch's sums depend on its number of threads; for tensors of this size, threads also cost more than they save
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -215,15 +215,17 @@ def _fit_object(
     started = time.perf_counter()
     reset_peak()
     views = resize(views, config.size)
-    # a blank view says nothing about the object, and would carve its hull to nothing
+    # a blank view has no information, and would make the visual hull empty
     shown = np.flatnonzero(views.images[..., 3].any(axis=(1, 2)))
     if not len(shown):
-        raise TooFewGaussians("every view is fully transparent: there is nothing to fit; look at the renders")
+        raise TooFewGaussians(
+            "every view is fully transparent, so there is nothing to fit; check the renders"
+        )
     train, heldout = split_heldout(views[shown], config.heldout_every)
     if len(train) < config.min_views:
         raise MissingViews(
-            f"{len(train)} distinct views that show something are left to train on, "
-            f"at least {config.min_views} are needed"
+            f"{len(train)} distinct training views are not blank, expected at least {config.min_views}; render more, "
+            "or lower min_views"
         )
     frame = frame_of(train)
     train, heldout = frame.views(train), frame.views(heldout)
@@ -235,8 +237,8 @@ def _fit_object(
     gaussians = _finished(decoded, config.tau)
     if len(gaussians) < config.min_gaussians:
         raise TooFewGaussians(
-            f"{len(gaussians)} Gaussians are left after {config.steps} steps, at least {config.min_gaussians} are "
-            "asked for"
+            f"{len(gaussians)} Gaussians are left after {config.steps} steps, expected at least {config.min_gaussians} "
+            "(min_gaussians)"
         )
     fitted = time.perf_counter()
     scene = make_scene(heldout, training.device) if len(heldout) else training.full
@@ -244,7 +246,7 @@ def _fit_object(
     mean_psnr = float(np.mean(metrics.psnr))
     if mean_psnr < config.min_psnr:
         raise LowPsnr(
-            f"mean PSNR on white is {mean_psnr:.2f} dB, the configuration asks for {config.min_psnr:.2f}"
+            f"mean PSNR on white is {mean_psnr:.2f} dB, expected at least {config.min_psnr:.2f} (min_psnr)"
         )
     gaussians = frame.world(gaussians)
     low, high = gaussians.means.min(0), gaussians.means.max(0)

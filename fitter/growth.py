@@ -1,4 +1,4 @@
-"""Growing and pruning of anchors (Scaffold-GS 3.3), and the bound that the visibility ranking keeps."""
+"""Growing and pruning of anchors (Scaffold-GS 3.3), and the bound enforced by the visibility ranking."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from gaussianverse.fitter.ranking import drop_to_bound
 
 @dataclass
 class Statistics:
-    """What was seen since the last adjust step; sums over views."""
+    """Sums over the views since the last adjust step."""
 
-    seen: Tensor  # [A] views in which the anchor was in the frustum
-    visibility: Tensor  # [A, K] of max(alpha, 0) in those views
-    gradient: Tensor  # [A, K] of the screen gradient's norm, in half-image units
-    drawn: Tensor  # [A, K] views in which the Gaussian was drawn
+    seen: Tensor  # [A] number of views in which the anchor was in the frustum
+    visibility: Tensor  # [A, K] sum of max(alpha, 0) in those views
+    gradient: Tensor  # [A, K] sum of the norm of the screen gradient, in half-image units
+    drawn: Tensor  # [A, K] number of views in which the Gaussian was drawn
 
     @classmethod
     def empty(cls, anchors: Anchors) -> Statistics:
-        """Nothing seen yet."""
+        """Statistics of no views."""
         each = torch.zeros(anchors.alive.shape, device=anchors.positions.device)
         return cls(each[:, 0].clone(), each.clone(), each.clone(), each.clone())
 
     @property
     def anchor_visibility(self) -> Tensor:
-        """Accumulated opacity over its count, [A]; 0 where never seen."""
+        """Accumulated opacity over the number of views, [A]; 0 if never seen."""
         return self.visibility.sum(1) / self.seen.clamp(min=1)
 
     def mean_visibility(self, opacities: Tensor) -> Tensor:
-        """Mean of max(alpha, 0) [A, K]; an anchor that no view has met yet counts with its present opacity."""
+        """Mean of max(alpha, 0) [A, K]; anchors that were not seen have their current opacity."""
         mean = self.visibility / self.seen.clamp(min=1)[:, None]
         return torch.where(self.seen[:, None] > 0, mean, opacities.clamp(min=0))
 
 
 def screen_gradient(means2d: Tensor, width: int, height: int) -> Tensor:
-    """Norm [C, G] of `means2d.grad` in half-image units and independent of the number of cameras."""
+    """Norm [C, G] of `means2d.grad` in half-image units, independent of the number of cameras."""
     assert means2d.grad is not None
     scale = means2d.grad.new_tensor([width / 2, height / 2]) * len(means2d)
     norms: Tensor = torch.linalg.vector_norm(means2d.grad * scale, dim=-1)
@@ -57,7 +57,7 @@ def observe(
     width: int,
     height: int,
 ) -> None:
-    """Add one training step's views; to be called after backward. `opacities` is `anchors.opacities()`."""
+    """Add the views of one training step, after backward; `opacities` is `anchors.opacities()`."""
     with torch.no_grad():
         camera = (
             torch.einsum("cij,aj->cai", viewmats[:, :3, :3], anchors.positions) + viewmats[:, None, :3, 3]
@@ -77,11 +77,11 @@ def observe(
 def grow(
     anchors: Anchors, statistics: Statistics, config: GrowthConfig, interval: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Fresh anchors, as `new_anchors` gives them, for the cells that ask for more detail.
+    """New anchors, as `new_anchors` returns them, for grid cells that need more detail.
 
-    An offset whose mean gradient reaches the threshold, times 2 for each finer grid, proposes the cell that its
-    Gaussian lies in. A cell that holds an anchor, an old or a new one, is passed over; so is a share 2^-(level+1)
-    of the rest, at random. The new anchor sits in the cell's middle with the largest of the proposers' features.
+    An offset whose mean gradient reaches the threshold, doubled for each finer grid, proposes the cell of its
+    Gaussian, except for a random share 2^-(level+1) of the offsets. Cells that hold an anchor, old or new, are
+    skipped. The new anchor is at the cell's centre; its features are the elementwise maximum over the proposers.
     """
     proposals = (
         anchors.positions[:, None] + anchors.offsets * torch.exp(anchors.scalings[:, None, :3])
@@ -119,7 +119,7 @@ def grow(
 
 
 def _contains(sorted_rows: Tensor, rows: Tensor) -> Tensor:
-    """Which of `rows` [R, 3] occur in `sorted_rows` [S, 3]."""
+    """Mask [R] of the `rows` [R, 3] that occur in `sorted_rows` [S, 3]."""
     if not len(sorted_rows):
         return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
     _, inverse = torch.unique(torch.cat([sorted_rows, rows]), dim=0, return_inverse=True)
@@ -127,7 +127,7 @@ def _contains(sorted_rows: Tensor, rows: Tensor) -> Tensor:
 
 
 def survivors(anchors: Anchors, statistics: Statistics, config: GrowthConfig, interval: int) -> Tensor:
-    """Mask [A] of the anchors to keep: faint ones that were seen often enough go, and empty ones always."""
+    """Mask [A] of anchors to keep: all but empty ones, and faint ones that were seen often enough to judge."""
     judged = statistics.seen > config.success * interval
     faint = judged & (statistics.visibility.sum(1) < config.min_opacity * statistics.seen)
     return ~faint & anchors.alive.any(1)
@@ -136,7 +136,7 @@ def survivors(anchors: Anchors, statistics: Statistics, config: GrowthConfig, in
 def bounded(
     anchors: Anchors, statistics: Statistics, tau: int, ranking: str, generator: torch.Generator
 ) -> Anchors:
-    """The same anchors with at most `tau` Gaussians that exist, by the visibility ranking."""
+    """Drop offsets by the visibility ranking until at most `tau` alive ones have positive opacity."""
     with torch.no_grad():
         opacities = anchors.opacities()
         exists = opacities > 0

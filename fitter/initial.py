@@ -1,4 +1,4 @@
-"""Where anchors start: there are no points from structure-from-motion, but there are silhouettes."""
+"""Initial positions of anchors, from silhouettes, depth maps or at random."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def camera_extent(views: Views) -> float:
     """1.1 times the largest distance of a camera from the cameras' centroid (3DGS's scene extent); > 0."""
     centers = views.c2w[:, :3, 3]
     extent = 1.1 * float(np.linalg.norm(centers - centers.mean(0), axis=1).max())
-    # a single camera has no extent; its distance to the origin is the only scale there is
+    # a single camera has no extent, so its distance to the origin is the scale
     return extent if extent > 1e-6 else max(1e-3, float(np.linalg.norm(centers[0])))
 
 
 def focus_box(views: Views) -> tuple[Points, Points]:
-    """Corners of the cube in view: about the point nearest to all optical axes, as wide as the widest image.
+    """Corners of the cube in view: centred at the point nearest to all optical axes, as wide as the widest view.
 
-    Where the axes are parallel or meet behind the cameras, the cube lies ahead of them at their own extent.
+    If the axes are parallel or meet behind the cameras, the cube is in front of them at the distance of their extent.
     """
     centers, axes = views.c2w[:, :3, 3], views.c2w[:, :3, 2]
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
-    # a little weight on the cameras' centroid's own distance keeps parallel axes solvable
+    # a small weight on the cameras' centroid makes the system solvable for parallel axes
     system = across.sum(0) + 1e-9 * np.eye(3)
     focus = np.linalg.solve(system, (across @ centers[:, :, None]).sum(0)[:, 0] + 1e-9 * centers.mean(0))
     distance = ((focus - centers) * axes).sum(1)
@@ -46,23 +46,23 @@ def focus_box(views: Views) -> tuple[Points, Points]:
 
 
 def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Pixels from each pixel of the mask to the nearest outside it, 0 outside; far where there is none."""
+    """Distance in pixels from each pixel of the mask to the nearest outside it, 0 outside; large if there is none."""
     if mask.all():
         return np.full(mask.shape, float(sum(mask.shape)))
     return np.asarray(distance_transform_edt(mask), np.float64)
 
 
 def inside_hull(points: Points, views: Views, reach: float = 0.0) -> NDArray[np.bool_]:
-    """Which of the points [P, 3] lie inside the visual hull.
+    """Mask [P] of the points [P, 3] inside the visual hull.
 
-    A point outside a view's image, or behind its camera, is not judged by that view; one that fewer than two
-    views judge (of two or more) is outside.
+    A view does not judge points outside its image or behind its camera. With two or more views, a point that fewer
+    than two judge is outside.
 
     Args:
         points: in the views' world.
-        views: with alpha; a silhouette is where it is at least half of 255, or of the view's own most (glass).
-        reach: if > 0, the radius of a ball about each point, which is outside only where the whole ball is: no thin
-            blade slips between the centres of a grid's cells. If < 0, it is inside only where the whole ball is.
+        views: their silhouette is where alpha is at least half of 255, or half of the view's maximum (glass).
+        reach: if > 0, radius of a ball about each point, which is outside only if the whole ball is, so that thin
+            parts between the centres of a grid's cells are found. If < 0, it is inside only if the whole ball is.
     """
     height, width = views.height, views.width
     judges = np.zeros(len(points), np.intp)
@@ -78,7 +78,7 @@ def inside_hull(points: Points, views: Views, reach: float = 0.0) -> NDArray[np.
         rows, x, y, z = rows[judged], x[judged].astype(np.intp), y[judged].astype(np.intp), z[judged]
         judges[rows] += 1
         shown = alpha >= min(_OPAQUE, max(1.0, 0.5 * float(alpha.max())))
-        # pixels to the silhouette's edge, negative within; a ball's picture, and a pixel for the rounding
+        # distance to the silhouette's edge in pixels, negative inside; the ball's radius plus one pixel of rounding
         to_edge = _distance(~shown) - _distance(shown) if reach else np.where(shown, -1.0, 1.0)
         pixels = max(K[0, 0], K[1, 1]) * reach / (z - abs(reach)) + np.sign(reach)
         inside[rows[to_edge[y, x] > pixels]] = False
@@ -86,10 +86,10 @@ def inside_hull(points: Points, views: Views, reach: float = 0.0) -> NDArray[np.
 
 
 def hull_points(views: Views, count: int, rng: np.random.Generator) -> Points:
-    """`count` random points [count, 3] just inside the surface of the visual hull.
+    """Random points [count, 3] just inside the surface of the visual hull.
 
-    Cells that the hull may reach are found on a coarse grid over `focus_box`, then among their eighths; points are
-    drawn in those that its surface may cross, and each is judged itself.
+    Cells that may intersect the hull are found on a coarse grid over `focus_box`, then among their octants. Points
+    are drawn in cells that may intersect its surface, and kept if inside the hull.
 
     Raises:
         TooFewGaussians: the hull is empty.
@@ -114,7 +114,7 @@ def hull_points(views: Views, count: int, rng: np.random.Generator) -> Points:
             return points[:count]
     if not len(points):
         raise _no_hull(views, low, high)
-    # a hull thinner than a thousandth of its box: the points that were found, again, and a little apart
+    # a hull thinner than a thousandth of its box: repeat the points that were found, with a small random shift
     again = points[rng.integers(len(points), size=count - len(points))]
     return np.concatenate([points, again + 0.1 * cell * rng.standard_normal(again.shape)])
 
@@ -122,16 +122,15 @@ def hull_points(views: Views, count: int, rng: np.random.Generator) -> Points:
 def _no_hull(views: Views, low: Points, high: Points) -> TooFewGaussians:
     return TooFewGaussians(
         f"the silhouettes of {len(views)} views have no point in common (box {low.round(3).tolist()} to "
-        f"{high.round(3).tolist()}): poses and alpha do not belong together; look at the images, or fit with "
-        "init = 'random'"
+        f"{high.round(3).tolist()}): poses and alpha do not match; check the images, or fit with init = 'random'"
     )
 
 
 def depth_points(views: Views, count: int, rng: np.random.Generator) -> Points:
-    """`count` random points [count, 3] of the views' depth maps, where alpha is opaque.
+    """Random points [count, 3] of the views' depth maps, where alpha is opaque.
 
     Raises:
-        BadInput: the views carry no depth.
+        BadInput: the views have no depth.
         TooFewGaussians: no opaque pixel has a depth.
     """
     if views.depths is None:
@@ -157,7 +156,7 @@ def depth_points(views: Views, count: int, rng: np.random.Generator) -> Points:
 
 
 def random_points(views: Views, count: int, rng: np.random.Generator) -> Points:
-    """`count` points [count, 3] uniform in `focus_box`: the paper's words, taken literally."""
+    """Random points [count, 3], uniform in `focus_box`, as the paper says literally."""
     low, high = focus_box(views)
     points: Points = low + rng.random((count, 3)) * (high - low)
     return points
@@ -167,7 +166,7 @@ INITIAL = {"hull": hull_points, "depth": depth_points, "random": random_points}
 
 
 def neighbour_distance(points: Points) -> Points:
-    """Mean distance [P] of each point to its three nearest others, at least 1e-6."""
+    """Mean distance [P] of each point to its three nearest neighbours, at least 1e-6."""
     if len(points) == 1:
         return np.array([1e-2])
     k = min(4, len(points))

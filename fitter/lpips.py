@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018) through the `lpips` package, with backbone weights from a named local file.
 
-Nothing is ever downloaded. This module owns the import of torchvision, which lpips needs for its backbones'
-layers only: beside a CPU build of torch, torchvision's own operators are missing and its import fails on `nms`.
+Nothing is downloaded. Only this module imports torchvision, which lpips needs for the layers of its backbones:
+with a CPU build of torch, torchvision's own operators are missing and its import fails on `nms`.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ PUBLISHED = {
 
 
 MIN_SIDE = {"none": 1, "vgg": 16, "alex": 31, "squeeze": 17}
-"""Pixels; below it a backbone's last layer has nothing left."""
+"""Least image side in pixels; below it, a backbone's last layer is empty."""
 
 
 class LpipsUnavailable(RuntimeError):
-    """LPIPS was asked for and cannot be had; the message says which file is missing and where it is published."""
+    """LPIPS cannot be loaded; the message names the missing file and where it is published."""
 
 
-# kept for the life of the process: dropping the library would undo the definitions
+# keeps the library alive: deleting it would undo its definitions
 _operators: list[Any] = []
 
 
 def _import_lpips() -> Any:
     try:
         import torchvision  # noqa: F401
-    except RuntimeError as fault:
-        if "torchvision::nms does not exist" not in str(fault):
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
             raise
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]
@@ -70,7 +70,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def load_lpips(
     net: str, weights: str | Path, device: torch.device
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
-    """LPIPS, read once in a process; see `_load_lpips`, whose Args and errors these are."""
+    """Load LPIPS once per process; see `_load_lpips` for arguments and errors."""
     path = Path(weights)
     changed = path.stat().st_mtime_ns if str(weights) and path.is_file() else 0
     return _load_lpips(net, str(weights), device, changed)
@@ -80,32 +80,35 @@ def load_lpips(
 def _load_lpips(
     net: str, weights: str, device: torch.device, _changed: int
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
-    """LPIPS as a function of two images [B, H, W, 3] in [0, 1] to their mean distance, and the weights' sha256.
+    """Load LPIPS as a function of two images [B, H, W, 3] in [0, 1] that returns their mean distance.
 
     Args:
         net: "vgg", "alex" or "squeeze".
-        weights: torchvision's state dict (.pth, whole model or its `features`), or an .npz of the same names.
-        device: where it runs.
-        _changed: of the file, so that another one of the same name is read again.
+        weights: torchvision's state dict (.pth, whole model or its `features`), or an .npz with the same names.
+        device: device of the model.
+        _changed: modification time of the file, so that a changed file is read again.
+
+    Returns:
+        The function, and the SHA-256 of the weights.
 
     Raises:
-        LpipsUnavailable: no such file, or it does not hold this backbone's weights.
+        LpipsUnavailable: the file does not exist, or does not hold this backbone's weights.
     """
     if net not in LPIPS_NETS or net == "none":
-        raise LpipsUnavailable(f"no LPIPS backbone {net!r}; expected vgg, alex or squeeze")
+        raise LpipsUnavailable(f"loss.lpips_net is {net!r}, expected vgg, alex or squeeze")
     path = Path(weights)
     if not weights or not path.is_file():
         raise LpipsUnavailable(
-            f"LPIPS with {net} needs its backbone's weights and there is no file {weights!r}: set "
+            f"LPIPS with {net} needs its backbone's weights, and the file {weights!r} does not exist: set "
             f"loss.lpips_weights to a copy of {PUBLISHED[net]} (published at download.pytorch.org/models), or set "
             "loss.lpips_net = 'none'"
         )
     try:
         state = _read_weights(path)
-    except Exception as fault:
-        raise LpipsUnavailable(f"{path}: cannot be read as weights: {fault}") from fault
+    except Exception as error:
+        raise LpipsUnavailable(f"{path}: cannot be read as weights: {error}") from error
     model = _import_lpips().LPIPS(net=net, pnet_rand=True, verbose=False)
-    # lpips cuts the backbone into slices but keeps the layers' numbers as names
+    # lpips splits the backbone into slices, and keeps the layers' numbers as names
     own = dict(model.net.named_parameters())
     by_number = {name.split(".", 1)[1]: name for name in own}
     if set(by_number) != set(state):

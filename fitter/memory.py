@@ -1,4 +1,4 @@
-"""The peak memory of one fit, though a process makes many."""
+"""Peak memory of one fit in a process that makes many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset_peak() -> None:
-    """Begin anew; where the system cannot (it is Linux that can), the peak stays that of the process."""
+    """Reset the peak, on Linux; on other systems the peak stays that of the whole process."""
     with suppress(OSError):
         _CLEAR.write_text("5")
 

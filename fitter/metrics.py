@@ -1,4 +1,4 @@
-"""How good a fit is: PSNR, SSIM and LPIPS of rendered views, always on white."""
+"""Quality of a fit: PSNR, SSIM and LPIPS of rendered views, always on white."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BACKGROUND = "white"
 
 @dataclass(frozen=True)
 class ViewMetrics:
-    """One value a view, in the order of the scene; `lpips` is NaN where no backbone was given."""
+    """Metrics of each view, in the order of the scene; `lpips` is NaN without a backbone."""
 
     psnr: tuple[float, ...]
     ssim: tuple[float, ...]
@@ -27,7 +27,7 @@ class ViewMetrics:
 
 
 def psnr(image: Tensor, reference: Tensor) -> float:
-    """10 log10(1 / MSE) of images in [0, 1]; 100 dB for equal ones, so that a mean stays finite."""
+    """PSNR in dB, 10 log10(1 / MSE), of images in [0, 1]; at most 100, so that a mean stays finite."""
     mse = float((image.double() - reference.double()).square().mean())
     return min(100.0, -10 * math.log10(mse)) if mse > 0 else 100.0
 
@@ -40,7 +40,7 @@ def render(
     background: Tensor,
     max_alpha: float = MAX_ALPHA,
 ) -> Tensor:
-    """View `index` of the scene, [H, W, 3], clamped to [0, 1], without gradients."""
+    """Render view `index` of the scene, [H, W, 3], clamped to [0, 1], without gradients."""
     device, g = scene.viewmats.device, gaussians
     with torch.no_grad():
         image, _, _ = rasterization(

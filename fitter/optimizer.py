@@ -1,4 +1,4 @@
-"""Adam over named tensors whose rows come and go."""
+"""Adam for named tensors whose rows are added and removed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class RowAdam:
-    """Adam (eps 1e-15) with one learning rate a tensor, decaying exponentially from start to end.
+    """Adam (eps 1e-15) with one learning rate per tensor, which decays exponentially from start to end.
 
     Args:
-        tensors: what is trained, by name; made leaves that require a gradient.
+        tensors: trained tensors by name; copied as leaves that require a gradient.
         rates: (start, end) by the same names.
     """
 
@@ -23,7 +23,7 @@ class RowAdam:
         self._adam = torch.optim.Adam(groups, eps=1e-15, fused=True)
 
     def step(self, progress: float) -> None:
-        """One update with the rates at `progress` in [0, 1]; clears the gradients."""
+        """Update the tensors with the rates at `progress` in [0, 1], and clear the gradients."""
         for group in self._adam.param_groups:
             start, end = self._rates[group["name"]]
             group["lr"] = start * (end / start) ** progress if start > 0 and end > 0 else start
@@ -31,7 +31,7 @@ class RowAdam:
         self._adam.zero_grad(set_to_none=True)
 
     def rows(self, name: str, keep: Tensor, added: Tensor | None = None) -> Tensor:
-        """Keep some rows of a tensor (index or mask), append others with no history, return the new leaf."""
+        """Keep some rows of a tensor (index or mask), append others without history, return the new leaf."""
         old = self.tensors[name]
         tail = old.new_empty((0, *old.shape[1:])) if added is None else added
         new = torch.cat([old.detach()[keep], tail]).requires_grad_()
@@ -47,7 +47,7 @@ class RowAdam:
         return new
 
     def forget(self, name: str, rows: Tensor) -> None:
-        """Clear the history of some rows of a tensor: their values were set from outside."""
+        """Clear the history of rows of a tensor whose values were set from outside."""
         state = self._adam.state.get(self.tensors[name])
         if state:
             for moment in ("exp_avg", "exp_avg_sq"):

@@ -1,7 +1,7 @@
-"""L1 and SSIM between a render and its reference in one pass, value and gradient, in Numba.
+"""L1 and SSIM between a render and its reference in one pass, values and gradients, in Numba.
 
-SSIM is Wang et al. 2004 with an 11 x 11 Gaussian window of sigma 1.5, no padding and data range 1: what
-`pytorch-msssim` computes, which is the oracle and does the work on CUDA and on images under 11 pixels.
+SSIM is that of Wang et al. 2004 with an 11 x 11 Gaussian window of sigma 1.5, no padding and data range 1, as in
+`pytorch-msssim`, which is the test's oracle and is used on CUDA and for images under 11 pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ C1, C2 = f4(0.01**2), f4(0.03**2)
 
 @kernel(**OPTIONS)
 def _differing_box(image: Any, target: Any) -> Any:
-    """Rows and columns (y0, y1, x0, x1) outside of which image and target [3, H, W] are the same."""
+    """Rows and columns (y0, y1, x0, x1) outside which image and target [3, H, W] are equal."""
     channels, height, width = image.shape
     y0, y1, x0, x1 = height, 0, width, 0
     for c in range(channels):
@@ -45,14 +45,14 @@ def _differing_box(image: Any, target: Any) -> Any:
 
 @njit(inline="always", **OPTIONS)
 def _plane(image: Any, target: Any, slope: Any, g_l1: Any, g_ssim: Any) -> Any:
-    """One channel [H, W]: sums of |x - y| and of SSIM - 1; `slope` is scratch [3, H - 10, W - 10].
+    """Sums of |x - y| and of SSIM - 1 over one channel [H, W]; `slope` is scratch [3, H - 10, W - 10].
 
-    g_l1 and g_ssim [H, W] receive the slopes of the two sums with respect to the image.
+    Writes the gradients of the two sums with respect to the image to g_l1 and g_ssim [H, W].
     """
     height, width = image.shape
     rows, columns = height - _REACH, width - _REACH
     blurred = np.empty((5, width), np.float32)
-    # float64 totals: a quarter of a million terms near 1 lose digits in float32
+    # float64 totals: a sum of 250,000 terms near 1 loses digits in float32
     l1, ssim = 0.0, 0.0
     for y in range(rows):
         for x in range(width):
@@ -118,7 +118,7 @@ def _plane(image: Any, target: Any, slope: Any, g_l1: Any, g_ssim: Any) -> Any:
 def _planes(
     first: Any, last: Any, image: Any, target: Any, box: Any, slopes: Any, sums: Any, g_l1: Any, g_ssim: Any
 ) -> None:
-    """Channels first to last of [3, H, W], within the box: sums [3, 2] and gradients."""
+    """Sums [3, 2] and gradients of channels first to last of [3, H, W], within the box."""
     y0, y1, x0, x1 = box
     for c in range(first, last):
         l1, ssim = _plane(
@@ -132,10 +132,10 @@ def _planes(
 
 
 def _image(image: Any, target: Any, g_l1: Any, g_ssim: Any) -> tuple[float, float]:
-    """Mean |x - y| and mean SSIM of [3, H, W]; the slopes of their sums are written into zeroed arrays.
+    """Mean |x - y| and mean SSIM of [3, H, W]; the gradients of their sums are written into zeroed arrays.
 
-    Where image and target agree over a whole window SSIM is exactly 1 and flat, so only the box in which they
-    differ is looked at, widened by the window's reach; the empty background around an object costs nothing.
+    If image and target are equal over a whole window, SSIM is exactly 1 with zero gradient. So only the box in
+    which they differ, widened by the window's reach, is computed; the background around an object costs nothing.
     """
     channels, height, width = image.shape
     y0, y1, x0, x1 = _differing_box(image, target)
@@ -188,7 +188,7 @@ def l1_ssim(render: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return l1, ssim
     from pytorch_msssim import ssim as reference_ssim
 
-    # pytorch-msssim drops axes of one pixel; the same row twice has the same mean
+    # pytorch-msssim drops axes of one pixel; repeating the row keeps the mean
     twice = [1, *(2 if n == 1 else 1 for n in render.shape[1:3]), 1]
     planes, targets = render.repeat(twice).permute(0, 3, 1, 2), target.repeat(twice).permute(0, 3, 1, 2)
     return (render - target).abs().mean(), reference_ssim(planes, targets, data_range=1.0, win_size=WINDOW)

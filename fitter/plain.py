@@ -1,4 +1,4 @@
-"""Plain Gaussians: what anchors are baked into, and the ablation `model = "plain"`."""
+"""Plain Gaussians, into which anchors are baked; also the ablation `model = "plain"`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gaussianverse.fitter.anchors import Decoded
+from gaussianverse.fitter.rasterize.reference import rotation_matrices
 
 _OPACITY_RANGE = (1e-4, 1 - 1e-4)
 
 
 @dataclass
 class Plain:
-    """G free Gaussians; every tensor has G rows and is trained.
+    """G Gaussians without anchors; every tensor is trained.
 
     Attributes:
         means: [G, 3].
         log_scales: [G, 3].
-        quats: [G, 4], wxyz, of any length.
+        quats: [G, 4], wxyz, of any norm.
         logits: opacity before the sigmoid, [G].
         colors: [G, 3]; drawn clamped to [0, 1].
     """
@@ -38,11 +39,11 @@ class Plain:
         return len(self.means)
 
     def parameters(self) -> dict[str, Tensor]:
-        """What Adam trains, by name."""
+        """Trained tensors by name."""
         return {name: getattr(self, name) for name in self.NAMES}
 
     def decode(self) -> Decoded:
-        """All Gaussians, differentiable in every parameter."""
+        """Decode all Gaussians, differentiably in every parameter."""
         return Decoded(
             self.means,
             self.quats,
@@ -54,7 +55,7 @@ class Plain:
 
 
 def bake(decoded: Decoded) -> Plain:
-    """Plain Gaussians that draw the same picture, up to opacities outside of [1e-4, 1 - 1e-4]."""
+    """Bake decoded Gaussians into plain ones that render equally, up to opacities outside [1e-4, 1 - 1e-4]."""
     return Plain(
         decoded.means.detach().clone(),
         torch.log(decoded.scales.detach()),
@@ -85,20 +86,19 @@ def plain_at(positions: Tensor, spacing: Tensor) -> Plain:
 def split_parents(
     opacities: Tensor, gradient: Tensor, min_opacity: float, tau: int, share: float
 ) -> tuple[Tensor, Tensor]:
-    """Which Gaussians are dead, and which are to be split in two.
+    """Find the dead Gaussians, and those to split in two: the ones with the largest mean screen gradient.
 
-    As many are split as are dead, and beyond that up to `share` of all while the bound leaves room: the ones
-    with the largest mean screen gradient.
+    As many are split as are dead, plus up to `share` of all within the bound.
 
     Args:
         opacities: [G].
         gradient: mean screen gradient of each, [G].
-        min_opacity: under it a Gaussian is dead.
+        min_opacity: a Gaussian with less opacity is dead.
         tau: the bound.
         share: growth per call, as a fraction of G.
 
     Returns:
-        Indices of the dead, and of the parents (never dead ones).
+        Indices of dead Gaussians, and of those to split.
     """
     dead = (opacities < min_opacity).nonzero()[:, 0]
     room = max(0, tau - len(opacities))
@@ -109,23 +109,14 @@ def split_parents(
 
 
 def halves(plain: Plain, parents: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The two Gaussians that each parent becomes: moved half a deviation apart along its longest axis.
+    """Split each parent into two Gaussians, moved by half a standard deviation along its longest axis.
 
-    Each is 0.6 as long on that axis; the others stay. The first half replaces the parent.
+    Both are 0.6 as long on that axis; the other axes keep their length. The first replaces the parent.
     """
     with torch.no_grad():
         rows = {name: tensor.detach()[parents].clone() for name, tensor in plain.parameters().items()}
         length, axis = rows["log_scales"].max(1)
-        w, x, y, z = F.normalize(rows["quats"], dim=-1).unbind(-1)
-        columns = torch.stack(
-            [
-                torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], -1),
-                torch.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], -1),
-                torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], -1),
-            ],
-            1,
-        )
-        direction = columns[torch.arange(len(parents)), axis]
+        direction = rotation_matrices(rows["quats"])[torch.arange(len(parents)), :, axis]
         shift = 0.5 * torch.exp(length)[:, None] * direction
         rows["log_scales"][torch.arange(len(parents)), axis] += math.log(0.6)
         first, second = dict(rows), dict(rows)

@@ -1,10 +1,12 @@
-"""The visibility ranking: how a fit is held to at most tau Gaussians (paper section 3)."""
+"""Visibility ranking, which bounds a fit to tau Gaussians (paper section 3)."""
 
 from __future__ import annotations
 
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
+
+from gaussianverse.fitter.config import RANKINGS
 
 
 def drop_to_bound(
@@ -16,20 +18,20 @@ def drop_to_bound(
     ranking: str,
     generator: torch.Generator,
 ) -> Tensor:
-    """The offsets that stay alive, at most `tau` of them.
+    """Select the offsets that stay alive, at most `tau`.
 
     All alive offsets are ranked by their own visibility and by their anchor's; ties share the mean rank. The
-    two ranks are averaged and the lowest are dropped, those of equal mean rank by their index.
+    two ranks are averaged and the lowest are dropped, ties by index.
 
     Args:
         alive: bool [A, K].
         tau: the bound, >= 0.
         gaussian_visibility: mean of max(alpha, 0) over the views that could see the anchor, [A, K].
-        anchor_visibility: the anchor's own accumulated opacity over its count, [A].
+        anchor_visibility: accumulated opacity of the anchor over its number of views, [A].
         opacity: current raw opacity, [A, K].
         ranking: "gaussian+anchor" (the paper's), or an ablation: "gaussian", "opacity", "random", "none"
-            (the lowest indices stay).
-        generator: of the "random" ranking.
+            (keeps the lowest indices).
+        generator: source of the "random" ranking.
 
     Returns:
         bool [A, K], a subset of `alive` with min(tau, alive.sum()) elements.
@@ -51,7 +53,7 @@ def drop_to_bound(
     elif ranking == "none":
         score = -torch.arange(len(where), dtype=torch.float64)
     else:
-        raise ValueError(f"ranking is {ranking!r}")
+        raise ValueError(f"ranking is {ranking!r}, expected one of {', '.join(RANKINGS)}")
     kept = alive.clone().reshape(-1)
     kept[where[torch.argsort(score.cpu(), stable=True)[:surplus].to(where.device)]] = False
     return kept.reshape(alive.shape)

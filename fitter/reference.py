@@ -1,4 +1,4 @@
-"""Reference views: a few of an object's views that see it from all around, as squares of one size."""
+"""Reference views: a few views of an object from all directions, as squares of one size."""
 
 from __future__ import annotations
 
@@ -12,47 +12,46 @@ from gaussianverse.fitter.views import Views, drop_duplicate_poses, resize
 
 
 def reference_views(views: Views, count: int, size: int) -> Views:
-    """`count` views of distinct poses that show something, spread over the directions from which there are any.
+    """Choose `count` views with distinct poses that are not blank, spread over all directions.
 
-    The first is the first view; each next one is the view that looks from farthest away from those chosen, so
-    that also the first few of them are spread. Images are cropped to the square about their centre, which no
-    projection notices, and shrunk.
+    Farthest-point sampling from the first view on, so that the first few are spread as well. Images are cropped to
+    the square about their centre, with intrinsics to match, and shrunk.
 
     Args:
-        views: of one object, as large as they were read.
-        count: how many, at least 1.
-        size: pixels of the square's side.
+        views: the views of one object, at full size.
+        count: number of reference views, at least 1.
+        size: side of the square in pixels.
 
     Returns:
-        Views of [count, size, size, 4], their cameras in the same world; without depths.
+        Views with images [count, size, size, 4] and cameras in the same world; without depths.
 
     Raises:
-        MissingViews: fewer than `count` such views.
-        BadInput: images are smaller than `size`; they are never enlarged.
+        MissingViews: there are fewer than `count` such views.
+        BadInput: images are smaller than `size`; they are not enlarged.
     """
     shown = views[np.flatnonzero(views.images[..., 3].any(axis=(1, 2)))]
     distinct = drop_duplicate_poses(shown)
     if len(distinct) < count:
         raise MissingViews(
-            f"{len(distinct)} distinct views that show something, run.views asks for {count}; render more, or "
-            "lower run.views"
+            f"{len(distinct)} distinct views are not blank, expected at least {count}; render more, or lower "
+            "run.views"
         )
     if min(views.height, views.width) < size:
         raise BadInput(
-            f"views of {views.width} x {views.height} pixels give no reference views of {size} x {size}; render "
-            "larger ones, or lower run.views_size"
+            f"views have {views.width} x {views.height} pixels, expected at least {size} x {size}; render larger "
+            "ones, or lower run.views_size"
         )
     chosen = distinct[_spread(distinct.c2w, count)]
     return resize(_square(replace(chosen, depths=None)), size)
 
 
 def _spread(c2w: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """Farthest-point sampling of the optical axes, from the first view on; of equals the first."""
+    """Farthest-point sampling of the optical axes, from the first view on; ties take the first."""
     axes = c2w[:, :3, 2]
     chosen = [0]
     nearest = np.full(len(axes), np.inf)
     while len(chosen) < count:
-        # rounded, so that views which mirror each other are equals on every machine
+        # rounded, so that mirrored views tie on every machine
         apart = np.round(((axes - axes[chosen[-1]]) ** 2).sum(axis=1), 6)
         nearest = np.minimum(nearest, apart)
         nearest[chosen[-1]] = -1.0

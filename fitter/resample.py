@@ -1,16 +1,16 @@
-"""Shrinking of images by exact area averaging."""
+"""Downsampling of images by exact area averaging."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-_STRIP_PIXELS = 1 << 18  # read at once
+_STRIP_PIXELS = 1 << 18  # processed at once
 
 
 def area_mean(array: NDArray[np.float64], m: int, axis: int) -> NDArray[np.float64]:
-    """Averages the n cells along `axis` into m <= n equal ones, cells cut by an edge counting by share.
+    """Average the n cells along `axis` into m <= n equal ones; cells cut by an edge count by share.
 
-    The running sum, linear between cells, is read off at the new edges. No matrix product: many fits share
-    a machine, and the threads of a BLAS would fight over it.
+    The running sum, linear within cells, is interpolated at the new edges. It avoids a matrix product, since many
+    fits share a machine and the threads of a BLAS would compete.
     """
     cells = np.moveaxis(array, axis, 0)
     n = cells.shape[0]
@@ -23,11 +23,11 @@ def area_mean(array: NDArray[np.float64], m: int, axis: int) -> NDArray[np.float
 
 
 def shrink_rgba(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """uint8 [H, W, 4] straight alpha -> [height, width, 4], averaged by area.
+    """Shrink uint8 [H, W, 4] with straight alpha to [height, width, 4] by area averaging.
 
-    Colours are averaged premultiplied, so that the hidden colour of empty pixels does not bleed in;
-    where the mean alpha is 0 the colour is 0. Memory beyond the two images stays below about 100 MB: rows are
-    summed strip by strip, with the same sums in the same order as `area_mean` over the whole.
+    Colours are averaged premultiplied, so that the hidden colour of transparent pixels has no effect; where the
+    mean alpha is 0, the colour is 0. Rows are summed in strips, in the order of `area_mean` over the whole image,
+    so that memory beyond the two images stays below about 100 MB.
     """
     H, W = image.shape[:2]
     shrunk = np.empty((height, width, 4), np.uint8)
@@ -51,8 +51,8 @@ def shrink_rgba(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np
 
 
 def _straight(mean: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Premultiplied means [..., 4] in 0..255 to straight alpha."""
-    mean[np.abs(mean) < 1e-6] = 0  # what the difference of running sums leaves of nothing
+    """Convert premultiplied means [..., 4] in 0..255 to straight alpha."""
+    mean[np.abs(mean) < 1e-6] = 0  # rounding errors of the differences of running sums
     alpha = mean[..., 3:]
     mean[..., :3] *= np.divide(255, alpha, out=np.zeros_like(alpha), where=alpha > 0)
     straight: NDArray[np.uint8] = np.rint(mean).clip(0, 255).astype(np.uint8)
@@ -60,9 +60,9 @@ def _straight(mean: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def shrink_depth(depth: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """float32 [H, W] -> [height, width], the sample under each new pixel's centre.
+    """Shrink float32 [H, W] to [height, width], taking the sample at the centre of each new pixel.
 
-    A mean across a silhouette would invent surface between the object and what is behind it.
+    Averaging across a silhouette would give depths between the object and its background.
     """
     rows = ((np.arange(height) + 0.5) * depth.shape[0] / height).astype(np.intp)
     cols = ((np.arange(width) + 0.5) * depth.shape[1] / width).astype(np.intp)

@@ -1,4 +1,4 @@
-"""A view set as training reads it: premultiplied float images on the device, at one resolution."""
+"""Views for training: premultiplied float images on the device, at one resolution."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gaussianverse.fitter.views import Views, resize
 
 @dataclass(frozen=True)
 class Scene:
-    """V views ready to be rendered against.
+    """V views as tensors.
 
     Attributes:
         premultiplied: RGB times alpha in [0, 1], float32 [V, H, W, 3].
         alpha: float32 [V, H, W, 1].
         viewmats: world-to-camera, float32 [V, 4, 4].
         Ks: pixels, float32 [V, 3, 3].
-        names: of the views.
+        names: names of the views.
     """
 
     premultiplied: Tensor
@@ -33,24 +33,24 @@ class Scene:
 
     @property
     def height(self) -> int:
-        """Pixels."""
+        """Image height in pixels."""
         return int(self.alpha.shape[1])
 
     @property
     def width(self) -> int:
-        """Pixels."""
+        """Image width in pixels."""
         return int(self.alpha.shape[2])
 
     def composited(self, index: Tensor, background: Tensor) -> Tensor:
-        """The references [B, H, W, 3] of views `index` [B] over `background` [3]."""
+        """Reference images [B, H, W, 3] of views `index` [B] over `background` [3]."""
         return self.premultiplied[index] + (1 - self.alpha[index]) * background
 
 
 def make_scene(views: Views, device: torch.device, size: int | None = None) -> Scene:
-    """`views` on `device`, shrunk to `size` (longer side, pixels) if that is smaller."""
+    """Move views to `device`, shrunk to `size` (longer side in pixels) if they are larger."""
     if size:
         views = resize(views, size)
-    # planes in memory, channels last in shape: what the CPU kernels read and what gsplat expects
+    # planar in memory for the CPU kernels, channels last in shape for gsplat
     rgba = torch.from_numpy(views.images).to(device).permute(0, 3, 1, 2).float().div_(255)
     premultiplied = (rgba[:, :3] * rgba[:, 3:]).permute(0, 2, 3, 1)
     return Scene(

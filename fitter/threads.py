@@ -1,8 +1,8 @@
-"""Ranges of work over threads.
+"""Threads that run Numba kernels over parts of a range.
 
-The kernels release the GIL, and what they compute does not depend on how the range is divided. They are not
-Numba's own parallel loops: those are linked twice, and a process that compiled them runs another copy, with sums
-in another order, than a process that found them in the cache; a fit would not repeat bit for bit.
+The kernels release the GIL, and their results do not depend on how the range is divided. Numba's own parallel
+loops are not used because they are linked twice: a process that compiled them and one that loaded them from the
+cache sum in different orders, so fits would not be reproducible bit for bit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-# more pieces than threads, because some ranges are emptier than others
+# more pieces than threads, because pieces take different times
 _PIECES_PER_THREAD = 4
 
 _threads = 1
@@ -22,25 +22,25 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def available_cores(limits: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this process may use, at least 1: a container may have fewer than its machine.
+    """Number of cores that this process may use, at least 1, within the limits of its container.
 
     Args:
-        limits: the cgroup's file of quota and period in microseconds (Linux, cgroup v2).
+        limits: the cgroup's file with quota and period in microseconds (Linux, cgroup v2).
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
         quota, period = map(int, limits.read_text().split())
-    except (OSError, ValueError):  # no such limits here, or "max"
+    except (OSError, ValueError):  # not cgroup v2, or "max"
         return cores
     return max(1, min(cores, quota // period))
 
 
 def set_threads(count: int) -> int:
-    """Use `count` >= 1 threads from now on, in this process; returns the number before. It starts as one."""
+    """Set the number of threads of this process, >= 1, initially 1; returns the previous number."""
     global _threads, _pool
     if count < 1:
-        raise ValueError(f"threads must be at least 1, got {count}")
+        raise ValueError(f"count is {count}, expected at least 1 thread")
     before, _threads = _threads, count
     if _pool is not None:
         _pool.shutdown()
@@ -49,7 +49,7 @@ def set_threads(count: int) -> int:
 
 
 def over_range(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:
-    """Call kernel(first, last, *arguments) so that its ranges cover 0 to `count` once."""
+    """Call kernel(first, last, *arguments) with ranges that together cover 0 to `count` once."""
     if _pool is None or count < 2:
         kernel(0, count, *arguments)
         return

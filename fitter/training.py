@@ -1,4 +1,4 @@
-"""One fit's surroundings: its views on the device, the order in which they come, the loss, the clock."""
+"""State that is shared by the steps of one fit: views on the device, their order, the loss, the deadline."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from gaussianverse.fitter.scene import Scene, make_scene
 from gaussianverse.fitter.views import Views
 
 Progress = Callable[[int, int, float], None]
-"""Called after every step with (steps done, Gaussians now, loss)."""
+"""Called after every step with (steps done, number of Gaussians, loss)."""
 
 
 class Training:
-    """What every step needs: the scene at the step's resolution, the order of views, the loss, the clock."""
+    """Training steps of one fit: the scene at each step's resolution, the order of views, the loss."""
 
     def __init__(
         self, views: Views, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None
@@ -33,7 +33,9 @@ class Training:
         self.config, self.deadline, self.progress = config, deadline, progress
         self.device, self.backend = device_and_backend(config.backend)
         if self.backend == "gsplat" and config.max_alpha != MAX_ALPHA:
-            raise ConfigError(f"max_alpha is {config.max_alpha!r} and gsplat has {MAX_ALPHA} compiled in")
+            raise ConfigError(
+                f"max_alpha is {config.max_alpha!r}, expected {MAX_ALPHA}, which gsplat has compiled in"
+            )
         self.generator = torch.Generator().manual_seed(seed)
         self.lpips: Callable[[Tensor, Tensor], Tensor] | None = None
         self.lpips_sha256 = ""
@@ -46,8 +48,8 @@ class Training:
         net, side = config.loss.lpips_net, min(self.small.height, self.small.width)
         if side < MIN_SIDE[net]:
             raise BadInput(
-                f"views of {self.small.width} x {self.small.height} pixels are too small for LPIPS with {net}, which "
-                f"needs {MIN_SIDE[net]}; render larger ones, raise size and start_size, or set lpips_net = 'none'"
+                f"views have {self.small.width} x {self.small.height} pixels, and LPIPS with {net} needs "
+                f"{MIN_SIDE[net]}; render larger ones, raise size and start_size, or set lpips_net = 'none'"
             )
         self._order: list[int] = []
         self.loss = math.nan
@@ -55,18 +57,18 @@ class Training:
         self.pruned = 0
 
     def bounded(self, anchors: Anchors, statistics: Statistics) -> Anchors:
-        """At most tau offsets alive, by the configured ranking; counts what is dropped."""
+        """Keep at most tau offsets alive, by the configured ranking; counts the dropped ones."""
         before = int(anchors.alive.sum())
         anchors = bounded(anchors, statistics, self.config.tau, self.config.ranking, self.generator)
         self.pruned += before - int(anchors.alive.sum())
         return anchors
 
     def scene(self, step: int) -> Scene:
-        """The views at this step's resolution."""
+        """Scene at the resolution of a step."""
         return self.small if step < self.config.start_until * self.config.steps else self.full
 
     def steps(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """(step, view) from `first` to before `last`; every view once before any comes again."""
+        """Yield (step, view) for steps `first` to `last` - 1, with all views once before any twice."""
         for step in range(first, last):
             if self.deadline is not None and time.monotonic() > self.deadline:
                 raise FitTimeout(f"the deadline passed at step {step} of {self.config.steps}")
@@ -75,13 +77,13 @@ class Training:
             yield step, self._order.pop()
 
     def background(self) -> Tensor:
-        """RGB [3], drawn anew each step if the configuration says random."""
+        """Background colour [3], random at each step if so configured."""
         if self.config.background == "random":
             return torch.rand(3, generator=self.generator).to(self.device)
         return torch.full((3,), float(self.config.background == "white"), device=self.device)
 
     def backward(self, step: int, view: int, decoded: Decoded) -> dict[str, Tensor]:
-        """Render, compare, differentiate (paper eq. 2); returns the rasteriser's `meta`."""
+        """Render a view, compute the loss (paper eq. 2) and its gradients; returns the rasteriser's `meta`."""
         scene, weights, background = self.scene(step), self.config.loss, self.background()
         index = torch.tensor([view])
         image, _, meta = rasterization(

@@ -1,4 +1,4 @@
-"""`Views`: the posed images of one object, the only thing that a fit takes in."""
+"""Posed images of one object, the input of a fit."""
 
 import os
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ FORMATS = ("auto", "gobjaverse", "transforms")
 
 _ROTATION_TOLERANCE = 1e-3
 _SAME_POSE = 1e-6
-_LARGEST = 1e12  # of a camera's entries: products of two stay finite in float32
-_MAX_BYTES = 4 << 30  # of one object's decoded images
+_LARGEST = 1e12  # largest entry of a camera: products of two stay finite in float32
+_MAX_BYTES = 4 << 30  # limit of one object's decoded images
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Views:
         depths: float32 [V, H, W] along the optical axis, NaN or 0 where empty or unknown; or None.
 
     Raises:
-        BadInput: an array has another shape or type; or a pose is not finite or not a rotation with a
-            translation (tolerance 1e-3, right-handed), or a focal length is not positive, or there is skew, or
-            an entry is beyond 1e12: names the view.
+        BadInput: an array has a wrong shape or dtype; a pose is not finite, or not a right-handed rotation with a
+            translation (tolerance 1e-3); a focal length is not positive; there is skew; or an entry is beyond
+            1e12. The message names the view.
     """
 
     images: NDArray[np.uint8]
@@ -62,7 +62,7 @@ class Views:
             if array.dtype != dtype or array.shape != shape:
                 raise BadInput(f"{field}: {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
         if V and not (H and W):
-            raise BadInput(f"images of {W} x {H} pixels")
+            raise BadInput(f"images have {W} x {H} pixels, expected at least 1 x 1")
         for name, c2w, K in zip(self.names, self.c2w, self.Ks, strict=True):
             _check_camera(name, c2w, K)
 
@@ -81,11 +81,11 @@ class Views:
 
     @property
     def viewmats(self) -> NDArray[np.float64]:
-        """float64 [V, 4, 4], world-to-camera."""
+        """World-to-camera matrices, float64 [V, 4, 4]."""
         return np.linalg.inv(self.c2w).astype(np.float64, copy=False)
 
     def __getitem__(self, index: NDArray[np.intp]) -> "Views":
-        """The views at the integer positions `index` [n], in that order."""
+        """Views at the integer positions `index` [n], in that order."""
         return Views(
             self.images[index],
             self.c2w[index],
@@ -98,11 +98,11 @@ class Views:
 def _check_camera(name: str, c2w: NDArray[np.float64], K: NDArray[np.float64]) -> None:
     if not (np.isfinite(c2w).all() and np.isfinite(K).all()):
         raise BadInput(
-            f"view {name}: its pose or intrinsics hold NaN or infinity; render it again or remove it"
+            f"view {name}: its pose or intrinsics have NaN or infinity; render it again or remove it"
         )
     if max(np.abs(c2w).max(), np.abs(K).max()) > _LARGEST:
         raise BadInput(
-            f"view {name}: its pose or intrinsics hold numbers beyond {_LARGEST:.0e}; give the scene another unit"
+            f"view {name}: its pose or intrinsics have numbers beyond {_LARGEST:.0e}; use a larger unit of length"
         )
     R = c2w[:3, :3]
     error = float(np.abs(R.T @ R - np.eye(3)).max())
@@ -114,15 +114,15 @@ def _check_camera(name: str, c2w: NDArray[np.float64], K: NDArray[np.float64]) -
         )
     if K[0, 0] <= 0 or K[1, 1] <= 0 or K[0, 1] != 0 or K[1, 0] != 0 or (K[2] != (0, 0, 1)).any():
         raise BadInput(
-            f"view {name}: intrinsics {K.tolist()}; focal lengths must be > 0, skew 0, the last row 0 0 1"
+            f"view {name}: intrinsics are {K.tolist()}, expected focal lengths > 0, skew 0, last row 0 0 1"
         )
 
 
 def drop_duplicate_poses(views: Views) -> Views:
-    """The views whose poses differ by more than 1e-6 in some entry; of equal ones the first stays.
+    """Keep the first of all views whose poses are equal within 1e-6 in every entry.
 
-    GObjaverse's rings close on themselves (of 40 views 38 are distinct); a duplicate that is held out
-    would be seen in training.
+    GObjaverse's rings end where they start (38 of 40 views are distinct); a held-out duplicate would be seen in
+    training.
     """
     kept: list[int] = []
     for i, pose in enumerate(views.c2w):
@@ -132,15 +132,15 @@ def drop_duplicate_poses(views: Views) -> Views:
 
 
 def split_heldout(views: Views, every: int) -> tuple[Views, Views]:
-    """Training and held-out views: of the distinct views each `every`-th is held out; 0 holds out none.
+    """Split the distinct views into training and held-out views; every `every`-th is held out, 0 holds out none.
 
-    The first view is always trained on, so training is never empty where `views` isn't.
+    The first view is always a training view, so training is empty only if `views` is.
 
     Raises:
         ValueError: `every` is 1 or negative.
     """
     if every < 0 or every == 1:
-        raise ValueError(f"every = {every}: 0 holds out no view, k >= 2 each k-th")
+        raise ValueError(f"every is {every}, expected 0 (hold out none) or at least 2")
     distinct = drop_duplicate_poses(views)
     index = np.arange(len(distinct))
     heldout = (index + 1) % every == 0 if every else np.zeros(len(distinct), bool)
@@ -148,9 +148,9 @@ def split_heldout(views: Views, every: int) -> tuple[Views, Views]:
 
 
 def resize(views: Views, size: int) -> Views:
-    """Views shrunk so that their longer side has `size` pixels; smaller ones stay as they are.
+    """Shrink views to a longer side of `size` pixels; smaller ones stay as they are.
 
-    Colour is averaged by area, premultiplied; depth is sampled; Ks scale with the pixels.
+    Colour is averaged by area, premultiplied; depth is sampled; Ks are scaled.
     """
     shrunk = [_shrink(view, size) for view in _each(views)]
     return _stack(shrunk) if shrunk else views
@@ -164,25 +164,25 @@ def load_views(
     min_views: int = 1,
     with_depth: bool = False,
 ) -> Views:
-    """Views of one object from disk.
+    """Load the views of one object from disk.
 
     Args:
         path: "gobjaverse": a folder with or without its campos_* level, a .tar or a .tar.gz;
             "transforms": a folder, a .tar or a .tar.gz with transforms.json or transforms_train.json, or such
             a file.
-        format: "gobjaverse", "transforms", or "auto" to tell by what is there.
-        size: shrink to this longer side, in pixels, while reading; None keeps the size.
-        min_views: fewer complete views than this are an error; incomplete ones are skipped.
-        with_depth: read GObjaverse's `_nd.exr` as well. `depths` is None if no view has one;
-            a single view without one gets NaN.
+        format: "gobjaverse", "transforms", or "auto" to detect which.
+        size: longer side, in pixels, to which views are shrunk while reading; None keeps the size.
+        min_views: least number of complete views; incomplete ones are skipped.
+        with_depth: whether to read GObjaverse's `_nd.exr`. `depths` is None if no view has one, and NaN for
+            single views without one.
 
     Raises:
-        MissingViews: nothing there, or fewer than `min_views` complete views.
-        BadInput: cameras or sizes are wrong, an image has no alpha, something exceeds the limits.
+        MissingViews: `path` does not exist, or has fewer than `min_views` complete views.
+        BadInput: cameras or sizes are wrong, an image has no alpha, or a limit is exceeded.
         DecodeError: an image, EXR or archive is broken.
     """
     if format not in FORMATS:
-        raise BadInput(f"{path}: unknown format {format!r}; one of {', '.join(FORMATS)}")
+        raise BadInput(f"{path}: unknown format {format!r}; expected one of {', '.join(FORMATS)}")
     root = Path(path)
     if not root.exists():
         raise MissingViews(f"{root}: no such file or folder")
@@ -197,11 +197,11 @@ def load_views(
     for view in found:
         views.append(view if size is None else _shrink(view, size))
         if len(views) * views[0].image.nbytes > _MAX_BYTES:
-            raise BadInput(f"{root}: its images take more than {_MAX_BYTES >> 30} GiB; give a smaller size")
+            raise BadInput(f"{root}: its images take more than {_MAX_BYTES >> 30} GiB; lower size")
     if len(views) < max(min_views, 1):
         raise MissingViews(
-            f"{root}: {len(views)} complete views, at least {max(min_views, 1)} are needed; "
-            "render or fetch the missing ones"
+            f"{root}: {len(views)} complete views, expected at least {max(min_views, 1)}; render or fetch the "
+            "missing ones"
         )
     try:
         return _stack(views)
@@ -217,7 +217,7 @@ def _each(views: Views) -> Iterator[View]:
 
 def _shrink(view: View, size: int) -> View:
     if size < 1:
-        raise ValueError(f"size = {size}: expected pixels > 0")
+        raise ValueError(f"size is {size}, expected pixels > 0")
     H, W = view.image.shape[:2]
     if max(H, W) <= size:
         return view
@@ -228,14 +228,14 @@ def _shrink(view: View, size: int) -> View:
 
 
 def _stack(views: list[View]) -> Views:
-    """`Views` of records of one size."""
+    """Stack records of one size into `Views`."""
     H, W = views[0].image.shape[:2]
     for view in views:
         if view.image.shape[:2] != (H, W):
             h, w = view.image.shape[:2]
             raise BadInput(
                 f"view {view.name} has {w} x {h} pixels, view {views[0].name} {W} x {H}; "
-                "all views of an object must have one size"
+                "all views of an object must have the same size"
             )
     depths = None
     if any(view.depth is not None for view in views):

@@ -1,4 +1,4 @@
-"""A textured ball in front of any camera, ray-cast in numpy: views with a known answer, made in milliseconds."""
+"""Views of a textured ball from any camera, ray-cast in NumPy within milliseconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RADIUS = 0.4
 
 
 def look_at(eye: NDArray[np.float64]) -> NDArray[np.float64]:
-    """OpenCV camera-to-world at `eye` looking at the origin, z up."""
+    """OpenCV camera-to-world matrix at `eye` looking at the origin, z up."""
     forward = -eye / np.linalg.norm(eye)
     up = np.array([0.0, 0, 1]) if abs(forward[2]) < 0.99 else np.array([0.0, 1, 0])
     right = np.cross(forward, up)
@@ -66,7 +66,7 @@ def ball_views(count: int = 12, size: int = 48, distance: float = 1.6) -> Views:
 
 
 def write_views(views: Views, folder: Path) -> Path:
-    """The views as a folder with transforms.json, which any reader of renders takes."""
+    """Write views to a folder with transforms.json."""
     folder.mkdir(parents=True)
     frames = []
     for name, image, c2w in zip(views.names, views.images, views.c2w, strict=True):

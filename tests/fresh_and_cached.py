@@ -1,4 +1,4 @@
-"""A program run twice: by a process that compiles the kernels, and by one that finds them in the cache."""
+"""Run a program twice, in a process that compiles the kernels and in one that finds them in the cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def fresh_and_cached(program: str, cache: Path) -> tuple[str, str]:
-    """What `program` prints the first time and the second; `cache` is an empty folder."""
+    """Output of `program` in the first and second run; `cache` is an empty folder."""
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here.parent), str(here)])
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": paths}
@@ -20,6 +20,6 @@ def fresh_and_cached(program: str, cache: Path) -> tuple[str, str]:
         return done.stdout, {path: path.stat().st_mtime_ns for path in cache.rglob("*.nbc")}
 
     (fresh, made), (cached, found) = run(), run()
-    assert made, "nothing was kept"
+    assert made, "nothing was cached"
     assert found == made, "something was compiled again"
     return fresh, cached

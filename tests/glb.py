@@ -1,4 +1,4 @@
-"""GLB files written by hand, so that tests of readers do not rest on another writer."""
+"""GLB files written by hand, so that tests of readers do not depend on another writer."""
 
 import io
 import json
@@ -18,7 +18,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 class Glb:
-    """Collects primitives, then `bytes()` is the file."""
+    """Builder of a GLB file from primitives; `bytes()` returns the file."""
 
     def __init__(self) -> None:
         self.binary = b""
@@ -90,7 +90,7 @@ class Glb:
         return self
 
     def add_skin(self, joints: list[dict[str, Any]], inverse_bind: Any) -> "Glb":
-        """Binds the last node to new root nodes."""
+        """Bind the last node to new root nodes."""
         indices = [self._add("nodes", joint) for joint in joints]
         matrices = np.asarray(inverse_bind, np.float32).transpose(0, 2, 1).reshape(-1, 16)
         skin = {"joints": indices, "inverseBindMatrices": self._accessor(np.ascontiguousarray(matrices))}

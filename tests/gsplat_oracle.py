@@ -1,7 +1,7 @@
-"""gsplat's own torch rasteriser, made to run without CUDA: an oracle that nobody of this project wrote.
+"""gsplat's own torch rasteriser, made to run without CUDA: an oracle independent of this project.
 
 gsplat 1.5 blends in torch through `accumulate`, given the list of (Gaussian, pixel) pairs; the list comes from a
-CUDA kernel and two sums from nerfacc. Both are stood in for here: the list is made densely, the sums in float64.
+CUDA kernel and two sums from nerfacc. Both are replaced here, by a dense list and by sums in float64.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _stand_in() -> types.ModuleType:
 def _pairs(
     means2d: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, radii: Tensor, w: int, h: int
 ) -> Tensor:
-    """[3, M]: image, pixel and Gaussian of everything that is drawn, by image, pixel, depth."""
+    """Image, pixel and Gaussian of all drawn pairs [3, M], sorted by image, pixel, depth."""
     y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
     pixels = torch.stack([x.reshape(-1), y.reshape(-1)], -1)
     found = []

@@ -1,4 +1,4 @@
-"""Decoding of anchors: what exists, where it comes from, and that something always does."""
+"""Decoding of anchors: which Gaussians exist, their sources, and that there are always some."""
 
 from __future__ import annotations
 

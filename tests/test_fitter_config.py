@@ -32,7 +32,7 @@ def test_the_paper_profile_is_the_papers() -> None:
         ({"taus": 3}, "has no field 'taus'"),
         ({"tau": 0}, "tau is 0, expected a whole number of at least 1"),
         ({"min_psnr": float("nan")}, "min_psnr is nan"),
-        ({"growth": {"cells": [16.9, 4]}}, "no cell has size 0"),
+        ({"growth": {"cells": [16.9, 4]}}, "expected at least one whole number"),
         ({"growth": {"adjust_from": 0.9, "adjust_until": 0.1}}, "adjust_from <= adjust_until"),
         ({"growth": {"adjust_until": 5.0}}, "growth.adjust_until is 5.0, expected a fraction"),
         ({"growth": {"success": -1.0}}, "growth.success is -1.0"),
@@ -40,9 +40,9 @@ def test_the_paper_profile_is_the_papers() -> None:
         ({"loss": {"lpips_weights": "vgg.pth"}}, "expected an absolute path"),
         ({"tau": "many"}, r"fit\.tau is 'many', expected int"),
         ({"model": "mesh"}, "model is 'mesh', expected one of anchors, plain"),
-        ({"heldout_every": 1}, "leaves nothing to train on"),
+        ({"heldout_every": 1}, "leaves no training views"),
         ({"bake_at": 1.5}, "bake_at is 1.5"),
-        ({"growth": {"cells": [16, 0]}}, "no cell has size 0"),
+        ({"growth": {"cells": [16, 0]}}, "expected at least one whole number"),
         ({"growth": 3}, r"expected a table \[fit.growth\]"),
         ({"loss": {"lpips_net": "resnet"}}, "loss.lpips_net is 'resnet'"),
         ({"rates": {"means": [1.0]}}, "expected two numbers"),
@@ -54,7 +54,7 @@ def test_impossible_values_are_named(values: dict[str, object], message: str) ->
 
 
 def test_missing_and_broken_profiles_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no profile 'gpu': expected one of cpu, fast, paper, test"):
+    with pytest.raises(ConfigError, match="no profile 'gpu'; expected one of cpu, fast, paper, test"):
         load_profile("gpu")
     (tmp_path / "mine.toml").write_text("[fit\n")
     with pytest.raises(ConfigError, match="not a TOML file"):

@@ -1,4 +1,4 @@
-"""Whole fits, small: they learn, they repeat bit for bit, they stay in bounds, and bad views have names."""
+"""Small complete fits: they learn, are reproducible bit for bit, keep the bound, and name bad views."""
 
 from __future__ import annotations
 
@@ -113,12 +113,12 @@ def test_the_bound_holds_after_every_adjust_step(monkeypatch: pytest.MonkeyPatch
     fit = fit_object(ball_views(8), config(steps=100, tau=300, bake_at=1.0, growth=growth), seed=0)
     assert fit.stats["n_pruned"] > 0
     assert len(counts) > 5
-    assert max(counts) == 300  # the threshold is so low that growth always asks for more
+    assert max(counts) == 300  # the threshold is so low that growth always wants more
 
 
 def test_few_views_duplicates_and_inside_cameras() -> None:
     views = ball_views(8)
-    with pytest.raises(MissingViews, match="1 distinct view"):
+    with pytest.raises(MissingViews, match="1 distinct training view"):
         fit_object(views[np.zeros(6, np.intp)], config(heldout_every=0))
     one = fit_object(views[np.zeros(6, np.intp)], config(steps=60, heldout_every=0, min_views=1))
     assert one.stats["metrics_on"] == "train"
@@ -156,7 +156,7 @@ def test_a_deadline_a_quality_floor_and_missing_depth() -> None:
     views = ball_views(6)
     with pytest.raises(FitTimeout, match="step 0"):
         fit_object(views, config(), deadline=time.monotonic() - 1)
-    with pytest.raises(LowPsnr, match=r"asks for 80\.00"):
+    with pytest.raises(LowPsnr, match=r"at least 80\.00"):
         fit_object(views, config(steps=20, min_psnr=80.0))
     with pytest.raises(BadInput, match="needs depth maps"):
         fit_object(views, config(init="depth"))
@@ -198,7 +198,7 @@ def test_the_last_ranking_has_seen_the_anchors(monkeypatch: pytest.MonkeyPatch) 
     for bake_at in (0.5, 1.0):
         seen.clear()
         fit_object(ball_views(8), config(steps=100, bake_at=bake_at, growth={"adjust_every": 10}), seed=0)
-        assert seen[0] == 0  # at the start there is nothing to have seen
+        assert seen[0] == 0  # at the start there are no statistics
         assert seen[-1] > 0.9
 
 

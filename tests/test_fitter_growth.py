@@ -1,4 +1,4 @@
-"""Growth into empty cells, pruning of the faint, and the bound after an adjust step."""
+"""Growth into empty cells, pruning of faint anchors, and the bound after an adjust step."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_faint_anchors_go_once_they_were_seen_often_enough() -> None:
 def test_the_bound_holds_for_any_state(count: int, tau: int, seed: int, ranking: str, share: float) -> None:
     anchors, statistics = state(count, seed)
     g = torch.Generator().manual_seed(seed)
-    # some anchors no view has met, some offsets are gone
+    # some anchors were not seen, some offsets are dead
     statistics.seen[torch.rand(count, generator=g) < share] = 0
     anchors.alive &= torch.rand(anchors.alive.shape, generator=g) > share / 2
     existing, before = int((anchors.opacities() > 0).sum()), anchors.alive.clone()

@@ -1,4 +1,4 @@
-"""Starting points: inside the hull, near its surface, wherever the cameras stand."""
+"""Initial points: inside the hull, near its surface, for any position of the cameras."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_box_does_not_depend_on_the_world() -> None:
 
 
 def slab_views(half: tuple[float, float, float], alpha: int = 255) -> Views:
-    """Silhouettes of a box about the origin, of `half` its sides, from where the ball's cameras stand."""
+    """Silhouettes of a box about the origin, with half sides `half`, from the cameras of the ball."""
     views = ball_views(24, 128)
     corners = np.array(list(itertools.product(*[(-h, h) for h in half])))
     images = np.zeros_like(views.images)
@@ -63,7 +63,7 @@ def slab_views(half: tuple[float, float, float], alpha: int = 255) -> Views:
 def test_a_blade_between_the_cells_is_found(half: tuple[float, float, float]) -> None:
     points = hull_points(slab_views(half), 400, np.random.default_rng(0))
     assert points.shape == (400, 3)
-    # silhouettes of 128 pixels know edges to a pixel, 0.01
+    # silhouettes of 128 pixels resolve edges to a pixel, 0.01
     assert (np.abs(points).max(0) < np.array(half) + 0.02).all()
     assert (np.abs(points).max(0) > 0.7 * np.array(half)).all()
 
@@ -77,7 +77,7 @@ def test_an_empty_hull_is_an_error() -> None:
     views = ball_views(6, 32)
     images = views.images.copy()
     images[..., 3] = 0
-    images[0, 16, 16, 3] = 255  # one pixel that every other view denies
+    images[0, 16, 16, 3] = 255  # one pixel that no other view confirms
     with pytest.raises(TooFewGaussians, match="no point in common"):
         hull_points(dataclasses.replace(views, images=images), 10, np.random.default_rng(0))
 

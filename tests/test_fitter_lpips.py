@@ -1,4 +1,4 @@
-"""LPIPS with real weights where they are at hand, and errors that say which file is missing."""
+"""LPIPS with real weights if present, and errors that name the missing file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_missing_file_says_which_and_where(tmp_path: Path) -> None:
         LpipsUnavailable, match=r"'.*nowhere\.pth'.*vgg16-397923af\.pth.*download\.pytorch\.org"
     ):
         load_lpips("vgg", tmp_path / "nowhere.pth", CPU)
-    with pytest.raises(LpipsUnavailable, match="no file ''"):
+    with pytest.raises(LpipsUnavailable, match="the file '' does not exist"):
         load_lpips("alex", "", CPU)
 
 
@@ -59,7 +59,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_lpips_is_in_the_loss_and_in_the_metrics(tmp_path: Path) -> None:
-    """Random weights tell nothing about quality, but everything about the path that a gradient takes."""
+    """Random weights suffice to test the path of the gradient."""
     model = _import_lpips().LPIPS(net="squeeze", pnet_rand=True, verbose=False)
     state = {name.split(".", 1)[1]: t.detach().numpy() for name, t in model.net.named_parameters()}
     np.savez(tmp_path / "squeeze.npz", **state)
@@ -75,5 +75,5 @@ def test_lpips_is_in_the_loss_and_in_the_metrics(tmp_path: Path) -> None:
     assert fits[0.5].stats["lpips"] > 0
     assert len(str(fits[0.5].stats["lpips_sha256"])) == 64
     assert fits[0.0].gaussians.to_bytes() != fits[0.5].gaussians.to_bytes()
-    with pytest.raises(BadInput, match="too small for LPIPS with squeeze"):
+    with pytest.raises(BadInput, match="LPIPS with squeeze needs"):
         fit_object(ball_views(8, 16), from_table(FitConfig, {**tables, "loss": loss}))

@@ -1,4 +1,4 @@
-"""The fused L1 + SSIM against pytorch-msssim in float64."""
+"""The fused L1 + SSIM compared with pytorch-msssim in float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def pair(height: int, width: int, seed: int, blank: bool) -> tuple[Tensor, Tenso
     g = torch.Generator().manual_seed(seed)
     target = torch.rand((2, height, width, 3), generator=g)
     image = (target + 0.2 * torch.randn(target.shape, generator=g)).clamp(0, 1)
-    if blank:  # a background that both agree on, as around every object
+    if blank:  # a background that is equal in both, as around every object
         target[:, : height // 2], image[:, : height // 2] = 0.3, 0.3
         target[:, :, : width // 3], image[:, :, : width // 3] = 0.3, 0.3
     return image, target

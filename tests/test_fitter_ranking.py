@@ -1,4 +1,4 @@
-"""The visibility ranking: the bound holds for any state, and what goes is what the paper says."""
+"""Visibility ranking: the bound holds for any state, and the offsets dropped are those of the paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reference views: which are chosen, and that cropping and shrinking move no point of the object."""
+"""Reference views: the choice of views, and that cropping and shrinking keep the geometry."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_they_look_from_all_around_and_the_first_few_do_too() -> None:
     chosen = whole.c2w[:, :3, 2]
 
     def gap(some: np.ndarray) -> float:
-        """How far from any of some views the loneliest view looks."""
+        """Largest distance of any view's direction to the nearest of some views."""
         return float(np.linalg.norm(axes[:, None] - some, axis=-1).min(axis=1).max())
 
     assert gap(chosen) < gap(axes[:6])
@@ -41,12 +41,12 @@ def test_empty_views_and_repeated_poses_are_not_chosen() -> None:
     views = replace(VIEWS, images=images)[twice]
     found = reference_views(views, 18, 48)
     assert sorted(found.names) == sorted(set(VIEWS.names) - {VIEWS.names[0], VIEWS.names[5]})
-    with pytest.raises(MissingViews, match=r"18 distinct views that show something, run\.views asks for 19"):
+    with pytest.raises(MissingViews, match="18 distinct views are not blank, expected at least 19"):
         reference_views(views, 19, 48)
 
 
 def wide(views: Views) -> Views:
-    """The same views with empty columns around them, 7 to the left and 11 to the right."""
+    """Add empty columns to views, 7 at the left and 11 at the right."""
     Ks = views.Ks.copy()
     Ks[:, 0, 2] += 7
     return replace(views, images=np.pad(views.images, ((0, 0), (0, 0), (7, 11), (0, 0))), Ks=Ks)
@@ -58,7 +58,7 @@ def test_a_crop_moves_no_point() -> None:
     assert found.images.shape == (5, size, size, 4)
     assert found.Ks[:, 0, 0] == pytest.approx(VIEWS.Ks[:5, 0, 0] * size / 48)
     for image, c2w, K in zip(found.images, found.c2w, found.Ks, strict=True):
-        # the ball is about the origin, so its outline is about where the origin is seen
+        # the ball is at the origin, so its outline is centred at the image of the origin
         x, y, z = (np.linalg.inv(c2w) @ [0, 0, 0, 1])[:3]
         center = K @ [x / z, y / z, 1]
         weight = image[..., 3] / 255.0
@@ -73,7 +73,7 @@ def test_a_crop_moves_no_point() -> None:
 
 def test_nothing_is_enlarged() -> None:
     assert reference_views(wide(VIEWS), 2, 48).images.shape == (2, 48, 48, 4)
-    with pytest.raises(BadInput, match="views of 66 x 48 pixels give no reference views of 49 x 49"):
+    with pytest.raises(BadInput, match="views have 66 x 48 pixels, expected at least 49 x 49"):
         reference_views(wide(VIEWS), 2, 49)
 
 

@@ -1,4 +1,4 @@
-"""Ranges over threads, and that a fit's bytes do not depend on whether its kernels came from the cache."""
+"""Ranges over threads; a fit's bytes do not depend on whether its kernels came from the cache."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from gaussianverse.fitter.views import Views, drop_duplicate_poses, resize, spli
 
 
 def look_at_origin(azimuth: float, elevation: float, radius: float) -> np.ndarray:
-    """OpenCV camera-to-world, written from the definition: z towards the origin, y down."""
+    """OpenCV camera-to-world matrix from its definition: z towards the origin, y down."""
     eye = radius * np.array(
         [
             np.cos(azimuth) * np.cos(elevation),
@@ -175,7 +175,7 @@ def test_halving_is_the_mean_of_blocks_and_hidden_colour_does_not_bleed() -> Non
     image = np.zeros((2, 2, 4), np.uint8)
     image[0, 0] = (200, 100, 40, 255)
     image[0, 1] = (100, 100, 40, 53)
-    image[1] = (255, 0, 255, 0)  # a loud colour, hidden
+    image[1] = (255, 0, 255, 0)  # a bright colour, hidden
     np.testing.assert_array_equal(shrink_rgba(image, 1, 1)[0, 0], [183, 100, 40, 77])
     # red: (200 * 255 + 100 * 53) / 308; alpha: 308 / 4
 
