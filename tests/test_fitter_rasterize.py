@@ -1,4 +1,4 @@
-"""The three rasterisers against each other, against gsplat's own projection, and against themselves."""
+"""The rasterisers compared with each other, with gsplat's own projection, and with finite differences."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(
     judged: Tensor | None = None,
     **options: object,
 ) -> dict[str, Tensor]:
-    """Images and gradients; `judged` [C, H, W] are the pixels that the loss looks at."""
+    """Images and gradients; `judged` [C, H, W] is the mask of pixels in the loss."""
     tensors = [t.detach().clone().requires_grad_() for t in gaussians]
     views, Ks = cameras(width, height, EYES)
     backgrounds = torch.tensor([[0.2, 0.5, 0.9], [1.0, 0.0, 0.3]])
@@ -76,7 +76,7 @@ def test_cpu_equals_the_float64_reference(n: int, opacity: tuple[float, float], 
     assert torch.equal(ours["radii"], oracle["radii"])
     flipped = (ours["image"] - oracle["image"]).abs().amax(-1) > 1e-4
     assert flipped.float().mean() <= 0.005
-    # a pixel that flipped at a threshold has another gradient; which ones do depends on the machine
+    # pixels that flip at a threshold have a different gradient; which ones flip depends on the machine
     ours, oracle = (run(backend, gaussians, 61, 45, ~flipped) for backend in ("cpu", "reference"))
     for name, value in ours.items():
         if name.startswith("d_"):
@@ -85,13 +85,13 @@ def test_cpu_equals_the_float64_reference(n: int, opacity: tuple[float, float], 
 
 
 def test_no_tile_of_a_needle_is_left_out() -> None:
-    """Long and thin ones, of which a tile of many is touched in a corner or not at all."""
+    """Long and thin Gaussians, which touch many of their tiles only at a corner or not at all."""
     means, quats, _, opacities, colors = (t.detach() for t in scene(150, 4, (0.5, 0.99)))
     scales = torch.tensor([0.4, 0.002, 0.002]) * torch.linspace(0.05, 1.5, 150)[:, None]
     needles = [means, quats, scales, opacities, colors]
     ours, oracle = (run(backend, needles, 120, 90)["image"] for backend in ("cpu", "reference"))
     assert ((ours - oracle).abs().amax(-1) > 1e-4).float().mean() <= 0.002
-    assert float((ours - oracle).detach().abs().max()) < 0.02  # one step of 1/255 at a threshold, and no more
+    assert float((ours - oracle).detach().abs().max()) < 0.02  # at most one step of 1/255 at a threshold
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -108,7 +108,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
 
 def test_projection_equals_gsplats_own() -> None:
-    """gsplat's pure-torch projection runs without CUDA: an oracle that nobody here wrote."""
+    """gsplat's pure-torch projection runs without CUDA and is an independent oracle."""
     implementation = pytest.importorskip("gsplat.cuda._torch_impl")
     from gaussianverse.fitter.rasterize.reference import project
 
@@ -239,11 +239,11 @@ def test_wrong_arguments_are_named() -> None:
 
 def test_an_image_that_the_kernels_cannot_count_is_refused() -> None:
     views, Ks = cameras(8, 8, EYES)
-    with pytest.raises(ValueError, match="draws up to 262136"):
+    with pytest.raises(ValueError, match="draws sides of at most 262136"):
         rasterization(*(t.detach() for t in scene(5, 0)), views, Ks, 262_137, 1, backend="cpu")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests the error without CUDA")
 def test_gsplat_without_cuda_says_why() -> None:
     views, Ks = cameras(8, 8, EYES)
     with pytest.raises(BackendUnavailable, match="needs a CUDA device"):

@@ -1,4 +1,4 @@
-"""The vector exponential and logarithm against NumPy's, over every range that they are used in."""
+"""The vectorised exponential and logarithm compared with NumPy's, over all ranges in use."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def test_log2(low: float, high: float) -> None:
     found, x = computed(1, np.geomspace(low, high, 200_001))
     expected = np.log2(x)
     assert (np.abs(found - expected) / (1 + np.abs(expected))).max() < 2e-7
-    # near 1, where its value vanishes, to its last digits too
+    # also near 1, where the logarithm vanishes, in relative terms
     near = np.abs(x - 1) < 0.1
     np.testing.assert_allclose(found[near], expected[near], rtol=5e-7)

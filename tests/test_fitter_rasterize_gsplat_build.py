@@ -1,4 +1,4 @@
-"""gsplat's build: one process at a time, and a fault with its reason. The package is a fake; no GPU is needed."""
+"""gsplat's build: one process at a time, and errors with a reason. The package is a fake; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gaussianverse.fitter.rasterize import BackendUnavailable, gsplat_build
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60.0
 
-# Stays inside its import until a second process is inside too, or has stood at the door for a second.
+# Stays inside its import until a second process is inside too, or has waited at the door for a second.
 BACKEND = """
 import os, time
 from pathlib import Path
@@ -47,7 +47,7 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 import torch.utils.cpp_extension
-from fitter.rasterize import gsplat_build
+from gaussianverse.fitter.rasterize import gsplat_build
 
 (Path(os.environ["TRACE"]) / f"door-{os.getpid()}").touch()
 %s
@@ -57,7 +57,7 @@ assert "gsplat.cuda._backend" in sys.modules
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Path:
-    """A folder with a package `gsplat` whose kernels take a while to import, and a folder for its traces."""
+    """A folder with a package `gsplat` whose kernels are slow to import, and a folder for traces."""
     (tmp_path / "gsplat" / "cuda").mkdir(parents=True)
     (tmp_path / "trace").mkdir()
     for name in ("gsplat/__init__.py", "gsplat/cuda/__init__.py"):
@@ -97,7 +97,7 @@ def wait_until_seen(fake: Path, pattern: str) -> None:
 
 @pytest.mark.parametrize(("first_use", "overlap"), [(LOCKED, False), (UNLOCKED, True)])
 def test_two_processes_build_one_after_the_other(fake: Path, first_use: str, overlap: bool) -> None:
-    """Without the lock they meet, which shows that the fake would tell."""
+    """Without the lock the builds overlap, which shows that the fake detects it."""
     both = [started(fake, first_use), started(fake, first_use)]
     assert [process.wait(PATIENCE) for process in both] == [0, 0]
     assert len(seen(fake, "done-*")) == 2
@@ -142,14 +142,14 @@ def test_an_extension_within_the_package(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 class Broken(ModuleType):
-    """What `from .. import _C` meets where the build fails."""
+    """Module whose attributes raise, as `from .. import _C` does after a failed build."""
 
-    def __init__(self, fault: Exception) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__("gsplat.cuda._backend")
-        self.fault = fault
+        self.error = error
 
     def __getattr__(self, name: str) -> object:
-        raise self.fault
+        raise self.error
 
 
 COMMAND = (
@@ -160,9 +160,9 @@ FAILED = (
 )
 
 
-# what compilers said here of CUDA 13.0 and torch 2.13.0+cu130, each on a machine broken in its own way
+# real outputs with CUDA 13.0 and torch 2.13.0+cu130, on machines that were broken in different ways
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("error", "reason"),
     [
         (
             RuntimeError(
@@ -201,24 +201,24 @@ FAILED = (
     ],
 )
 def test_a_failed_build_says_why(
-    fault: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", Broken(fault))
+    monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", Broken(error))
     with pytest.raises(BackendUnavailable) as raised:
         gsplat_build.extension()
     text = str(raised.value)
     assert reason in text
     assert "doctor" in text
     assert "[1/30]" not in text
-    assert raised.value.__cause__ is fault
+    assert raised.value.__cause__ is error
 
 
 def test_without_nvcc_gsplat_has_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """gsplat prints a line and goes on with None, which would fail object after object."""
+    """Without nvcc, gsplat prints a line and sets _C to None, with which every object would fail."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace(_C=None))  # type: ignore[misc]
-    with pytest.raises(BackendUnavailable, match=r"no nvcc.*CUDA_HOME"):
+    with pytest.raises(BackendUnavailable, match=r"nvcc was not found.*CUDA_HOME"):
         gsplat_build.extension()
 
 
@@ -242,7 +242,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 class Onlooker(ModuleType):
-    """Tells the PATH that a build would have."""
+    """Module whose attributes are the PATH that a build would have."""
 
     def __getattr__(self, name: str) -> str:
         return os.environ["PATH"]
@@ -252,7 +252,7 @@ class Onlooker(ModuleType):
 def test_a_build_finds_the_ninja_of_this_python(
     path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`.venv/bin/gaussianverse` is called by its path: nobody activated the environment, and torch asks PATH."""
+    """`.venv/bin/gaussianverse` may be called without activating the environment, and torch searches PATH."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", Onlooker("gsplat.cuda._backend"))
     if path is None:

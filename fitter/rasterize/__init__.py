@@ -12,19 +12,19 @@ RENDER_MODES = ("RGB", "RGB+D", "RGB+ED")
 
 
 MAX_ALPHA = 0.999
-"""What gsplat 1.5 has compiled in."""
+"""Value that gsplat 1.5 has compiled in."""
 _NO_CUDA = (
-    "backend 'gsplat' needs a CUDA device and torch sees none; use backend 'cpu' (profile cpu), or install the "
+    "backend 'gsplat' needs a CUDA device and torch finds none; use backend 'cpu' (profile cpu), or install the "
     "CUDA build of torch on a machine with an NVIDIA GPU"
 )
 
 
 class BackendUnavailable(RuntimeError):
-    """The chosen backend cannot run here; the message says why and what to do."""
+    """The chosen backend cannot run here; the message gives the reason and the remedy."""
 
 
 class Backend(Protocol):
-    """What each backend module's `rasterize` looks like; see `rasterization` for shapes and units."""
+    """Signature of each backend's `rasterize`; see `rasterization` for shapes and units."""
 
     def __call__(
         self,
@@ -48,7 +48,7 @@ class Backend(Protocol):
 
 
 def device_and_backend(backend: str) -> tuple[torch.device, str]:
-    """Where tensors must lie for a backend of `BACKENDS`; "auto" is gsplat if torch sees a CUDA device, else cpu.
+    """Resolve a backend of `BACKENDS` or "auto" (gsplat if torch finds a CUDA device, else cpu), and its device.
 
     Raises:
         BackendUnavailable: the backend cannot run here.
@@ -61,7 +61,7 @@ def device_and_backend(backend: str) -> tuple[torch.device, str]:
 
 
 def default_backend(device: torch.device) -> str:
-    """The one rule: tensors on a CUDA device are drawn by gsplat, all others by the CPU kernels."""
+    """Backend for tensors on `device`: gsplat on a CUDA device, the CPU kernels on all others."""
     return "gsplat" if device.type == "cuda" else "cpu"
 
 
@@ -73,10 +73,10 @@ def _load(backend: str, device: torch.device) -> Backend:
             raise BackendUnavailable(f"backend 'gsplat' needs CUDA tensors, these are on {device}; move them")
         try:
             from gaussianverse.fitter.rasterize import gsplat_cuda
-        except ImportError as fault:
+        except ImportError as error:
             raise BackendUnavailable(
-                f"backend 'gsplat' does not import: {fault}; pip install 'gaussianverse[build]'"
-            ) from fault
+                f"backend 'gsplat' cannot be imported: {error}; pip install 'gaussianverse[build]'"
+            ) from error
         return gsplat_cuda.rasterize
     if device.type != "cpu":
         raise BackendUnavailable(
@@ -137,12 +137,13 @@ def rasterization(
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Render Gaussians from C cameras; names, shapes and conventions are gsplat's.
 
-    Pixel centres are at +0.5; a Gaussian is skipped in a pixel where its alpha is under 1/255; a pixel stops
-    before its transmittance would fall to 1e-4 (Kerbl et al. 2023).
+    Pixel centres are at +0.5; a Gaussian is skipped in pixels where its alpha is below 1/255; a pixel stops
+    before its transmittance would fall to 1e-4 (Kerbl et al. 2023). Gaussians whose mean, rotation, scale or opacity
+    is not finite, or whose quaternion is zero, are not drawn.
 
     Args:
         means: world positions, [N, 3].
-        quats: rotations, wxyz, normalised here, [N, 4].
+        quats: rotations, wxyz, of any norm, [N, 4].
         scales: standard deviations, linear, > 0, [N, 3].
         opacities: in [0, 1], [N].
         colors: RGB, [N, 3] for all cameras or [C, N, 3].
@@ -155,18 +156,16 @@ def rasterization(
         render_mode: "RGB"; "RGB+D" appends accumulated z-depth; "RGB+ED" that depth over alpha.
         eps2d: variance in square pixels added to each footprint.
         near_plane: Gaussians nearer than this along the optical axis are not drawn.
-        far_plane: nor those beyond this.
-        max_alpha: alpha is clamped here; 0.999 in gsplat 1.5, 0.99 in its later versions.
-
-    A Gaussian whose mean, rotation, scale or opacity is not finite, or whose quaternion is zero, is not drawn.
+        far_plane: Gaussians farther than this are not drawn.
+        max_alpha: largest alpha; 0.999 in gsplat 1.5, 0.99 in its later versions.
 
     Returns:
         colors [C, H, W, 3 or 4], alphas [C, H, W, 1], and meta: `means2d` [C, N, 2] (pixels; after backward its
-        `.grad` is the screen gradient), `radii` int32 [C, N, 2] (0 where culled).
+        `.grad` is the screen gradient), `radii` int32 [C, N, 2] (0 if culled).
 
     Raises:
         BackendUnavailable: the backend cannot run here.
-        ValueError: a wrong shape, backend or render mode, named; for "cpu" an image beyond 262,136 pixels.
+        ValueError: a wrong shape, backend or render mode; for "cpu", a side longer than 262,136 pixels.
 
     Example:
         >>> import torch
@@ -197,8 +196,8 @@ def rasterization(
 
     image, alpha, meta = draw(colors, backgrounds)
     if render_mode != "RGB":
-        # z is linear in the mean, so depth is a colour whose gradient torch knows; a second pass costs time
-        # only to those who ask for depth
+        # z is linear in the mean, so depth is rendered as a colour and torch derives its gradient; the second pass
+        # is needed only for depth
         z = torch.einsum("ck,nk->cn", viewmats[:, 2, :3], means) + viewmats[:, 2, 3:]
         depth = draw(z[..., None].expand(-1, -1, 3), torch.zeros_like(backgrounds))[0][..., :1]
         if render_mode == "RGB+ED":

@@ -1,9 +1,8 @@
 """Depth-ordered lists of the Gaussians that touch each tile, in Numba.
 
-A (Gaussian, tile) pair has two numbers: its place in the tile's list, front to back, and its slot, in which
-the pairs of one Gaussian are adjacent, in the order of the Gaussians. Blending walks the first; gradients are
-written to the second, so that each sum over a Gaussian's tiles is made by one thread in one order, without atomics,
-and the sums walk through memory.
+A (Gaussian, tile) pair has two numbers: its place in the tile's list, front to back, and its slot; the slots of a
+Gaussian's pairs are adjacent, in the order of the Gaussians. Blending reads pairs by place and writes gradients by
+slot, so that one thread sums over a Gaussian's tiles in a fixed order, without atomics, reading memory in sequence.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ _BUCKETS = 1 << _DIGIT
 
 @kernel(**OPTIONS)
 def depth_order(depths: Any, tiles: Any) -> Any:
-    """Indices of the visible Gaussians from near to far; a stable radix sort of the depths' bits.
+    """Indices of the visible Gaussians from near to far, by a stable radix sort of the depths' bits.
 
-    Positive floats order as their bits do; equal depths keep the order of their indices.
+    Positive floats are ordered like their bits; equal depths keep the order of their indices.
     """
     n = depths.shape[0]
     key, order = np.empty(n, np.uint32), np.empty(n, np.int32)
@@ -75,10 +74,10 @@ def depth_order(depths: Any, tiles: Any) -> Any:
 def bin_pairs(
     record: Any, tiles: Any, order: Any, tiles_x: Any, tiles_y: Any, offsets: Any, slots: Any
 ) -> Any:
-    """Pairs [P, 2] (Gaussian, slot) by tile then depth; fills offsets [T + 1] and slots [N, 2] (first, end).
+    """List the pairs [P, 2] (Gaussian, slot) by tile, then depth; fill offsets [T + 1] and slots [N, 2] (first, end).
 
-    A tile is listed only if the ellipse alpha >= 1/255 reaches one of its pixel centres' rows within the
-    tile's columns: for each row of tiles the ellipse's exact extent in x is solved, for the first ones by `project`.
+    A tile is listed only if the ellipse alpha >= 1/255 intersects a row of its pixel centres within the tile's
+    columns. The ellipse's exact extent in x is computed for each row of tiles; for the first ones, by `project`.
     """
     n = record.shape[0]
     offsets[:] = 0

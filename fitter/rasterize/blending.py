@@ -2,11 +2,11 @@
 
 A tile is 8 x 8 pixels and is drawn in two halves of 8 x 4, of which a small Gaussian often touches only one.
 The inner loop runs over 16 lanes, two rows of eight pixels, with the loop over further rows unrolled inside it:
-that is one vector register of AVX-512, or two of AVX2. What a pixel needs lies in one array, plane after plane,
-so that the compiler can prove that lanes do not touch each other.
+one vector register of AVX-512, or two of AVX2. All values of a pixel are in one array, plane after plane, so that
+the compiler can prove that lanes are independent.
 
-Backward also walks front to back: what a pixel has not yet drawn is the finished image less what it has, so no
-suffix sums are stored.
+Backward also goes front to back: the colour behind a Gaussian is the finished image less the colour drawn so far,
+so no suffix sums are stored.
 """
 
 from __future__ import annotations
@@ -53,20 +53,23 @@ _P = TILE_PIXELS
 _HALF = _P // 2
 _EXPONENT_MIN = f4(-120.0)
 
-# planes of a tile's pixels: transmittance and whether light still passes; forward then holds the colour, backward
-# the slope of the loss with respect to it, and the slope-weighted colour of all that is behind
+# planes of a tile's pixels: transmittance, and 1 while the pixel is alive; forward, then the colour; backward, then
+# the gradient of the loss with respect to it, and the gradient-weighted colour behind the Gaussian
 _ALIVE, _RED, _GREEN, _BLUE, _BEHIND, _PLANES = _P, 2 * _P, 3 * _P, 4 * _P, 5 * _P, 6 * _P
 
 
 def _make_draw(steps: int) -> Any:
-    """A kernel that draws one Gaussian onto 16 * steps pixels of a tile."""
+    """Make a kernel that draws one Gaussian onto 16 * steps pixels of a tile."""
 
     @njit(inline="always", **OPTIONS)
     def draw(
         pixels: Any, base: Any, x0: Any, y0: Any, a: Any, b: Any, c: Any, log_opacity: Any,
         red: Any, green: Any, blue: Any, max_alpha: Any,
     ) -> Any:  # fmt: skip
-        """Pixels base, base + 1, ..; (x0, y0) is the first one's centre less the Gaussian's. How many are alive."""
+        """Draw onto pixels base, base + 1, ..; return the number that are alive.
+
+        (x0, y0) is the centre of the first pixel less the Gaussian's.
+        """
         alive = f4(0)
         for lane in range(LANES):
             dx = x0 + f4(lane & 7)
@@ -100,14 +103,14 @@ def _make_draw(steps: int) -> Any:
 
 
 def _make_slopes(steps: int) -> Any:
-    """A kernel that takes one Gaussian's gradient from 16 * steps pixels of a tile."""
+    """Make a kernel that computes one Gaussian's gradient over 16 * steps pixels of a tile."""
 
     @njit(inline="always", **OPTIONS)
     def slopes(
         pixels: Any, base: Any, x0: Any, y0: Any, a: Any, b: Any, c: Any, log_opacity: Any,
         red: Any, green: Any, blue: Any, max_alpha: Any, gradient: Any,
     ) -> None:  # fmt: skip
-        """As `draw`; fills gradient [GRADIENT]."""
+        """Fill gradient [GRADIENT]; arguments as of `draw`."""
         s, sx, sy, sxx, sxy, syy = f4(0), f4(0), f4(0), f4(0), f4(0), f4(0)
         sr, sg, sb = f4(0), f4(0), f4(0)
         for lane in range(LANES):
@@ -138,7 +141,7 @@ def _make_slopes(steps: int) -> Any:
                 behind = pixels[p + _BEHIND] - w * q
                 v_alpha = before * q - behind / rest
                 ws = -alpha * v_alpha
-                # the clamp at max_alpha has no slope
+                # clamped alpha has no gradient
                 ws = ws if raw <= max_alpha else f4(0)
                 pixels[p + _BEHIND] = behind
                 pixels[p] = after
@@ -173,9 +176,9 @@ def blend(
     first: Any, last: Any, record: Any, pairs: Any, offsets: Any, ends: Any, width: Any, height: Any,
     tiles_x: Any, background: Any, max_alpha: Any, image: Any,
 ) -> None:  # fmt: skip
-    """Tiles first to last: fill image [4, H, W] (RGB over the background, alpha) and ends [T, 2].
+    """Blend tiles first to last: fill image [4, H, W] (RGB over the background, alpha) and ends [T, 2].
 
-    ends are the last pairs that drew on a tile's upper and lower half, plus one.
+    ends are the last pairs drawn onto a tile's upper and lower half, plus one.
     """
     pixels = np.empty(_PLANES, np.float32)
     for t in range(first, last):
@@ -221,9 +224,9 @@ def blend_backward(
     first: Any, last: Any, record: Any, pairs: Any, offsets: Any, ends: Any, width: Any, height: Any,
     tiles_x: Any, max_alpha: Any, image: Any, g_colors: Any, g_alpha: Any, pair_gradients: Any,
 ) -> None:  # fmt: skip
-    """Tiles first to last: fill pair_gradients [P, GRADIENT] by slot.
+    """Compute the gradients of tiles first to last: fill pair_gradients [P, GRADIENT] by slot.
 
-    g_colors [3, H, W] and g_alpha [H, W] are the slopes of the loss.
+    g_colors [3, H, W] and g_alpha [H, W] are the gradients of the loss.
     """
     pixels = np.empty(_PLANES, np.float32)
     for t in range(first, last):

@@ -1,4 +1,4 @@
-"""How the CPU kernels are compiled, and the few float tricks that they share."""
+"""Compiler options, constants and float functions of the CPU kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 f4 = np.float32
 i4 = np.int32
 
-# NaN and infinity keep their meaning: what is not finite fails every comparison, and so is not drawn.
+# NaN and infinity keep their meaning: values that are not finite fail every comparison, so they are not drawn.
 OPTIONS: dict[str, Any] = {
     "fastmath": {"nsz", "contract", "arcp", "reassoc", "afn"},
     "nogil": True,
@@ -22,13 +22,13 @@ OPTIONS: dict[str, Any] = {
 
 TILE = 8
 TILE_PIXELS = TILE * TILE
-# of a loop that is to become vectors: one register of AVX-512, or two of AVX2
+# width of vectorised loops: one register of AVX-512, or two of AVX2
 LANES = 16
 LOG2E = f4(1.4426950408889634)
 ALPHA_MIN = f4(1.0 / 255.0)
 LOG2_ALPHA_MIN = f4(math.log2(1.0 / 255.0))
 TRANSMITTANCE_MIN = f4(1e-4)
-# sqrt(2 ln 255): beyond it even an opacity of 1 is under 1/255 (gsplat rounds it to 3.33)
+# sqrt(2 ln 255), beyond which even an opacity of 1 gives alpha below 1/255; rounded to 3.33 as in gsplat
 EXTENT_MAX = f4(3.33)
 
 
@@ -56,7 +56,7 @@ def bits_of_float(_context: Any, value: Any) -> Any:
 def exp2(x: Any) -> Any:
     """2**x for x in [-126, 126], relative error under 3e-7.
 
-    numba has no vector exponential on PyPI, so a call of `math.exp` would keep the pixel loop scalar. The
+    Numba from PyPI has no vectorised exponential, so a call of `math.exp` would keep the pixel loop scalar. The
     polynomial is the minimax fit of 2**f on [-0.5, 0.5]; the integer part goes into the exponent bits.
     """
     n = f4(math.floor(x + f4(0.5)))
@@ -73,7 +73,7 @@ def exp2(x: Any) -> Any:
 
 @njit(inline="always", **OPTIONS)
 def log2(x: Any) -> Any:
-    """log2(x) for normal x > 0, error under 2e-7 (1 + |log2 x|); nonsense for others. As `exp2`, for vectors."""
+    """log2(x) for normal x > 0, error under 2e-7 (1 + |log2 x|), undefined for others; vectorises like `exp2`."""
     # x = m 2**n with m in [0.7, 1.4), and log m = 2 artanh((m - 1) / (m + 1))
     bits = bits_of_float(x)
     n = i4(i4(bits - i4(0x3F3504F3)) >> i4(23))

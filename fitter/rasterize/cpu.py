@@ -1,4 +1,4 @@
-"""The CPU rasteriser: Numba kernels behind one `torch.autograd.Function`."""
+"""CPU rasteriser: Numba kernels in one `torch.autograd.Function`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gaussianverse.fitter.threads import over_range
 
 
 class _Rasterize(torch.autograd.Function):
-    """One pass of all cameras; `means2d` goes in empty, comes out filled, and receives the screen gradient."""
+    """One pass over all cameras; it fills `means2d`, which receives the screen gradient."""
 
     @staticmethod
     def forward(
@@ -57,7 +57,7 @@ class _Rasterize(torch.autograd.Function):
             )  # fmt: skip
             kept.append((record, slots, pairs, offsets, ends))
         ctx.kept, ctx.inputs, ctx.camera, ctx.image = kept, inputs, camera, image
-        # the kernels hold images as planes; gsplat's channels-last shape is a view of them
+        # the kernels store images as planes; gsplat's channels-last shape is a view of them
         planes = torch.from_numpy(image).permute(0, 2, 3, 1)
         result = planes[..., :3], planes[..., 3:], torch.from_numpy(radii)
         ctx.mark_non_differentiable(result[2])
@@ -102,14 +102,15 @@ def rasterize(
     far_plane: float,
     max_alpha: float,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """`fitter.rasterize.rasterization` on the CPU, float32; arguments are already checked.
+    """Render on the CPU in float32; see `fitter.rasterize.rasterization`, which checks the arguments.
 
     Raises:
-        ValueError: the image has more tiles side by side than the kernels count.
+        ValueError: the image has more tiles in a row or column than an int16 counts.
     """
     if max(width, height) > TILE * np.iinfo(np.int16).max:
         raise ValueError(
-            f"an image of {width} x {height}: backend 'cpu' draws up to {TILE * np.iinfo(np.int16).max}"
+            f"an image has {width} x {height} pixels; backend 'cpu' draws sides of at most "
+            f"{TILE * np.iinfo(np.int16).max}"
         )
     means2d = torch.zeros((len(viewmats), len(means), 2), requires_grad=True)
     camera = {

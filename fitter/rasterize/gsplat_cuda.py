@@ -1,4 +1,4 @@
-"""The production rasteriser: gsplat on CUDA."""
+"""CUDA rasteriser: gsplat."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rasterize(
     far_plane: float,
     max_alpha: float,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """`fitter.rasterize.rasterization` by gsplat; `meta` keeps only what growth needs, or fits leak memory.
+    """Render with gsplat; see `fitter.rasterize.rasterization`. Keeping all of gsplat's `meta` would leak memory.
 
     Raises:
         BackendUnavailable: gsplat's kernels cannot be built or loaded here.
@@ -36,7 +36,7 @@ def rasterize(
     """
     if max_alpha != 0.999:
         raise ValueError(
-            f"gsplat 1.5 clamps alpha at 0.999, not {max_alpha}; use backend 'cpu' or 'reference'"
+            f"max_alpha is {max_alpha}, expected 0.999 for gsplat 1.5; use backend 'cpu' or 'reference'"
         )
     gsplat_build.extension()
     images, alphas, info = rasterization(

@@ -1,10 +1,10 @@
 """EWA projection of Gaussians into one camera, and its derivative (Zwicker et al. 2002), in Numba.
 
-The record of a projected Gaussian is what the pixel loop reads, in the order in which it reads it.
+The record of a projected Gaussian has the values that the pixel loop reads, in that order.
 
-Gaussians go through in groups of 16, a lane of a vector register each: a scalar loop brings a group's numbers into
-planes, one loop without branches computes all lanes at once, and a scalar loop takes the results away. Lanes that
-are culled compute nonsense which nobody reads.
+Gaussians are processed in groups of 16, one per lane of a vector register: a scalar loop loads a group's values into
+planes, a loop without branches computes all lanes at once, and a scalar loop stores the results. Results of culled
+lanes are undefined and not used.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from gaussianverse.fitter.rasterize.compiled import (
 # columns of the record [N, RECORD], float32
 X, Y, QA, QB, QC, LOG2_OPACITY, RED, GREEN, BLUE, OPACITY, X_REACH, Y_REACH = range(12)
 RECORD = 12
-# columns of the tiles [N, TILES], int16: the rectangle of tiles that the Gaussian may touch, empty where it is
-# culled, and which tiles of its first two rows it does touch
+# columns of the tiles [N, TILES], int16: the rectangle of tiles that the Gaussian may touch, empty if it is
+# culled, and the span of tiles that it touches in each of the rectangle's first two rows
 X0, X1, Y0, Y1, SPANS = range(5)
 TILES = 8
 SPAN_ROWS = 2
@@ -40,18 +40,20 @@ SPAN_ROWS = 2
 S, SX, SY, SXX, SXY, SYY, SR, SG, SB = range(9)
 GRADIENT = 12
 
-# planes of a group: mean 3, quaternion 4, scales 3, opacity; then, forward, columns of the record and of the tiles,
+# planes of a group: mean 3, quaternion 4, scales 3, opacity; forward, then columns of the record and of the tiles,
 # depth and radii
 _MEAN, _QUAT, _SCALE, _ALPHA, _RECORD = (LANES * k for k in (0, 3, 7, 10, 11))
 _TILES, _DEPTH, _RADII, _PLANES = (_RECORD + LANES * (RECORD + k) for k in (0, TILES, TILES + 1, TILES + 3))
-# backward, the record's quadratic form and six sums over pairs come in, and the screen gradient goes out
+# backward, the record's quadratic form and six sums over pairs are inputs, and the screen gradient is an output
 _CONIC, _SUMS, _SCREEN, _PLANES_BACK = (LANES * k for k in (11, 14, 20, 22))
 
 
 @njit(inline="always", **OPTIONS)
 def _camera(view: Any, K: Any, width: Any, height: Any) -> Any:
-    """The world-to-camera rows, the intrinsics, and the bounds of x/z and y/z between which the Jacobian is
-    evaluated: 15 % beyond the image, as gsplat. As scalars, which lanes share."""
+    """World-to-camera rows, intrinsics, and the bounds of x/z and y/z for the Jacobian, as scalars for all lanes.
+
+    The bounds are 15 % beyond the image, as in gsplat.
+    """
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     margin_x, margin_y = f4(0.15) * f4(width) / fx, f4(0.15) * f4(height) / fy
     return (
@@ -66,7 +68,7 @@ def _camera(view: Any, K: Any, width: Any, height: Any) -> Any:
 
 @njit(inline="always", **OPTIONS)
 def _load(lane: Any, i: Any, means: Any, quats: Any, scales: Any, planes: Any) -> None:
-    """Gaussian i into a lane."""
+    """Load Gaussian i into a lane."""
     for k in range(3):
         planes[_MEAN + k * LANES + lane] = means[i, k]
         planes[_SCALE + k * LANES + lane] = scales[i, k]
@@ -76,8 +78,12 @@ def _load(lane: Any, i: Any, means: Any, quats: Any, scales: Any, planes: Any) -
 
 @njit(inline="always", **OPTIONS)
 def _seen(lane: Any, planes: Any, camera: Any) -> Any:
-    """A lane's camera-space mean, unit quaternion and 1/|q|, rotation, scales, T = J R_view, T Sigma, x/z and y/z,
-    the two clamped to the frustum, and 1/z."""
+    """Intermediate values of a lane's projection.
+
+    Returns:
+        The camera-space mean; unit quaternion and 1/|q|; rotation; scales; T = J R_view; T Sigma; x/z and y/z, both
+        clamped to the frustum, and 1/z.
+    """
     m0, m1, m2 = planes[_MEAN + lane], planes[_MEAN + LANES + lane], planes[_MEAN + 2 * LANES + lane]
     w, x = planes[_QUAT + lane], planes[_QUAT + LANES + lane]
     y, z = planes[_QUAT + 2 * LANES + lane], planes[_QUAT + 3 * LANES + lane]
@@ -94,7 +100,7 @@ def _seen(lane: Any, planes: Any, camera: Any) -> Any:
     r3, r4, r5 = two * (x * y + w * z), one - two * (x * x + z * z), two * (y * z - w * x)
     r6, r7, r8 = two * (x * z - w * y), two * (y * z + w * x), one - two * (x * x + y * y)
     a, b, c = s0 * s0, s1 * s1, s2 * s2
-    # the world covariance's upper triangle
+    # upper triangle of the world covariance
     c0 = r0 * r0 * a + r1 * r1 * b + r2 * r2 * c
     c1 = r0 * r3 * a + r1 * r4 * b + r2 * r5 * c
     c2 = r0 * r6 * a + r1 * r7 * b + r2 * r8 * c
@@ -124,10 +130,10 @@ def _seen(lane: Any, planes: Any, camera: Any) -> Any:
 def row_span(
     x: Any, x0: Any, x1: Any, a: Any, b: Any, c: Any, level: Any, reach: Any, above: Any, below: Any
 ) -> Any:  # fmt: skip
-    """Of the tiles x0 to x1 those that an ellipse touches in one row of tiles: first and end, as floats.
+    """Tiles between x0 and x1 that an ellipse touches in one row of tiles: first and end, as floats.
 
     Args:
-        x: of the centre.
+        x: x of the centre.
         x0, x1: first and end of the tiles of its bounding box.
         a, b, c, level: a dx^2 + b dx dy + c dy^2 <= level.
         reach: largest dx.
@@ -135,13 +141,13 @@ def row_span(
     """
     y_at_reach = -b / (f4(2) * c) * reach
     half = f4(0.5) / a
-    # the chord's end lies at the ellipse's own, or on the pixels' row that is nearest to that
+    # the largest x is at the ellipse's own extreme, or on the row of pixels nearest to it
     y_right, y_left = min(max(y_at_reach, above), below), min(max(-y_at_reach, above), below)
     root_right = np.sqrt(max(f4(0), b * b * y_right * y_right - f4(4) * a * (c * y_right * y_right - level)))
     root_left = np.sqrt(max(f4(0), b * b * y_left * y_left - f4(4) * a * (c * y_left * y_left - level)))
     right = reach if y_right == y_at_reach else (-b * y_right + root_right) * half
     left = -reach if y_left == -y_at_reach else (-b * y_left - root_left) * half
-    # a hair of slack: a tile too many costs time, one too few costs pixels
+    # a little slack: a tile too many costs time, a tile too few loses pixels
     first_x = max(x0 * f4(TILE), np.ceil(x + left - f4(0.505)))
     last_x = min(x1 * f4(TILE) - f4(1), np.floor(x + right - f4(0.495)))
     first, end = min(x1, np.floor(first_x / f4(TILE))), np.floor(last_x / f4(TILE)) + f4(1)
@@ -154,8 +160,10 @@ def project(
     width: Any, height: Any, eps2d: Any, near: Any, far: Any, record: Any, tiles: Any, radii: Any,
     means2d: Any, depths: Any,
 ) -> None:  # fmt: skip
-    """Gaussians first to last: fill record [N, RECORD], tiles [N, TILES], radii and means2d [N, 2] in pixels,
-    depths [N]."""
+    """Project Gaussians first to last.
+
+    Fills record [N, RECORD], tiles [N, TILES], radii and means2d [N, 2] in pixels, and depths [N].
+    """
     camera = _camera(view, K, width, height)
     planes = np.zeros(_PLANES, np.float32)
     for base in range(first, last, LANES):
@@ -180,7 +188,7 @@ def project(
 def _project_lanes(
     planes: Any, camera: Any, width: Any, height: Any, eps2d: Any, near: Any, far: Any
 ) -> None:
-    """The record, the tiles and the radii of a group."""
+    """Compute the record, tiles and radii of a group."""
     fx, fy, cx, cy = camera[3]
     zero, one, half, tile = f4(0), f4(1), f4(0.5), f4(TILE)
     for lane in range(LANES):
@@ -191,7 +199,7 @@ def _project_lanes(
         cov_yy = a[3] * t[3] + a[4] * t[4] + a[5] * t[5] + eps2d
         det = cov_xx * cov_yy - cov_xy * cov_xy
         x, y = fx * ray[0] + cx, fy * ray[1] + cy
-        # opacity-aware: nothing outside this ellipse reaches an alpha of 1/255
+        # opacity-aware: outside this ellipse, alpha is below 1/255
         log_opacity = log2(opacity)
         level = log_opacity - LOG2_ALPHA_MIN
         extent = min(EXTENT_MAX, np.sqrt(f4(2) / LOG2E * max(zero, level)))
@@ -243,10 +251,10 @@ def project_backward(
     scales: Any, view: Any, K: Any, width: Any, height: Any,
     g_means: Any, g_quats: Any, g_scales: Any, g_opacities: Any, g_colors: Any, g_means2d: Any,
 ) -> None:  # fmt: skip
-    """Gaussians first to last: add this camera's gradients to g_*; g_means2d [N, 2] is written.
+    """Add this camera's gradients of Gaussians first to last to g_*, and write g_means2d [N, 2].
 
-    A Gaussian's pair gradients are summed in slot order, whatever thread made them: bit-reproducible. Those with
-    any gradient at all, which the hidden have not, are gathered into groups.
+    A Gaussian's pair gradients are summed in slot order, so the result is bit-reproducible for any number of
+    threads. Gaussians with a non-zero gradient are gathered into groups; hidden ones have none.
     """
     camera = _camera(view, K, width, height)
     planes, group = np.zeros(_PLANES_BACK, np.float32), np.empty(LANES, np.int64)
@@ -287,7 +295,7 @@ def project_backward(
 
 @njit(inline="always", **OPTIONS)
 def _project_lanes_backward(planes: Any, camera: Any) -> None:
-    """Gradients of means, quaternions and scales in place of them, and of the screen position."""
+    """Replace means, quaternions and scales by their gradients, and write those of the screen position."""
     (v00, v01, v02, _), (v10, v11, v12, _), (v20, v21, v22, _) = camera[0], camera[1], camera[2]
     fx, fy, _cx, _cy = camera[3]
     two, half = f4(2), f4(0.5)
@@ -315,7 +323,7 @@ def _project_lanes_backward(planes: Any, camera: Any) -> None:
         # 2-D covariance = T Sigma T^T with T = J R_view
         u0, u1, u2 = v_xx * t0 + v_xy * t3, v_xx * t1 + v_xy * t4, v_xx * t2 + v_xy * t5
         w0, w1, w2 = v_xy * t0 + v_yy * t3, v_xy * t1 + v_yy * t4, v_xy * t2 + v_yy * t5
-        # of the world covariance, which is symmetric
+        # gradient of the world covariance, which is symmetric
         c00, c01, c02 = t0 * u0 + t3 * w0, t0 * u1 + t3 * w1, t0 * u2 + t3 * w2
         c11, c12, c22 = t1 * u1 + t4 * w1, t1 * u2 + t4 * w2, t2 * u2 + t5 * w2
         q0, q1, q2 = v_xx * a0 + v_xy * b0, v_xx * a1 + v_xy * b1, v_xx * a2 + v_xy * b2
@@ -323,8 +331,8 @@ def _project_lanes_backward(planes: Any, camera: Any) -> None:
         v_j00, v_j02 = two * (q0 * v00 + q1 * v01 + q2 * v02), two * (q0 * v20 + q1 * v21 + q2 * v22)
         v_j11, v_j12 = two * (q3 * v10 + q4 * v11 + q5 * v12), two * (q3 * v20 + q4 * v21 + q5 * v22)
         rz2 = rz * rz
-        # camera-space mean, through the pixel position and through the Jacobian; where the frustum clamp
-        # holds uc fixed, j02 depends on z alone
+        # camera-space mean, through the pixel position and the Jacobian; where the frustum clamps uc, j02 depends
+        # on z alone
         free_u, free_v = f4(1) if uc == u else f4(0), f4(1) if vc == v else f4(0)
         v_x = fx * rz * vx - free_u * fx * rz2 * v_j02
         v_y = fy * rz * vy - free_v * fy * rz2 * v_j12
@@ -333,7 +341,7 @@ def _project_lanes_backward(planes: Any, camera: Any) -> None:
         planes[_MEAN + lane] = v00 * v_x + v10 * v_y + v20 * v_z
         planes[_MEAN + LANES + lane] = v01 * v_x + v11 * v_y + v21 * v_z
         planes[_MEAN + 2 * LANES + lane] = v02 * v_x + v12 * v_y + v22 * v_z
-        # covariance = R S S^T R^T: of the rotation's column k times 2 s_k ..
+        # covariance = R S S^T R^T: gradient of column k of R, divided by s_k^2
         e0, e3, e6 = (
             two * (c00 * r0 + c01 * r3 + c02 * r6),
             two * (c01 * r0 + c11 * r3 + c12 * r6),
@@ -352,7 +360,7 @@ def _project_lanes_backward(planes: Any, camera: Any) -> None:
         planes[_SCALE + lane] = (e0 * r0 + e3 * r3 + e6 * r6) * scale[0]
         planes[_SCALE + LANES + lane] = (e1 * r1 + e4 * r4 + e7 * r7) * scale[1]
         planes[_SCALE + 2 * LANES + lane] = (e2 * r2 + e5 * r5 + e8 * r8) * scale[2]
-        # .. and of the rotation
+        # gradient of R
         k0, k1, k2 = scale[0] * scale[0], scale[1] * scale[1], scale[2] * scale[2]
         e0, e3, e6, e1, e4, e7 = e0 * k0, e3 * k0, e6 * k0, e1 * k1, e4 * k1, e7 * k1
         e2, e5, e8 = e2 * k2, e5 * k2, e8 * k2

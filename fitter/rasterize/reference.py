@@ -1,4 +1,4 @@
-"""The oracle: dense, differentiable, in float64, every Gaussian against every pixel. Slow on purpose."""
+"""Reference rasteriser, the tests' oracle: dense, differentiable, in float64, every Gaussian at every pixel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gaussianverse.fitter.rasterize.compiled import ALPHA_MIN, EXTENT_MAX, TRANS
 
 
 def rotation_matrices(quats: Tensor) -> Tensor:
-    """Rotations [N, 3, 3] of wxyz quaternions [N, 4] of any length."""
+    """Rotation matrices [N, 3, 3] of wxyz quaternions [N, 4] of any norm."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
@@ -31,7 +31,7 @@ def project(
     height: int,
     eps2d: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixel means [N, 2], depths [N] and 2-D covariances [N, 2, 2] of one camera (Zwicker et al. 2002)."""
+    """Project to pixel means [N, 2], depths [N] and 2-D covariances [N, 2, 2] of a camera (Zwicker et al. 2002)."""
     x, y, z = (means @ view[:3, :3].T + view[:3, 3]).unbind(-1)
     half = rotation_matrices(quats) * scales[:, None, :]
     covariance = view[:3, :3] @ half @ half.transpose(1, 2) @ view[:3, :3].T
@@ -62,14 +62,14 @@ def rasterize(
     far_plane: float,
     max_alpha: float,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """`fitter.rasterize.rasterization` in float64; memory is N x H x W x 8 bytes several times over."""
+    """Render in float64; see `fitter.rasterize.rasterization`. Memory is a multiple of 8 N H W bytes."""
     means, quats, scales, opacities, colors = (t.double() for t in (means, quats, scales, opacities, colors))
     y, x = torch.meshgrid(
         torch.arange(height, dtype=torch.float64) + 0.5, torch.arange(width, dtype=torch.float64) + 0.5,
         indexing="ij",
     )  # fmt: skip
     pixels = torch.stack([x.reshape(-1), y.reshape(-1)], -1)
-    # [C, N, 2]: the one tensor whose gradient growth asks for, so it is made once and indexed
+    # one tensor [C, N, 2] for all cameras, since growth needs its gradient
     projected = [
         project(means, quats, scales, view.double(), K.double(), width, height, eps2d)
         for view, K in zip(viewmats, Ks, strict=True)
@@ -98,7 +98,7 @@ def rasterize(
         sigma_ = 0.5 * torch.einsum("npi,nij,npj->np", delta, conic, delta)
         alpha = (opacities[order][:, None] * torch.exp(-sigma_)).clamp(max=max_alpha)
         alpha = torch.where(alpha >= float(ALPHA_MIN), alpha, 0.0)
-        # a pixel stops before the Gaussian that would bring it to 1e-4; those behind draw nothing either
+        # a pixel stops before the Gaussian that would reduce its transmittance to 1e-4
         going = torch.cumprod(1 - alpha.detach(), 0) > float(TRANSMITTANCE_MIN)
         alpha = torch.where(going, alpha, 0.0)
         transmittance = torch.cumprod(1 - alpha, 0)
