@@ -1,4 +1,4 @@
-"""transforms.json reader: dialects, faults, and agreement with the GObjaverse reader."""
+"""Reader of transforms.json: dialects, bad input, and agreement with the reader of GObjaverse."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from gaussianverse.fitter.views import load_views
 
 MIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "nerf_synthetic_mic_800"
 
-# A camera on the +x side, seen as OpenGL: right = +y, up = +z, backward = +x.
+# A camera at +x in OpenGL's convention: right = +y, up = +z, backward = +x.
 POSE = [[0, 0, 1, 1.5], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
 
 
@@ -79,7 +79,7 @@ def test_frame_without_its_image_is_skipped_under_the_minimum_it_fails(tmp_path:
     write(tmp_path, [frame("a"), frame("b")], camera_angle_x=1.0)
     (tmp_path / "b.png").unlink()
     assert load_views(tmp_path).names == ("a",)
-    with pytest.raises(MissingViews, match="1 complete views, at least 2"):
+    with pytest.raises(MissingViews, match="1 complete views, expected at least 2"):
         load_views(tmp_path, min_views=2)
 
 
@@ -91,28 +91,28 @@ def test_frame_without_its_image_is_skipped_under_the_minimum_it_fails(tmp_path:
         ([{"transform_matrix": POSE}], {"camera_angle_x": 1.0}, "no 'file_path'"),
         ([frame(transform_matrix=[[1]])], {"camera_angle_x": 1.0}, "expected 4 x 4 numbers"),
         ([frame(transform_matrix="x")], {"camera_angle_x": 1.0}, "expected 4 x 4 numbers"),
-        ([frame(transform_matrix=[["1"] * 4] * 4)], {"camera_angle_x": 1.0}, 'holds "1"'),
+        ([frame(transform_matrix=[["1"] * 4] * 4)], {"camera_angle_x": 1.0}, 'has "1"'),
         ([frame(transform_matrix=np.diag([1.0, 1, np.nan, 1]).tolist())], {"camera_angle_x": 1.0}, "NaN"),
         ([frame()], {"camera_angle_x": 4.0}, "radians"),
         ([frame()], {"camera_angle_x": "wide"}, "finite number"),
-        ([frame()], {"fl_x": -3}, "focal lengths must be > 0"),
+        ([frame()], {"fl_x": -3}, "expected focal lengths > 0"),
         ([frame()], {"fl_x": 3, "w": 0}, "pixels > 0"),
         ([frame()], {"fl_x": 3, "k1": 0.1}, "undistort"),
         ([frame()], {"fl_x": 3, "k6": 0.1}, "undistort"),
         ([frame(p12=0.1)], {"fl_x": 3}, "undistort"),
         ([frame(distortion_params=[0, 0.1])], {"fl_x": 3}, "undistort"),
-        ([frame()], {"fl_x": 3, "k1": None}, "'k1' holds null"),
+        ([frame()], {"fl_x": 3, "k1": None}, "'k1' has null"),
         (
             [frame()],
             {"fl_x": 3, "camera_model": "OPENCV_FISHEYE"},
-            "camera_model 'OPENCV_FISHEYE'.*undistort",
+            "camera_model is 'OPENCV_FISHEYE'.*undistort",
         ),
-        ([frame()], {"fl_x": 3, "camera_model": "EQUIRECTANGULAR"}, "camera_model 'EQUIRECTANGULAR'"),
-        ([frame(camera_model=["PINHOLE"])], {"fl_x": 3}, "camera_model .'PINHOLE'."),
-        ([frame()], {"fl_x": 3, "is_fisheye": True}, "'is_fisheye': not a pinhole"),
-        ([frame()], {"fl_x": 3, "ftheta_p1": 0.4}, "'ftheta_p1': not a pinhole"),
+        ([frame()], {"fl_x": 3, "camera_model": "EQUIRECTANGULAR"}, "camera_model is 'EQUIRECTANGULAR'"),
+        ([frame(camera_model=["PINHOLE"])], {"fl_x": 3}, "camera_model is .'PINHOLE'."),
+        ([frame()], {"fl_x": 3, "is_fisheye": True}, "'is_fisheye' is not a pinhole"),
+        ([frame()], {"fl_x": 3, "ftheta_p1": 0.4}, "'ftheta_p1' is not a pinhole"),
         ([frame(mask_path="masks/0.png")], {"fl_x": 3}, "'mask_path' is not read.*as alpha"),
-        ([frame(fl_x=None)], {"fl_x": 3}, "'fl_x' holds null"),
+        ([frame(fl_x=None)], {"fl_x": 3}, "'fl_x' has null"),
         ([frame("../outside")], {"camera_angle_x": 1.0}, "leads outside"),
         ([frame("/etc/hostname")], {"camera_angle_x": 1.0}, "leads outside"),
         ([frame("a\0b")], {"camera_angle_x": 1.0}, "not a usable file name"),
@@ -171,7 +171,7 @@ def test_faults_of_an_archive_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not MIC.is_dir(), reason="shared sample data is absent")
 def test_real_scene_carved_by_its_masks_fills_its_masks() -> None:
-    """A wrong axis, sign or inverse carves everything away: no point would lie in every silhouette."""
+    """With a wrong axis, sign or inverse, no point would be inside every silhouette."""
     views = load_views(MIC / "transforms_test.json", size=100)
     assert len(views) == 25
     np.testing.assert_allclose(np.linalg.norm(views.c2w[:, :3, 3], axis=1), 4.031, atol=0.01)

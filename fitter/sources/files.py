@@ -1,6 +1,6 @@
-"""Bounded reading of untrusted folders and archives: nothing outside them, nothing too large.
+"""Readers of untrusted folders and archives that refuse files outside them and files that are too large.
 
-Archives are read in memory and never extracted, so a member's name can't become a path.
+Archives are read into memory and not extracted, so a member's name cannot become a path.
 """
 
 import gzip
@@ -18,25 +18,25 @@ from gaussianverse.fitter.errors import BadInput, DecodeError, MissingViews
 MAX_JSON_BYTES = 32 << 20  # a transforms.json of 10,000 frames is about 6 MB
 MAX_IMAGE_BYTES = 256 << 20
 MAX_ARCHIVE_BYTES = 4 << 30  # decompressed; a GObjaverse object with all its maps is about 0.2 GB
-# ValueError and RecursionError: tarfile on headers that contradict themselves, or name one another
+# tarfile raises ValueError and RecursionError for contradictory headers and for links in a circle
 _BROKEN_TAR = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError)
 
 
 class Folder:
-    """Files below one folder, by names that an untrusted file may give.
+    """Files below one folder, by names from untrusted files; names that lead outside are refused.
 
-    Names are refused that lead out of the folder. Links in the folder are followed wherever they lead: who
-    made the folder made them, and caches (Hugging Face's) are all links into a folder of blobs.
+    Symbolic links in the folder are followed anywhere: its owner made them, and some caches (Hugging Face's)
+    consist of links.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def find(self, name: str) -> Path | None:
-        """Path of the file called `name` ('/'-separated, relative), or None when there is none.
+        """Path of the file `name` ('/'-separated, relative), or None if it does not exist.
 
         Raises:
-            BadInput: `name` is absolute, or has a "..", or can't be a file's.
+            BadInput: `name` is absolute, has a "..", or is not a valid file name.
         """
         path = self.root / _below(name, self.root)
         try:
@@ -47,11 +47,11 @@ class Folder:
             raise BadInput(f"{self.root}: {name[:200]!r} is not a usable file name: {error}") from error
 
     def read(self, name: str, limit: int) -> bytes:
-        """Bytes of the file called `name`.
+        """Read the file `name`.
 
         Raises:
-            MissingViews: there is no such file.
-            BadInput: what `find` raises, or it has more than `limit` bytes.
+            MissingViews: the file does not exist.
+            BadInput: as `find` raises, or it has more than `limit` bytes.
             DecodeError: it cannot be read.
         """
         path = self.find(name)
@@ -75,7 +75,7 @@ def _below(name: str, root: Path) -> PurePosixPath:
 
 
 class _Bounded:
-    """A binary stream that stops a decompression bomb at `limit` bytes."""
+    """Binary stream that raises after `limit` bytes, as a guard against decompression bombs."""
 
     def __init__(self, stream: IO[bytes], limit: int, where: Path) -> None:
         self._stream, self._left, self._limit, self._where = stream, limit, limit, where
@@ -89,18 +89,18 @@ class _Bounded:
 
 
 class Archive:
-    """Members of a .tar or .tar.gz, held in memory; their names are normalised, so "./a" is "a".
+    """Members of a .tar or .tar.gz in memory, by normalised names: "./a" is "a".
 
     Args:
         path: the archive.
-        wanted: which members to hold: a pattern for the whole of a normalised name.
-        limit: bytes of the whole archive, unpacked.
+        wanted: pattern of the normalised names of the members to keep.
+        limit: limit of the unpacked archive in bytes.
 
     Raises:
-        MissingViews: the archive isn't there.
+        MissingViews: the archive does not exist.
         DecodeError: it is truncated or not an archive.
-        BadInput: a wanted member is not a plain file or has a name that leaves the archive, or the whole
-            is larger than `limit`.
+        BadInput: a wanted member is not a regular file or its name leads outside, or the unpacked archive is
+            larger than `limit`.
     """
 
     def __init__(self, path: Path, wanted: re.Pattern[str], limit: int = MAX_ARCHIVE_BYTES) -> None:
@@ -112,20 +112,20 @@ class Archive:
                 if not wanted.fullmatch(str(parts)):
                     continue
                 if parts.is_absolute() or ".." in parts.parts:
-                    raise BadInput(f"{path}: member {member.name!r} leaves the archive; pack it again")
+                    raise BadInput(f"{path}: member {member.name!r} leads outside; pack the archive again")
                 plain = member.isreg() and not member.issparse()
                 file = archive.extractfile(member) if plain else None
                 if file is None:
                     raise BadInput(f"{path}: member {member.name!r} is not a regular file")
-                self.members[str(parts)] = file.read()  # of two of one name the last, as tar unpacks them
+                self.members[str(parts)] = file.read()  # the last of equal names wins, as when tar unpacks
 
     def find(self, name: str) -> str | None:
-        """The member called `name`, or None when there is none; raises what `Folder.find` raises."""
+        """Normalised name of the member `name`, or None if there is none; raises as `Folder.find`."""
         normalised = str(_below(name, self.root))
         return normalised if normalised in self.members else None
 
     def read(self, name: str, limit: int) -> bytes:
-        """Bytes of the member called `name`.
+        """Bytes of the member `name`.
 
         Raises:
             MissingViews: there is no such member.
@@ -140,15 +140,17 @@ class Archive:
 
 
 def list_tar(path: Path, limit: int = MAX_ARCHIVE_BYTES) -> list[str]:
-    """The normalised names of a .tar's or .tar.gz's members; raises what `Archive` raises."""
+    """Normalised names of the members of a .tar or .tar.gz; raises as `Archive`."""
     with _opened(path, limit) as archive:
         return [str(PurePosixPath(member.name)) for member in _each(archive, limit, path)]
 
 
 def _each(archive: tarfile.TarFile, limit: int, path: Path) -> Iterator[tarfile.TarInfo]:
     for member in archive:
-        if archive.offset > limit:  # where the next is said to lie: tarfile reads on, end of file or not
-            raise BadInput(f"{path}: member {member.name!r} claims more than the limit of {limit} bytes")
+        if (
+            archive.offset > limit
+        ):  # offset of the next member, which tarfile would read up to without a check
+            raise BadInput(f"{path}: member {member.name!r} is larger than the limit of {limit} bytes")
         yield member
 
 

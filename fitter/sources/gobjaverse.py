@@ -1,7 +1,7 @@
-"""GObjaverse renders: `VVVVV/VVVVV.{json,png,_nd.exr}`, in a folder, a .tar or a .tar.gz.
+"""Reader of GObjaverse renders: `VVVVV/VVVVV.{json,png,_nd.exr}` in a folder, a .tar or a .tar.gz.
 
-The per-view JSON holds `x`, `y`, `z`, `origin`, the columns of an OpenCV camera-to-world in a z-up world,
-and `x_fov`, `y_fov` in radians. What else it holds (bbox, scale, offset) is not needed here.
+The per-view JSON has `x`, `y`, `z`, `origin`, the columns of an OpenCV camera-to-world matrix in a z-up world, and
+`x_fov`, `y_fov` in radians. Its other entries (bbox, scale, offset) are ignored.
 """
 
 import logging
@@ -25,22 +25,22 @@ log = logging.getLogger(__name__)
 
 _REQUIRED, _DEPTH = (".json", ".png"), "_nd.exr"
 _MEMBER = re.compile(r"(?:(?P<level>.*)/)?(?P<view>[0-9]{1,9})/(?P=view)(?P<kind>\.json|\.png|_nd\.exr)")
-_MEMBER_NO_DEPTH = re.compile(r".*[0-9]\.(json|png)")  # leaves the large depth maps in the archive
-_LAYOUT = "VVVVV/VVVVV.json with VVVVV/VVVVV.png, perhaps below one campos_* level"
+_MEMBER_NO_DEPTH = re.compile(r".*[0-9]\.(json|png)")  # skips the large depth maps
+_LAYOUT = "VVVVV/VVVVV.json with VVVVV/VVVVV.png, optionally below one campos_* folder"
 
 _Read = Callable[[str, int], bytes]
 
 
 def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
-    """Views of one object in the order of their numbers; those without JSON or PNG are skipped.
+    """Yield the views of one object in the order of their numbers; those without JSON or PNG are skipped.
 
-    With `with_depth`, a view whose `_nd.exr` is absent has depth None.
+    With `with_depth`, a view without `_nd.exr` has depth None.
 
     Raises:
-        MissingViews: nothing there looks like a view.
-        BadInput: JSON without a camera, an image without alpha, or several sets of views in one place, or
-            two views of one number.
-        DecodeError: a broken image, EXR or archive.
+        MissingViews: there are no views.
+        BadInput: a JSON has no camera, an image has no alpha, there are several sets of views, or two views have
+            the same number.
+        DecodeError: an image, EXR or archive is broken.
     """
     level, kinds, read = _list_folder(path) if path.is_dir() else _list_tar(path, with_depth)
     for view in sorted(kinds, key=int):
@@ -57,7 +57,8 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
             depth = read_depth(read(f"{stem}_nd.exr", MAX_IMAGE_BYTES), where)
             if depth.shape != (height, width):
                 raise BadInput(
-                    f"{where}: the image has {width} x {height} pixels, its depth {depth.shape[::-1]}"
+                    f"{where}: depth has {depth.shape[1]} x {depth.shape[0]} pixels, expected {width} x {height} "
+                    "as the image"
                 )
         yield View(
             view, image, _camera_to_world(camera, where), _intrinsics(camera, width, height, where), depth
@@ -65,7 +66,7 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
 
 
 def _list_folder(root: Path) -> tuple[str, dict[str, set[str]], _Read]:
-    """The level above the views ("" or "campos_512_v4/"), {view: kinds of file}, and how to read them."""
+    """The folder of the views ("" or "campos_512_v4/"), {view: kinds of file}, and a function that reads them."""
     bases = [root, *sorted(d for d in root.glob("campos_*") if d.is_dir())]
     names = [
         f"{base.relative_to(root) / entry.name / entry.name}{kind}"
@@ -93,18 +94,18 @@ def _group(path: Path, names: list[str]) -> tuple[str, dict[str, set[str]]]:
     if not levels:
         raise MissingViews(f"{path}: no views; expected {_LAYOUT}")
     if len(levels) > 1:
-        raise BadInput(f"{path}: several sets of views ({', '.join(sorted(levels))}); point at one of them")
+        raise BadInput(f"{path}: several sets of views ({', '.join(sorted(levels))}); give the path of one")
     level, kinds = levels.popitem()
     first: dict[int, str] = {}
     for view in kinds:
         if first.setdefault(int(view), view) != view:
-            raise BadInput(f"{path}: views {first[int(view)]} and {view} have one number; remove one")
+            raise BadInput(f"{path}: views {first[int(view)]} and {view} have the same number; remove one")
     return level, kinds
 
 
 def _entry(camera: dict[str, Any], key: str, where: str) -> Any:
     if key not in camera:
-        raise BadInput(f"{where}: the JSON has no {key!r}; GObjaverse's has x, y, z, origin, x_fov, y_fov")
+        raise BadInput(f"{where}: the JSON has no {key!r}; expected x, y, z, origin, x_fov, y_fov")
     return camera[key]
 
 

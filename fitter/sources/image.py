@@ -1,4 +1,4 @@
-"""Decoding of one RGBA image from bytes, within limits."""
+"""Decoder of RGBA images, within limits."""
 
 import io
 import struct
@@ -11,33 +11,35 @@ from PIL import Image
 from gaussianverse.fitter.errors import BadInput, DecodeError
 
 MAX_SIDE = 8192  # pixels
-_FORMATS = ("PNG", "WEBP", "JPEG")  # JPEG only so that the error can say what it lacks: alpha
+_FORMATS = ("PNG", "WEBP", "JPEG")  # JPEG only so that the error can say that it has no alpha
 
 
 def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
-    """uint8 [H, W, 4] with straight alpha; `where` names the view in errors.
+    """Decode an image to uint8 [H, W, 4] with straight alpha; `where` names the view in errors.
 
     Raises:
-        DecodeError: broken or truncated, or not an image.
-        BadInput: no alpha channel, transparency by one colour of 16 bits, or a side longer than `MAX_SIDE`.
+        DecodeError: `data` is broken, truncated, or not an image.
+        BadInput: the image has no alpha channel, is a 16-bit PNG with a transparent colour, or has a side longer
+            than `MAX_SIDE`.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if max(image.size) > MAX_SIDE:
                 raise BadInput(
-                    f"{where}: {image.width} x {image.height} pixels; the longest side may be {MAX_SIDE}"
+                    f"{where}: the image has {image.width} x {image.height} pixels, expected sides of at most "
+                    f"{MAX_SIDE}"
                 )
             if not image.has_transparency_data:
                 raise BadInput(
-                    f"{where}: the image has no alpha channel (mode {image.mode}), and alpha separates the "
-                    "object from its background: render RGBA, or add a mask as alpha"
+                    f"{where}: the image has no alpha channel (mode {image.mode}) to separate the object from its "
+                    "background; render RGBA, or add a mask as alpha"
                 )
             if _is_deep_without_alpha(data):
                 raise BadInput(
-                    f"{where}: a 16-bit PNG whose transparency is one colour (tRNS) loses it when decoded; "
-                    "save it with an alpha channel"
+                    f"{where}: a 16-bit PNG with a transparent colour (tRNS) is not supported; save it with an "
+                    "alpha channel"
                 )
-            image.verify()  # checksums and the end mark of a PNG, which decoding alone tolerates
+            image.verify()  # checksums and end mark of a PNG, which decoding does not check
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return np.array(image if image.mode == "RGBA" else image.convert("RGBA"), np.uint8)
     except Image.DecompressionBombError as error:
@@ -49,5 +51,5 @@ def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
 
 
 def _is_deep_without_alpha(data: bytes) -> bool:
-    """Whether it is a PNG of 16-bit grey (colour type 0) or RGB (2); the header comes first in every PNG."""
+    """Whether `data` is a PNG of 16-bit grey (colour type 0) or RGB (2), by its header."""
     return data.startswith(b"\x89PNG") and data[24] == 16 and data[25] in (0, 2)

@@ -1,4 +1,4 @@
-"""Numbers out of untrusted JSON, taken as they are written: no text, no booleans, nothing that isn't finite."""
+"""Checks of numbers from untrusted JSON: text, booleans and values that are not finite are refused."""
 
 import json
 from typing import Any
@@ -10,16 +10,16 @@ from gaussianverse.fitter.errors import BadInput
 
 
 def numbers(value: Any, shape: tuple[int, ...], where: str, key: str) -> NDArray[np.float64]:
-    """`value` as float64 of `shape`; `where` and `key` name it in errors.
+    """Convert `value` to float64 of `shape`; `where` and `key` name it in errors.
 
     Raises:
-        BadInput: it has another shape, or an entry is not a finite number.
+        BadInput: it has a different shape, or an entry is not a finite number.
     """
     return np.array(_checked(value, shape, f"{where}: {key!r}"), np.float64).reshape(shape)
 
 
 def number(value: Any, where: str, key: str) -> float:
-    """`value` as a float; raises what `numbers` raises."""
+    """Convert `value` to a float; raises as `numbers`."""
     return float(numbers(value, (), where, key))
 
 
@@ -29,11 +29,11 @@ def _checked(value: Any, shape: tuple[int, ...], what: str) -> Any:
             raise BadInput(f"{what} is {_shown(value)}, expected {' x '.join(map(str, shape))} numbers")
         return [_checked(entry, shape[1:], what) for entry in value]
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-        raise BadInput(f"{what} holds {_shown(value)}, expected a finite number")
+        raise BadInput(f"{what} has {_shown(value)}, expected a finite number")
     try:
         return float(value)
     except OverflowError as error:
-        raise BadInput(f"{what} holds {_shown(value)}, expected a number below 1e308") from error
+        raise BadInput(f"{what} has {_shown(value)}, expected a number below 1e308") from error
 
 
 def _shown(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""transforms.json renders: NeRF-synthetic (Blender), TRELLIS, instant-ngp, nerfstudio.
+"""Reader of transforms.json renders: NeRF-synthetic (Blender), TRELLIS, instant-ngp, nerfstudio.
 
-Matrices are OpenGL camera-to-world (x right, y up, z backward) in a z-up world; the focal length comes as
-`camera_angle_x` (radians) or as `fl_x, fl_y, cx, cy` at `w` x `h` pixels, for the whole file or per frame.
-Not supported, and refused: distorted and fisheye lenses, and masks beside the images (`mask_path`).
+Matrices are OpenGL camera-to-world (x right, y up, z backward) in a z-up world. The focal length is
+`camera_angle_x` (radians), or `fl_x, fl_y, cx, cy` for `w` x `h` pixels, for the whole file or per frame.
+Distorted and fisheye lenses and separate masks (`mask_path`) are not supported and refused.
 """
 
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 WHOLE = "transforms.json"
 SPLITS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
 _OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
-_PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")  # the last where its distortion is zero
+_PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")  # the last if its distortion is zero
 _DISTORTION = re.compile(r"[kp][0-9]+")
 _OTHER_LENSES = re.compile(r"is_fisheye|latlong|equirectangular|ftheta_.*")  # instant-ngp's
 _FOCAL = {"fl_x", "fl_y", "camera_angle_x", "camera_angle_y"}
@@ -42,10 +42,11 @@ _Camera = dict[str, Any]
 
 
 def find_transforms(path: Path) -> list[str]:
-    """The camera files of a folder, a .tar or a .tar.gz, as names in it: transforms.json alone, else the splits.
+    """Names of the camera files in a folder, a .tar or a .tar.gz: transforms.json, or else the splits.
 
     Raises:
-        BadInput: an archive that holds several sets of them; or what `list_tar` raises.
+        BadInput: an archive holds several sets of them.
+        FitError: as `list_tar` raises.
     """
     if path.is_dir():
         return _chosen([name for name in (WHOLE, *SPLITS) if (path / name).is_file()])
@@ -63,12 +64,14 @@ def _chosen(found: list[str]) -> list[str]:
 
 
 def read_transforms(path: Path) -> Iterator[View]:
-    """Views of a folder or archive (all its splits), or of one camera file; frames without their image are skipped.
+    """Yield the views of a folder or archive (all its splits) or of one camera file.
+
+    Frames without an image are skipped.
 
     Raises:
-        MissingViews: no camera file.
-        BadInput: a camera file that says something wrong, or an image without alpha.
-        DecodeError: a broken image or archive.
+        MissingViews: there is no camera file.
+        BadInput: a camera file is invalid, or an image has no alpha.
+        DecodeError: an image or archive is broken.
     """
     if path.suffix == ".json" and not path.is_dir():
         if not path.is_file():
@@ -111,7 +114,7 @@ def _read_file(source: Folder | Archive, file: str) -> Iterator[View]:
 
 
 def _image_name(source: Folder | Archive, level: PurePosixPath, file_path: str) -> str | None:
-    """`file_path` as it stands, or with the extension that Blender's exporters leave out."""
+    """Name of an existing image: `file_path`, or with the .png that Blender's exporters leave out."""
     names = (str(level / file_path), f"{level / file_path}.png")
     return next((name for name in names if source.find(name)), None)
 
@@ -120,11 +123,11 @@ def _check_lens(camera: _Camera, where: str) -> None:
     model = camera.get("camera_model", _PINHOLES[0])
     if model not in _PINHOLES:
         raise BadInput(
-            f"{where}: camera_model {model!r}; only {', '.join(_PINHOLES)} are read: undistort first"
+            f"{where}: camera_model is {model!r}, expected one of {', '.join(_PINHOLES)}; undistort the images first"
         )
     for key, value in camera.items():
         if _OTHER_LENSES.fullmatch(key) and value:
-            raise BadInput(f"{where}: {key!r}: not a pinhole camera; undistort the images first")
+            raise BadInput(f"{where}: {key!r} is not a pinhole camera; undistort the images first")
         if _DISTORTION.fullmatch(key) and number(value, where, key):
             raise BadInput(f"{where}: the lens is distorted ({key} = {value}); undistort the images first")
     params = camera.get("distortion_params") or []
@@ -143,12 +146,12 @@ def _camera_to_world(camera: _Camera, where: str) -> NDArray[np.float64]:
 
 
 def _intrinsics(frame: _Camera, camera: _Camera, width: int, height: int, where: str) -> NDArray[np.float64]:
-    """K from `camera`, the file's entries overlaid by the frame's; the frame's own kind of focal length counts."""
+    """Intrinsics K from `camera`, the file's entries updated by the frame's; focal lengths come from one of both."""
     sx, sy = width / _pixels(camera, "w", width, where), height / _pixels(camera, "h", height, where)
     given = next((level for level in (frame, camera) if not _FOCAL.isdisjoint(level)), None)
     if given is None:
-        raise BadInput(f"{where}: no focal length: none of {', '.join(sorted(_FOCAL))}")
-    if "fl_x" in given or "fl_y" in given:  # one alone means square pixels of the w x h picture
+        raise BadInput(f"{where}: no focal length; expected one of {', '.join(sorted(_FOCAL))}")
+    if "fl_x" in given or "fl_y" in given:  # only one of them means square pixels at w x h
         fx = sx * number(camera.get("fl_x", camera.get("fl_y")), where, "fl_x")
         fy = sy * number(camera.get("fl_y", camera.get("fl_x")), where, "fl_y")
     else:

@@ -1,4 +1,4 @@
-"""One posed image, as a reader found it."""
+"""A posed image from a reader."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,11 @@ class View(NamedTuple):
     """One posed image; `fitter.views.Views` stacks and validates them.
 
     Attributes:
-        name: what the source calls the view, e.g. "00012" or "train/r_7".
+        name: name of the view in its source, e.g. "00012" or "train/r_7".
         image: uint8 [H, W, 4], RGBA with straight alpha.
         c2w: float64 [4, 4], OpenCV camera-to-world (x right, y down, z forward).
         K: float64 [3, 3], in pixels; the centre of the top-left pixel is at (0.5, 0.5).
-        depth: float32 [H, W] along the optical axis, NaN where empty or unknown; None where the
-            source has none.
+        depth: float32 [H, W] along the optical axis, NaN where empty or unknown; None if the source has none.
     """
 
     name: str
