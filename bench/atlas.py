@@ -1,4 +1,4 @@
-"""`make bench-atlas`: CPU seconds, memory and gap of the transport, whole atlases, and scipy in the same run."""
+"""`make bench-atlas`: CPU seconds, memory and gap of the transport, complete packing, and scipy in the same run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ CELLS = 16_384
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 ROUNDS = 3
 
-# A process of its own: this one has torch in it, and peaks never fall. Small solves first, which load the kernels.
+# Run in a separate process: this one has loaded torch, and peaks never fall. Small solves first load the kernels.
 _PEAK = """
 import re
 from pathlib import Path
 import numpy as np
-from atlas.sphere import fibonacci_sphere
-from atlas.transport.solver import assign
+from gaussianverse.atlas.sphere import fibonacci_sphere
+from gaussianverse.atlas.transport.solver import assign
 
 def peak():
     return int(re.search("VmHWM: *([0-9]+) kB", Path("/proc/self/status").read_text().replace(chr(9), " "))[1])
@@ -51,7 +51,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def real(files: list[Path]) -> dict[str, Gaussians]:
-    """Fits by name: those asked for, and published ones where they are at hand."""
+    """Fits by name: the given files, and published ones if present."""
     found = {file.stem: Gaussians.load(file) for file in files}
     for file in sorted((SHARED / "gaussianverse_samples").glob("*/point_cloud.ply")):
         found[f"gaussianverse {file.parent.name}"] = read_ply(file.read_bytes())
@@ -61,7 +61,7 @@ def real(files: list[Path]) -> dict[str, Gaussians]:
 
 
 def thinned(means: npt.NDArray[np.floating], count: int) -> Floats:
-    """Some of the positions, moved and scaled into +-0.5 where they are beyond."""
+    """Random subset of positions, moved and scaled into +-0.5 if they are beyond it."""
     rows = np.sort(np.random.default_rng(count).permutation(len(means))[:count])
     positions = means[rows].astype(np.float64)
     low, high = positions.min(axis=0), positions.max(axis=0)
@@ -84,7 +84,7 @@ def synthetic(count: int) -> dict[str, Floats]:
 
 
 def hard(count: int = 10_435) -> dict[str, Floats]:
-    """Ties, degeneracy, and scales far apart."""
+    """Points with ties, degeneracy, and very different scales."""
     rng = np.random.default_rng(0)
     uniform = rng.uniform(-0.5, 0.5, (count, 3))
     cluster = 1e-3 * uniform
@@ -101,7 +101,7 @@ def hard(count: int = 10_435) -> dict[str, Floats]:
 
 
 def solve(points: Floats, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Median CPU seconds of this thread, and the certificate."""
+    """Median CPU seconds of this thread for one assignment, and its certificate."""
     sites = fibonacci_sphere(CELLS)
     seconds = []
     for _ in range(rounds):
@@ -112,11 +112,11 @@ def solve(points: Floats, rounds: int = ROUNDS) -> dict[str, Any]:
 
 
 def against_scipy(points: Floats) -> dict[str, Any]:
-    """Both solvers on the same points; scipy with its dense matrix of squared distances."""
+    """Run both solvers on the same points; scipy with its dense matrix of squared distances."""
     sites = fibonacci_sphere(CELLS)
     ours = solve(points, 1)
     start = time.thread_time()
-    # -2 x . s orders as the squared distance does, and needs no second matrix
+    # -2 x . s has the order of the squared distance and avoids a second matrix
     matrix = points @ (-2.0 * sites.T)
     rows, columns = linear_sum_assignment(matrix)
     seconds = time.thread_time() - start
@@ -132,7 +132,7 @@ def against_scipy(points: Floats) -> dict[str, Any]:
 
 
 def whole(gaussians: Gaussians) -> dict[str, Any]:
-    """CPU seconds of `pack`, gates and all."""
+    """CPU seconds of `pack`, including its gates."""
     seconds = []
     for _ in range(ROUNDS):
         start = time.thread_time()
@@ -147,7 +147,7 @@ def whole(gaussians: Gaussians) -> dict[str, Any]:
 
 
 def peak() -> dict[str, float]:
-    """Peak resident megabytes of a fresh process that solves 16,384 on 16,384, and what the solve adds to it."""
+    """Peak resident megabytes of a fresh process that solves 16,384 on 16,384, and the share of the solve."""
     done = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True)
     before, after = (int(kilobytes) / 1024 for kilobytes in done.stdout.split())
     return {"process_mb": after, "added_mb": after - before}
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
         "fits",
         nargs="*",
         type=Path,
-        help="fits (.npz of `python -m gaussianverse.fitter`) besides the published",
+        help="fits (.npz of `python -m gaussianverse.fitter`) in addition to the published",
     )
     parser.add_argument("--scipy", action="store_true", help="also scipy at 10,435: four minutes and 2 GB")
     options = parser.parse_args(arguments)

@@ -24,7 +24,7 @@ LICENSES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-NC-4.0")
 
 
 def array_of(index: int, size: int, dtype: str = "float32") -> np.ndarray[Any, Any]:
-    """Atlas number `index`: every value its own."""
+    """Atlas number `index`, with different values everywhere."""
     values = np.random.default_rng(index).random((size, size, 16)).astype(np.float32)
     values[..., (3, 7, 11)] = values[..., 3:4]
     return values.astype(dtype)
@@ -34,7 +34,7 @@ def publish_dataset(
     root: Path, uids: Sequence[str], *, shard_size: int, size: int = 8, dtype: str = "float32",
     quarantined: frozenset[str] = frozenset(), captions: Mapping[str, str] | None = None,
 ) -> Path:  # fmt: skip
-    """Objects of psnr 20, 21, .. in turn of three licences; object i has the atlas `array_of(i)`."""
+    """Publish objects with psnr 20, 21, .. and three licences in turn; object i has the atlas `array_of(i)`."""
     storage = LocalStorage(root)
     captions = captions or {uid: f"caption of {uid}: é" for uid in uids}
     rows = [
@@ -53,9 +53,9 @@ def publish_dataset(
         for row in (dict(r, shard=shard) for r in shard_rows(storage, shard)):
             watch = records.Stopwatch(1)
             if row["uid"] in quarantined:
-                why = {"reason": "bad_input", "error_class": "BadInput", "error_message": "it is bad"}
+                error = {"reason": "bad_input", "error_class": "BadInput", "error_message": "it is bad"}
                 for stage in layout.STAGES:
-                    records.publish_quarantine(storage, stage, row, run, why, watch)
+                    records.publish_quarantine(storage, stage, row, run, error, watch)
                 continue
             facts = records.facts_of(
                 SPLATS, row, run, status=OK, n_gaussians=size * size - 3, psnr=20.0 + int(row["index"])

@@ -1,4 +1,4 @@
-"""`make bench-fit`: PSNR against CPU seconds on an analytic object, on mic, and on the sample objects."""
+"""`make bench-fit`: PSNR over CPU seconds on an analytic object, on mic, and on the sample objects."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ CPU = torch.device("cpu")
 
 
 def profile(**changes: Any) -> FitConfig:
-    """Profile `cpu` with every view trained on, and changes."""
+    """Profile `cpu` with all views for training, and changes."""
     tables = {**load_profile("cpu")["fit"], "heldout_every": 0}
     return dataclasses.replace(from_table(FitConfig, tables), **changes)
 
 
 def run(train: Views, test: Views, config: FitConfig, seed: int = 0) -> dict[str, float]:
-    """Fit, then measure on the test views, on white: psnr, ssim, gaussians, CPU seconds with metrics."""
+    """Fit, and measure on the test views on white: psnr, ssim, gaussians, CPU seconds including metrics."""
     start = time.process_time()
     fit = fit_object(train, config, seed=seed)
     seconds = time.process_time() - start
@@ -52,7 +52,7 @@ def run(train: Views, test: Views, config: FitConfig, seed: int = 0) -> dict[str
 
 
 def step_ms(count: int = 10_000, size: int = 128) -> dict[str, float]:
-    """Median thread CPU milliseconds of a whole training step with `count` Gaussians decoded from anchors."""
+    """Median thread CPU milliseconds of a training step with `count` Gaussians decoded from anchors."""
     means = surface(count // 2)[0]
     anchors = make_anchors(means, torch.full((len(means),), 0.02), 4, 32, torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -114,7 +114,7 @@ def step_ms(count: int = 10_000, size: int = 128) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is asked for and keep it."""
+    """Run the benchmark and write its result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out mic and the sample objects")
     options = parser.parse_args(arguments)
@@ -142,7 +142,7 @@ def _real(result: dict[str, Any]) -> None:
     for size in (128, 200, 400):
         views = mic(size)
         if views is None:
-            sys.stderr.write("mic: not at hand, left out\n")
+            sys.stderr.write("mic: data is absent, left out\n")
             break
         config = profile(size=size, start_size=size // 2)
         result[f"mic{size}_10k"] = run(*views, config)

@@ -39,7 +39,7 @@ Numbers = dict[str, float]
 
 
 def cloud(shape: str, count: int) -> Floats:
-    """Positions of a shape within +-0.5, listed by x: an order that an inverted index does not scramble."""
+    """Positions of a shape within +-0.5, sorted by x, an order that an inverted index does not scramble."""
     rng = np.random.default_rng(count)
     uniform, normal = rng.uniform(-0.5, 0.5, (count, 3)), rng.normal(size=(count, 3))
     ends = np.where(np.arange(count) % 2, 0.4, -0.4)[:, None] * [1.0, 0.0, 0.0]
@@ -60,10 +60,10 @@ def cloud(shape: str, count: int) -> Floats:
 
 
 def objects(files: list[Path]) -> Iterator[tuple[str, Gaussians]]:
-    """Names and Gaussians: shapes of every count, then fits."""
+    """Yield names and Gaussians: shapes of every count, then fits."""
     for count in COUNTS:
         for shape in SHAPES:
-            # an exact line with no empty place is the solver's worst case (half a minute), and no object
+            # a full exact line is the solver's worst case (half a minute), and not a realistic object
             if shape == "line" and count > 10_435:
                 continue
             rng = np.random.default_rng(1)
@@ -82,13 +82,13 @@ def inverse(permutation: Ints) -> Ints:
 
 
 def orders(gaussians: Gaussians) -> Iterator[tuple[str, Ints, npt.NDArray[np.bool_], Floats, float]]:
-    """Name, source and liveness of each cell, the point behind it, and the cost of the transport."""
+    """Yield name, source and liveness of each cell, its sphere point, and the cost of the transport."""
     sphere, plane = fibonacci_sphere(CELLS), plane_indices(SIZE)
     # sorted[k] = lattice[rank[k]]: the lattice's own order is by height
     rank = inverse(np.argsort(sphere[:, 1], kind="stable"))
     right = place(gaussians, sphere, AtlasConfig().pad)
     cost = right.transport.primal
-    # Gaussians first, then padding: a permutation, which can be applied the wrong way round
+    # Gaussians first, then padding: a permutation, which can be applied inverted
     listed = np.where(right.live, right.source, 0)
     listed[~right.live] = np.arange(len(gaussians), CELLS)
     swapped = inverse(listed)
@@ -106,7 +106,7 @@ def orders(gaussians: Gaussians) -> Iterator[tuple[str, Ints, npt.NDArray[np.boo
 
 
 def measure(gaussians: Gaussians) -> dict[str, Numbers]:
-    """The three numbers of the right order and of each fault."""
+    """Measure the three numbers for the right order and for each index error."""
     gaussians = gaussians[prune(gaussians, CELLS)]
     found = {}
     for name, source, live, points, cost in orders(gaussians):
@@ -121,12 +121,12 @@ def measure(gaussians: Gaussians) -> dict[str, Numbers]:
 
 
 def refused(numbers: Numbers) -> bool:
-    """Whether the gates of `atlas.gates` refuse."""
+    """Whether the gates of `atlas.gates` refuse an order."""
     return numbers["sphere"] < AtlasConfig().min_smoothness or numbers["cost_error"] > MAX_COST_ERROR
 
 
 def summary(measured: dict[str, dict[str, Numbers]]) -> dict[str, object]:
-    """For each order the range of each number, and how many the gates and a threshold of 0.90 refuse."""
+    """Range of each number per order, and counts refused by the gates and by a threshold of 0.90."""
     table = {}
     for order in next(iter(measured.values())):
         rows = {name: found[order] for name, found in measured.items()}

@@ -27,11 +27,11 @@ from gaussianverse.fitter.rasterize import rasterization
 from gaussianverse.fitter.views import Views
 
 FLIP = 1e-3
-"""An image difference above which a pixel has flipped at a hard threshold."""
+"""Image difference above which a pixel has flipped at a hard threshold."""
 
 
 def drawn(backend: str, count: int, size: int, judged: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-    """An image [H, W, 3] on the CPU, and the gradients of means, quats, scales, opacities and colors."""
+    """Render an image [H, W, 3], and the gradients of means, quats, scales, opacities and colors, on the CPU."""
     device = torch.device("cuda" if backend == "gsplat" else "cpu")
     tensors = [t.to(device).requires_grad_() for t in surface(count)]
     means, quats, scales, opacities, colors = tensors
@@ -49,7 +49,7 @@ def drawn(backend: str, count: int, size: int, judged: Tensor | None = None) -> 
 
 
 def parity(one: str, other: str, count: int = 2000, size: int = 128) -> dict[str, float]:
-    """Largest forward difference and relative gradient difference of two backends where no pixel flipped."""
+    """Largest forward and relative gradient difference of two backends, over pixels that did not flip."""
     a, b = drawn(one, count, size)[0], drawn(other, count, size)[0]
     same = (a - b).abs().amax(-1) <= FLIP
     gradients = (drawn(backend, count, size, same)[1] for backend in (one, other))
@@ -61,7 +61,7 @@ def parity(one: str, other: str, count: int = 2000, size: int = 128) -> dict[str
 
 
 def profile(name: str, weights: str) -> FitConfig:
-    """A GPU profile with every eighth view held out, and LPIPS only where its weights are there."""
+    """A GPU profile with every eighth view held out, and with LPIPS only if `weights` are given."""
     config = from_table(FitConfig, {**load_profile(name)["fit"], "heldout_every": 8})
     net = config.loss.lpips_net if weights else "none"
     loss: LossConfig = dataclasses.replace(
@@ -71,7 +71,7 @@ def profile(name: str, weights: str) -> FitConfig:
 
 
 def timed(views: Views, config: FitConfig) -> dict[str, Any]:
-    """One fit: seconds of the whole, PSNR held out on white, Gaussians, steps/s, GPU memory."""
+    """Time one fit: total seconds, held-out PSNR on white, Gaussians, steps/s, GPU memory."""
     torch.cuda.reset_peak_memory_stats()
     torch.cuda.synchronize()
     start = time.perf_counter()
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--skip-paper", action="store_true", help="time only `fast`")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
-        sys.stderr.write("error: torch sees no CUDA device; run this on a machine with an NVIDIA GPU\n")
+        sys.stderr.write("error: torch finds no CUDA device; run this on a machine with an NVIDIA GPU\n")
         return 1
     result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "lpips": bool(options.lpips_weights)}
     result["parity"] = {other: parity("gsplat", other) for other in ("cpu", "reference")}

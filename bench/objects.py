@@ -18,7 +18,7 @@ SAMPLE = Path(__file__).resolve().parents[1] / "manifests" / "sample"
 
 
 def _distance(p: Array) -> Array:
-    """Signed distance [..] of a torus, a ball, a plinth and a rod with a rough skin; p [.., 3]."""
+    """Signed distance [..] at p [.., 3] of a torus, a ball, a plinth and a rod with rough surfaces."""
     x, y, z = p[..., 0], p[..., 1], p[..., 2]
     torus = np.sqrt((np.hypot(x, y) - 0.62) ** 2 + (z + 0.25) ** 2) - 0.2
     ball = np.sqrt(x * x + y * y + (z - 0.25) ** 2) - 0.42
@@ -30,7 +30,7 @@ def _distance(p: Array) -> Array:
 
 
 def _albedo(p: Array) -> Array:
-    """A texture of five octaves and a checker, [.., 3] in 0.03..0.97."""
+    """Texture of five octaves and a checker, [.., 3] in 0.03..0.97."""
     rng = np.random.default_rng(5)
     color = np.full((*p.shape[:-1], 3), 0.5)
     for octave in range(5):
@@ -44,7 +44,7 @@ def _albedo(p: Array) -> Array:
 
 
 def _image(c2w: Array, K: Array, size: int, supersample: int = 3) -> NDArray[np.uint8]:
-    """RGBA [size, size, 4] by sphere tracing, shaded by a fixed lamp."""
+    """Render RGBA [size, size, 4] by sphere tracing, shaded by a fixed light."""
     n = size * supersample
     u = (np.arange(n) + 0.5) / supersample
     x, y = np.meshgrid(u, u)
@@ -103,7 +103,7 @@ def analytic(size: int = 128) -> tuple[Views, Views]:
 
 
 def mic(size: int) -> tuple[Views, Views] | None:
-    """100 training and 25 test views of NeRF-synthetic's mic at `size` px; None where the data is absent."""
+    """100 training and 25 test views of NeRF-synthetic's mic at `size` px; None if the data is absent."""
     if not MIC.is_dir():
         return None
     train, test = (load_views(MIC / f"transforms_{split}.json", size=size) for split in ("train", "test"))

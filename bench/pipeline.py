@@ -50,7 +50,7 @@ HALF = 0.5
 
 
 class Stop(BaseException):
-    """Ends a run half-way, as a kill does."""
+    """Exception that ends a run half-way, as a kill does."""
 
 
 class Silent:
@@ -62,7 +62,7 @@ class Silent:
 
 
 class Nothing:
-    """Tasks that end at once. Of a packed shard only the commit key is written, so that a restart finds it."""
+    """Executor whose tasks end at once; of a packed shard, it writes only the commit key, which a restart needs."""
 
     def __init__(self, storage: LocalStorage, stop_after: int = -1) -> None:
         self._storage, self._stop, self._numbers = storage, stop_after, itertools.count()
@@ -175,7 +175,7 @@ def _tiny(job: Job, row: Facts, attempt: int, stage: str) -> Facts:
 
 
 def put_ms(root: Path, rounds: int = 100) -> float:
-    """Wall milliseconds of a small durable put."""
+    """Mean wall-clock milliseconds of a small durable put."""
     storage = LocalStorage(root / "puts")
     storage.put_if_absent("first", b"")
     started = time.perf_counter()
@@ -205,7 +205,7 @@ def on_ray(root: Path, objects: int) -> dict[str, float]:
 
 
 def overhead(root: Path, rounds: int = 64) -> dict[str, float]:
-    """Thread CPU milliseconds per object of both stages' publishing, the reading between them, and the packing."""
+    """Thread CPU milliseconds per object for publishing both stages, reading between them, and packing."""
     storage = LocalStorage(root / "overhead")
     run = planned(storage, rounds)
     job = Job(storage.url, store=StoreOptions())
@@ -234,9 +234,9 @@ def overhead(root: Path, rounds: int = 64) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--objects", type=int, default=PAPER, help="for the driver alone")
+    parser.add_argument("--objects", type=int, default=PAPER, help="number of objects for the driver alone")
     parser.add_argument("--ray-objects", type=int, default=RAY_OBJECTS)
-    parser.add_argument("--folder", help="where to write (default: the system's folder for temporary files)")
+    parser.add_argument("--folder", help="folder for temporary files (default: the system's)")
     args = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="bench-pipeline-", dir=args.folder))
     try:

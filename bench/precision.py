@@ -22,12 +22,12 @@ SIZES = (128, 256, 512)
 
 
 def measured(gaussians: Gaussians, dtype: str) -> dict[str, Any]:
-    """PSNR of the renders at each size, the file, and how far a Gaussian moved at most."""
+    """PSNR of the renders at each size, size of the file, and the largest displacement of a Gaussian."""
     config = AtlasConfig(dtype=dtype)
     made = pack(gaussians, config)
     data = made.to_bytes()
     stored = unpack(atlas_array(data, config), config)
-    # what was pruned is no fault of the dtype
+    # without dropped Gaussians, which do not depend on the dtype
     packed = gaussians[made.source[made.source >= 0]]
     return {
         "psnr": {size: atlas_psnr(packed, stored, size) for size in SIZES},
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = {}
     for name, gaussians in real(options.fits).items():
         extent = float(np.ptp(gaussians.means, axis=0).max())
-        if extent > 2:  # as an object is before it is fitted
+        if extent > 2:  # normalise as before a fit
             gaussians = replace(
                 gaussians,
                 means=gaussians.means / np.float32(extent),
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows[name] = {dtype: measured(gaussians, dtype) for dtype in DTYPES}
         sys.stderr.write(f"{name}: {rows[name]}\n")
     if not rows:
-        sys.stderr.write("no fits: give .npz files of `python -m gaussianverse.fitter`\n")
+        sys.stderr.write("error: no fits; pass .npz files of `python -m gaussianverse.fitter`\n")
         return 1
     summary = {
         dtype: {

@@ -28,13 +28,13 @@ TAUS, SEEDS, SIZE = (2000, 4000, 8000), (0, 1, 2), 200
 
 
 def objects() -> dict[str, tuple[Views, Views]]:
-    """Training and test views of mic, where it is at hand, and of two sample objects."""
+    """Training and test views of mic, if present, and of two sample objects."""
     found = {}
-    at_hand = mic(SIZE)
-    if at_hand is None:
-        sys.stderr.write("mic: not at hand, left out\n")
+    views = mic(SIZE)
+    if views is None:
+        sys.stderr.write("mic: data is absent, left out\n")
     else:
-        found["mic"] = at_hand
+        found["mic"] = views
     for uid in ("boombox", "spot"):
         found[uid] = split_heldout(load_views(SAMPLE / uid, size=SIZE), 8)
     return found
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
                 }
             )
             sys.stderr.write(f"{rows[-1]}\n")
-    # margins of the paper's ranking, paired by object, bound and seed
+    # margins of the paper's ranking over the others, paired by object, bound and seed
     margins = {}
     for other in RANKINGS[1:]:
         paired = [

@@ -1,4 +1,4 @@
-"""`make bench-raster`: forward and backward of the CPU rasteriser against a tiled torch renderer, in one run."""
+"""`make bench-raster`: forward and backward of the CPU rasteriser and of a tiled torch renderer, in one run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def yardstick(tensors: list[Tensor], size: int) -> Callable[[], None]:
 
 
 def gradient_error() -> float:
-    """Largest relative L2 error of a gradient against float64, 500 Gaussians at 64 x 64."""
+    """Largest relative L2 error of a gradient compared with float64, for 500 Gaussians at 64 x 64."""
     tensors = leaves(500)
     fast = [g.clone() for g in ours(tensors, 64, "cpu")()]
     exact = [g.clone() for g in ours(tensors, 64, "reference")()]

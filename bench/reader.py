@@ -48,12 +48,12 @@ sys.stdin.read()
 
 
 def all_of(samples: Any) -> int:
-    """Read to the end."""
+    """Read all samples and return their number."""
     return sum(1 for _ in samples)
 
 
 def local(root: Path, shards: list[Path]) -> dict[str, float]:
-    """Median milliseconds of one thread's CPU time for all shards."""
+    """Median thread CPU milliseconds for all shards, by way of reading."""
     names = [str(path) for path in shards]
 
     def raw() -> None:
@@ -95,7 +95,7 @@ def local(root: Path, shards: list[Path]) -> dict[str, float]:
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """moto's server in a process of its own."""
+    """Run moto's server in a separate process; yields its URL."""
     process = subprocess.Popen(
         [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -115,7 +115,7 @@ def process_cpu() -> float:
 
 
 def from_s3(root: Path, shards: list[Path]) -> dict[str, Any]:
-    """Samples a second and the client's CPU milliseconds a sample, of one shard."""
+    """Samples per second and the client's CPU milliseconds per sample, for one shard."""
     with s3_server() as endpoint:
         options = StoreOptions(endpoint_url=endpoint, region="us-east-1")
         client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         shards = sorted(root.glob("atlas/*.tar"))
         nbytes = sum(path.stat().st_size for path in shards)
         ms = local(root, shards)
-        # a small shard: moto copies the whole of it for each range
+        # a small shard: moto copies all of it for each range
         small = publish_dataset(Path(folder, "small"), uids[:16], shard_size=16, size=128)
         s3 = from_s3(small, sorted(small.glob("atlas/*.tar")))
     result = {

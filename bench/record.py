@@ -19,7 +19,7 @@ _PACKAGES = ("torch", "numba", "numpy", "scipy", "ray", "gsplat", "pyarrow")
 
 
 def cpu_model() -> str:
-    """The processor's name, as Linux gives it."""
+    """Name of the processor, from /proc/cpuinfo on Linux."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -49,7 +49,7 @@ def environment() -> dict[str, Any]:
 
 
 def keep(name: str, result: dict[str, Any]) -> None:
-    """Write bench/results/<name>.json and print the same as one last line."""
+    """Write bench/results/<name>.json and print the same JSON as the last line."""
     result = {**result, "environment": environment()}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -57,7 +57,7 @@ def keep(name: str, result: dict[str, Any]) -> None:
 
 
 def interleaved(runs: dict[str, Callable[[], object]], rounds: dict[str, int]) -> dict[str, float]:
-    """Median thread CPU milliseconds of each run, taken in turn after one warm-up each."""
+    """Median thread CPU milliseconds of each run; runs alternate, after one warm-up each."""
     for run in runs.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in runs}

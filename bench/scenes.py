@@ -1,4 +1,4 @@
-"""An object-like cloud of Gaussians: opaque, flat, tangent to a torus and an ellipsoid."""
+"""Gaussians that resemble a fitted object: opaque, flat, tangent to a torus and an ellipsoid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def surface(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, 
         return low + (high - low) * torch.rand(shape, generator=g, dtype=torch.float64)
 
     on_torus = int(0.55 * count)
-    # rejection makes the torus uniform by area
+    # rejection sampling makes the density uniform on the torus
     theta, phi = uniform(4 * on_torus, high=math.tau), uniform(4 * on_torus, high=math.tau)
     ring, tube = 0.75, 0.28
     fair = uniform(4 * on_torus) < (ring + tube * torch.cos(phi)) / (ring + tube)
@@ -42,7 +42,7 @@ def surface(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, 
 
 
 def camera(size: int) -> tuple[Tensor, Tensor]:
-    """viewmats [1, 4, 4] and Ks [1, 3, 3] of a camera that has the whole object in its `size` x `size` image."""
+    """viewmats [1, 4, 4] and Ks [1, 3, 3] of a camera with the whole object in its `size` x `size` image."""
     azimuth, elevation, distance = 0.6, 0.5, 3.6
     eye = distance * torch.tensor(
         [

@@ -1,4 +1,4 @@
-"""What training and sampling share: the UNet with 16 channels, the captions' embeddings, the noise schedule."""
+"""UNet with 16 channels, caption embeddings and noise schedule, shared by training and sampling."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-# diffusers imports torchvision for models that are not used here, and beside a CPU build of torch that import
-# fails; without a torchvision it leaves those models out
+# diffusers imports torchvision for models that are not used here, which fails with a CPU build of torch; without
+# torchvision it skips those models
 _torchvision = sys.modules.get("torchvision")
 sys.modules["torchvision"] = None  # type: ignore[assignment]
 try:
@@ -26,19 +26,19 @@ _TINY_WIDTH, _TINY_TOKENS = 16, 32
 
 
 class Embed(Protocol):
-    """Captions to what the UNet attends to."""
+    """Embedding of captions, to which the UNet attends."""
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
-        """B captions to [B, T, D]."""
+        """Embed B captions as [B, T, D]."""
 
 
 def load_unet(folder: Path) -> Any:
-    """A UNet of a diffusers checkpoint on disk, `FOLDER/unet`; never from the network."""
+    """Load the UNet of a diffusers checkpoint on disk, `FOLDER/unet`, without network access."""
     return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
 
 
 def tiny_unet(size: int) -> Any:
-    """A small UNet of random weights with 4 channels, as a checkpoint of an image model has, for trying out."""
+    """Make a small UNet with random weights and the 4 channels of an image model, for trials."""
     return UNet2DConditionModel(
         sample_size=size, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -48,18 +48,20 @@ def tiny_unet(size: int) -> Any:
 
 
 def widened(unet: Any) -> Any:
-    """The UNet with 16 channels in and out: its first and last layers four times over (paper section 5).
+    """Widen a UNet to 16 channels in and out by repeating its first and last layers (paper section 5).
 
-    The first layer's weights are divided by four, so that four equal groups of channels give what one gave; the
-    last layer's are not, so that each group comes out as the one did. (`ignore_mismatched_sizes` would start
-    both layers from noise.)
+    From 4 channels, each layer is repeated four times. The first layer's weights are divided by four, so that four
+    equal groups of channels give the original result; the last layer's are not, so that each group equals the
+    original output. (`ignore_mismatched_sizes` would initialise both layers at random.)
 
     Raises:
         ValueError: the checkpoint's channels do not divide 16.
     """
     old_in, old_out = unet.config.in_channels, unet.config.out_channels
     if CHANNELS % old_in or CHANNELS % old_out:
-        raise ValueError(f"a UNet of {old_in} channels in and {old_out} out cannot be repeated to {CHANNELS}")
+        raise ValueError(
+            f"the UNet has {old_in} channels in and {old_out} out, expected divisors of {CHANNELS}"
+        )
     times_in, times_out = CHANNELS // old_in, CHANNELS // old_out
     first, last = unet.conv_in, unet.conv_out
     unet.conv_in = _like(first, CHANNELS, first.out_channels)
@@ -79,7 +81,7 @@ def _like(layer: nn.Conv2d, channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 def noise_schedule() -> Any:
-    """The forward process: 1000 steps, v-prediction, no signal left at the last."""
+    """Forward process: 1000 steps, v-prediction, zero signal at the last step."""
     return DDPMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
         rescale_betas_zero_snr=True, clip_sample=False, timestep_spacing="trailing",
@@ -87,7 +89,7 @@ def noise_schedule() -> Any:
 
 
 def solver(schedule: Any, steps: int) -> Any:
-    """DPM-Solver++ of the second order over the same process."""
+    """Second-order DPM-Solver++ for the same process."""
     made = DPMSolverMultistepScheduler.from_config(
         schedule.config, algorithm_type="dpmsolver++", solver_order=2
     )
@@ -96,7 +98,7 @@ def solver(schedule: Any, steps: int) -> Any:
 
 
 def clip_embeddings(folder: Path, device: torch.device) -> Embed:
-    """The text encoder of a checkpoint on disk, `FOLDER/tokenizer` and `FOLDER/text_encoder`."""
+    """Load the text encoder of a checkpoint on disk, `FOLDER/tokenizer` and `FOLDER/text_encoder`."""
     from transformers import CLIPTextModel, CLIPTokenizer  # extra `train`
 
     tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
@@ -116,7 +118,7 @@ def clip_embeddings(folder: Path, device: torch.device) -> Embed:
 
 
 def byte_embeddings(device: torch.device) -> Embed:
-    """A fixed random vector for each byte of a caption: something to attend to without a text encoder."""
+    """Embed each byte of a caption as a fixed random vector, instead of a text encoder."""
     table = torch.randn(256, _TINY_WIDTH, generator=torch.Generator().manual_seed(0))
 
     def embed(captions: Sequence[str]) -> Tensor:

@@ -5,7 +5,7 @@
     python -m gaussianverse.examples.sample_atlas out /tmp/tiny/step-000020 x.ply \\
         --tiny-random --caption "a cow"                              # on a CPU
 
-The dataset gives the mean and standard deviation that atlases were trained with; nothing else of it is read.
+Of the dataset, only the mean and standard deviation for standardisation are read.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from gaussianverse.examples.diffusion import (
 )
 
 GUIDANCE = 3.5
-# fainter is padding, which a network does not bring to 0 exactly
+# fainter Gaussians are padding, for which a network does not predict exactly 0
 MIN_OPACITY = 1 / 255
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Parser of the command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("dataset", help="folder or s3://bucket/prefix")
     made.add_argument("trained", type=Path, help="a step-* folder of train_atlas")
     made.add_argument("ply", type=Path)
     source = made.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, help="diffusers folder with text_encoder/ and tokenizer/")
-    source.add_argument("--tiny-random", action="store_true", help="as train_atlas was called")
+    source.add_argument("--tiny-random", action="store_true", help="if train_atlas was called with it")
     made.add_argument("--caption", required=True)
     made.add_argument("--steps", type=int, default=50)
     made.add_argument("--guidance", type=float, default=GUIDANCE)
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 def sample(
     unet: Any, embed: Embed, caption: str, size: int, *, steps: int, guidance: float, seed: int
 ) -> Tensor:
-    """A standardised atlas, [16, size, size], by DPM-Solver++ with guidance towards the caption."""
+    """Sample a standardised atlas, [16, size, size], by DPM-Solver++ with classifier-free guidance."""
     device = next(unet.parameters()).device
     schedule = solver(noise_schedule(), steps)
     captions = embed([caption])
@@ -69,7 +69,7 @@ def sample(
 
 
 def gaussians_of(atlas: Tensor) -> Gaussians:
-    """The visible Gaussians of an atlas that a network made, [16, size, size], not standardised.
+    """Visible Gaussians of a generated atlas, [16, size, size], not standardised.
 
     Raises:
         ValueError: there are none.
@@ -77,13 +77,13 @@ def gaussians_of(atlas: Tensor) -> Gaussians:
     found = unpack_tensor(atlas.cpu().float(), clamp=True)
     visible = found.opacities >= MIN_OPACITY
     if not bool(visible.any()):
-        raise ValueError("not one Gaussian of the sample is visible; train for longer")
+        raise ValueError("no Gaussian of the sample is visible; train longer")
     values = {n: getattr(found, n)[visible].numpy() for n in ("means", "scales", "opacities", "colors")}
     return Gaussians(quats=canonical_quats(found.quats[visible].numpy()), **values)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it."""
+    """Run the command line; returns the exit code."""
     args = parser().parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = AtlasDataset(args.dataset)

@@ -5,10 +5,10 @@
     torchrun --nproc-per-node 8 -m gaussianverse.examples.train_atlas ...                # on many GPUs
 
 DATASET is a folder or s3://bucket/prefix. OUT gets `metrics.jsonl` and, every `--save-every` steps,
-`step-000500/` with the averaged UNet (what `sample_atlas` reads) and all that `--resume` needs: weights, optimiser,
-and where the data stand, exact to the sample, also for another number of GPUs and workers. `--photometric W`
-adds the paper's photometric term: against one of the object's reference views where the shards carry some
-(`run.views`), else against a render of the object's own atlas.
+`step-000500/` with the averaged UNet, which `sample_atlas` reads, and the state for `--resume`: weights, optimiser,
+and the position in the data, exact to the sample, also with another number of GPUs and workers. `--photometric W`
+adds the paper's photometric term, computed with one of the object's reference views if the shards have some
+(`run.views`), or with a render of the object's own atlas.
 """
 
 from __future__ import annotations
@@ -46,50 +46,52 @@ log = logging.getLogger("train_atlas")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Parser of the command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("dataset", help="folder or s3://bucket/prefix")
     made.add_argument("out", type=Path)
     source = made.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, help="diffusers folder with unet/ and text_encoder/")
     source.add_argument(
-        "--tiny-random", action="store_true", help="a small random UNet, captions by their bytes"
+        "--tiny-random", action="store_true", help="a small random UNet, captions embedded by bytes"
     )
     made.add_argument("--resume", type=Path, help="a step-* folder of an earlier run")
     made.add_argument("--steps", type=int, default=100_000)
-    made.add_argument("--batch-size", type=int, default=4, help="on each GPU")
-    made.add_argument("--workers", type=int, default=0, help="processes that read, for each GPU")
-    made.add_argument("--min-psnr", type=float, help="leave out objects that were fitted worse")
+    made.add_argument("--batch-size", type=int, default=4, help="per GPU (default: 4)")
+    made.add_argument("--workers", type=int, default=0, help="processes that read, per GPU")
+    made.add_argument("--min-psnr", type=float, help="leave out objects whose fit has a lower PSNR")
     made.add_argument("--learning-rate", type=float, default=5e-5)
     made.add_argument("--ema", type=float, default=0.9999, help="decay of the averaged weights")
     made.add_argument("--caption-dropout", type=float, default=0.2)
-    made.add_argument("--photometric", type=float, default=0.0, help="weight of one view a step")
     made.add_argument(
-        "--view-size", type=int, default=256, help="pixels of its side, where shards carry no views"
+        "--photometric", type=float, default=0.0, help="weight of the photometric term, one view per step"
     )
-    made.add_argument("--lpips-weights", type=Path, help="VGG's backbone weights; without them no LPIPS term")
+    made.add_argument(
+        "--view-size", type=int, default=256, help="side of rendered views in pixels, if shards have no views"
+    )
+    made.add_argument("--lpips-weights", type=Path, help="VGG's backbone weights, for an LPIPS term")
     made.add_argument("--save-every", type=int, default=5_000)
     made.add_argument("--seed", type=int, default=0)
     return made
 
 
 def batches(loader: AtlasLoader) -> Iterator[AtlasBatch]:
-    """Epoch after epoch, without end."""
+    """Yield batches of epoch after epoch, without end."""
     while True:
         yield from loader
 
 
 def drop_captions(embedded: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A share of the captions set to zeros, for guidance without a classifier."""
+    """Set a random share of the captions to zero, for classifier-free guidance."""
     keep = torch.rand(len(embedded), generator=generator) >= share
     return embedded * keep.to(embedded)[:, None, None]
 
 
 def random_camera(generator: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
-    """World-to-camera [1, 4, 4] of a random point of view that looks at the origin, and its K [1, 3, 3]."""
+    """World-to-camera [1, 4, 4] and K [1, 3, 3] of a camera at a random position that looks at the origin."""
     eye = nn.functional.normalize(torch.randn(3, generator=generator), dim=0) * CAMERA_DISTANCE
     forward = nn.functional.normalize(-eye, dim=0)
-    # whichever axis is not along the view
+    # the axis that is least parallel to the view
     up = torch.eye(3)[int(forward.abs().argmin())]
     right = nn.functional.normalize(torch.linalg.cross(forward, up), dim=0)
     rotation = torch.stack([right, torch.linalg.cross(forward, right), forward])
@@ -100,8 +102,7 @@ def random_camera(generator: torch.Generator, size: int) -> tuple[Tensor, Tensor
 
 
 class Reference(NamedTuple):
-    """What an object looks like from one side: on white [1, s, s, 3], alpha [1, s, s, 1], viewmats [1, 4, 4],
-    Ks [1, 3, 3]."""
+    """One view of an object: colour on white [1, s, s, 3], alpha [1, s, s, 1], viewmats [1, 4, 4], Ks [1, 3, 3]."""
 
     color: Tensor
     alpha: Tensor
@@ -110,7 +111,7 @@ class Reference(NamedTuple):
 
 
 def render(atlas: Tensor, viewmats: Tensor, Ks: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Colours on white [1, size, size, 3] and alphas [1, size, size, 1] of an atlas [16, ..], not standardised."""
+    """Render an atlas [16, ..], not standardised: colour on white [1, size, size, 3], alpha [1, size, size, 1]."""
     g = unpack_tensor(atlas, clamp=True)
     colors, alphas, _ = rasterization(
         g.means, g.quats, g.scales, g.opacities, g.colors, viewmats, Ks, size, size,
@@ -120,7 +121,7 @@ def render(atlas: Tensor, viewmats: Tensor, Ks: Tensor, size: int) -> tuple[Tens
 
 
 def given_view(batch: AtlasBatch, chosen: int, generator: torch.Generator, device: torch.device) -> Reference:
-    """One of the reference views, drawn at random, that the shards carry of a batch's object `chosen`."""
+    """Random reference view of a batch's object `chosen`, from the shards."""
     views = batch["views"][chosen]
     k = torch.randint(len(views), (1,), generator=generator)
     rgba = views[k].permute(0, 2, 3, 1).to(device)
@@ -130,12 +131,12 @@ def given_view(batch: AtlasBatch, chosen: int, generator: torch.Generator, devic
 
 
 def rendered_view(atlas: Tensor, size: int, generator: torch.Generator) -> Reference:
-    """An atlas seen from a random point of view, for shards that carry no views: as well as the object was fitted.
+    """Render an atlas from a random camera, for shards without views; its quality is that of the fit.
 
     Args:
         atlas: not standardised, [16, size, size].
-        size: of the view, pixels.
-        generator: of the point of view.
+        size: side of the view in pixels.
+        generator: source of the random camera.
     """
     viewmats, Ks = (t.to(atlas.device) for t in random_camera(generator, size))
     with torch.no_grad():
@@ -145,12 +146,12 @@ def rendered_view(atlas: Tensor, size: int, generator: torch.Generator) -> Refer
 def photometric_loss(
     predicted: Tensor, reference: Reference, lpips: Callable[[Tensor, Tensor], Tensor] | None
 ) -> Tensor:
-    """L1, mask and LPIPS between the render of an atlas and what the object looks like.
+    """L1, mask and LPIPS loss between the render of an atlas and a reference view.
 
     Args:
         predicted: one atlas, not standardised, [16, size, size].
-        reference: of the object.
-        lpips: of two images [B, H, W, 3], or None.
+        reference: view of the object.
+        lpips: function of two images [B, H, W, 3], or None.
     """
     color, alpha = render(predicted, reference.viewmats, reference.Ks, reference.alpha.shape[1])
     loss = L1_WEIGHT * (color - reference.color).abs().mean()
@@ -159,7 +160,7 @@ def photometric_loss(
 
 
 class Trainer:
-    """One process's share of a run."""
+    """Training in one process of a run."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.step = args, 0
@@ -167,7 +168,7 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(args.seed)
         filters = [] if args.min_psnr is None else [("psnr", ">=", args.min_psnr)]
-        # the paper's photometric term compares with the object's renders, where the shards carry some
+        # views=None reads reference views if the shards have some, for the photometric term
         views = None if args.photometric else False
         self.dataset = AtlasDataset(args.dataset, filters=filters, seed=args.seed, views=views)
         self.loader = AtlasLoader(self.dataset, args.batch_size, num_workers=args.workers)
@@ -190,7 +191,7 @@ class Trainer:
             self.resume(args.resume)
 
     def train(self) -> None:
-        """Train to the last step."""
+        """Train until the last step."""
         self.args.out.mkdir(parents=True, exist_ok=True)
         for batch in batches(self.loader):
             losses = self.update(batch)
@@ -205,8 +206,8 @@ class Trainer:
                 return
 
     def update(self, batch: AtlasBatch) -> dict[str, float]:
-        """One step of the optimiser; the losses."""
-        # what is random depends on the step alone, so that a resumed run draws the same
+        """Run one step of the optimiser; returns the losses."""
+        # random numbers depend only on seed, step and rank, so that a resumed run draws the same ones
         generator = torch.Generator().manual_seed(self.args.seed + (self.step << 20) + self.rank)
         clean = self.standard(batch["atlas"].to(self.device))
         noise = torch.randn(clean.shape, generator=generator).to(clean)
@@ -236,7 +237,7 @@ class Trainer:
         return {name: float(loss.detach()) for name, loss in losses.items()}
 
     def save(self) -> None:
-        """Write a step-* folder; the data's state is the same on all ranks."""
+        """Write a step-* folder on rank 0; the loader's state is the same on all ranks."""
         if self.rank:
             return
         folder = self.args.out / f"step-{self.step:06d}"
@@ -246,7 +247,7 @@ class Trainer:
         torch.save({**state, "optimizer": self.optimizer.state_dict()}, folder / "train.pt")
 
     def resume(self, folder: Path) -> None:
-        """Go on where `save` was called."""
+        """Restore the state written by `save`."""
         state: dict[str, Any] = torch.load(folder / "train.pt", map_location=self.device, weights_only=True)
         self.unet.load_state_dict(state["unet"])
         self.averaged.load_state_dict(state["averaged"])
@@ -256,7 +257,7 @@ class Trainer:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it."""
+    """Run the command line; returns the exit code."""
     args = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if distributed.is_torchelastic_launched():

@@ -1,4 +1,4 @@
-"""What of the GPU benchmark can run without one: the comparison of backends, and the refusal."""
+"""Parts of the GPU benchmark that run without a GPU: the comparison of backends, and the error."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The examples, offline, on shards that the main job made of tiny objects."""
+"""The examples, offline, on shards of tiny objects made by the main job."""
 
 import json
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def seen(dataset: str) -> str:
-    """The same objects, whose shards carry reference views."""
+    """The same objects in shards with reference views."""
     folder = Path(dataset).parent
     config = load("test", [*tiny_arguments()[3::2], "run.views=4"])
     storage, run, base = job.plan(str(folder / "seen"), str(folder / "objects.jsonl"), config)
@@ -43,7 +43,7 @@ def seen(dataset: str) -> str:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads that wait for one another take minutes for so little on a machine that does other things too."""
+    """Run torch on one thread: on a busy machine, several would wait for each other for minutes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -59,7 +59,7 @@ def test_the_loss_falls_and_a_sample_is_a_ply(dataset: str, tmp_path: Path) -> N
     options = ["--steps", "120", "--batch-size", "3", "--learning-rate", "1e-2", "--ema", "0.9"]
     losses = np.array([s["diffusion"] for s in trained(dataset, tmp_path / "run", *options)])
     assert len(losses) == 120
-    # noise of every strength, so one step's loss says little; 0.91 when this was written
+    # the loss of one step depends on its random noise level, so means are compared; 0.91 when this was written
     assert losses[-30:].mean() < 0.95 * losses[:15].mean()
     ply = tmp_path / "x.ply"
     arguments = [dataset, str(tmp_path / "run/step-000120"), str(ply), "--tiny-random"]
@@ -88,7 +88,7 @@ def test_the_photometric_loss_is_of_the_objects_views_where_shards_carry_some(
 ) -> None:
     options = ["--photometric", "1", "--save-every", "2"]
     short = trained(seen, tmp_path / "short", "--steps", "3", *options)
-    # --view-size would change what is rendered, and nothing is
+    # --view-size has no effect, since no view is rendered
     assert trained(seen, tmp_path / "again", "--steps", "3", *options, "--view-size", "7") == short
     resumed = ["--steps", "3", *options, "--resume", str(tmp_path / "short/step-000002")]
     assert trained(seen, tmp_path / "resumed", *resumed) == short[2:]
@@ -153,5 +153,5 @@ def test_cameras_look_at_the_origin() -> None:
 
 
 def test_a_sample_without_visible_gaussians_says_so() -> None:
-    with pytest.raises(ValueError, match="not one Gaussian"):
+    with pytest.raises(ValueError, match="no Gaussian of the sample"):
         sample_atlas.gaussians_of(torch.zeros(16, 8, 8))
