@@ -237,8 +237,8 @@ def _fit_object(
     gaussians = _finished(decoded, config.tau)
     if len(gaussians) < config.min_gaussians:
         raise TooFewGaussians(
-            f"{len(gaussians)} Gaussians are left after {config.steps} steps, expected at least {config.min_gaussians} "
-            "(min_gaussians)"
+            f"{len(gaussians)} Gaussians are left after {config.steps} steps, expected at least "
+            f"{config.min_gaussians} (min_gaussians)"
         )
     fitted = time.perf_counter()
     scene = make_scene(heldout, training.device) if len(heldout) else training.full
