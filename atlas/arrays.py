@@ -1,5 +1,7 @@
-"""NumPy's files to bytes and back. What comes back was published, fetched or given by somebody: NumPy's own reader
-fails on damage with whatever it stumbles over, and with the memory that a damaged header asks for.
+"""Write and read NumPy's .npy and .npz files as bytes.
+
+Files that are read may be damaged or hostile: NumPy's own reader then raises errors of many kinds, and asks for as
+much memory as a damaged header claims.
 """
 
 from __future__ import annotations
@@ -8,14 +10,23 @@ import io
 import math
 import zipfile
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from gaussianverse.atlas.errors import AtlasError
 
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_MAGIC = b"\x93NUMPY"
+_VERSIONS = {
+    b"\1\0": (2, np.lib.format.read_array_header_1_0),
+    b"\2\0": (4, np.lib.format.read_array_header_2_0),
+}
+"""How many bytes give the header's length, and what parses it from there on."""
+_START = len(_MAGIC) + 2
+_MAX_HEADER = 10_000
+"""NumPy's parser takes no longer ones."""
 _NUMBERS = "biuf"
 """Kinds of dtype: truth values, whole and floating-point numbers."""
 
@@ -39,33 +50,55 @@ def npz(arrays: Mapping[str, npt.ArrayLike]) -> bytes:
     return sink.getvalue()
 
 
-def read_npy(data: bytes | memoryview) -> npt.NDArray[Any]:
-    """The array of a .npy file; what stands behind it is not looked at.
+def read_npy(data: bytes | memoryview, *, copy: bool = True) -> npt.NDArray[Any]:
+    """The array of a .npy file.
+
+    Args:
+        data: the whole file.
+        copy: False = share the memory of `data`, so that the array can be written to only where `data` can.
 
     Raises:
-        AtlasError: it is no such file, is cut short, or holds something else than numbers.
+        AtlasError: it is no such file, is cut short or too long, or holds something else than numbers.
     """
-    stream = io.BytesIO(data)
+    header = _header_of(data)
+    dtype, shape, order = _described(header)
+    count = math.prod(shape)
+    needed, found = count * dtype.itemsize, len(data) - len(header)
+    if found != needed:
+        what = "is cut short" if found < needed else "goes on after its array"
+        raise AtlasError(f"the .npy file {what}: {needed} bytes of numbers, {found} there")
     try:
-        version = np.lib.format.read_magic(stream)
-        if version not in _HEADERS:
-            raise ValueError(f"version {version}, expected one of {', '.join(map(str, _HEADERS))}")
-        shape, fortran, dtype = _HEADERS[version](stream)
+        array = np.frombuffer(data, dtype, count, len(header)).reshape(shape, order=order)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise AtlasError(f"not a .npy file: no array has the shape {shape}") from error
+    return array.copy() if copy else array
+
+
+def _header_of(data: bytes | memoryview) -> bytes:
+    """The file's bytes before its numbers."""
+    magic, version = bytes(data[: len(_MAGIC)]), bytes(data[len(_MAGIC) : _START])
+    if magic != _MAGIC or len(version) < 2:
+        raise AtlasError(f"not a .npy file: it begins with {magic + version!r}")
+    if version not in _VERSIONS:
+        raise AtlasError(f"not a .npy file: version {tuple(version)}, expected one of (1, 0), (2, 0)")
+    begin = _START + _VERSIONS[version][0]
+    end = begin + int.from_bytes(data[_START:begin], "little")
+    if end > len(data) or end > _MAX_HEADER:
+        raise AtlasError(f"not a .npy file: a header of {end} bytes in a file of {len(data)}")
+    return bytes(data[:end])
+
+
+@lru_cache(maxsize=64)
+def _described(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Literal["C", "F"]]:
+    """Dtype, shape and order by a header; all atlases of a dataset have the same, so it is parsed once."""
+    _, parse = _VERSIONS[header[len(_MAGIC) : _START]]
+    try:
+        shape, fortran, dtype = parse(io.BytesIO(header[_START:]))
         if dtype.kind not in _NUMBERS or min(shape, default=0) < 0:
             raise ValueError(f"{dtype} {shape} is no array of numbers")
-    except (
-        Exception
-    ) as fault:  # the header is Python text, and its parser raises what any parser of Python does
-        raise AtlasError(f"not a .npy file: {fault}") from fault
-    count, start = math.prod(shape), stream.tell()
-    needed = count * dtype.itemsize
-    if len(data) - start < needed:
-        raise AtlasError(f"the .npy file is cut short: {needed} bytes of numbers, {len(data) - start} there")
-    try:
-        array = np.frombuffer(data, dtype, count, start).reshape(shape, order="F" if fortran else "C")
-    except (ValueError, TypeError, OverflowError) as fault:
-        raise AtlasError(f"not a .npy file: no array has the shape {shape}") from fault
-    return array.copy()
+    except Exception as error:  # the header is Python text: its parser raises what any parser of Python does
+        raise AtlasError(f"not a .npy file: {error}") from error
+    return dtype, shape, "F" if fortran else "C"
 
 
 def read_npz(data: bytes | memoryview, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
@@ -82,9 +115,9 @@ def read_npz(data: bytes | memoryview, names: Iterable[str]) -> dict[str, npt.ND
                 raise ValueError("it is compressed, which `npz` never does")
             members = {entry.filename.removesuffix(".npy"): archive.read(entry) for entry in entries}
     except MemoryError:
-        raise  # the machine's fault, not the file's
-    except KeyError as fault:
-        raise AtlasError(f"the .npz file lacks an array: {fault.args[0]}") from fault
-    except Exception as fault:  # as many sorts as the format has features
-        raise AtlasError(f"not an .npz file: {fault}") from fault
+        raise  # the machine is short of it, whatever the file holds
+    except KeyError as error:
+        raise AtlasError(f"the .npz file lacks an array: {error.args[0]}") from error
+    except Exception as error:  # zipfile raises as many kinds as the format has features
+        raise AtlasError(f"not an .npz file: {error}") from error
     return {name: read_npy(member) for name, member in members.items()}

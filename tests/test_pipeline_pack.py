@@ -17,7 +17,8 @@ from gaussianverse.atlas.moments import Moments
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.storage import sha256_of
-from gaussianverse.pipeline.dataset import fragments, layout, pack, records, shards
+from gaussianverse.atlas.tar import build
+from gaussianverse.pipeline.dataset import layout, pack, records, shards
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import JOURNAL
@@ -30,9 +31,9 @@ def fragment(stage: str, index: int, uid: str, data: bytes | None) -> bytes:
     row = manifest_row(index, uid)
     if data is None:
         facts = records.facts_of(stage, row, RUN, status="quarantined", reason="low_psnr")
-        return fragments.build({f"{uid}.json": pack_json(facts)})
+        return build({f"{uid}.json": pack_json(facts)})
     facts = records.facts_of(stage, row, RUN, status=OK)
-    return fragments.build(
+    return build(
         {
             dataset_format.main_member(stage, uid): data,
             f"{uid}.json": pack_json(facts),

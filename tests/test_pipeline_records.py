@@ -12,7 +12,8 @@ from gaussianverse.atlas.dataset_format import OK, QUARANTINED, SPLATS
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.storage import sha256_of
-from gaussianverse.pipeline.dataset import fragments, layout, records
+from gaussianverse.atlas.tar import build
+from gaussianverse.pipeline.dataset import layout, records
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL
 from gaussianverse.pipeline.errors import FragmentError, PipelineError
@@ -142,9 +143,9 @@ def test_facts_of_another_object_or_shard_are_refused(storage: LocalStorage) -> 
 def test_a_sample_without_its_caption_or_arrays_is_refused() -> None:
     facts = to_json(records.facts_of(STAGE, manifest_row(0, "a"), RUN, status=OK))
     whole = {"a.json": facts, "a.txt": b"", "a.splat.npz": b""}
-    assert records.parse(STAGE, 0, "a", fragments.build(whole)).ok
+    assert records.parse(STAGE, 0, "a", build(whole)).ok
     for lacking in ("a.txt", "a.splat.npz"):
-        data = fragments.build({n: d for n, d in whole.items() if n != lacking})
+        data = build({n: d for n, d in whole.items() if n != lacking})
         with pytest.raises(FragmentError, match="expected"):
             records.parse(STAGE, 0, "a", data)
 
@@ -153,7 +154,7 @@ def test_a_sample_without_its_caption_or_arrays_is_refused() -> None:
 @given(data=st.data())
 def test_any_damage_is_a_named_error_or_harmless(data: st.DataObject) -> None:
     facts = to_json(records.facts_of(STAGE, manifest_row(0, "a"), RUN, status=OK))
-    good = fragments.build({"a.json": facts, "a.txt": b"caption", "a.splat.npz": b"z" * 300})
+    good = build({"a.json": facts, "a.txt": b"caption", "a.splat.npz": b"z" * 300})
     start = data.draw(st.integers(0, len(good) - 1))
     end = data.draw(st.integers(start, len(good)))
     damaged = good[:start] + data.draw(st.binary(max_size=40)) + good[end:]
@@ -177,7 +178,7 @@ def test_any_bytes_are_an_error_with_the_key(data: bytes) -> None:
     )
 )
 def test_any_json_as_facts_is_an_error(value: object) -> None:
-    data = fragments.build({"a.json": json.dumps(value).encode(), "a.txt": b"", "a.splat.npz": b""})
+    data = build({"a.json": json.dumps(value).encode(), "a.txt": b"", "a.splat.npz": b""})
     with pytest.raises(FragmentError):
         records.parse(STAGE, 0, "a", data)
 

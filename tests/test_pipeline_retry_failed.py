@@ -12,6 +12,7 @@ from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, w
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.tar import index
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import from_parquet
@@ -91,10 +92,9 @@ def test_a_rescued_objects_samples_are_those_of_a_run_in_which_it_never_failed(
     there = dataset(LocalStorage(tmp_path / "other"))
     again = dataset(LocalStorage(folder / "out" / layout.revision(1)))
     whole = b"".join(there[dataset_format.shard_tar(SPLATS, k)] for k in (0, 1))
-    from gaussianverse.pipeline.dataset import fragments
 
     tar = again[dataset_format.shard_tar(SPLATS, 0)]
-    for member in fragments.index(tar):
+    for member in index(tar):
         if member.name.endswith(".npz"):
             assert tar[member.offset : member.offset + member.nbytes] in whole
 

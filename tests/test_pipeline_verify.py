@@ -18,7 +18,8 @@ from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import to_json
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.storage import sha256_of
-from gaussianverse.pipeline.dataset import fragments, layout, pack
+from gaussianverse.atlas.tar import BLOCK, END, build, index
+from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.parquet import from_parquet, to_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -119,8 +120,8 @@ def test_scratch_and_journal_are_no_part_of_the_sums(copy: Copy) -> None:
 
 def rebuilt(tar: bytes, change: Callable[[dict[str, bytes]], dict[str, bytes]]) -> bytes:
     """The tar with its members changed, as fragments of one member each."""
-    members = {m.name: tar[m.offset : m.offset + m.nbytes] for m in fragments.index(tar)}
-    return b"".join(fragments.build({n: d}) for n, d in change(members).items()) + fragments.END
+    members = {m.name: tar[m.offset : m.offset + m.nbytes] for m in index(tar)}
+    return b"".join(build({n: d}) for n, d in change(members).items()) + END
 
 
 def lost(name: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
@@ -160,7 +161,7 @@ def test_damage_to_samples_is_found_even_when_every_hash_was_made_to_agree(copy:
 
 
 def test_a_cut_tar_is_found_even_when_every_hash_was_made_to_agree(copy: Copy) -> None:
-    for cut in (fragments.BLOCK, 3 * fragments.BLOCK, 700):
+    for cut in (BLOCK, 3 * BLOCK, 700):
         copy.write(SPLATS, copy.storage.get(SPLATS)[:-cut])
         copy.cover_up(dataset_format.SPLATS)
         assert any(SPLATS in fault for fault in copy.faults([0])), cut
@@ -168,7 +169,7 @@ def test_a_cut_tar_is_found_even_when_every_hash_was_made_to_agree(copy: Copy) -
 
 def test_a_sample_twice_is_found(copy: Copy) -> None:
     tar = copy.storage.get(SPLATS)
-    copy.write(SPLATS, tar[: -len(fragments.END)] + tar)
+    copy.write(SPLATS, tar[: -len(END)] + tar)
     copy.cover_up(dataset_format.SPLATS)
     assert any(SPLATS in fault for fault in copy.faults([0]))
 

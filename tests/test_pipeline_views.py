@@ -22,9 +22,10 @@ from gaussianverse.atlas.errors import AtlasError, RoughAtlas
 from gaussianverse.atlas.reader.views import ReferenceViews
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.storage import Storage, sha256_of
+from gaussianverse.atlas.tar import END, build
 from gaussianverse.fitter import load_views
 from gaussianverse.pipeline.config import RunSettings, load
-from gaussianverse.pipeline.dataset import fragments, layout, records
+from gaussianverse.pipeline.dataset import layout, records
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -304,7 +305,7 @@ def test_swapped_images_that_were_covered_up_in_the_hashes_are_noticed(
 
 def cover_up(storage: LocalStorage, found: dict[str, bytes], run: Run) -> list[str]:
     """The faults of shard 0 of the views made of these members, with a commit record that agrees."""
-    tar = b"".join(fragments.build({n: d}) for n, d in found.items()) + fragments.END
+    tar = b"".join(build({n: d}) for n, d in found.items()) + END
     write(storage, KEYS[0], tar)
     record = read_commit(storage, VIEWS, 0)
     record["files"][KEYS[0]] = {"nbytes": len(tar), "sha256": sha256_of(tar)}

@@ -32,12 +32,11 @@ from gaussianverse.atlas.dataset_format import (
     version_error,
 )  # fmt: skip
 from gaussianverse.atlas.errors import DatasetError
-from gaussianverse.atlas.reader.sample import BLOCK, header_nbytes
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Readable
+from gaussianverse.atlas.tar import END, header_nbytes
 
 SPLITS = ("all", "train", "heldout")
-_END = 2 * BLOCK
 _OPERATORS = {
     "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater,
     ">=": pc.greater_equal,
@@ -238,7 +237,7 @@ class Catalogue:
         totals = np.array([files[int(s)][1] for s in self.shards], np.int64)
         names = np.asarray(pc.utf8_length(self._table["uid"])) + len(main_member(family, ""))
         starts = offset - np.array([header_nbytes(n) for n in names.tolist()], np.int64)
-        ends = np.where(last, totals - _END, np.roll(starts, -1))
+        ends = np.where(last, totals - len(END), np.roll(starts, -1))
         wrong = (starts != np.where(first, 0, starts)) | (offset + nbytes > ends)
         wrong |= place != np.arange(len(self)) - np.maximum.accumulate(
             np.where(first, np.arange(len(self)), 0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from gaussianverse.atlas.dataset_format import ATLAS, MEAN, POINTS, STD, VIEWS, address_column
-from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.errors import AtlasError, DatasetError
 from gaussianverse.atlas.reader import order, sample
 from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import Catalogue, Filter, read
@@ -275,9 +275,9 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         data = read(self._store, extent)
         try:
             return parse(data)
-        except DatasetError as fault:
+        except AtlasError as error:
             where = f"{self._store.url}/{extent.key}, bytes from {extent.offset}, {row['uid']}"
-            raise DatasetError(f"{where}: {fault}; fetch the shard again") from fault
+            raise DatasetError(f"{where}: {error}; fetch the shard again") from error
 
     def _item(self, array: Any, row: dict[str, Any], views: ReferenceViews | None) -> AtlasSample:
         atlas = torch.from_numpy(array).permute(2, 0, 1)

@@ -12,7 +12,8 @@ from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, VIEWS
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
-from gaussianverse.pipeline.dataset import fragments, layout, records
+from gaussianverse.atlas.tar import END, index
+from gaussianverse.pipeline.dataset import layout, records
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.parquet import to_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -74,7 +75,7 @@ def assemble(stage: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Assem
         address: dict[str, Any] = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
         if record.ok:
             name = dataset_format.main_member(stage, uid)
-            member = next(m for m in fragments.index(data) if m.name == name)
+            member = next(m for m in index(data) if m.name == name)
             address = {
                 "sample": sample,
                 "offset": len(tar) + member.offset,
@@ -89,7 +90,7 @@ def assemble(stage: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Assem
         raise FragmentError(
             f"shard {shard}, {stage}: no fragment of {', '.join(missing[:5])} ({len(missing)})"
         )
-    tar += fragments.END
+    tar += END
     return Assembled(tar, rows, digests)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gaussianverse.atlas import tar
 from gaussianverse.atlas.canonical_json import to_json
 from gaussianverse.atlas.dataset_format import (
     MAX_VIEWS,
@@ -20,9 +21,10 @@ from gaussianverse.atlas.dataset_format import (
     main_member,
     member_names,
 )  # fmt: skip
+from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
-from gaussianverse.pipeline.dataset import fragments, layout
+from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, Facts, from_json, known, row
 from gaussianverse.pipeline.errors import FragmentError, PipelineError, message
@@ -143,7 +145,7 @@ def _publish(
 ) -> Published:
     """The journal entry first, under the fragment's own hash: whichever fragment wins, its entry exists."""
     shard, uid = int(facts["shard"]), str(facts["uid"])
-    data = fragments.build(members)
+    data = tar.build(members)
     sha256 = sha256_of(data)
     entry = {**entry, "fragment_sha256": sha256}
     publish(storage, layout.run_record(stage, shard, uid, sha256), to_json(entry), durable=False)
@@ -160,7 +162,7 @@ def sample_members(stage: str, facts: Mapping[str, Any]) -> list[str]:
 def given_up(stage: str, facts: Mapping[str, Any]) -> bytes:
     """The fragment, in this family, of an object that another stage gave up, of whose row `facts` are."""
     own = row(FACTS[stage], known(FACTS[stage], facts))
-    return fragments.build({facts_member(str(own["uid"])): to_json(own)})
+    return tar.build({facts_member(str(own["uid"])): to_json(own)})
 
 
 def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
@@ -171,9 +173,9 @@ def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
     """
     where = layout.fragment(stage, shard, uid)
     try:
-        members = fragments.parse(data)
+        members = tar.parse(data)
         facts = from_json(FACTS[stage], members.get(facts_member(uid), b""))
-    except PipelineError as fault:
+    except (AtlasError, PipelineError) as fault:
         raise FragmentError(f"{where}: {fault}; delete it to have it made again") from fault
     expected = set(sample_members(stage, facts)) if facts["status"] == OK else {facts_member(uid)}
     if set(members) != expected or (facts["uid"], facts["shard"]) != (uid, shard):

@@ -19,9 +19,10 @@ from gaussianverse.atlas.interchange.gaussiancube import to_cube
 from gaussianverse.atlas.interchange.ply import write_ply
 from gaussianverse.atlas.interchange.published import write_pair
 from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.atlas.tar import END, build
 from gaussianverse.manifests.files import write_whole
 from gaussianverse.pipeline.arguments import add_output, add_overrides, open_output
-from gaussianverse.pipeline.dataset import fragments, shards
+from gaussianverse.pipeline.dataset import shards
 from gaussianverse.pipeline.dataset.contents import atlas_array
 from gaussianverse.pipeline.dataset.manifest_rows import find_row, shard_rows
 from gaussianverse.pipeline.dataset.records import Record
@@ -103,7 +104,7 @@ def _tar(storage: Storage, run: Run, path: Path, objects: Iterable[tuple[dict[st
             for row, shard in objects:
                 record = _record(storage, ATLAS, shard, str(row["uid"]))
                 file.write(_published(row, atlas_array(record.main(ATLAS), run.atlas), run))
-            file.write(fragments.END)
+            file.write(END)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -121,7 +122,7 @@ def _published(row: dict[str, Any], array: NDArray[Any], run: Run) -> bytes:
         "caption.txt": caption.encode(),
         "metadata.json": json.dumps(metadata, ensure_ascii=False).encode(),
     }
-    return fragments.build({f"{uid}.{name}": data for name, data in members.items()})
+    return build({f"{uid}.{name}": data for name, data in members.items()})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

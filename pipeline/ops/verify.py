@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas import dataset_format, tar
 from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.atlas.dataset_format import (
     ATLAS,
@@ -23,11 +23,12 @@ from gaussianverse.atlas.dataset_format import (
     shard_tar,
     sums_file,
 )  # fmt: skip
+from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.reader.views import images_sha256
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_shards, open_output
-from gaussianverse.pipeline.dataset import contents, fragments, layout
+from gaussianverse.pipeline.dataset import contents, layout
 from gaussianverse.pipeline.dataset.finalize import index_of
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.metadata import tables_of
@@ -121,8 +122,8 @@ def _shard(storage: Storage, run: Run, stage: str, shard: int, atlases: list[byt
     yield from _rows(storage, stage, shard, rows)
     if stage == VIEWS:
         yield from _aligned(storage, shard, rows)
-    tar = storage.get(shard_tar(stage, shard))
-    yield from _samples(run, stage, shard_tar(stage, shard), tar, rows, atlases)
+    key = shard_tar(stage, shard)
+    yield from _samples(run, stage, key, storage.get(key), rows, atlases)
 
 
 def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterator[str]:
@@ -152,22 +153,22 @@ def _aligned(storage: Storage, shard: int, rows: list[Facts]) -> Iterator[str]:
 
 
 def _samples(
-    run: Run, stage: str, key: str, tar: bytes, rows: list[Facts], atlases: list[bytes]
+    run: Run, stage: str, key: str, archive: bytes, rows: list[Facts], atlases: list[bytes]
 ) -> Iterator[str]:
     try:
-        members = {m.name: m for m in fragments.index(tar)}
-    except PipelineError as fault:
+        members = {m.name: m for m in tar.index(archive, exact=True)}
+    except AtlasError as fault:
         yield f"{key}: {fault}"
         return
     samples = [facts for facts in rows if facts["sample"] != -1]
     expected = [n for f in samples for n in sample_members(stage, f)]
-    if list(members) != expected or not tar.endswith(fragments.END):
+    if list(members) != expected or not archive.endswith(tar.END):
         yield f"{key}: its members are not those of its table, in the manifest's order"
         return
     for facts in samples:
         uid = str(facts["uid"])
         own = [members[n] for n in sample_members(stage, facts)]
-        data = {m.name: tar[m.offset : m.offset + m.nbytes] for m in own}
+        data = {m.name: archive[m.offset : m.offset + m.nbytes] for m in own}
         main = members[main_member(stage, uid)]
         content = data[main.name]
         if (main.offset, main.nbytes, sha256_of(content)) != (
@@ -307,20 +308,20 @@ def _objects(storage: Storage, run: Run, stage: str, shard: int, indices: list[i
         return
     rows: dict[int, Facts] = {r["index"]: r for r in from_parquet(STATS[stage], data).to_pylist()}
     manifest = {r["index"]: r["uid"] for r in shard_rows(storage, shard)}
-    tar = shard_tar(stage, shard)
+    shard_key = shard_tar(stage, shard)
     for index in indices:
         facts = rows.get(index)
         if facts is None or facts["uid"] != manifest[index]:
             yield f"{key}: no row of object {index}, {manifest[index]}"
         elif facts["sample"] != -1:
-            content = bytes(storage.read(tar, int(facts["offset"]), int(facts["nbytes"])))
+            content = bytes(storage.read(shard_key, int(facts["offset"]), int(facts["nbytes"])))
             if sha256_of(content) != facts["sha256"]:
-                yield f"{tar}: {facts['uid']}: its sha256 is not what the table says"
+                yield f"{shard_key}: {facts['uid']}: its sha256 is not what the table says"
                 continue
             try:
                 contents.check_main(stage, content, run)
             except Exception as fault:  # every way in which a sample can't be read is the finding
-                yield f"{tar}: {facts['uid']}: {type(fault).__name__}: {fault}"
+                yield f"{shard_key}: {facts['uid']}: {type(fault).__name__}: {fault}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
