@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gaussianverse.atlas.store.errors import StoreRefused
 from gaussianverse.atlas.store.options import StoreOptions
-from gaussianverse.atlas.store.storage import Storage
+
+if TYPE_CHECKING:  # the command line imports the errors of stores, and its help does not wait for NumPy
+    from gaussianverse.atlas.store.storage import Storage
 
 
 def open_storage(url: str, options: StoreOptions | None = None) -> Storage:
