@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,28 +25,28 @@ class BackendUnavailable(RuntimeError):
     """The chosen backend cannot run here; the message gives the reason and the remedy."""
 
 
-class Backend(Protocol):
-    """Signature of each backend's `rasterize`; see `rasterization` for shapes and units."""
+@dataclass(frozen=True)
+class Drawing:
+    """Gaussians, cameras and limits of one call; see `rasterization` for shapes and units."""
 
-    def __call__(
-        self,
-        means: Tensor,
-        quats: Tensor,
-        scales: Tensor,
-        opacities: Tensor,
-        colors: Tensor,
-        viewmats: Tensor,
-        Ks: Tensor,
-        width: int,
-        height: int,
-        *,
-        backgrounds: Tensor,
-        eps2d: float,
-        near_plane: float,
-        far_plane: float,
-        max_alpha: float,
-    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Render RGB over the backgrounds, and alpha."""
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    opacities: Tensor
+    colors: Tensor
+    viewmats: Tensor
+    Ks: Tensor
+    width: int
+    height: int
+    backgrounds: Tensor
+    eps2d: float
+    near_plane: float
+    far_plane: float
+    max_alpha: float
+
+
+Backend = Callable[[Drawing], tuple[Tensor, Tensor, dict[str, Any]]]
+"""`rasterize` of a backend: renders RGB over the backgrounds, and alpha."""
 
 
 def device_and_backend(backend: str) -> tuple[torch.device, str]:
@@ -91,29 +93,22 @@ def _load(backend: str, device: torch.device) -> Backend:
     return reference.rasterize
 
 
-def _check_shapes(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-) -> None:
-    n, c = means.shape[0], viewmats.shape[0]
-    expected: dict[str, tuple[Tensor, tuple[tuple[int, ...], ...]]] = {
-        "means": (means, ((n, 3),)),
-        "quats": (quats, ((n, 4),)),
-        "scales": (scales, ((n, 3),)),
-        "opacities": (opacities, ((n,),)),
-        "colors": (colors, ((n, 3), (c, n, 3))),
-        "viewmats": (viewmats, ((c, 4, 4),)),
-        "Ks": (Ks, ((c, 3, 3),)),
+def _check_shapes(drawing: Drawing) -> None:
+    n, c = drawing.means.shape[0], drawing.viewmats.shape[0]
+    expected: dict[str, tuple[tuple[int, ...], ...]] = {
+        "means": ((n, 3),),
+        "quats": ((n, 4),),
+        "scales": ((n, 3),),
+        "opacities": ((n,),),
+        "colors": ((n, 3), (c, n, 3)),
+        "viewmats": ((c, 4, 4),),
+        "Ks": ((c, 3, 3),),
+        "backgrounds": ((c, 3),),
     }
-    for name, (tensor, shapes) in expected.items():
-        if tuple(tensor.shape) not in shapes:
-            wanted = " or ".join(map(str, shapes))
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {wanted}")
+    for name, shapes in expected.items():
+        shape = tuple(getattr(drawing, name).shape)
+        if shape not in shapes:
+            raise ValueError(f"{name} has shape {shape}, expected {' or '.join(map(str, shapes))}")
 
 
 def rasterization(
@@ -181,25 +176,23 @@ def rasterization(
         raise ValueError(f"backend is {backend!r}, expected one of {BACKENDS}")
     if render_mode not in RENDER_MODES:
         raise ValueError(f"render_mode is {render_mode!r}, expected one of {RENDER_MODES}")
-    _check_shapes(means, quats, scales, opacities, colors, viewmats, Ks)
     if backgrounds is None:
         backgrounds = torch.zeros((len(viewmats), 3), device=means.device, dtype=means.dtype)
-    elif tuple(backgrounds.shape) != (len(viewmats), 3):
-        raise ValueError(f"backgrounds has shape {tuple(backgrounds.shape)}, expected {(len(viewmats), 3)}")
+    drawing = Drawing(
+        means, quats, scales, opacities, colors, viewmats, Ks, width, height, backgrounds, eps2d, near_plane,
+        far_plane, max_alpha,
+    )  # fmt: skip
+    _check_shapes(drawing)
     rasterize = _load(backend, means.device)
-
-    def draw(colors: Tensor, backgrounds: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        return rasterize(
-            means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-            backgrounds=backgrounds, eps2d=eps2d, near_plane=near_plane, far_plane=far_plane, max_alpha=max_alpha,
-        )  # fmt: skip
-
-    image, alpha, meta = draw(colors, backgrounds)
+    image, alpha, meta = rasterize(drawing)
     if render_mode != "RGB":
         # z is linear in the mean, so depth is rendered as a colour and torch derives its gradient; the second pass
         # is needed only for depth
         z = torch.einsum("ck,nk->cn", viewmats[:, 2, :3], means) + viewmats[:, 2, 3:]
-        depth = draw(z[..., None].expand(-1, -1, 3), torch.zeros_like(backgrounds))[0][..., :1]
+        as_colors = replace(
+            drawing, colors=z[..., None].expand(-1, -1, 3), backgrounds=torch.zeros_like(backgrounds)
+        )
+        depth = rasterize(as_colors)[0][..., :1]
         if render_mode == "RGB+ED":
             depth = depth / alpha.clamp(min=1e-10)
         image = torch.cat([image, depth.to(image.dtype)], -1)

@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
 from gsplat import rasterization
 from torch import Tensor
 
-from gaussianverse.fitter.rasterize import gsplat_build
+from gaussianverse.fitter.rasterize import Drawing, gsplat_build
 
 
-def rasterize(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    *,
-    backgrounds: Tensor,
-    eps2d: float,
-    near_plane: float,
-    far_plane: float,
-    max_alpha: float,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+def rasterize(drawing: Drawing) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Render with gsplat; see `fitter.rasterize.rasterization`. Keeping all of gsplat's `meta` would leak memory.
 
     Raises:
         BackendUnavailable: gsplat's kernels cannot be built or loaded here.
         ValueError: `max_alpha` is not the 0.999 that gsplat 1.5 has compiled in.
     """
-    if max_alpha != 0.999:
+    if drawing.max_alpha != 0.999:
         raise ValueError(
-            f"max_alpha is {max_alpha}, expected 0.999 for gsplat 1.5; use backend 'cpu' or 'reference'"
+            f"max_alpha is {drawing.max_alpha}, expected 0.999 for gsplat 1.5; use backend 'cpu' or 'reference'"
         )
     gsplat_build.extension()
-    images, alphas, info = rasterization(
-        means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-        near_plane=near_plane, far_plane=far_plane, eps2d=eps2d, backgrounds=backgrounds, packed=False,
-    )  # fmt: skip
+    arguments = {f.name: getattr(drawing, f.name) for f in fields(drawing) if f.name != "max_alpha"}
+    images, alphas, info = rasterization(**arguments, packed=False)
     means2d = info["means2d"]
     if means2d.requires_grad and torch.is_grad_enabled():
         means2d.retain_grad()

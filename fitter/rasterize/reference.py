@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gaussianverse.fitter.rasterize import Drawing
 from gaussianverse.fitter.rasterize.compiled import ALPHA_MIN, EXTENT_MAX, TRANSMITTANCE_MIN
 
 
@@ -45,25 +46,12 @@ def project(
     return torch.stack([fx * x / z + cx, fy * y / z + cy], -1), z, covariance2d
 
 
-def rasterize(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    *,
-    backgrounds: Tensor,
-    eps2d: float,
-    near_plane: float,
-    far_plane: float,
-    max_alpha: float,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+def rasterize(drawing: Drawing) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Render in float64; see `fitter.rasterize.rasterization`. Memory is a multiple of 8 N H W bytes."""
-    means, quats, scales, opacities, colors = (t.double() for t in (means, quats, scales, opacities, colors))
+    names = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds")
+    tensors = [getattr(drawing, name).double() for name in names]
+    means, quats, scales, opacities, colors, viewmats, Ks, backgrounds = tensors
+    width, height = drawing.width, drawing.height
     y, x = torch.meshgrid(
         torch.arange(height, dtype=torch.float64) + 0.5, torch.arange(width, dtype=torch.float64) + 0.5,
         indexing="ij",
@@ -71,7 +59,7 @@ def rasterize(
     pixels = torch.stack([x.reshape(-1), y.reshape(-1)], -1)
     # one tensor [C, N, 2] for all cameras, since growth needs its gradient
     projected = [
-        project(means, quats, scales, view.double(), K.double(), width, height, eps2d)
+        project(means, quats, scales, view, K, width, height, drawing.eps2d)
         for view, K in zip(viewmats, Ks, strict=True)
     ]
     means2d = torch.stack([p[0] for p in projected])
@@ -80,7 +68,7 @@ def rasterize(
     images, alphas, all_radii = [], [], []
     for c, (_, z, covariance2d) in enumerate(projected):
         with torch.no_grad():
-            visible = (z > near_plane) & (z < far_plane) & (quats != 0).any(-1)
+            visible = (z > drawing.near_plane) & (z < drawing.far_plane) & (quats != 0).any(-1)
             visible &= (opacities >= float(ALPHA_MIN)) & (opacities < torch.inf)
             extent = torch.sqrt(2 * torch.log(opacities / float(ALPHA_MIN)).clamp(min=0)).clamp(
                 max=float(EXTENT_MAX)
@@ -96,7 +84,7 @@ def rasterize(
         conic = torch.linalg.inv(covariance2d[order])
         delta = pixels[None] - means2d[c][order][:, None]
         sigma_ = 0.5 * torch.einsum("npi,nij,npj->np", delta, conic, delta)
-        alpha = (opacities[order][:, None] * torch.exp(-sigma_)).clamp(max=max_alpha)
+        alpha = (opacities[order][:, None] * torch.exp(-sigma_)).clamp(max=drawing.max_alpha)
         alpha = torch.where(alpha >= float(ALPHA_MIN), alpha, 0.0)
         # a pixel stops before the Gaussian that would reduce its transmittance to 1e-4
         going = torch.cumprod(1 - alpha.detach(), 0) > float(TRANSMITTANCE_MIN)
@@ -106,6 +94,6 @@ def rasterize(
         weights = alpha * before
         rest = transmittance[-1] if len(order) else torch.ones(len(pixels), dtype=torch.float64)
         color = (colors if colors.ndim == 2 else colors[c])[order]
-        images.append((weights.T @ color + rest[:, None] * backgrounds[c].double()).reshape(height, width, 3))
+        images.append((weights.T @ color + rest[:, None] * backgrounds[c]).reshape(height, width, 3))
         alphas.append((1 - rest).reshape(height, width, 1))
     return torch.stack(images), torch.stack(alphas), {"means2d": means2d, "radii": torch.stack(all_radii)}
