@@ -12,7 +12,7 @@ from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.dataset import card, layout
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.shards import read_commit
+from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit
 from gaussianverse.pipeline.dataset.statistics import merged_statistics
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.store.publish import publish_exact
@@ -24,12 +24,14 @@ def is_finalized(storage: Storage) -> bool:
 
 
 def finalize(storage: Storage, run: Run) -> None:
-    """Write the files of `dataset_format.FINAL`, in their order. Doing it again changes nothing.
+    """Write the files of `dataset_format.FINAL`, in their order; a finished dataset is left as it is.
 
     Raises:
         PipelineError: a shard is missing or of another configuration, or not a single object came through.
         ShardConflict: something else wrote one of the files.
     """
+    if is_finalized(storage):
+        return
     shards = _shards(storage, run)
     commits = {(family, k): read_commit(storage, family, k) for family in run.families for k in shards}
     for (family, k), commit in commits.items():
@@ -65,7 +67,7 @@ def finalize(storage: Storage, run: Run) -> None:
 
 
 def _shards(storage: Storage, run: Run) -> range:
-    there = {layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS)}
+    there = committed_shards(storage)
     for stage in run.families:
         missing = [k for k in range(run.n_shards) if (stage, k) not in there]
         if missing:

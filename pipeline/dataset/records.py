@@ -9,18 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gaussianverse.atlas import tar
+from gaussianverse.atlas import dataset_format, tar
 from gaussianverse.atlas.canonical_json import to_json
-from gaussianverse.atlas.dataset_format import (
-    MAX_VIEWS,
-    OK,
-    QUARANTINED,
-    SCHEMA_VERSION,
-    caption_member,
-    facts_member,
-    main_member,
-    member_names,
-)  # fmt: skip
+from gaussianverse.atlas.dataset_format import MAX_VIEWS, OK, QUARANTINED
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
@@ -48,7 +39,7 @@ class Record:
 
     def main(self, stage: str) -> bytes:
         """The member that holds the arrays."""
-        return self.members[main_member(stage, str(self.facts["uid"]))]
+        return self.members[dataset_format.main_member(stage, str(self.facts["uid"]))]
 
 
 class Stopwatch:
@@ -82,7 +73,7 @@ def facts_of(stage: str, manifest_row: Mapping[str, Any], run: Run, **values: An
         {
             **{name: manifest_row[name] for name in _FROM_MANIFEST},
             "config_digest": run.digest,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": dataset_format.SCHEMA_VERSION,
             **values,
         },
     )
@@ -100,10 +91,10 @@ def publish_sample(
     """Publish a finished object: arrays, facts, caption, and the images of views by their suffix."""
     uid = str(facts["uid"])
     members = {
-        main_member(stage, uid): data,
+        dataset_format.main_member(stage, uid): data,
         **{f"{uid}.{suffix}": image for suffix, image in (images or {}).items()},
-        facts_member(uid): to_json(facts),
-        caption_member(uid): str(facts["caption"]).encode(),
+        dataset_format.facts_member(uid): to_json(facts),
+        dataset_format.caption_member(uid): str(facts["caption"]).encode(),
     }
     return _publish(storage, stage, facts, members, watch.entry(stage, facts, measured))
 
@@ -136,7 +127,7 @@ def publish_quarantine(
         error_class=why["error_class"],
         error_message=message(why["error_message"]),
     )
-    members = {facts_member(str(facts["uid"])): to_json(facts)}
+    members = {dataset_format.facts_member(str(facts["uid"])): to_json(facts)}
     return _publish(storage, stage, facts, members, watch.entry(stage, facts, {}))
 
 
@@ -156,13 +147,13 @@ def sample_members(stage: str, facts: Mapping[str, Any]) -> list[str]:
     """Names of the members of an object that came through, in the order in which they lie in the tar."""
     # a damaged count must not ask for memory
     count = min(int(facts.get("n_reference_views", 0)), MAX_VIEWS)
-    return member_names(stage, str(facts["uid"]), count)
+    return dataset_format.member_names(stage, str(facts["uid"]), count)
 
 
 def given_up(stage: str, facts: Mapping[str, Any]) -> bytes:
     """The fragment, in this family, of an object that another stage gave up, of whose row `facts` are."""
     own = row(FACTS[stage], known(FACTS[stage], facts))
-    return tar.build({facts_member(str(own["uid"])): to_json(own)})
+    return tar.build({dataset_format.facts_member(str(own["uid"])): to_json(own)})
 
 
 def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
@@ -174,10 +165,12 @@ def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
     where = layout.fragment(stage, shard, uid)
     try:
         members = tar.parse(data)
-        facts = from_json(FACTS[stage], members.get(facts_member(uid), b""))
+        facts = from_json(FACTS[stage], members.get(dataset_format.facts_member(uid), b""))
     except (AtlasError, PipelineError) as fault:
         raise FragmentError(f"{where}: {fault}; delete it to have it made again") from fault
-    expected = set(sample_members(stage, facts)) if facts["status"] == OK else {facts_member(uid)}
+    expected = (
+        set(sample_members(stage, facts)) if facts["status"] == OK else {dataset_format.facts_member(uid)}
+    )
     if set(members) != expected or (facts["uid"], facts["shard"]) != (uid, shard):
         raise FragmentError(
             f"{where}: holds {', '.join(sorted(members))}, expected {', '.join(sorted(expected))}"

@@ -14,7 +14,7 @@ from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import from_table
-from gaussianverse.atlas.dataset_format import SCHEMA_VERSION
+from gaussianverse.atlas.dataset_format import SCHEMA_VERSION, version_error
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.options import StoreOptions
@@ -147,8 +147,8 @@ def load(storage: Storage) -> Run:
         identity = json_object(data, PipelineError)
     except PipelineError as fault:
         raise PipelineError(f"{where}: {fault}; it was damaged after the run") from fault
-    if (version := identity.get("schema_version")) != SCHEMA_VERSION:
-        raise PipelineError(f"{where}: of schema version {version!r}, expected {SCHEMA_VERSION}")
+    if error := version_error(identity.get("schema_version")):
+        raise PipelineError(f"{where}: {error}")
     counts: list[Any] = [1, identity.get("n_shards"), identity.get("n_objects")]
     tables = [identity.get(name) for name in ("config", "representation", "versions")]
     if (

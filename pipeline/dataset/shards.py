@@ -7,21 +7,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import json_object, to_json
-from gaussianverse.atlas.dataset_format import (
-    OK,
-    SCHEMA_VERSION,
-    caption_member,
-    facts_member,
-    main_member,
-    shard_tar,
-)  # fmt: skip
+from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.records import Record, read
-from gaussianverse.pipeline.dataset.schemas import FACTS, STATS, Facts, is_count, is_sha256, known
+from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, STATS, Facts, is_count, is_sha256, known
 from gaussianverse.pipeline.errors import FragmentError, PipelineError
 from gaussianverse.pipeline.policy import REASONS
 
@@ -50,13 +44,15 @@ def read_commit(storage: Storage, stage: str, shard: int) -> dict[str, Any]:
 
 
 def _check_commit(record: dict[str, Any], stage: str, shard: int) -> None:
-    for name, expected in (("schema_version", SCHEMA_VERSION), ("stage", stage), ("shard", shard)):
+    if error := dataset_format.version_error(record.get("schema_version")):
+        raise PipelineError(error)
+    for name, expected in (("stage", stage), ("shard", shard)):
         if type(record.get(name)) is not type(expected) or record[name] != expected:
             raise PipelineError(f"{name} is {record.get(name)!r}, expected {expected!r}")
     if not is_sha256(record.get("config_digest")):
         raise PipelineError(f"config_digest is {record.get('config_digest')!r}, expected a hash")
     files, quarantined = record.get("files"), record.get("quarantined")
-    named = {shard_tar(stage, shard), layout.stats(stage, shard)}
+    named = {dataset_format.shard_tar(stage, shard), layout.stats(stage, shard)}
     if not isinstance(files, dict) or not named <= set(files) <= named | {layout.moments(shard)}:
         raise PipelineError(f"its files are not {' and '.join(sorted(named))}")
     for name, stored in files.items():
@@ -89,6 +85,12 @@ def stats_rows(storage: Storage, stage: str, shard: int) -> list[Facts]:
     return rows
 
 
+def journal_rows(storage: Storage, stage: str, shard: int) -> list[Facts]:
+    """A committed shard's journal as flat dicts. Raises like `stats_table`."""
+    rows: list[Facts] = from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
+    return rows
+
+
 def read_record(storage: Storage, stage: str, shard: int, uid: str) -> Record:
     """What a stage made of an object: from its shard once that exists, else from its fragment.
 
@@ -118,14 +120,14 @@ def _from_shard(storage: Storage, stage: str, shard: int, uid: str) -> Record:
         raise FragmentError(f"{layout.stats(stage, shard)}: {len(found)} rows of {uid}, expected one")
     (there,) = found
     facts = known(FACTS[stage], there)
-    members = {facts_member(uid): to_json(facts)}
+    members = {dataset_format.facts_member(uid): to_json(facts)}
     if there["status"] == OK:
-        key = shard_tar(stage, shard)
+        key = dataset_format.shard_tar(stage, shard)
         data = bytes(storage.read(key, there["offset"], there["nbytes"]))
         if sha256_of(data) != there["sha256"]:
             raise FragmentError(f"{key}: the bytes of {uid} are not those that its table tells")
         members |= {
-            main_member(stage, uid): data,
-            caption_member(uid): str(there["caption"]).encode(),
+            dataset_format.main_member(stage, uid): data,
+            dataset_format.caption_member(uid): str(there["caption"]).encode(),
         }
     return Record(facts, members)

@@ -11,7 +11,7 @@ from gaussianverse.atlas.store.storage import Entry, Storage
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import is_finalized
-from gaussianverse.pipeline.dataset.shards import read_commit
+from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit
 from gaussianverse.pipeline.store import probes
 
 _BATCH = 1000
@@ -57,8 +57,7 @@ def _scratch(storage: Storage) -> Iterator[Entry]:
         yield from list(storage.list(layout.WORK))
         yield from list(storage.list(probes.PREFIX))
         return
-    committed = sorted(filter(None, (layout.parse_commit(e.key) for e in storage.list(layout.COMMITS))))
-    for stage, shard in committed:
+    for stage, shard in sorted(committed_shards(storage)):
         read_commit(storage, stage, shard)  # the last proof that the shard can be read without them
         for prefix in (layout.fragments(stage, shard), layout.run_records(stage, shard)):
             yield from list(storage.list(prefix))

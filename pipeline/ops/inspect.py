@@ -10,12 +10,10 @@ from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
-from gaussianverse.pipeline.dataset import layout, records
+from gaussianverse.pipeline.dataset import records
 from gaussianverse.pipeline.dataset.manifest_rows import find_row
-from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import JOURNAL
-from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
+from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
 
 
 def inspect(storage: Storage, run: Run, uid: str) -> dict[str, Any]:
@@ -35,8 +33,7 @@ def _stage(storage: Storage, stage: str, shard: int, uid: str) -> dict[str, Any]
     try:
         read_commit(storage, stage, shard)
         facts = next(r for r in stats_rows(storage, stage, shard) if r["uid"] == uid)
-        entries = from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
-        entry = next(r for r in entries if r["uid"] == uid)
+        entry = next(r for r in journal_rows(storage, stage, shard) if r["uid"] == uid)
         return {"committed": True, "tar": dataset_format.shard_tar(stage, shard), **facts, "journal": entry}
     except NotFound:
         pass

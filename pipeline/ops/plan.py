@@ -17,9 +17,7 @@ from gaussianverse.manifests import runform
 from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, run_file
-from gaussianverse.pipeline.dataset.parquet import from_parquet
-from gaussianverse.pipeline.dataset.schemas import JOURNAL
-from gaussianverse.pipeline.dataset.shards import read_commit
+from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows, read_commit
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.run.manifest import read_manifest
 
@@ -133,15 +131,15 @@ def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
     """
     seconds: dict[str, list[float]] = {stage: [] for stage in layout.STAGES}
     nbytes: dict[str, list[int]] = {stage: [] for stage in layout.STAGES}
-    there = {layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS)}
+    there = committed_shards(storage)
     complete = [k for k in range(n_shards) if all((stage, k) in there for stage in layout.STAGES)]
     for shard in complete[:most]:
         for stage in layout.STAGES:
             commit = read_commit(storage, stage, shard)
             size = commit["files"][dataset_format.shard_tar(stage, shard)]["nbytes"]
             nbytes[stage] += [size // commit["samples"]] * commit["samples"] if commit["samples"] else []
-            entries = from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
-            seconds[stage] += [e["seconds"] for e in entries if e["status"] == OK and e["seconds"] > 0]
+            spent = [float(e["seconds"]) for e in journal_rows(storage, stage, shard) if e["status"] == OK]
+            seconds[stage] += [value for value in spent if value > 0]
     if not all((*seconds.values(), *nbytes.values())):
         raise UsageError(f"{storage.url}: no finished shard to measure; give --seconds in place of --like")
     return Measured(

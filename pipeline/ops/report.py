@@ -13,9 +13,7 @@ from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_shards, open_output
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.parquet import from_parquet
-from gaussianverse.pipeline.dataset.schemas import JOURNAL
-from gaussianverse.pipeline.dataset.shards import committed_shards, stats_rows
+from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows, stats_rows
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.job import Outcome
 
@@ -29,10 +27,7 @@ def result_rows(storage: Storage, shards: Iterable[int]) -> list[dict[str, Any]]
     rows = []
     for shard in shards:
         splats, atlases = (stats_rows(storage, stage, shard) for stage in layout.STAGES)
-        journals = [
-            from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
-            for stage in layout.STAGES
-        ]
+        journals = [journal_rows(storage, stage, shard) for stage in layout.STAGES]
         for fit, atlas, *spent in zip(splats, atlases, *journals, strict=True):
             rows.append(
                 {

@@ -13,7 +13,7 @@ from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.shards import read_commit
+from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit
 
 
 def status_of(storage: Storage, run: Run) -> dict[str, Any]:
@@ -21,23 +21,21 @@ def status_of(storage: Storage, run: Run) -> dict[str, Any]:
 
     Reasons are those of committed shards; what is not committed is counted by its fragments.
     """
-    committed: dict[str, set[int]] = {stage: set() for stage in run.families}
-    for entry in storage.list(layout.COMMITS):
-        if found := layout.parse_commit(entry.key):
-            committed[found[0]].add(found[1])
+    committed = committed_shards(storage)
     stages: dict[str, Any] = {}
     reasons: Counter[str] = Counter()
     for stage in run.families:
         done = samples = 0
-        for shard in sorted(committed[stage]):
+        shards = sorted(shard for family, shard in committed if family == stage)
+        for shard in shards:
             commit = read_commit(storage, stage, shard)
             done, samples = done + commit["objects"], samples + commit["samples"]
             if stage == ATLAS:
                 reasons.update(commit["quarantined"])
         work = (layout.parse_fragment(entry.key) for entry in storage.list(f"{layout.WORK}{stage}/"))
-        waiting = sum(found is not None and found[1] not in committed[stage] for found in work)
+        waiting = sum(found is not None and found[:2] not in committed for found in work)
         stages[stage] = {
-            "shards": len(committed[stage]),
+            "shards": len(shards),
             "objects": done + waiting,
             "samples": samples,
             "uncommitted_fragments": waiting,

@@ -41,18 +41,18 @@ class Cause:
 
 def top_errors(storage: Storage) -> list[Cause]:
     """Every cause with its count, the most frequent first; from committed shards and from fragments alike."""
-    committed = {layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS)}
+    committed = shards.committed_shards(storage)
     found: dict[tuple[str, ...], Cause] = {}
     seen: set[str] = set()
     for stage in layout.STAGES:  # what the fit gave up the atlas stage repeats: the first counts
-        for pair in sorted(filter(None, committed)):
+        for pair in sorted(committed):
             if pair[0] == stage:
                 table = shards.stats_table(storage, *pair).select(_COLUMNS)
                 for facts in table.filter(pc.not_equal(table["status"], OK)).to_pylist():
                     _count(found, seen, stage, facts)
         for entry in storage.list(f"{layout.WORK}{stage}/"):
             place = layout.parse_fragment(entry.key)
-            if place and (stage, place[1]) not in committed and entry.nbytes <= _SMALL:
+            if place and place[:2] not in committed and entry.nbytes <= _SMALL:
                 try:
                     facts = records.read(storage, *place).facts
                 except NotFound:

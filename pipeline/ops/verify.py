@@ -11,18 +11,7 @@ from typing import Any
 
 from gaussianverse.atlas import dataset_format, tar
 from gaussianverse.atlas.canonical_json import json_object
-from gaussianverse.atlas.dataset_format import (
-    ATLAS,
-    SUCCESS,
-    SUMS,
-    VIEWS,
-    caption_member,
-    facts_member,
-    main_member,
-    read_sums,
-    shard_tar,
-    sums_file,
-)  # fmt: skip
+from gaussianverse.atlas.dataset_format import ATLAS, SUCCESS, SUMS, VIEWS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.reader.views import images_sha256
 from gaussianverse.atlas.store.errors import NotFound, StoreError
@@ -38,7 +27,6 @@ from gaussianverse.pipeline.dataset.records import sample_members
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import (
     FACTS,
-    JOURNAL,
     QUARANTINE,
     STATS,
     Facts,
@@ -46,7 +34,7 @@ from gaussianverse.pipeline.dataset.schemas import (
     known,
     metadata_schema,
 )
-from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
+from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
 from gaussianverse.pipeline.dataset.statistics import merged_statistics, moments_of
 from gaussianverse.pipeline.errors import PipelineError, UsageError
 from gaussianverse.pipeline.policy import ordered_shards
@@ -110,7 +98,7 @@ def _shard(storage: Storage, run: Run, stage: str, shard: int, atlases: list[byt
             yield f"{key}: {len(data)} bytes whose sha256 is not that of the commit record"
         else:
             heads[key] = Head(len(data), stored["sha256"])
-    if {shard_tar(stage, shard), layout.stats(stage, shard)} - set(heads):
+    if {dataset_format.shard_tar(stage, shard), layout.stats(stage, shard)} - set(heads):
         return
     try:
         rows = stats_rows(storage, stage, shard)
@@ -122,7 +110,7 @@ def _shard(storage: Storage, run: Run, stage: str, shard: int, atlases: list[byt
     yield from _rows(storage, stage, shard, rows)
     if stage == VIEWS:
         yield from _aligned(storage, shard, rows)
-    key = shard_tar(stage, shard)
+    key = dataset_format.shard_tar(stage, shard)
     yield from _samples(run, stage, key, storage.get(key), rows, atlases)
 
 
@@ -132,7 +120,7 @@ def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterat
         yield f"{layout.stats(stage, shard)}: its rows are not the manifest's"
     key = layout.journal(stage, shard)
     try:
-        entries = from_parquet(JOURNAL[stage], storage.get(key)).to_pylist()
+        entries = journal_rows(storage, stage, shard)
     except (PipelineError, NotFound) as fault:
         yield f"{key}: {fault}"
         return
@@ -169,7 +157,7 @@ def _samples(
         uid = str(facts["uid"])
         own = [members[n] for n in sample_members(stage, facts)]
         data = {m.name: archive[m.offset : m.offset + m.nbytes] for m in own}
-        main = members[main_member(stage, uid)]
+        main = members[dataset_format.main_member(stage, uid)]
         content = data[main.name]
         if (main.offset, main.nbytes, sha256_of(content)) != (
             facts["offset"],
@@ -178,8 +166,8 @@ def _samples(
         ):
             yield f"{key}: {uid}: offset, size or sha256 is not what the table says"
         try:
-            if from_json(FACTS[stage], data[facts_member(uid)]) != known(FACTS[stage], facts):
-                yield f"{key}: {facts_member(uid)} is not its row of the table"
+            if from_json(FACTS[stage], data[dataset_format.facts_member(uid)]) != known(FACTS[stage], facts):
+                yield f"{key}: {dataset_format.facts_member(uid)} is not its row of the table"
             contents.check_main(stage, content, run)
             if stage == VIEWS:
                 contents.check_views({name.removeprefix(f"{uid}."): m for name, m in data.items()}, run)
@@ -188,8 +176,8 @@ def _samples(
         except Exception as fault:  # every way in which a sample can't be read is the finding
             yield f"{key}: {uid}: {type(fault).__name__}: {fault}"
             continue
-        if data[caption_member(uid)] != str(facts["caption"]).encode():
-            yield f"{key}: {caption_member(uid)} is not the object's caption"
+        if data[dataset_format.caption_member(uid)] != str(facts["caption"]).encode():
+            yield f"{key}: {dataset_format.caption_member(uid)} is not the object's caption"
         if stage == ATLAS:
             atlases.append(content)
 
@@ -200,9 +188,9 @@ def _sums(storage: Storage) -> Iterator[str]:
     if data is None or success is None:
         yield f"{SUMS if data is None else SUCCESS}: missing; the dataset is not finalized"
         return
-    if success != sums_file({SUMS: sha256_of(data)}):
+    if success != dataset_format.sums_file({SUMS: sha256_of(data)}):
         yield f"{SUCCESS}: does not hold the sha256 of {SUMS}"
-    sums = read_sums(data)
+    sums = dataset_format.read_sums(data)
     there = {entry.key for entry in storage.list("") if layout.in_dataset(entry.key)}
     yield from (f"{key}: in {SUMS} and missing" for key in sorted(set(sums) - there))
     yield from (f"{key}: not in {SUMS}" for key in sorted(there - set(sums)))
@@ -308,7 +296,7 @@ def _objects(storage: Storage, run: Run, stage: str, shard: int, indices: list[i
         return
     rows: dict[int, Facts] = {r["index"]: r for r in from_parquet(STATS[stage], data).to_pylist()}
     manifest = {r["index"]: r["uid"] for r in shard_rows(storage, shard)}
-    shard_key = shard_tar(stage, shard)
+    shard_key = dataset_format.shard_tar(stage, shard)
     for index in indices:
         facts = rows.get(index)
         if facts is None or facts["uid"] != manifest[index]:

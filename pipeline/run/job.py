@@ -126,10 +126,9 @@ def build(
                 raise
         publish_summary(storage, run, summary, started)
         committed = committed_shards(storage)
-    finalized = is_finalized(storage)
-    if not finalized and len(committed) == len(run.families) * run.n_shards:
+    finalized = len(committed) == len(run.families) * run.n_shards
+    if finalized:
         finalize(storage, run)
-        finalized = True
     complete = [k for k in chosen if all((family, k) in committed for family in run.families)]
     return Outcome(storage, summary, finalized, complete)
 
