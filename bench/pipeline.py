@@ -53,14 +53,6 @@ class Stop(BaseException):
     """Exception that ends a run half-way, as a kill does."""
 
 
-class Silent:
-    def opened(self, done: int) -> None: ...
-
-    def finished(self, uid: str, quarantined: bool) -> None: ...
-
-    def retried(self, task: Task, reason: str, text: str) -> None: ...
-
-
 class Nothing:
     """Executor whose tasks end at once; of a packed shard, it writes only the commit key, which a restart needs."""
 
@@ -121,7 +113,7 @@ def planned(storage: LocalStorage, objects: int) -> Run:
 
 
 def drive(storage: LocalStorage, run: Run, executor: Any) -> None:
-    Driver(storage, run, executor, PolicyConfig(), shards=range(run.n_shards), watch=Silent()).run()
+    Driver(storage, run, executor, PolicyConfig(), shards=range(run.n_shards)).run()
 
 
 def driver_alone(root: Path, objects: int) -> dict[str, float]:

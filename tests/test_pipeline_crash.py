@@ -22,6 +22,7 @@ from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.run import job, tasks
+from gaussianverse.pipeline.run.driver import Watch
 
 CONFIG = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
 CALLS = ("put_object", "head_object", "get_object", "delete_object", "list_objects_v2")
@@ -80,19 +81,13 @@ def _once() -> Iterator[None]:
         yield
 
 
-class Silent:
+class Silent(Watch):
     def __init__(self, total: int) -> None: ...
 
     def __enter__(self) -> Silent:
         return self
 
     def __exit__(self, *_: object) -> None: ...
-
-    def opened(self, done: int) -> None: ...
-
-    def finished(self, uid: str, quarantined: bool) -> None: ...
-
-    def retried(self, task: object, reason: str, text: str) -> None: ...
 
 
 def built(url: str, manifest: str) -> Storage:

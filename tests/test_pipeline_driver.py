@@ -22,6 +22,7 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.errors import BreakerOpen, PipelineError, ShardConflict, Stalled
 from gaussianverse.pipeline.policy import CONFLICT, INFRASTRUCTURE, PolicyConfig, failed
+from gaussianverse.pipeline.run import driver
 from gaussianverse.pipeline.run.driver import Driver, Summary
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Task
 
@@ -92,7 +93,7 @@ class Inline:
         return {"status": "ok", "uid": uid}
 
 
-class Watch:
+class Watch(driver.Watch):
     def __init__(self) -> None:
         self.done, self.ends, self.retries = 0, dict[str, bool](), 0
 
@@ -132,7 +133,7 @@ def drive(
         executor,
         policy or PolicyConfig(),
         shards=options.pop("shards", range(run.n_shards)),
-        watch=watch or Watch(),
+        watches=[watch] if watch else [],
         clock=clock,
         sleep=clock.sleep,
         **options,

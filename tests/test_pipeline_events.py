@@ -15,7 +15,7 @@ from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.errors import BreakerOpen
 from gaussianverse.pipeline.policy import History
 from gaussianverse.pipeline.run.driver import Summary
-from gaussianverse.pipeline.run.events import EventLog, RayMetrics, Watches, goodput, publish_summary
+from gaussianverse.pipeline.run.events import EventLog, RayMetrics, goodput, publish_summary
 from gaussianverse.pipeline.run.executor import FIT, Task
 
 TASK = Task(FIT, SPLATS, 3, {"uid": "a"}, History({"timeout": 1}))
@@ -61,17 +61,17 @@ class Metrics:
         return One()
 
 
-def test_metrics_count_outcomes_and_retries_and_watches_pass_them_on() -> None:
+def test_metrics_count_outcomes_and_retries() -> None:
     metrics = Metrics()
-    watch = Watches(RayMetrics(metrics), RayMetrics(metrics))
+    watch = RayMetrics(metrics)
     watch.opened(9)
     watch.finished("a", False)
     watch.finished("b", True)
     watch.retried(TASK, "timeout", "")
     assert metrics.counts == {
-        "gaussianverse_objects,ok": 2,
-        "gaussianverse_objects,quarantined": 2,
-        "gaussianverse_retries,fit,timeout": 2,
+        "gaussianverse_objects,ok": 1,
+        "gaussianverse_objects,quarantined": 1,
+        "gaussianverse_retries,fit,timeout": 1,
     }
 
 

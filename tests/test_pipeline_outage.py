@@ -113,7 +113,7 @@ def driven(storage: S3Storage, policy: PolicyConfig, **options: Any) -> Watch:
     watch = Watch()
     executor = Remote(storage, run, **options)  # type: ignore[arg-type]
     executor._done = partial(_done, executor)  # type: ignore[method-assign]
-    Driver(storage, run, executor, policy, shards=range(run.n_shards), watch=watch).run()
+    Driver(storage, run, executor, policy, shards=range(run.n_shards), watches=[watch]).run()
     finalize(storage, run)
     return watch
 
@@ -154,7 +154,7 @@ def test_every_seventh_request_fails_in_some_way_and_the_dataset_is_the_same(
     executor._done = partial(_done, executor)  # type: ignore[method-assign]
     watch = Watch()
     Driver(
-        storage, run, executor, policy, shards=range(run.n_shards), watch=watch, sleep=lambda _: None
+        storage, run, executor, policy, shards=range(run.n_shards), watches=[watch], sleep=lambda _: None
     ).run()
     assert sum(proxy.met[fault] for fault in quick) > 5
     proxy.fault = ""

@@ -82,14 +82,6 @@ class Worker:
         return {"status": "ok", "uid": uid}
 
 
-class Quiet:
-    def opened(self, done: int) -> None: ...
-
-    def finished(self, uid: str, quarantined: bool) -> None: ...
-
-    def retried(self, task: Task, reason: str, text: str) -> None: ...
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_drivers_at_once_make_one_dataset_whose_atlases_are_of_its_fits(tmp_path: Path, seed: int) -> None:
     out = tmp_path / "out"
@@ -101,9 +93,7 @@ def test_drivers_at_once_make_one_dataset_whose_atlases_are_of_its_fits(tmp_path
         chosen = list(range(run.n_shards))
         random.Random(seed + number).shuffle(chosen)
         try:
-            Driver(
-                storage, run, Worker(storage, run, name), PolicyConfig(), shards=chosen, watch=Quiet()
-            ).run()
+            Driver(storage, run, Worker(storage, run, name), PolicyConfig(), shards=chosen).run()
             if seed % 3 == 0:
                 clean_work(storage)
             finalize(storage, run)

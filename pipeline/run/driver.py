@@ -6,10 +6,10 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import FAMILIES, SPLATS, VIEWS
@@ -41,8 +41,8 @@ _POLL_S = 1.0
 _REMEDY = "No object was quarantined. Fix the cause and run the same command again."
 
 
-class Watch(Protocol):
-    """Receives the events of a run, for a progress bar or a log."""
+class Watch:
+    """Receives the events of a run, for a progress bar or a log; by itself it ignores them."""
 
     def opened(self, done: int) -> None:
         """A shard was opened; `done` of its objects are already complete."""
@@ -96,7 +96,7 @@ class Driver:
         policy: retries, deadlines, breaker.
         shards: shards to work on; committed ones are skipped.
         stages: both stages, or one of them.
-        watch: receives the events.
+        watches: receive the events.
         clock: seconds, monotonic.
         sleep: waits for some seconds.
     """
@@ -109,13 +109,13 @@ class Driver:
         policy: PolicyConfig,
         *,
         shards: Iterable[int],
-        watch: Watch,
+        watches: Sequence[Watch] = (),
         stages: tuple[str, ...] = layout.STAGES,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._storage, self._run, self._executor, self._policy = storage, run, executor, policy
-        self._shards, self._stages, self._watch = list(shards), stages, watch
+        self._shards, self._stages, self._watches = list(shards), stages, watches
         self._families = families_of(run, stages)
         self._clock, self._sleep = clock, sleep
         self._breaker = Breaker(policy)
@@ -175,7 +175,8 @@ class Driver:
                 f"shard {shard}: {missing} of {len(uids)} objects have no fit; run fit-shard first"
             )
         self._open[shard] = _Shard(len(uids), done, families)
-        self._watch.opened(len(done[self._stages[-1]]))
+        for watch in self._watches:
+            watch.opened(len(done[self._stages[-1]]))
         for manifest_row in rows:
             row: Facts = {**manifest_row, "shard": shard}
             if row["uid"] not in done[SPLATS]:
@@ -212,7 +213,8 @@ class Driver:
         decision = decide(reason, task.history, self._policy)
         if isinstance(decision, Retry):
             self.summary.retries += 1
-            self._watch.retried(task, reason, text)
+            for watch in self._watches:
+                watch.retried(task, reason, text)
             heapq.heappush(self._delayed, _Delayed(self._clock() + decision.pause_s, next(self._order), task))
         elif isinstance(decision, Stop):
             raise BreakerOpen(f"{task.name} {decision.message}: {text}. {_REMEDY}")
@@ -248,7 +250,8 @@ class Driver:
         if last:
             self.summary.objects += 1
             self.summary.quarantined += quarantined
-            self._watch.finished(uid, quarantined)
+            for watch in self._watches:
+                watch.finished(uid, quarantined)
         elif uid not in state.done[dataset_format.ATLAS]:
             self._ready.appendleft(replace(task, kind=ATLAS, stage=dataset_format.ATLAS, history=History()))
         if (fresh or (last and not quarantined)) and (outage := self._breaker.finished(fresh)):

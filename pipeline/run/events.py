@@ -18,29 +18,7 @@ from gaussianverse.pipeline.run.executor import Task
 from gaussianverse.pipeline.store.publish import publish
 
 
-class Watches:
-    """Passes every event to several watches."""
-
-    def __init__(self, *watches: Watch) -> None:
-        self._watches = watches
-
-    def opened(self, done: int) -> None:
-        """See `Watch`."""
-        for watch in self._watches:
-            watch.opened(done)
-
-    def finished(self, uid: str, quarantined: bool) -> None:
-        """See `Watch`."""
-        for watch in self._watches:
-            watch.finished(uid, quarantined)
-
-    def retried(self, task: Task, reason: str, text: str) -> None:
-        """See `Watch`."""
-        for watch in self._watches:
-            watch.retried(task, reason, text)
-
-
-class EventLog:
+class EventLog(Watch):
     """Appends events to a file as JSON lines, `{"time": .., "event": .., ..}`, and flushes each."""
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +65,7 @@ class EventLog:
         )
 
 
-class RayMetrics:
+class RayMetrics(Watch):
     """Counters for Ray's exporter; `deploy/grafana.json` plots them.
 
     Args:
@@ -101,9 +79,6 @@ class RayMetrics:
         self._retries = metrics.Counter(
             "gaussianverse_retries", description="Tasks tried again", tag_keys=("kind", "reason")
         )
-
-    def opened(self, done: int) -> None:
-        """See `Watch`."""
 
     def finished(self, uid: str, quarantined: bool) -> None:
         """See `Watch`."""

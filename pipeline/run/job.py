@@ -20,7 +20,7 @@ from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.driver import Driver, Summary, families_of
-from gaussianverse.pipeline.run.events import EventLog, RayMetrics, Watches, publish_summary
+from gaussianverse.pipeline.run.events import EventLog, RayMetrics, publish_summary
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
 from gaussianverse.pipeline.run.progress import ProgressBar
@@ -117,8 +117,10 @@ def build(
             lines = [] if events is None else [stack.enter_context(EventLog(events))]
             executor = stack.enter_context(ray_executor(config, job))
             bar = stack.enter_context(ProgressBar(_objects(run, chosen)))
-            watch = Watches(bar, *lines, RayMetrics(executor.metrics))
-            driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watch=watch)
+            watches = [bar, *lines, RayMetrics(executor.metrics)]
+            driver = Driver(
+                storage, run, executor, config.policy, shards=chosen, stages=stages, watches=watches
+            )
             try:
                 summary = driver.run()
             except (PipelineError, StoreError, NotFound, KeyboardInterrupt) as error:

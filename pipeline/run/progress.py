@@ -9,13 +9,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gaussianverse.pipeline.run.driver import Watch
 from gaussianverse.pipeline.run.executor import Task
 
 log = logging.getLogger(__name__)
 
 
-class ProgressBar:
-    """A `pipeline.run.driver.Watch` that prints to stderr."""
+class ProgressBar(Watch):
+    """Prints the progress of a run to stderr."""
 
     def __init__(self, total: int) -> None:
         self._bar: Any = tqdm(
