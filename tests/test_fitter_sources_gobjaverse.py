@@ -18,8 +18,8 @@ from PIL import Image
 
 from gaussianverse.fitter import views as views_module
 from gaussianverse.fitter.errors import BadInput, DecodeError, FitError, MissingViews
-from gaussianverse.fitter.exr import read_depth
 from gaussianverse.fitter.sources import files, image
+from gaussianverse.fitter.sources.exr import read_depth
 from gaussianverse.fitter.views import Views, drop_duplicate_poses, load_views
 
 FOV = 0.6911503

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.fitter.errors import BadInput, MissingViews
-from gaussianverse.fitter.exr import read_depth
+from gaussianverse.fitter.sources.exr import read_depth
 from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder
 from gaussianverse.fitter.sources.image import decode_rgba
 from gaussianverse.fitter.sources.numbers import number, numbers
