@@ -237,8 +237,8 @@ def test_out_and_in_again(imported: LocalStorage, tmp_path: Path) -> None:
     ("arguments", "code", "fault"),
     [
         (["--format", "ply", "nobody"], 1, "no object 'nobody' in the manifest"),
-        (["--format", "gaussiancube", "--count", "5", "19_0"], 2, "only PLY has any"),
-        (["--format", "ply", "--count", "-5", "19_0"], 2, "above 0"),
+        (["--format", "gaussiancube", "--count", "5", "19_0"], 2, "count 5, format gaussiancube"),
+        (["--format", "ply", "--count", "-5", "19_0"], 2, "count -5, format ply: expected a positive count"),
     ],
 )
 def test_what_export_refuses(

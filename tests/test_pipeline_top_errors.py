@@ -1,4 +1,4 @@
-"""Why objects were given up, counted."""
+"""Causes of quarantine, counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_causes_are_counted_once_per_object_across_stages_and_shards(tmp_path: P
     storage = LocalStorage(tmp_path)
     uids = [f"o{i}" for i in range(8)]
     run = planned(storage, uids, shard_size=4)
-    assert errors_text(top_errors(storage), 5) == "no object was given up"
+    assert errors_text(top_errors(storage), 5) == "no object was quarantined"
     for uid, psnr in (("o0", 12.5), ("o1", 9.0), ("o5", 7)):  # o5 in a shard that is not committed
         for stage in layout.STAGES:
             give_up(storage, run, stage, uid, "low_psnr", f"{uid}: {psnr} dB")

@@ -66,7 +66,7 @@ class Copy:
         return list(verify(self.storage, self.run, shards=shards))
 
     def cover_up(self, stage: str = dataset_format.ATLAS, **changes: Any) -> None:
-        """Make shard 0's commit, SHA256SUMS and _SUCCESS agree with what lies there."""
+        """Make shard 0's commit, SHA256SUMS and _SUCCESS agree with the files as they are."""
         key = layout.commit(stage, 0)
         record = json.loads(self.storage.get(key))
         for name in record["files"]:
@@ -79,11 +79,11 @@ class Copy:
 
 
 def test_every_file_is_watched(copy: Copy, whole: tuple[dict[str, bytes], Run]) -> None:
-    """Flip a bit in the middle of each, cut each, remove each: each time that file is named."""
+    """Flip a bit in the middle of each file, cut it, remove it: each time verify names it."""
     for key, data in whole[0].items():
         middle = len(data) // 2
         flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-        # the journal is no part of the dataset: under no hash, only its pages have checksums
+        # the journal is not part of the dataset: no hash covers it, only its pages have checksums
         for damaged in (data[:-1], b"", *([] if key.startswith(layout.JOURNAL) else [flipped])):
             copy.write(key, damaged)
             assert any(key in fault for fault in copy.faults()), key
@@ -119,7 +119,7 @@ def test_scratch_and_journal_are_no_part_of_the_sums(copy: Copy) -> None:
 
 
 def rebuilt(tar: bytes, change: Callable[[dict[str, bytes]], dict[str, bytes]]) -> bytes:
-    """The tar with its members changed, as fragments of one member each."""
+    """The tar with changed members, as fragments of one member each."""
     members = {m.name: tar[m.offset : m.offset + m.nbytes] for m in index(tar)}
     return b"".join(build({n: d}) for n, d in change(members).items()) + END
 
@@ -144,7 +144,7 @@ COVERED: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] =
     ),
     "swapped captions": (swapped("a.txt", "c.txt"), "a.txt is not the object's caption"),
     "swapped arrays": (swapped("a.atlas.npy", "c.atlas.npy"), "a: offset, size or sha256"),
-    "swapped facts": (swapped("a.json", "c.json"), "a.json is not its row of the table"),
+    "swapped facts": (swapped("a.json", "c.json"), "a.json differs from its row of the table"),
     "facts that are no JSON": (with_("a.json", b"{"), "invalid JSON"),
     "no data": (with_("a.atlas.npy", b"DATA of a"), "AtlasError: not a .npy file"),
 }  # fmt: skip
@@ -177,10 +177,10 @@ def test_a_sample_twice_is_found(copy: Copy) -> None:
 TABLES: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
     "swapped rows": (lambda rows: [rows[1], rows[0], *rows[2:]], "its rows are not the manifest's"),
     "a row less": (lambda rows: rows[:-1], "its rows are not the manifest's"),
-    "another caption": (lambda rows: [{**rows[0], "caption": "?"}, *rows[1:]], "a.json is not its row"),
+    "another caption": (lambda rows: [{**rows[0], "caption": "?"}, *rows[1:]], "a.json differs from its row"),
     "another place": (lambda rows: [{**rows[0], "offset": 0}, *rows[1:]], "a: offset, size or sha256"),
-    "one that was given up": (
-        lambda rows: [{**rows[0], "sample": -1, "reason": "low_psnr"}, *rows[1:]], "does not say what",
+    "one that was quarantined": (
+        lambda rows: [{**rows[0], "sample": -1, "reason": "low_psnr"}, *rows[1:]], "does not match the contents",
     ),
 }  # fmt: skip
 
@@ -214,7 +214,7 @@ def test_wrong_counts_in_a_commit_are_found(copy: Copy) -> None:
     copy.cover_up(samples=3)
     assert any("no such sum" in fault for fault in copy.faults())
     copy.cover_up(samples=0, quarantined={"bad_input": 3})
-    assert any("does not say what the shard holds" in fault for fault in copy.faults())
+    assert any("does not match the contents of the shard" in fault for fault in copy.faults())
 
 
 def test_moments_of_something_else_are_found(copy: Copy) -> None:
@@ -230,7 +230,7 @@ def test_statistics_of_something_else_are_found(copy: Copy, key: str) -> None:
     index["statistics"][key]["sha256"] = sha256_of(b"mean?")
     copy.write(dataset_format.INDEX, json.dumps(index).encode())
     copy.cover_up()
-    assert copy.faults() == [f"{key}: not that of the shards' moments"]
+    assert copy.faults() == [f"{key}: does not match the shards' moments"]
 
 
 def test_tables_and_index_of_something_else_are_found(copy: Copy) -> None:
@@ -238,7 +238,7 @@ def test_tables_and_index_of_something_else_are_found(copy: Copy) -> None:
     for change in ({"samples": 4}, {"uids_sha256": ""}, {"shards": index["shards"][::-1]}, {"size": 9}):
         copy.write(dataset_format.INDEX, json.dumps(index | change).encode())
         copy.cover_up()
-        assert copy.faults() == [f"{dataset_format.INDEX}: does not say what the shards hold"]
+        assert copy.faults() == [f"{dataset_format.INDEX}: does not match the contents of the shards"]
     copy.write(dataset_format.INDEX, json.dumps(index).encode())
     for key, schema in ((dataset_format.METADATA, METADATA), (dataset_format.QUARANTINE, QUARANTINE)):
         before = copy.storage.get(key)
@@ -249,7 +249,7 @@ def test_tables_and_index_of_something_else_are_found(copy: Copy) -> None:
 
 
 def test_the_helpers_here_change_nothing_by_themselves(copy: Copy) -> None:
-    """Else the tests above could pass for a wrong reason."""
+    """Otherwise the tests above could pass for a wrong reason."""
     tar = copy.storage.get(ATLAS)
     assert rebuilt(tar, lambda members: members) == tar
     copy.cover_up(dataset_format.SPLATS)

@@ -1,4 +1,4 @@
-"""A sampled verify: what it looks at it judges, and it looks at what it says."""
+"""verify --sample: it checks every object that it samples, and reads what it says."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_flipped_byte_is_found_by_drawing_its_object_and_only_then(made: tuple
 
 
 def agree(storage: LocalStorage, stage: str, shard: int, rows: list[Facts]) -> None:
-    """Put these rows in place of a shard's table, and have its commit record vouch for them."""
+    """Replace a shard's table by these rows, and put its hash into the commit record."""
     key, commit = layout.stats(stage, shard), pack.read_commit(storage, stage, shard)
     data = to_parquet(STATS[stage], rows)
     replace(storage, key, data)
@@ -73,7 +73,7 @@ def agree(storage: LocalStorage, stage: str, shard: int, rows: list[Facts]) -> N
 
 
 def test_a_table_of_other_objects_than_the_manifest_is_found(made: tuple[LocalStorage, Run]) -> None:
-    """Though its hash is the commit record's, and every byte that it points to is as it says."""
+    """The hash is that of the commit record, and every byte that the table points to is as it says."""
     storage, run = made
     key = layout.stats(ATLAS, 2)
     rows = from_parquet(STATS[ATLAS], storage.get(key)).to_pylist()
@@ -82,11 +82,11 @@ def test_a_table_of_other_objects_than_the_manifest_is_found(made: tuple[LocalSt
     assert list(verify_sample(storage, run, 9)) == []
     agree(storage, ATLAS, 2, [rows[0], {**rows[2], "index": 7}, {**rows[1], "index": 8}])
     assert list(verify_sample(storage, run, 9)) == [
-        f"{key}: no row of object 7, o7",
-        f"{key}: no row of object 8, o8",
+        f"{key}: no row for object 7, o7",
+        f"{key}: no row for object 8, o8",
     ]
     agree(storage, ATLAS, 2, rows[1:])
-    assert list(verify_sample(storage, run, 9)) == [f"{key}: no row of object 6, o6"]
+    assert list(verify_sample(storage, run, 9)) == [f"{key}: no row for object 6, o6"]
 
 
 def test_a_table_that_its_commit_record_does_not_vouch_for_is_found(made: tuple[LocalStorage, Run]) -> None:

@@ -298,7 +298,7 @@ def test_swapped_images_that_were_covered_up_in_the_hashes_are_noticed(
     storage, run = copy
     found = members(storage, KEYS[0])
     found["a.view00.png"], found["a.view01.png"] = found["a.view01.png"], found["a.view00.png"]
-    assert cover_up(storage, found, run) == [f"{KEYS[0]}: a: its images are not those that the table tells"]
+    assert cover_up(storage, found, run) == [f"{KEYS[0]}: a: its images differ from its row of the table"]
     found["a.view00.png"] = b"no picture"
     assert any("view00.png is damaged" in fault for fault in cover_up(storage, found, run))
 

@@ -1,1 +1,1 @@
-"""The verbs that look at an output and keep it."""
+"""Verbs that inspect and maintain an output."""

@@ -1,4 +1,4 @@
-"""clean-work: delete scratch. A shard's fragments may go once the shard is committed."""
+"""clean-work: deletes scratch, such as the fragments of committed shards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from gaussianverse.atlas.store.storage import Entry, Storage
-from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
+from gaussianverse.pipeline.arguments import add_reading, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit
@@ -20,7 +20,7 @@ _ABANDONED_S = 86400.0
 
 @dataclass
 class Cleaned:
-    """What was deleted, or would be."""
+    """Number and size of the deleted files, or of those that would be deleted."""
 
     objects: int = 0
     nbytes: int = 0
@@ -29,11 +29,11 @@ class Cleaned:
 def clean_work(storage: Storage, *, dry_run: bool = False) -> Cleaned:
     """Delete fragments of committed shards; all scratch once the dataset is complete. Safe at any time.
 
-    Only what is below `_work/`, probes, and what killed writers left behind a day ago or longer.
+    Scratch is everything below `_work/`, probes, and temporary files that killed writers left at least a day ago.
 
     Args:
-        storage: of a run.
-        dry_run: count, delete nothing.
+        storage: store of a run.
+        dry_run: count without deleting.
 
     Raises:
         PipelineError: a commit record is damaged; its shard's fragments are kept.
@@ -58,17 +58,15 @@ def _scratch(storage: Storage) -> Iterator[Entry]:
         yield from list(storage.list(probes.PREFIX))
         return
     for stage, shard in sorted(committed_shards(storage)):
-        read_commit(storage, stage, shard)  # the last proof that the shard can be read without them
+        read_commit(storage, stage, shard)  # raises if it is damaged
         for prefix in (layout.fragments(stage, shard), layout.run_records(stage, shard)):
             yield from list(storage.list(prefix))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse clean-work`."""
-    add_output(parser)
-    parser.add_argument("--dry-run", action="store_true", help="count, delete nothing")
-    add_overrides(parser)
-    add_json(parser)
+    parser.add_argument("--dry-run", action="store_true", help="count without deleting")
+    add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:

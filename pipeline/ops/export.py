@@ -1,4 +1,4 @@
-"""Finished objects in the forms of others: 3DGS PLY, the published GaussianVerse pair, GaussianCube."""
+"""export: writes finished objects as 3DGS PLY, as published GaussianVerse pairs, or as GaussianCube."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ FORMATS = (PLY, GAUSSIANVERSE, GAUSSIANCUBE)
 def export(
     storage: Storage, run: Run, dest: Path, format: str, uids: Iterable[str] = (), *, count: int = 0
 ) -> Iterator[Path]:
-    """Write objects into a folder; yields each file once it is there, whole.
+    """Write objects into a folder; yields the path of each file once it is complete.
 
-    ply: UID.ply, every Gaussian of the fit, or `count` of them. gaussianverse: gaussianverse-NNNNNN.tar per shard,
-    which the published loader of tars reads as it reads its own. gaussiancube: UID.npy, float32 [32, 32, 32, 14].
+    ply: UID.ply, all Gaussians of the fit, or `count` of them. gaussianverse: gaussianverse-NNNNNN.tar per shard,
+    which the published loader reads like its own tars. gaussiancube: UID.npy, float32 [32, 32, 32, 14].
 
     Args:
-        storage: of the run.
-        run: the run; finalized or not. Without `uids` every shard must be committed.
-        dest: the folder; made where it is missing.
+        storage: store of the run.
+        run: the run, finalized or not. Without `uids` every shard must be committed.
+        dest: folder to write into; created if it is missing.
         format: one of `FORMATS`.
-        uids: which objects; none = all that came through.
-        count: Gaussians per object, for PLY; 0 = as many as there are.
+        uids: objects to export; none = all that were not quarantined.
+        count: Gaussians per object, for PLY; 0 = all.
 
     Raises:
-        UsageError: a format that is none, or a count where it has no meaning.
-        PipelineError: an object that is not in the manifest, was quarantined, or is not done.
-        AtlasError: it has no such form.
+        UsageError: an unknown format, or a count with another format than PLY.
+        PipelineError: an object is not in the manifest, was quarantined, or is not done.
+        AtlasError: an object cannot be converted.
     """
     if format not in FORMATS:
-        raise UsageError(f"format {format!r} is none of {', '.join(FORMATS)}")
+        raise UsageError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
     if count and (format != PLY or count < 0):
-        raise UsageError(f"a count of {count} Gaussians: only PLY has any, and it is above 0")
+        raise UsageError(f"count {count}, format {format}: expected a positive count, and format {PLY}")
     dest.mkdir(parents=True, exist_ok=True)
     chosen = _chosen(storage, run, tuple(dict.fromkeys(uids)))
     if format == GAUSSIANVERSE:
@@ -78,7 +78,7 @@ def export(
 
 
 def _chosen(storage: Storage, run: Run, uids: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], int]]:
-    """Rows of the manifest and their shards, in the manifest's order."""
+    """Yield rows of the manifest with their shards, in the manifest's order."""
     if uids:
         found = [find_row(storage, run, uid) for uid in uids]
         yield from sorted(found, key=lambda one: one[0]["index"])
@@ -91,13 +91,13 @@ def _chosen(storage: Storage, run: Run, uids: tuple[str, ...]) -> Iterator[tuple
 def _record(storage: Storage, stage: str, shard: int, uid: str) -> Record:
     record = shards.read_record(storage, stage, shard, uid)
     if not record.ok:
-        why = record.facts
-        raise PipelineError(f"{uid} was quarantined: {why['reason']}: {why['error_message']}")
+        facts = record.facts
+        raise PipelineError(f"{uid} was quarantined: {facts['reason']}: {facts['error_message']}")
     return record
 
 
 def _tar(storage: Storage, run: Run, path: Path, objects: Iterable[tuple[dict[str, Any], int]]) -> Path:
-    """One tar of published pairs. The caption is in both places: its loader looks for it in the metadata."""
+    """Write one tar of published pairs."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
@@ -112,9 +112,10 @@ def _tar(storage: Storage, run: Run, path: Path, objects: Iterable[tuple[dict[st
 
 
 def _published(row: dict[str, Any], array: NDArray[Any], run: Run) -> bytes:
-    """A sample of the published tars."""
+    """Build a sample of the published tars."""
     uid, caption = str(row["uid"]), str(row["caption"])
     point_cloud, gs2sphere = write_pair(array, run.atlas)
+    # the published loader reads the caption from the metadata
     metadata = {"hash_key": uid, "caption": caption, "has_caption": bool(caption)}
     members = {
         "point_cloud.npy": npy(point_cloud),

@@ -1,4 +1,4 @@
-"""inspect: everything that the store holds about one object."""
+"""inspect: prints everything that the store holds about one object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
-from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
+from gaussianverse.pipeline.arguments import add_reading, open_output
 from gaussianverse.pipeline.dataset import records
 from gaussianverse.pipeline.dataset.manifest_rows import find_row
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -17,7 +17,7 @@ from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, sta
 
 
 def inspect(storage: Storage, run: Run, uid: str) -> dict[str, Any]:
-    """All that the store knows of one object: its row, each stage's facts, where its bytes lie.
+    """Look up an object's row of the manifest, and for each stage its facts, tar and journal entry.
 
     Raises:
         PipelineError: the manifest has no such object.
@@ -46,13 +46,11 @@ def _stage(storage: Storage, stage: str, shard: int, uid: str) -> dict[str, Any]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse inspect`."""
     parser.add_argument("uid")
-    add_output(parser)
-    add_overrides(parser)
-    add_json(parser)
+    add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what is known of the object as JSON; returns the exit code."""
+    """Print everything known about the object as JSON; returns the exit code."""
     found = inspect(*open_output(args), args.uid)
     print(json.dumps(found, indent=None if args.json else 1))
     return 0

@@ -1,4 +1,4 @@
-"""plan: what a run will take, from the manifest and the configuration alone. Nothing runs, nothing is written."""
+"""plan: predicts the cost of a run from its manifest and configuration alone. It runs and writes nothing."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.run.manifest import read_manifest
 
-# seconds per object where nothing was measured
+# seconds per object if nothing was measured
 PAPER_FIT_S = 600.0
-"""On one GPU, by the paper."""
+"""On one GPU, from the paper."""
 CPU_FIT_S = 90.0
-"""Profile `cpu`, on one laptop core."""
+"""Profile `cpu` on one laptop core."""
 ATLAS_S = 4.0
-"""Two exact transports and a packing, on one core."""
+"""Two exact transports and the packing, on one core."""
 
 _FLOATS = 14  # means 3, scales 3, quats 4, opacity 1, colours 3
-_AROUND = 6 << 10  # tar headers and padding, facts, caption
+_OVERHEAD = 6 << 10  # bytes of tar headers, padding, facts, caption
 _PUTS_PER_OBJECT, _GETS_PER_OBJECT = 4, 6
 _PUTS_PER_SHARD = 9
 _PUTS_PER_RUN = 8 + len(dataset_format.FINAL)  # run.json, the manifest, and two probes of three puts
@@ -38,7 +38,7 @@ _PUTS_PER_RUN = 8 + len(dataset_format.FINAL)  # run.json, the manifest, and two
 
 @dataclass(frozen=True)
 class Measured:
-    """Means of a run that has been made: seconds of a stage and bytes of a sample, per object."""
+    """Means per object of another run: seconds of a stage and bytes of a sample."""
 
     fit_s: float
     atlas_s: float
@@ -49,7 +49,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to expect. Hours are of one GPU or one core; bytes are of the store."""
+    """Predicted cost. Hours are those of one GPU or one core; bytes are those in the store."""
 
     objects: int
     shards: int
@@ -63,7 +63,7 @@ class Plan:
     splats_bytes: int
     atlas_bytes: int
     work_bytes: int
-    """Fragments, until `clean-work`."""
+    """Fragments, which `clean-work` deletes."""
     puts: int
     gets: int
 
@@ -76,14 +76,14 @@ def plan_of(
     seconds: float | None = None,
     measured: Measured | None = None,
 ) -> Plan:
-    """Expectations for a whole manifest.
+    """Predict the cost of a whole manifest.
 
     Args:
-        manifest: objects.parquet.
-        config: of the run.
-        slots: fits that run at once.
-        seconds: per fit, where it is known.
-        measured: a run to take seconds and bytes from.
+        manifest: bytes of objects.parquet.
+        config: configuration of the run.
+        slots: number of fits that run at once.
+        seconds: seconds per fit, if known.
+        measured: means of another run, used for seconds and bytes.
 
     Raises:
         UsageError: `slots` or `seconds` is not positive.
@@ -95,15 +95,15 @@ def plan_of(
     gpus = config.gpus_per_fit
     fit_s, basis = (PAPER_FIT_S, "the paper's") if gpus else (CPU_FIT_S, "profile cpu on a laptop core")
     atlas_s = ATLAS_S
-    splat = config.fit.tau * _FLOATS * 4 + _AROUND
-    atlas = config.atlas.size**2 * 16 * (2 if config.atlas.dtype == "float16" else 4) + _AROUND
+    splat = config.fit.tau * _FLOATS * 4 + _OVERHEAD
+    atlas = config.atlas.size**2 * 16 * (2 if config.atlas.dtype == "float16" else 4) + _OVERHEAD
     if measured is not None:
         fit_s, atlas_s = measured.fit_s, measured.atlas_s
         splat, atlas = round(measured.splats_nbytes), round(measured.atlas_nbytes)
         basis = f"the mean of {measured.objects} objects"
     if seconds is not None:
         fit_s, basis = seconds, "as given"
-    per_object = fit_s + (0.0 if gpus else atlas_s)  # beside GPUs, atlases run on cores that fits leave idle
+    per_object = fit_s + (0.0 if gpus else atlas_s)  # with GPUs, atlases run on cores that fits leave idle
     hours = objects * fit_s / 3600
     return Plan(
         objects=objects,
@@ -124,24 +124,24 @@ def plan_of(
 
 
 def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
-    """Means over up to `most` committed shards of a run.
+    """Measure a run over up to `most` of its committed shards.
 
     Raises:
-        UsageError: no shard of it is committed in both stages with a sample.
+        UsageError: no shard is committed in both stages with a sample.
     """
     seconds: dict[str, list[float]] = {stage: [] for stage in layout.STAGES}
     nbytes: dict[str, list[int]] = {stage: [] for stage in layout.STAGES}
-    there = committed_shards(storage)
-    complete = [k for k in range(n_shards) if all((stage, k) in there for stage in layout.STAGES)]
+    committed = committed_shards(storage)
+    complete = [k for k in range(n_shards) if all((stage, k) in committed for stage in layout.STAGES)]
     for shard in complete[:most]:
         for stage in layout.STAGES:
             commit = read_commit(storage, stage, shard)
             size = commit["files"][dataset_format.shard_tar(stage, shard)]["nbytes"]
-            nbytes[stage] += [size // commit["samples"]] * commit["samples"] if commit["samples"] else []
+            nbytes[stage] += [size // max(1, commit["samples"])] * commit["samples"]
             spent = [float(e["seconds"]) for e in journal_rows(storage, stage, shard) if e["status"] == OK]
             seconds[stage] += [value for value in spent if value > 0]
     if not all((*seconds.values(), *nbytes.values())):
-        raise UsageError(f"{storage.url}: no finished shard to measure; give --seconds in place of --like")
+        raise UsageError(f"{storage.url}: no finished shard to measure; give --seconds instead of --like")
     return Measured(
         fit_s=statistics.fmean(seconds[SPLATS]),
         atlas_s=statistics.fmean(seconds[ATLAS]),
@@ -152,7 +152,7 @@ def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
 
 
 def plan_text(plan: Plan) -> str:
-    """A plan for people."""
+    """Format a plan for people."""
     return "\n".join(
         [
             f"{plan.objects} objects in {plan.shards} shards, {plan.slots} fits at once",
@@ -172,7 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse plan`."""
     add_manifest(parser)
     parser.add_argument(
-        "--slots", type=int, default=0, help="fits at once; default: the cores of this machine"
+        "--slots", type=int, default=0, help="fits that run at once; default: the cores of this machine"
     )
     parser.add_argument("--seconds", type=float, help="seconds per fit, if known")
     parser.add_argument("--like", default="", help="output of another run to take seconds and bytes from")

@@ -1,4 +1,4 @@
-"""report: a table of a run's objects, one line each, with medians."""
+"""report: prints a table of a run's objects, one line each, with medians."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.atlas.store.storage import Storage
-from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_shards, open_output
+from gaussianverse.pipeline.arguments import add_reading, add_shards, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows, stats_rows
 from gaussianverse.pipeline.policy import ordered_shards
@@ -19,11 +19,11 @@ from gaussianverse.pipeline.run.job import Outcome
 
 MAX_LINES = 60
 _UNKNOWN = -1
-"""What the tables have where nothing was measured, as of objects that were not fitted here."""
+"""Value in the tables for what was not measured, as for imported objects."""
 
 
 def result_rows(storage: Storage, shards: Iterable[int]) -> list[dict[str, Any]]:
-    """Per object of committed shards: uid, n_gaussians, psnr, ssim, smoothness, seconds, status, reason."""
+    """Rows of the objects of committed shards: columns of both stages' tables, and the seconds of both stages."""
     rows = []
     for shard in shards:
         splats, atlases = (stats_rows(storage, stage, shard) for stage in layout.STAGES)
@@ -47,7 +47,7 @@ def result_rows(storage: Storage, shards: Iterable[int]) -> list[dict[str, Any]]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows for people; the quarantined with their reason, and a line of medians."""
+    """Format the rows for people: quarantined objects with their reason, and a last line of medians."""
     width = max([3, *(len(r["uid"]) for r in rows)])
     good = [r for r in rows if r["status"] == OK]
     psnr = "held-out PSNR" if all(r["metrics_on"] == "heldout" for r in good) else "PSNR"
@@ -79,32 +79,30 @@ def _line(r: dict[str, Any], width: int) -> str:
 
 
 def print_outcome(outcome: Outcome) -> int:
-    """Print the table of a call that built shards, and where they are; returns the exit code, 0."""
+    """Print the table of a call that built shards, and their address; returns the exit code, 0."""
     if outcome.idle:
-        print("Nothing to do: everything that was asked for is there already.")
+        print("Nothing to do: the requested shards are committed already.")
     if rows := result_rows(outcome.storage, outcome.complete[:MAX_LINES]):
         print(table(rows))
     url = outcome.storage.url
     if outcome.finalized:
         print(f"\nThe dataset is complete: {url} (shards in atlas/ and splats/, described in README.md)")
     else:
-        print(f"\nShards are committed: {url} (the dataset is finalized once all of its shards are there)")
+        print(f"\nShards are committed: {url} (the dataset is finalized once all of its shards are)")
     return 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse report`."""
-    add_output(parser)
     add_shards(parser)
-    add_overrides(parser)
-    add_json(parser)
+    add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table of committed shards; returns the exit code."""
     storage, opened = open_output(args)
-    there = committed_shards(storage)
+    committed = committed_shards(storage)
     chosen = ordered_shards(args.shards, opened.n_shards)
-    rows = result_rows(storage, [k for k in chosen if all((s, k) in there for s in opened.families)])
+    rows = result_rows(storage, [k for k in chosen if all((s, k) in committed for s in opened.families)])
     print(json.dumps(rows) if args.json else table(rows))
     return 0

@@ -1,10 +1,9 @@
-"""retry-failed: objects that were given up, tried again in a run of their own below the first one's output.
+"""retry-failed: builds quarantined objects again, as a run of their own below the first run's output.
 
     <out>/revisions/001/    a complete run, with its own run.json, shards and `_SUCCESS`
 
-Nothing of the run that is revised changes, to the byte: a trainer that has read it reads the same again, and
-reads the rescued objects from the revision beside it. Revisions are tried one after the other, each of what
-those before it left over.
+No byte of the first run changes: a trainer that has read it reads the same again, and reads the rescued objects from
+the revision. Revisions follow each other, each with the objects that are still quarantined after those before it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
 @dataclass(frozen=True)
 class Revision:
-    """A revision that is to be worked on."""
+    """A revision to work on."""
 
     number: int
     storage: Storage
@@ -46,17 +45,17 @@ class Revision:
 def open_revision(
     storage: Storage, run: Run, manifest: Manifest, config: RunConfig, reasons: frozenset[str] = frozenset()
 ) -> Revision | None:
-    """The revision to work on: the last one while it is incomplete, else a new one of what is still given up.
+    """Open the last revision if it is incomplete, else a new one of the objects that are still quarantined.
 
     Args:
-        storage: of the run that is revised.
+        storage: store of the run that is revised.
         run: that run, all of whose shards are committed.
-        manifest: it was made from.
-        config: of the revision; may differ from the run's.
-        reasons: only objects given up for one of these; empty = all.
+        manifest: the manifest that it was made from.
+        config: configuration of the revision; may differ from the run's.
+        reasons: only objects quarantined for one of these; empty = all.
 
     Returns:
-        None where nothing is left to try.
+        The revision; None if there is no object to try again.
 
     Raises:
         RunConflict: another manifest, or an incomplete revision of other objects or another configuration.
@@ -64,7 +63,7 @@ def open_revision(
         StoreError: the store cannot be used.
     """
     if sha256_of(manifest.data) != run.identity["manifest_sha256"]:
-        raise RunConflict(f"{storage.url}: made from another manifest than the one given")
+        raise RunConflict(f"{storage.url}: made from another manifest than the given one")
     if not _complete(storage, run):
         raise PipelineError(f"{storage.url}: not all shards are committed; finish the run first, then retry")
     failed = _states(storage, run)
@@ -78,7 +77,9 @@ def open_revision(
             break
         failed |= _states(there, revised)
     else:
-        raise PipelineError(f"{storage.url}: has {layout.MAX_REVISIONS} revisions; mend the views instead")
+        raise PipelineError(
+            f"{storage.url}: already has {layout.MAX_REVISIONS} revisions; start a new output"
+        )
     again = {uid for uid, reason in failed.items() if reason and (not reasons or reason in reasons)}
     if not again:
         return None
@@ -91,12 +92,12 @@ def open_revision(
 
 
 def _complete(storage: Storage, run: Run) -> bool:
-    there = committed_shards(storage)
-    return all((stage, k) in there for stage in run.families for k in range(run.n_shards))
+    committed = committed_shards(storage)
+    return all((stage, k) in committed for stage in run.families for k in range(run.n_shards))
 
 
 def _states(storage: Storage, run: Run) -> dict[str, str]:
-    """{uid: why it was given up, "" if it came through}."""
+    """{uid: its reason of quarantine, "" if it was finished}."""
     found: dict[str, str] = {}
     for k in range(run.n_shards):
         table = shards.stats_table(storage, ATLAS, k).select(["uid", "status", "reason"])

@@ -1,4 +1,4 @@
-"""status: how far a run is, read from the store alone, whether or not a driver is alive."""
+"""status: shows the progress of a run, from the store alone, with or without a running driver."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from gaussianverse.atlas.dataset_format import ATLAS
 from gaussianverse.atlas.store.storage import Storage
-from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
+from gaussianverse.pipeline.arguments import add_reading, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -17,28 +17,28 @@ from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit
 
 
 def status_of(storage: Storage, run: Run) -> dict[str, Any]:
-    """How far a run is: objects and shards by stage, reasons of quarantine, whether it is finalized.
+    """Progress of a run: objects and shards by stage, reasons of quarantine, whether it is finalized.
 
-    Reasons are those of committed shards; what is not committed is counted by its fragments.
+    Reasons come from committed shards; the objects of other shards are counted by their fragments.
     """
     committed = committed_shards(storage)
     stages: dict[str, Any] = {}
     reasons: Counter[str] = Counter()
     for stage in run.families:
+        shards = sorted(k for family, k in committed if family == stage)
         done = samples = 0
-        shards = sorted(shard for family, shard in committed if family == stage)
         for shard in shards:
             commit = read_commit(storage, stage, shard)
             done, samples = done + commit["objects"], samples + commit["samples"]
             if stage == ATLAS:
                 reasons.update(commit["quarantined"])
         work = (layout.parse_fragment(entry.key) for entry in storage.list(f"{layout.WORK}{stage}/"))
-        waiting = sum(found is not None and found[:2] not in committed for found in work)
+        uncommitted = sum(found is not None and found[:2] not in committed for found in work)
         stages[stage] = {
             "shards": len(shards),
-            "objects": done + waiting,
+            "objects": done + uncommitted,
             "samples": samples,
-            "uncommitted_fragments": waiting,
+            "uncommitted_fragments": uncommitted,
         }
     return {
         "url": storage.url,
@@ -52,7 +52,7 @@ def status_of(storage: Storage, run: Run) -> dict[str, Any]:
 
 
 def status_text(status: dict[str, Any]) -> str:
-    """`status_of` for people."""
+    """Format the result of `status_of` for people."""
     lines = [f"{status['url']}: {status['objects']} objects in {status['shards']} shards"]
     for stage, counts in status["stages"].items():
         shards = f"{counts['shards']} of {status['shards']} shards committed"
@@ -64,9 +64,7 @@ def status_text(status: dict[str, Any]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse status`."""
-    add_output(parser)
-    add_overrides(parser)
-    add_json(parser)
+    add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""top-errors: causes of quarantine, the most frequent first."""
+"""top-errors: lists the causes of quarantine, the most frequent first."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
-from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, open_output
+from gaussianverse.pipeline.arguments import add_reading, open_output
 from gaussianverse.pipeline.dataset import layout, records, shards
 
 _SMALL = 16 << 10
-"""A quarantined object's fragment holds one short JSON; a sample's is larger, and need not be read."""
+"""Bytes. The fragment of a quarantined object holds one short JSON file; larger ones need not be read."""
 _EXAMPLES = 3
 _COLUMNS = ("uid", "status", "reason", "error_class", "error_message")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -25,26 +25,26 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 @dataclass
 class Cause:
-    """Objects given up for the same kind of reason."""
+    """Objects quarantined for the same cause."""
 
     stage: str
     reason: str
     error_class: str
     pattern: str
-    """The message without its numbers and names."""
+    """The message without its numbers and uids."""
     count: int = 0
     uids: list[str] = field(default_factory=list)
     """The first few."""
     message: str = ""
-    """Of the first."""
+    """The message of the first."""
 
 
 def top_errors(storage: Storage) -> list[Cause]:
-    """Every cause with its count, the most frequent first; from committed shards and from fragments alike."""
+    """Count the causes in committed shards and in fragments; returns the most frequent first."""
     committed = shards.committed_shards(storage)
     found: dict[tuple[str, ...], Cause] = {}
     seen: set[str] = set()
-    for stage in layout.STAGES:  # what the fit gave up the atlas stage repeats: the first counts
+    for stage in layout.STAGES:  # the atlas stage repeats the quarantines of the fits, which count once
         for pair in sorted(committed):
             if pair[0] == stage:
                 table = shards.stats_table(storage, *pair).select(_COLUMNS)
@@ -56,7 +56,7 @@ def top_errors(storage: Storage) -> list[Cause]:
                 try:
                     facts = records.read(storage, *place).facts
                 except NotFound:
-                    continue  # packed and cleaned up meanwhile
+                    continue  # packed and deleted meanwhile
                 if facts["status"] != OK:
                     _count(found, seen, stage, facts)
     return sorted(found.values(), key=lambda cause: (-cause.count, cause.stage, cause.reason, cause.pattern))
@@ -77,9 +77,9 @@ def _count(found: dict[tuple[str, ...], Cause], seen: set[str], stage: str, fact
 
 
 def errors_text(causes: list[Cause], most: int) -> str:
-    """The `most` frequent causes for people."""
+    """Format the `most` frequent causes for people."""
     if not causes:
-        return "no object was given up"
+        return "no object was quarantined"
     lines = []
     for cause in causes[:most]:
         lines.append(f"{cause.count:>7}  {cause.stage}: {cause.reason}: {cause.message}")
@@ -92,10 +92,8 @@ def errors_text(causes: list[Cause], most: int) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse top-errors`."""
-    add_output(parser)
-    parser.add_argument("--most", type=int, default=20, help="how many causes to show")
-    add_overrides(parser)
-    add_json(parser)
+    parser.add_argument("--most", type=int, default=20, help="number of causes to show")
+    add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""verify: read a dataset back, all of it or a sample, and name every fault. It trusts nothing it can compute."""
+"""verify: reads a dataset back, all of it or a sample, and lists every fault. It recomputes whatever it can."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.reader.views import images_sha256
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
-from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_shards, open_output
+from gaussianverse.pipeline.arguments import add_reading, add_shards, open_output
 from gaussianverse.pipeline.dataset import contents, layout
 from gaussianverse.pipeline.dataset.finalize import index_of
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
@@ -39,21 +39,22 @@ from gaussianverse.pipeline.dataset.statistics import merged_statistics, moments
 from gaussianverse.pipeline.errors import PipelineError, UsageError
 from gaussianverse.pipeline.policy import ordered_shards
 
+_OTHER_MANIFEST = f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so no shard can be checked"
+
 
 def verify(storage: Storage, run: Run, *, shards: list[int] | None = None) -> Iterator[str]:
-    """Every fault of a dataset, as lines of text; none if it is whole.
+    """Yield every fault of a dataset as a line of text.
 
     Args:
-        storage: of the dataset.
-        run: as run.json tells it.
-        shards: only these, and not the files that finalize writes; None = everything.
+        storage: store of the dataset.
+        run: the run of its run.json.
+        shards: only these shards, without the files that finalize writes; None = everything.
 
     Raises:
-        StoreError: the store failed, which says nothing of the dataset.
+        StoreError: the store failed, which is no fault of the dataset.
     """
-    manifest = _get(storage, layout.MANIFEST)
-    if manifest is None or sha256_of(manifest) != run.identity["manifest_sha256"]:
-        yield f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so that no shard can be judged"
+    if not _has_manifest(storage, run):
+        yield _OTHER_MANIFEST
         return
     for shard in range(run.n_shards) if shards is None else shards:
         atlases: list[bytes] = []
@@ -67,14 +68,19 @@ def verify(storage: Storage, run: Run, *, shards: list[int] | None = None) -> It
         yield from _statistics(storage, run)
 
 
-def _committed(storage: Storage, stage: str, shard: int) -> dict[str, Any] | str:
-    """A shard's commit record, or what is wrong with it."""
+def _has_manifest(storage: Storage, run: Run) -> bool:
+    manifest = _get(storage, layout.MANIFEST)
+    return manifest is not None and sha256_of(manifest) == run.identity["manifest_sha256"]
+
+
+def _commit(storage: Storage, stage: str, shard: int) -> dict[str, Any] | str:
+    """Read a shard's commit record; returns a fault if it cannot be read."""
     try:
         return read_commit(storage, stage, shard)
     except NotFound:
         return f"{layout.commit(stage, shard)}: missing, so the shard does not exist"
-    except PipelineError as fault:
-        return str(fault)
+    except PipelineError as error:
+        return str(error)
 
 
 def _get(storage: Storage, key: str) -> bytes | None:
@@ -85,7 +91,8 @@ def _get(storage: Storage, key: str) -> bytes | None:
 
 
 def _shard(storage: Storage, run: Run, stage: str, shard: int, atlases: list[bytes]) -> Iterator[str]:
-    commit = _committed(storage, stage, shard)
+    """Check a shard of one family; adds its readable atlases to `atlases`."""
+    commit = _commit(storage, stage, shard)
     if isinstance(commit, str):
         yield commit
         return
@@ -102,11 +109,11 @@ def _shard(storage: Storage, run: Run, stage: str, shard: int, atlases: list[byt
         return
     try:
         rows = stats_rows(storage, stage, shard)
-    except PipelineError as fault:
-        yield f"{layout.stats(stage, shard)}: {fault}"
+    except PipelineError as error:
+        yield f"{layout.stats(stage, shard)}: {error}"
         return
     if commit != commit_record(run, stage, shard, rows, heads):
-        yield f"{layout.commit(stage, shard)}: does not say what the shard holds"
+        yield f"{layout.commit(stage, shard)}: does not match the contents of the shard"
     yield from _rows(storage, stage, shard, rows)
     if stage == VIEWS:
         yield from _aligned(storage, shard, rows)
@@ -121,19 +128,19 @@ def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterat
     key = layout.journal(stage, shard)
     try:
         entries = journal_rows(storage, stage, shard)
-    except (PipelineError, NotFound) as fault:
-        yield f"{key}: {fault}"
+    except (PipelineError, NotFound) as error:
+        yield f"{key}: {error}"
         return
     if [(r["index"], r["uid"]) for r in entries] != manifest:
         yield f"{key}: its rows are not the manifest's"
 
 
 def _aligned(storage: Storage, shard: int, rows: list[Facts]) -> Iterator[str]:
-    """Views are of the objects that have an atlas, and of no others."""
+    """Check that there are views of the objects with an atlas, and of no others."""
     try:
         atlases = stats_rows(storage, ATLAS, shard)
-    except (PipelineError, NotFound) as fault:
-        yield f"{layout.stats(VIEWS, shard)}: cannot be compared with the atlases: {fault}"
+    except (PipelineError, NotFound) as error:
+        yield f"{layout.stats(VIEWS, shard)}: cannot be compared with the atlases: {error}"
         return
     places = [[(r["uid"], r["sample"], r["reason"]) for r in table] for table in (rows, atlases)]
     if places[0] != places[1]:
@@ -145,8 +152,8 @@ def _samples(
 ) -> Iterator[str]:
     try:
         members = {m.name: m for m in tar.index(archive, exact=True)}
-    except AtlasError as fault:
-        yield f"{key}: {fault}"
+    except AtlasError as error:
+        yield f"{key}: {error}"
         return
     samples = [facts for facts in rows if facts["sample"] != -1]
     expected = [n for f in samples for n in sample_members(stage, f)]
@@ -159,22 +166,19 @@ def _samples(
         data = {m.name: archive[m.offset : m.offset + m.nbytes] for m in own}
         main = members[dataset_format.main_member(stage, uid)]
         content = data[main.name]
-        if (main.offset, main.nbytes, sha256_of(content)) != (
-            facts["offset"],
-            facts["nbytes"],
-            facts["sha256"],
-        ):
-            yield f"{key}: {uid}: offset, size or sha256 is not what the table says"
+        found = {"offset": main.offset, "nbytes": main.nbytes, "sha256": sha256_of(content)}
+        if any(facts[name] != value for name, value in found.items()):
+            yield f"{key}: {uid}: offset, size or sha256 differs from its row of the table"
         try:
             if from_json(FACTS[stage], data[dataset_format.facts_member(uid)]) != known(FACTS[stage], facts):
-                yield f"{key}: {dataset_format.facts_member(uid)} is not its row of the table"
+                yield f"{key}: {dataset_format.facts_member(uid)} differs from its row of the table"
             contents.check_main(stage, content, run)
             if stage == VIEWS:
                 contents.check_views({name.removeprefix(f"{uid}."): m for name, m in data.items()}, run)
                 if images_sha256(data) != facts["images_sha256"]:
-                    yield f"{key}: {uid}: its images are not those that the table tells"
-        except Exception as fault:  # every way in which a sample can't be read is the finding
-            yield f"{key}: {uid}: {type(fault).__name__}: {fault}"
+                    yield f"{key}: {uid}: its images differ from its row of the table"
+        except Exception as error:  # any error in reading a sample is a fault
+            yield f"{key}: {uid}: {type(error).__name__}: {error}"
             continue
         if data[dataset_format.caption_member(uid)] != str(facts["caption"]).encode():
             yield f"{key}: {dataset_format.caption_member(uid)} is not the object's caption"
@@ -183,7 +187,7 @@ def _samples(
 
 
 def _sums(storage: Storage) -> Iterator[str]:
-    """SHA256SUMS names every file of the dataset, and each is what it says."""
+    """Check that SHA256SUMS lists every file of the dataset with its hash."""
     data, success = _get(storage, SUMS), _get(storage, SUCCESS)
     if data is None or success is None:
         yield f"{SUMS if data is None else SUCCESS}: missing; the dataset is not finalized"
@@ -192,7 +196,7 @@ def _sums(storage: Storage) -> Iterator[str]:
         yield f"{SUCCESS}: does not hold the sha256 of {SUMS}"
     sums = dataset_format.read_sums(data)
     there = {entry.key for entry in storage.list("") if layout.in_dataset(entry.key)}
-    yield from (f"{key}: in {SUMS} and missing" for key in sorted(set(sums) - there))
+    yield from (f"{key}: in {SUMS} but missing" for key in sorted(set(sums) - there))
     yield from (f"{key}: not in {SUMS}" for key in sorted(there - set(sums)))
     for key in sorted(there & set(sums)):
         if sha256_of(storage.get(key)) != sums[key]:
@@ -200,14 +204,14 @@ def _sums(storage: Storage) -> Iterator[str]:
 
 
 def _index(storage: Storage, run: Run) -> Iterator[str]:
-    """The tables and index.json are what the shards give."""
+    """Check the tables and index.json against the shards."""
     try:
         shards = range(run.n_shards)
         commits = {(stage, k): read_commit(storage, stage, k) for stage in run.families for k in shards}
         tables = tables_of(storage, run.n_shards, run.families)
         heads = {key: Head(0, sha256_of(storage.get(key))) for key in dataset_format.STATISTICS}
-    except (PipelineError, NotFound) as fault:
-        yield f"{dataset_format.INDEX}: cannot be judged: {fault}"
+    except (PipelineError, NotFound) as error:
+        yield f"{dataset_format.INDEX}: cannot be checked: {error}"
         return
     for key, schema, expected in (
         (dataset_format.METADATA, metadata_schema(run.families), tables.metadata),
@@ -216,65 +220,65 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
         try:
             if not same_rows(schema, storage.get(key), expected):
                 yield f"{key}: not the rows of the shards"
-        except (PipelineError, NotFound) as fault:
-            yield f"{key}: {fault}"
+        except (PipelineError, NotFound) as error:
+            yield f"{key}: {error}"
     try:
         index = json_object(storage.get(dataset_format.INDEX), PipelineError)
         if index != index_of(run, commits, tables.totals, heads):
-            yield f"{dataset_format.INDEX}: does not say what the shards hold"
-    except (PipelineError, NotFound) as fault:
-        yield f"{dataset_format.INDEX}: {fault}"
+            yield f"{dataset_format.INDEX}: does not match the contents of the shards"
+    except (PipelineError, NotFound) as error:
+        yield f"{dataset_format.INDEX}: {error}"
 
 
 def _statistics(storage: Storage, run: Run) -> Iterator[str]:
-    """Mean, standard deviation and what else is told of the arrays are those of the moments."""
+    """Check the mean, the standard deviation and the other statistics against the shards' moments."""
     try:
         expected = merged_statistics((storage.get(layout.moments(k)) for k in range(run.n_shards)), run)
         there = {key: storage.get(key) for key in dataset_format.STATISTICS}
     except StoreError:
         raise
-    except Exception as fault:  # every way in which moments can't be read is the finding
-        yield f"{dataset_format.MEAN}: cannot be judged: {type(fault).__name__}: {fault}"
+    except Exception as error:  # any error in reading the moments is a fault
+        yield f"{dataset_format.MEAN}: cannot be checked: {type(error).__name__}: {error}"
         return
     for key, data in there.items():
         if data != expected[key]:
-            yield f"{key}: not that of the shards' moments"
+            yield f"{key}: does not match the shards' moments"
 
 
 def verify_sample(storage: Storage, run: Run, count: int, *, seed: int = 0) -> Iterator[str]:
-    """Every fault that reading `count` objects back finds, as lines of text.
+    """Yield the faults of a random sample of objects as lines of text.
 
-    Every shard's commit record is read, and its files are there with their sizes; of the drawn objects the
-    arrays are read by one range read each, hashed and unpacked. What nobody drew may still be damaged.
+    Every commit record is read, and the sizes of its files are checked. The arrays of the sampled objects are read by
+    one range read each, hashed and unpacked. Other objects may still be damaged.
 
     Args:
-        storage: of the dataset.
-        run: as run.json tells it.
-        count: objects to draw, all if there are no more.
-        seed: draws the same objects again.
+        storage: store of the dataset.
+        run: the run of its run.json.
+        count: number of objects to sample; all if there are no more.
+        seed: the same seed samples the same objects.
     """
-    if sha256_of(storage.get(layout.MANIFEST)) != run.identity["manifest_sha256"]:
-        yield f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so that no shard can be judged"
+    if not _has_manifest(storage, run):
+        yield _OTHER_MANIFEST
         return
-    whole: set[tuple[str, int]] = set()
+    readable: set[tuple[str, int]] = set()
     for stage in run.families:
         for shard in range(run.n_shards):
-            faults = list(_files(storage, stage, shard))
+            faults = list(_sizes(storage, stage, shard))
             yield from faults
             if not faults:
-                whole.add((stage, shard))
+                readable.add((stage, shard))
     drawn: dict[int, list[int]] = defaultdict(list)
     size = run.settings.shard_size
     for index in sorted(random.Random(seed).sample(range(run.n_objects), min(count, run.n_objects))):
         drawn[index // size].append(index)
     for shard, indices in drawn.items():
         for stage in run.families:
-            if (stage, shard) in whole:
+            if (stage, shard) in readable:
                 yield from _objects(storage, run, stage, shard, indices)
 
 
-def _files(storage: Storage, stage: str, shard: int) -> Iterator[str]:
-    commit = _committed(storage, stage, shard)
+def _sizes(storage: Storage, stage: str, shard: int) -> Iterator[str]:
+    commit = _commit(storage, stage, shard)
     if isinstance(commit, str):
         yield commit
         return
@@ -285,7 +289,7 @@ def _files(storage: Storage, stage: str, shard: int) -> Iterator[str]:
             yield f"{key}: missing"
             continue
         if nbytes != stored["nbytes"]:
-            yield f"{key}: {nbytes} bytes, {stored['nbytes']} by the commit record"
+            yield f"{key}: {nbytes} bytes, {stored['nbytes']} in the commit record"
 
 
 def _objects(storage: Storage, run: Run, stage: str, shard: int, indices: list[int]) -> Iterator[str]:
@@ -300,34 +304,32 @@ def _objects(storage: Storage, run: Run, stage: str, shard: int, indices: list[i
     for index in indices:
         facts = rows.get(index)
         if facts is None or facts["uid"] != manifest[index]:
-            yield f"{key}: no row of object {index}, {manifest[index]}"
+            yield f"{key}: no row for object {index}, {manifest[index]}"
         elif facts["sample"] != -1:
             content = bytes(storage.read(shard_key, int(facts["offset"]), int(facts["nbytes"])))
             if sha256_of(content) != facts["sha256"]:
-                yield f"{shard_key}: {facts['uid']}: its sha256 is not what the table says"
+                yield f"{shard_key}: {facts['uid']}: its sha256 differs from its row of the table"
                 continue
             try:
                 contents.check_main(stage, content, run)
-            except Exception as fault:  # every way in which a sample can't be read is the finding
-                yield f"{shard_key}: {facts['uid']}: {type(fault).__name__}: {fault}"
+            except Exception as error:  # any error in reading a sample is a fault
+                yield f"{shard_key}: {facts['uid']}: {type(error).__name__}: {error}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse verify`."""
-    add_output(parser)
     add_shards(parser)
-    parser.add_argument("--sample", type=int, help="read this many objects only, and check every file's size")
-    parser.add_argument("--seed", type=int, default=0, help="seed that --sample draws objects with")
-    add_overrides(parser)
-    add_json(parser)
+    parser.add_argument("--sample", type=int, help="read only this many objects, and check every file's size")
+    parser.add_argument("--seed", type=int, default=0, help="seed of --sample")
+    add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every fault; returns the exit code, 1 if there is any."""
+    """Print every fault; returns the exit code, 1 if there is a fault."""
     storage, opened = open_output(args)
     if args.sample is not None:
         if args.sample < 1 or args.shards:
-            raise UsageError("--sample: expected at least 1, and no --shards beside it")
+            raise UsageError(f"--sample {args.sample}: expected at least 1, without --shards")
         found = verify_sample(storage, opened, args.sample, seed=args.seed)
     else:
         chosen = ordered_shards(args.shards, opened.n_shards) if args.shards else None
@@ -340,6 +342,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"url": storage.url, "faults": faults}))
     elif not faults:
-        what = "every byte, sample and hash" if args.sample is None else "everything that was read"
-        print(f"{storage.url}: {what} is right")
+        checked = "every byte, sample and hash" if args.sample is None else "everything that was read"
+        print(f"{storage.url}: {checked} is right")
     return 1 if faults else 0
