@@ -123,7 +123,7 @@ def from_s3(root: Path, shards: list[Path]) -> dict[str, Any]:
         for path in [p for p in root.iterdir() if p.is_file()] + shards:
             client.put_object(Bucket=BUCKET, Key=f"set/{path.relative_to(root)}", Body=path.read_bytes())
         dataset = AtlasDataset(f"s3://{BUCKET}/set", s3=options)
-        places = [dataset.catalogue.stretch(i) for i in range(len(dataset))]
+        places = [dataset.catalogue.byte_range(i) for i in range(len(dataset))]
         store = S3Storage(f"s3://{BUCKET}/set", options)
         arrow = pyarrow.fs.S3FileSystem(
             endpoint_override=urlparse(endpoint).netloc, scheme="http", region="us-east-1"

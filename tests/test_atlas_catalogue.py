@@ -63,10 +63,10 @@ def test_a_shard_without_samples_is_no_fault(root: Path) -> None:
     catalogue = Catalogue(LocalStorage(root))
     assert catalogue.uids(range(len(catalogue))) == ["obj0", "obj1", "obj4", "obj5"]
     assert catalogue.shards.tolist() == [0, 0, 2, 2]
-    # the stretches of a shard cover it but for its end
-    extents = [catalogue.stretch(i) for i in range(4)]
-    assert [e.offset for e in extents] == [0, extents[0].nbytes] * 2
-    assert all(a.nbytes + b.nbytes + 1024 == a.total for a, b in (extents[:2], extents[2:]))
+    # the byte ranges of a shard cover it except for its end
+    ranges = [catalogue.byte_range(i) for i in range(4)]
+    assert [e.offset for e in ranges] == [0, ranges[0].nbytes] * 2
+    assert all(a.nbytes + b.nbytes + 1024 == a.total for a, b in (ranges[:2], ranges[2:]))
 
 
 @pytest.mark.parametrize(

@@ -127,5 +127,5 @@ def test_a_state_that_is_none_is_refused(state: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("segments", [(Segment(2, 6),), (Segment(2, 6), Segment(3, 0))])
 def test_more_taken_than_there_is_is_refused(segments: tuple[Segment, ...]) -> None:
-    with pytest.raises(DatasetError, match="took 6 samples, but a share is 5"):
+    with pytest.raises(DatasetError, match="took 6 samples of its 5"):
         order.rank_sequence(np.arange(10), Cursor(0, segments), 0, REPEAT)

@@ -239,13 +239,13 @@ def test_filters_splits_and_lists(root: Path) -> None:
         ({"filters": ["psnr >= 30"]}, r"expected \(column, operator, value\)"),
         ({"filters": [("psnr", ">=", 99)]}, "none of 11 samples passes"),
         ({"split": "test"}, "split 'test'"),
-        ({"heldout": 2.0, "split": "train"}, r"share in \[0, 1\]"),
+        ({"heldout": 2.0, "split": "train"}, r"fraction in \[0, 1\]"),
         ({"uids": ["nobody"]}, "nobody: no such object"),
         ({"uids": ["obj10"]}, "quarantined: bad_input"),
         ({"columns": ["sharpness"]}, "no column sharpness"),
         ({"rank": 0}, "both rank and world"),
         ({"rank": 2, "world": 2}, "rank 2 of 2"),
-        ({"rank": 0, "world": 12}, "11 samples do not go round 12 ranks"),
+        ({"rank": 0, "world": 12}, "only 11 samples for 12 ranks: pass uneven="),
         ({"uneven": "keep"}, "uneven 'keep'"),
         ({"window": 0}, "window 0"),
     ],
@@ -325,7 +325,7 @@ def test_a_state_of_something_else_is_refused(root: Path, even: Path) -> None:
             make().load_state_dict(state)
     with pytest.raises(DatasetError, match="version"):
         dataset.load_state_dict({})
-    with pytest.raises(DatasetError, match="took 99 samples, but a share is 11"):
+    with pytest.raises(DatasetError, match="took 99 samples of its 11"):
         dataset.load_state_dict({**state, "segments": [[1, 99]]})
 
 
@@ -391,11 +391,11 @@ def test_a_flipped_byte_anywhere_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "fault"),
     [
-        ("_SUCCESS", "SHA256SUMS is not the file that _SUCCESS vouches for"),
-        ("SHA256SUMS", "SHA256SUMS is not the file"),
-        ("index.json", "index.json is not the file that SHA256SUMS lists"),
-        ("metadata.parquet", "metadata.parquet is not the file"),
-        ("atlas_mean.npy", "atlas_mean.npy is not the file that index.json lists"),
+        ("_SUCCESS", "SHA256SUMS does not match _SUCCESS"),
+        ("SHA256SUMS", "SHA256SUMS does not match"),
+        ("index.json", "index.json does not match SHA256SUMS"),
+        ("metadata.parquet", "metadata.parquet does not match"),
+        ("atlas_mean.npy", "atlas_mean.npy does not match index.json"),
     ],
 )
 def test_damage_to_the_small_files_is_found(root: Path, tmp_path: Path, key: str, fault: str) -> None:

@@ -1,1 +1,1 @@
-"""Reading a published dataset for training."""
+"""Read a published dataset for training."""

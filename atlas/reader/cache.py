@@ -1,7 +1,7 @@
-"""A bounded folder of samples that were fetched once, shared by all processes of a machine.
+"""`CachedStore`: a bounded folder of fetched samples, shared by all processes of a machine.
 
-It is filled and then left as it is. An epoch reads everything once, so throwing out what is oldest would throw
-out each sample just before it is wanted again; kept, a cache of half the dataset saves half of every epoch.
+Once full, it stays as it is. Each epoch reads every sample once, so evicting the oldest would evict each sample
+shortly before it is read again; kept, a cache of half the dataset serves half of every epoch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _TEMPORARY = ".tmp"
 
 
 class CachedStore:
-    """A store whose range reads are kept in a folder, up to a number of bytes.
+    """A store that keeps its range reads in a folder, up to a number of bytes.
 
     Args:
-        store: where to read what is not there yet.
-        folder: of this dataset alone; made if it does not exist.
-        max_bytes: of all samples in it, whoever put them there.
+        store: store to read samples from that are not in the folder.
+        folder: folder for this dataset alone; created if missing.
+        max_bytes: maximum size of all samples in it, whichever process stored them.
     """
 
     def __init__(self, store: Readable, folder: str | Path, max_bytes: int) -> None:
@@ -41,7 +41,7 @@ class CachedStore:
         path = self._folder / f"{key.replace('/', '_')}-{offset}-{nbytes}"
         with suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
             kept = fresh(nbytes)
-            # a file that a full disk cut short is fetched again
+            # a file that a full disk truncated is fetched again
             if file.seek(0, 2) == nbytes and file.seek(0) == 0 and file.readinto(kept) == nbytes:
                 return kept
         data = self._store.read(key, offset, nbytes, total)
@@ -49,13 +49,13 @@ class CachedStore:
         return data
 
     def _keep(self, path: Path, data: memoryview) -> None:
-        """Write a file if there is room for it. Whoever dies on the way leaves at most a temporary file."""
+        """Write a file if there is room; a killed process leaves at most a temporary file."""
         with open(self._folder / _LOCK, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             used = self._used()
             if used + len(data) > self._max_bytes:
                 return
-            # counted before it is there: after a crash the folder holds less than it says, never more
+            # counted first: after a crash the folder holds less than its count, never more
             (self._folder / _USED).write_text(str(used + len(data)))
             temporary = path.with_suffix(_TEMPORARY)
             temporary.write_bytes(data)

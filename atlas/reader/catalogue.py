@@ -1,4 +1,4 @@
-"""What a published dataset says of itself: index.json, metadata.parquet and the sums that vouch for both."""
+"""`Catalogue`: the samples of a published dataset, from index.json and metadata.parquet, checked by their sums."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import read_npy
 from gaussianverse.atlas.dataset_format import (
     ATLAS,
@@ -26,11 +27,7 @@ from gaussianverse.atlas.dataset_format import (
     SUMS,
     VIEWS,
     address_column,
-    main_member,
-    read_sums,
-    sums_file,
-    version_error,
-)  # fmt: skip
+)
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Readable
@@ -49,8 +46,8 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Extent:
-    """Bytes of a shard: `nbytes` from `offset` of the file `key`, which is `total` bytes long."""
+class ByteRange:
+    """`nbytes` bytes from `offset` of the shard `key`, which is `total` bytes long."""
 
     key: str
     offset: int
@@ -59,8 +56,8 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class _Places:
-    """{shard: (key, nbytes)} of a family, and where each sample begins and ends in its file, [N]."""
+class _Layout:
+    """Key and size of each shard of a family, and the first and last byte of each sample, [N]."""
 
     files: dict[int, tuple[str, int]]
     starts: Rows
@@ -74,34 +71,35 @@ class Catalogue:
         index: what index.json holds.
         digest: hex sha256 of index.json, which names the dataset.
         size: side of an atlas.
-        n_views: reference views of each object; 0 where the dataset has none.
+        n_views: reference views of each object; 0 if the dataset has none.
 
     Raises:
-        DatasetError: the dataset is not finished, or index, table and sums don't agree.
+        DatasetError: the dataset is not finished, of an unknown schema version, or its index, table and sums
+            disagree.
         StoreError: the store failed or refuses.
     """
 
     def __init__(self, store: Readable) -> None:
         self.url = store.url
         sums = _sums(store)
-        index = self._vouched(store, INDEX, sums)
+        index = self._read_verified(store, INDEX, sums)
         self.digest = hashlib.sha256(index).hexdigest()
         self.index: dict[str, Any] = json.loads(index)
-        if error := version_error(self.index["schema_version"]):
+        if error := dataset_format.version_error(self.index.get("schema_version")):
             raise DatasetError(f"{self.url}: {error}")
         self.size = int(self.index["size"])
         self.n_views = int(self.index.get("views", 0))
-        # not pq.read_table: its threads may outlive the interpreter, and then abort the process
-        table = pq.ParquetFile(io.BytesIO(self._vouched(store, METADATA, sums))).read(use_threads=False)
+        # not pq.read_table, whose threads may outlive the interpreter and then abort the process
+        table = pq.ParquetFile(io.BytesIO(self._read_verified(store, METADATA, sums))).read(use_threads=False)
         self._quarantined = table.filter(pc.not_equal(table["status"], OK)).select(["uid", "reason"])
         table = table.filter(pc.equal(table["status"], OK))
         self._table = table.take(
             pc.sort_indices(table, [("shard", "ascending"), (address_column(ATLAS, "sample"), "ascending")])
         )
         self._columns = {name: _column(self._table[name]) for name in self._table.column_names}
-        self._places = {ATLAS: self._placed(ATLAS)}
+        self._layouts = {ATLAS: self._checked_layout(ATLAS)}
         if self.n_views:
-            self._places[VIEWS] = self._placed(VIEWS)
+            self._layouts[VIEWS] = self._checked_layout(VIEWS)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -125,7 +123,7 @@ class Catalogue:
         return found
 
     def check_columns(self, names: Iterable[str]) -> None:
-        """Refuse names that metadata.parquet has no column for."""
+        """Raise DatasetError for names that are no column of metadata.parquet."""
         unknown = sorted(set(names) - set(self._columns))
         if unknown:
             raise DatasetError(
@@ -136,7 +134,7 @@ class Catalogue:
         """The sample with this uid.
 
         Raises:
-            DatasetError: there is none; if the object was quarantined, with the reason.
+            DatasetError: there is none; the message gives the reason if the object was quarantined.
         """
         if uid in self._by_uid:
             return self._by_uid[uid]
@@ -144,37 +142,36 @@ class Catalogue:
         why = f"it was quarantined: {lost[0]['reason']}" if lost else "no such object"
         raise DatasetError(f"{self.url}: {uid}: {why}")
 
-    def stretch(self, sample: int, family: str = ATLAS) -> Extent:
-        """Where a sample of a family lies: from its first tar header to that of the next sample."""
-        places = self._places[family]
-        key, total = places.files[int(self.shards[sample])]
-        return Extent(
-            key, int(places.starts[sample]), int(places.ends[sample] - places.starts[sample]), total
-        )
+    def byte_range(self, sample: int, family: str = ATLAS) -> ByteRange:
+        """A sample's bytes in its shard, from its first tar header to that of the next sample."""
+        layout = self._layouts[family]
+        key, total = layout.files[int(self.shards[sample])]
+        start, end = int(layout.starts[sample]), int(layout.ends[sample])
+        return ByteRange(key, start, end - start, total)
 
-    def atlas_member(self, sample: int) -> Extent:
-        """Where a sample's .npy file lies."""
-        key, total = self._places[ATLAS].files[int(self.shards[sample])]
+    def atlas_member(self, sample: int) -> ByteRange:
+        """The bytes of a sample's .npy file in its shard."""
+        key, total = self._layouts[ATLAS].files[int(self.shards[sample])]
         offset, nbytes = (
             self._columns[address_column(ATLAS, name)].item(sample) for name in ("offset", "nbytes")
         )
-        return Extent(key, offset, nbytes, total)
+        return ByteRange(key, offset, nbytes, total)
 
     def select(
         self, filters: Sequence[Filter] = (), split: str = "all", heldout: float = 0.01,
         uids: Iterable[str] | None = None,
     ) -> Rows:  # fmt: skip
-        """The samples that pass all filters and belong to a split, ascending.
+        """Select the samples that pass all filters and belong to a split, in ascending order.
 
         Args:
-            filters: all must hold.
-            split: "train" and "heldout" are disjoint and together "all"; which of them an object belongs to
-                depends on its uid alone, so it stays there when the dataset grows.
-            heldout: share of objects in "heldout", in [0, 1].
-            uids: only these; None = any.
+            filters: conditions, all of which must hold.
+            split: "all", or one of its two disjoint parts "train" and "heldout"; an object's part depends on its
+                uid alone, so that it stays the same when the dataset grows.
+            heldout: fraction of objects in "heldout", in [0, 1].
+            uids: only these objects; None = any.
 
         Raises:
-            DatasetError: an unknown column, operator, split or uid, or nothing passes.
+            DatasetError: an unknown column, operator, split or uid, or no sample passes.
         """
         keep = np.ones(len(self), np.bool_)
         for condition in filters:
@@ -182,7 +179,7 @@ class Catalogue:
         if split not in SPLITS:
             raise DatasetError(f"split {split!r} is none of {', '.join(SPLITS)}")
         if not 0.0 <= heldout <= 1.0:
-            raise DatasetError(f"heldout is a share in [0, 1], got {heldout!r}")
+            raise DatasetError(f"heldout is a fraction in [0, 1], got {heldout!r}")
         if split != "all":
             held = np.array([is_heldout(uid, heldout) for uid in self.uids(range(len(self)))], np.bool_)
             keep &= held if split == "heldout" else ~held
@@ -199,8 +196,8 @@ class Catalogue:
     def _passes(self, condition: Filter) -> npt.NDArray[np.bool_]:
         try:
             name, operator, value = condition
-        except (TypeError, ValueError) as fault:
-            raise DatasetError(f"filter {condition!r}: expected (column, operator, value)") from fault
+        except (TypeError, ValueError) as error:
+            raise DatasetError(f"filter {condition!r}: expected (column, operator, value)") from error
         self.check_columns([name])
         column = self._table[name]
         try:
@@ -212,20 +209,22 @@ class Catalogue:
             else:
                 known = ", ".join([*_OPERATORS, "in [..]", "not in [..]"])
                 raise DatasetError(f"filter {condition!r}: expected one of {known}")
-        except (pa.ArrowException, TypeError) as fault:
-            raise DatasetError(f"filter {condition!r} on a column of {column.type}: {fault}") from fault
+        except (pa.ArrowException, TypeError) as error:
+            raise DatasetError(f"filter {condition!r} on a column of {column.type}: {error}") from error
         return np.asarray(mask.to_numpy(), np.bool_)
 
-    def _placed(self, family: str) -> _Places:
-        """Where a family's samples lie, each beginning with the main member, whose address the table has; checked
-        against the index, so that the stretches cover every shard to its end."""
+    def _checked_layout(self, family: str) -> _Layout:
+        """The layout of a family whose main member comes first in each sample.
+
+        The table gives the address of that member; the samples must cover every shard of the index to its end.
+        """
         files = {int(s["shard"]): (s[family]["key"], int(s[family]["nbytes"])) for s in self.index["shards"]}
         counts = dict(zip(*(c.tolist() for c in np.unique(self.shards, return_counts=True)), strict=True))
         for entry in self.index["shards"]:
-            said, found = entry[family]["samples"], counts.pop(entry["shard"], 0)
-            if said != found:
+            listed, found = entry[family]["samples"], counts.pop(entry["shard"], 0)
+            if listed != found:
                 raise DatasetError(
-                    f"{self.url}: {entry[family]['key']} has {said} samples in {INDEX} and {found} in {METADATA}"
+                    f"{self.url}: {entry[family]['key']} has {listed} samples in {INDEX} and {found} in {METADATA}"
                 )
         if counts or self.index["samples"] != len(self):
             raise DatasetError(f"{self.url}: {METADATA} has samples that {INDEX} does not count")
@@ -235,7 +234,7 @@ class Catalogue:
         first = np.append(True, self.shards[1:] != self.shards[:-1])[: len(self)]
         last = np.append(first[1:], True)[: len(self)]
         totals = np.array([files[int(s)][1] for s in self.shards], np.int64)
-        names = np.asarray(pc.utf8_length(self._table["uid"])) + len(main_member(family, ""))
+        names = np.asarray(pc.utf8_length(self._table["uid"])) + len(dataset_format.main_member(family, ""))
         starts = offset - np.array([header_nbytes(n) for n in names.tolist()], np.int64)
         ends = np.where(last, totals - len(END), np.roll(starts, -1))
         wrong = (starts != np.where(first, 0, starts)) | (offset + nbytes > ends)
@@ -245,62 +244,62 @@ class Catalogue:
         if wrong.any():
             uid = self.uids([int(wrong.argmax())])[0]
             raise DatasetError(f"{self.url}: {METADATA} and {INDEX} do not agree on where {uid} lies")
-        return _Places(files, starts, ends)
+        return _Layout(files, starts, ends)
 
     @cached_property
     def _by_uid(self) -> dict[str, int]:
         return {uid: sample for sample, uid in enumerate(self.uids(range(len(self))))}
 
-    def _vouched(self, store: Readable, key: str, sums: Mapping[str, str]) -> bytes:
+    def _read_verified(self, store: Readable, key: str, sums: Mapping[str, str]) -> bytes:
         data = _get(store, key)
         if hashlib.sha256(data).hexdigest() != sums.get(key):
-            raise DatasetError(f"{self.url}/{key} is not the file that {SUMS} lists; fetch it again")
+            raise DatasetError(f"{self.url}/{key} does not match {SUMS}; fetch it again")
         return data
 
     def array(self, store: Readable, key: str) -> npt.NDArray[np.float32]:
-        """A statistics file, checked against the index; float32 [size, size, 16], or 3 for the sphere points."""
+        """A statistics file, verified by its hash in the index; float32 [size, size, 16], or 3 for sphere points."""
         data = _get(store, key)
         if hashlib.sha256(data).hexdigest() != self.index["statistics"][key]["sha256"]:
-            raise DatasetError(f"{self.url}/{key} is not the file that {INDEX} lists; fetch it again")
+            raise DatasetError(f"{self.url}/{key} does not match {INDEX}; fetch it again")
         return np.asarray(read_npy(data), np.float32)
 
 
 def is_heldout(uid: str, fraction: float) -> bool:
-    """Whether an object belongs to the held-out split of this share: by hash of its uid."""
+    """Whether an object belongs to a held-out split of this fraction, by a hash of its uid."""
     word = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8], "big")
     return word < fraction * 2**64
 
 
 def _sums(store: Readable) -> dict[str, str]:
-    """{key: sha256} of SHA256SUMS, which `_SUCCESS` vouches for."""
+    """{key: sha256} of SHA256SUMS, verified by `_SUCCESS`."""
     success = _get(store, SUCCESS, "not a finished dataset, or not its root")
     data = _get(store, SUMS)
-    if success != sums_file({SUMS: hashlib.sha256(data).hexdigest()}):
-        raise DatasetError(f"{store.url}/{SUMS} is not the file that {SUCCESS} vouches for; fetch both again")
-    return read_sums(data)
+    if success != dataset_format.sums_file({SUMS: hashlib.sha256(data).hexdigest()}):
+        raise DatasetError(f"{store.url}/{SUMS} does not match {SUCCESS}; fetch both again")
+    return dataset_format.read_sums(data)
 
 
 def _get(store: Readable, key: str, advice: str = "fetch it again") -> bytes:
-    """All bytes under a key of a finished dataset, which is damaged where there are none."""
+    """All bytes under a key that a finished dataset must have."""
     try:
         return store.get(key)
     except NotFound as error:
         raise DatasetError(f"{error}; {advice}") from error
 
 
-def read(store: Readable, extent: Extent) -> memoryview:
-    """The bytes of a shard.
+def read(store: Readable, part: ByteRange) -> memoryview:
+    """Read a byte range of a shard.
 
     Raises:
         DatasetError: the shard is missing, or of another length than index.json says.
     """
     try:
-        return store.read(extent.key, extent.offset, extent.nbytes, extent.total)
+        return store.read(part.key, part.offset, part.nbytes, part.total)
     except NotFound as error:
         raise DatasetError(f"{error}; fetch it again") from error
 
 
 def _column(column: pa.ChunkedArray) -> Any:
-    """Numbers as numpy, which hands out one value ten times as fast as Arrow; words as Arrow, which is compact."""
+    """Numbers as NumPy, which returns a single value ten times as fast as Arrow; text as Arrow, which is compact."""
     whole = column.combine_chunks()
     return whole if pa.types.is_string(whole.type) else whole.to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""`AtlasDataset`: a published dataset for training: streamed, shuffled, divided, and resumed to the sample."""
+"""`AtlasDataset`: stream a published dataset for training, shuffled, sharded over ranks, resumable to the sample."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gaussianverse.atlas.dataset_format import ATLAS, MEAN, POINTS, STD, VIEWS, address_column
+from gaussianverse.atlas.dataset_format import MEAN, POINTS, STD, VIEWS
 from gaussianverse.atlas.errors import AtlasError, DatasetError
 from gaussianverse.atlas.reader import order, sample
 from gaussianverse.atlas.reader.cache import CachedStore
-from gaussianverse.atlas.reader.catalogue import Catalogue, Filter, read
+from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, Filter, read
 from gaussianverse.atlas.reader.order import Cursor, Indices
 from gaussianverse.atlas.reader.views import ReferenceViews
 from gaussianverse.atlas.standard import Standard
@@ -32,10 +32,10 @@ _S3_READAHEAD = 16
 
 
 class AtlasSample(TypedDict):
-    """What `AtlasDataset` yields.
+    """One object, as `AtlasDataset` yields it.
 
-    `atlas` is float32 [16, size, size]; unless standardised it is a view of the shard's bytes with the channels
-    last in memory (`contiguous()` changes that). `row` is the object's row of metadata.parquet.
+    `atlas` is float32 [16, size, size]; unless standardised it is a view of the shard's bytes, with the channels
+    last in memory. `row` is the object's row of metadata.parquet.
     """
 
     atlas: Tensor
@@ -47,42 +47,41 @@ class AtlasSample(TypedDict):
     viewmats: NotRequired[Tensor]
     """World-to-camera, OpenCV, in the world of the Gaussians; float32 [K, 4, 4]."""
     Ks: NotRequired[Tensor]
-    """In pixels, float32 [K, 3, 3]."""
+    """Intrinsics in pixels, float32 [K, 3, 3]."""
 
 
 class AtlasDataset(IterableDataset[AtlasSample]):
     """The samples of a dataset in a folder or under s3://bucket/prefix.
 
     One pass is one epoch; the next pass is the next epoch, in another order. The epoch advances when its last
-    sample is handed out, so a consumer that takes `len(dataset)` samples and no more is at the next one. Every
-    sample is checked as it is read: the shard's length, the members' names, lengths and headers, and the caption;
-    a damaged one raises, nothing is skipped.
+    sample is yielded, so a consumer that takes exactly `len(dataset)` samples is then at the next one. Every sample
+    is checked as it is read: the shard's length, the members' names, lengths and headers, and the caption. A damaged
+    sample raises an error; none is skipped.
 
     Args:
         url: a local folder or s3://bucket/prefix.
         filters: conditions on columns of metadata.parquet, all of which must hold, such as
-            `[("psnr", ">=", 30), ("license", "in", ["CC0-1.0"])]`; nothing else is downloaded.
-        split: "all", "train" or "heldout"; by a hash of the uid.
-        heldout: share of objects in "heldout".
+            `[("psnr", ">=", 30), ("license", "in", ["CC0-1.0"])]`; other samples are not downloaded.
+        split: "all", "train" or "heldout", by a hash of the uid.
+        heldout: fraction of objects in "heldout".
         uids: only these objects.
-        shuffle: by (seed, epoch); without it the order is that of the shards.
-        seed: of the shuffle.
-        window: how many shards are mixed with one another.
-        uneven: what becomes of samples that do not divide by the ranks: "drop" leaves them out of this epoch,
-            "repeat" reads some twice, so that none is left out. All ranks always have equally many.
-        rank, world: which part of each epoch to read; by default those of torch.distributed where it is
+        shuffle: shuffle by (seed, epoch); otherwise samples come in the order of the shards.
+        seed: seed of the shuffle.
+        window: number of consecutive shards whose samples are mixed.
+        uneven: how to treat samples that do not divide by the number of ranks: "drop" leaves them out of this
+            epoch, "repeat" reads some twice. All ranks have the same number of samples in either case.
+        rank, world: this process's rank and the number of ranks; by default those of torch.distributed if it is
             initialised, else 0 of 1.
-        batch_size: what the DataLoader is given, so that its workers' batches, taken in turn, come in the
-            order that one process would give. `AtlasLoader` sets it.
-        standardise: by the dataset's mean and standard deviation. Cheaper on the device: see `standard()`.
-        hashes: compare every byte with the sums, for 0.7 ms a sample.
-        columns: of the row; None = all.
-        views: yield the reference views as well, which the dataset must have; None = where it has some.
-        s3: how to reach the store.
-        cache: a folder for what was fetched once, shared by the processes of a machine.
-        cache_bytes: at most so much is kept there.
-        readahead: samples that are fetched before they are wanted, by as many threads; None = 16 from S3, 0
-            (none) from a folder.
+        batch_size: batch size of the DataLoader, whose workers then give the order of a single process.
+            `AtlasLoader` sets it.
+        standardise: standardise by the dataset's mean and deviation; cheaper on the device, see `standard()`.
+        hashes: verify every byte by the hashes, at 0.7 ms per sample.
+        columns: columns of the row to yield; None = all.
+        views: yield the reference views as well; None = if the dataset has any.
+        s3: options of the store.
+        cache: folder that keeps fetched samples, shared by the processes of a machine.
+        cache_bytes: maximum size of that folder.
+        readahead: samples to fetch ahead, by as many threads; None = 16 from S3, 0 from a folder.
 
     Raises:
         DatasetError: no finished dataset, an unknown column, too few samples for the ranks, no views in it; as
@@ -108,7 +107,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             self.catalogue.check_columns(columns)
         if views and not self.catalogue.n_views:
             raise DatasetError(
-                f"{self._store.url}: has no reference views; make the dataset with --set run.views=K"
+                f"{self._store.url}: has no reference views; build the dataset with --set run.views=K"
             )
         if uneven not in order.UNEVEN:
             raise DatasetError(f"uneven {uneven!r} is none of {', '.join(order.UNEVEN)}")
@@ -127,18 +126,18 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         self._cursor = Cursor()
         if len(self) == 0:
             raise DatasetError(
-                f"{len(self._selected)} samples do not go round {self.world} ranks; uneven='repeat'"
+                f"only {len(self._selected)} samples for {self.world} ranks: pass uneven='repeat' or use fewer ranks"
             )
 
     def __len__(self) -> int:
-        """Samples that each rank reads in a whole epoch."""
+        """Number of samples that each rank reads in an epoch."""
         return order.share_size(len(self._selected), self.world, self._uneven)
 
     def __iter__(self) -> Iterator[AtlasSample]:
         if not self._placed and _place(None, None) not in ((0, 1), (self.rank, self.world)):
             raise DatasetError(
-                "the dataset was made before torch.distributed was initialised, so every rank would read all of "
-                "it; make it afterwards, or give rank and world"
+                "the dataset was created before torch.distributed was initialised, so every rank would read all of "
+                "it; create it afterwards, or pass rank and world"
             )
         start = self.cursor
         sequence = self._sequence(start)
@@ -148,29 +147,24 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             yield from self._read(own)
             return
         for taken, item in enumerate(self._read(sequence), 1):
-            # before the sample is handed out: whoever has it may ask for the state, and need not ask for another
+            # before the yield: the consumer may ask for the state now, and may never ask for another sample
             self._cursor = start.taken(taken) if taken < len(sequence) else start.next_epoch()
             yield item
 
     def get(self, uid: str) -> AtlasSample:
-        """One object's sample, whatever the filters, by one range read of its atlas (and one of its views); their
-        hashes are checked.
+        """One object's sample, whatever the filters, verified by its hashes: one range read, two with views.
 
         Raises:
             DatasetError: no such object, it was quarantined, or its bytes are damaged.
         """
         place = self.catalogue.find(uid)
-        extent = self.catalogue.atlas_member(place)
-        data = read(self._store, extent)
-        row = self.catalogue.row(place)
-        if hashlib.sha256(data).hexdigest() != row[address_column(ATLAS, "sha256")]:
-            raise DatasetError(f"{self._store.url}/{extent.key}: {uid}: the atlas is damaged; fetch it again")
-        return self._item(
-            sample.decode(data, self.catalogue.size), row, self._fetch_views(place, row, hashes=True)
-        )
+        row, size = self.catalogue.row(place), self.catalogue.size
+        member = self.catalogue.atlas_member(place)
+        array = self._parsed(member, uid, lambda data: sample.decode_verified(data, row, size))
+        return self._item(array, row, self._fetch_views(place, row, hashes=True))
 
     def standard(self) -> Standard:
-        """What standardises batches of this dataset, and its inverse."""
+        """The module that standardises batches of this dataset, and back."""
         return Standard(*(self.catalogue.array(self._store, key) for key in (MEAN, STD)))
 
     def points(self) -> Tensor:
@@ -179,7 +173,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
 
     @property
     def cursor(self) -> Cursor:
-        """Where the next pass begins, or where the present one stands; never at the end of an epoch."""
+        """Start of the next pass, or position of the current one; never at the end of an epoch."""
         return self._cursor.at(self.world)
 
     @cursor.setter
@@ -187,43 +181,45 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         self._cursor = cursor
 
     def samples_left(self) -> int:
-        """How many samples this rank still has to read of the epoch, at least 1."""
+        """Number of samples of the epoch that this rank has yet to read, at least 1."""
         return len(self._sequence(self.cursor))
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next pass reads, or that the present one does."""
+        """The epoch of the current pass, or of the next one."""
         return self._cursor.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next pass read this epoch from its beginning."""
+        """Make the next pass read this epoch from its beginning."""
         self._cursor = Cursor(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this dataset stands, as plain numbers: the samples that it has yielded, or that `AtlasLoader` has.
+        """The position in the dataset as plain numbers, exact to the last sample yielded by it or its `AtlasLoader`.
 
-        All ranks must have taken equally many (a checkpoint is made at one step); any rank's state will do for
-        all, and for any other number of ranks and workers.
+        All ranks must have taken equally many samples, as at a common training step. Any rank's state then serves
+        all ranks, and any other number of ranks and workers.
         """
         return {"version": STATE_VERSION, **self._identity(), **self._cursor.to_json()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was asked.
+        """Continue from a state of `state_dict`.
 
         Raises:
-            DatasetError: the state is of another dataset, selection, seed or window.
+            DatasetError: the state belongs to another dataset, selection, seed, window or `uneven`.
         """
         if state.get("version") != STATE_VERSION:
-            raise DatasetError(f"state of version {state.get('version')}, this reader knows {STATE_VERSION}")
+            raise DatasetError(
+                f"state of version {state.get('version')}, this gaussianverse reads {STATE_VERSION}"
+            )
         for name, own in self._identity().items():
             if state.get(name) != own:
                 raise DatasetError(f"the state has {name} {state.get(name)!r}, this dataset {own!r}")
         cursor = Cursor.from_json(dict(state))
-        # of another number of ranks, what is left may be too little to go round
+        # what another number of ranks left may be fewer samples than there are ranks now
         self._cursor = cursor if len(self._sequence(cursor.at(self.world))) else cursor.next_epoch()
 
     def _identity(self) -> dict[str, Any]:
-        """What must be the same for a state to mean the same samples."""
+        """What a state and a dataset must have in common for the state to mean the same samples."""
         names = {"dataset": self.catalogue.digest, "selection": self._selection}
         return {**names, "seed": self._seed, "window": self._window, "uneven": self._uneven}
 
@@ -232,13 +228,13 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         return hashlib.sha256(self._selected.astype("<i8").tobytes()).hexdigest()[:16]
 
     def _sequence(self, cursor: Cursor) -> Indices:
-        """The samples that this rank still has to read of the cursor's epoch, in order."""
+        """The samples of the cursor's epoch that this rank has yet to read, in order."""
         shards = self.catalogue.shards[self._selected]
         whole = order.epoch_order(shards, self._seed, cursor.epoch, self._window)
         return self._selected[order.rank_sequence(whole, cursor, self.rank, self._uneven)]
 
     def _read(self, places: Indices) -> Iterator[AtlasSample]:
-        """These samples in this order."""
+        """Yield these samples in this order."""
         if self._readahead == 0:
             yield from map(self._fetch, places.tolist())
             return
@@ -256,27 +252,23 @@ class AtlasDataset(IterableDataset[AtlasSample]):
 
     def _fetch(self, place: int) -> AtlasSample:
         row = self.catalogue.row(place)
-        size, hashes = self.catalogue.size, self._hashes
-        found = self._parsed(
-            place, ATLAS, row, lambda d: sample.parse(d, row["uid"], size, row, hashes=hashes)
-        )
-        return self._item(found.array, row, self._fetch_views(place, row, hashes=hashes))
+        size, hashes, part = self.catalogue.size, self._hashes, self.catalogue.byte_range(place)
+        array = self._parsed(part, row["uid"], lambda data: sample.parse(data, row, size, hashes=hashes))
+        return self._item(array, row, self._fetch_views(place, row, hashes=hashes))
 
     def _fetch_views(self, place: int, row: dict[str, Any], *, hashes: bool) -> ReferenceViews | None:
         if not self._views:
             return None
-        return self._parsed(
-            place, VIEWS, row, lambda d: sample.parse_views(d, row["uid"], row, hashes=hashes)
-        )
+        part = self.catalogue.byte_range(place, VIEWS)
+        return self._parsed(part, row["uid"], lambda data: sample.parse_views(data, row, hashes=hashes))
 
-    def _parsed(self, place: int, family: str, row: dict[str, Any], parse: Callable[[memoryview], T]) -> T:
-        """What a sample's stretch in the shard of a family holds; faults tell where it is."""
-        extent = self.catalogue.stretch(place, family)
-        data = read(self._store, extent)
+    def _parsed(self, part: ByteRange, uid: str, parse: Callable[[memoryview], T]) -> T:
+        """Read and parse some of an object's bytes; errors name the place."""
+        data = read(self._store, part)
         try:
             return parse(data)
         except AtlasError as error:
-            where = f"{self._store.url}/{extent.key}, bytes from {extent.offset}, {row['uid']}"
+            where = f"{self._store.url}/{part.key}, bytes from {part.offset}, {uid}"
             raise DatasetError(f"{where}: {error}; fetch the shard again") from error
 
     def _item(self, array: Any, row: dict[str, Any], views: ReferenceViews | None) -> AtlasSample:
@@ -292,9 +284,9 @@ class AtlasDataset(IterableDataset[AtlasSample]):
 
 
 def _place(rank: int | None, world: int | None) -> tuple[int, int]:
-    """Rank and world size: as given, or torch.distributed's, or one process."""
+    """Rank and number of ranks: as given, else those of torch.distributed, else 0 of 1."""
     if (rank is None) != (world is None):
-        raise DatasetError(f"give both rank and world, or neither; got {rank} and {world}")
+        raise DatasetError(f"pass both rank and world, or neither; got {rank} and {world}")
     if rank is None or world is None:
         group = torch.distributed
         if group.is_available() and group.is_initialized():

@@ -1,4 +1,4 @@
-"""`AtlasLoader`: batches from several worker processes, with a state that is exact to the batch handed out."""
+"""`AtlasLoader`: batches from worker processes, with a state that is exact to the last batch yielded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gaussianverse.atlas.reader.dataset import AtlasDataset, AtlasSample
 
 
 class AtlasBatch(TypedDict):
-    """B samples: atlas float32 [B, 16, size, size], and lists of B; of `views=True` also tensors of their views."""
+    """B samples: atlas float32 [B, 16, size, size], lists of length B, and with `views=True` tensors of the views."""
 
     atlas: Tensor
     caption: list[str]
@@ -28,7 +28,7 @@ class AtlasBatch(TypedDict):
 
 
 def collate(samples: list[AtlasSample]) -> AtlasBatch:
-    """Samples to a batch. The channels stay last in memory, as they are in the shards: nothing is transposed."""
+    """Stack samples into a batch; channels stay last in memory, as in the shards, so that nothing is transposed."""
     stacked = torch.stack([s["atlas"].permute(1, 2, 0) for s in samples])
     batch: AtlasBatch = {
         "atlas": stacked.permute(0, 3, 1, 2),
@@ -44,18 +44,18 @@ def collate(samples: list[AtlasSample]) -> AtlasBatch:
 
 
 class AtlasLoader:
-    """A torch DataLoader over an `AtlasDataset` whose state counts what was handed out, not what was fetched.
+    """A torch DataLoader over an `AtlasDataset`, whose state counts batches yielded rather than batches fetched.
 
     The order does not depend on the number of workers. One pass is one epoch, which ends when its last batch is
-    handed out; a pass that was left before is gone on with by the next.
+    yielded; after a pass that was broken off, the next one continues it.
 
     Args:
-        dataset: what to read; its `batch_size` is set to the loader's.
-        batch_size: samples in a batch; the last of an epoch may have fewer.
-        num_workers: processes; 0 reads in this one.
+        dataset: dataset to read; its `batch_size` is set to the loader's.
+        batch_size: samples per batch; the last batch of an epoch may have fewer.
+        num_workers: number of processes; 0 = read in this one.
         drop_last: leave out a last batch that is not full.
-        options: any other argument of DataLoader but persistent_workers, which would go on from where the
-            workers are, and not from where the state is.
+        options: other arguments of DataLoader, except persistent_workers: those would continue from what they have
+            fetched, not from the state.
     """
 
     def __init__(
@@ -63,7 +63,9 @@ class AtlasLoader:
         **options: Any,
     ) -> None:  # fmt: skip
         if options.pop("persistent_workers", False):
-            raise ValueError("persistent_workers: workers start anew in each epoch, where the state is")
+            raise ValueError(
+                "persistent_workers is not supported: workers must start from the state in each epoch"
+            )
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
         dataset.batch_size = batch_size
         options = {"collate_fn": collate, **options}
@@ -72,11 +74,11 @@ class AtlasLoader:
         )
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
+        """Number of batches in an epoch."""
         return self._batches(len(self.dataset))
 
     def _batches(self, samples: int) -> int:
-        """How many batches so many samples make."""
+        """Number of batches that so many samples make."""
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def __iter__(self) -> Iterator[AtlasBatch]:
@@ -84,18 +86,18 @@ class AtlasLoader:
             return
         start = self.dataset.cursor
         batches = self._batches(self.dataset.samples_left())
-        if batches == 0:  # what is left of the epoch fills no batch
+        if batches == 0:  # the rest of the epoch does not fill a batch
             start = self.dataset.cursor = start.next_epoch().at(self.dataset.world)
             batches = len(self)
         for number, batch in enumerate(self._loader, 1):
-            # with the last batch the epoch ends: whoever counts to len(loader) never asks for another
+            # the epoch ends with the last batch: a consumer that counts to len(loader) never asks for another
             self.dataset.cursor = (
                 start.taken(number * self.batch_size) if number < batches else start.next_epoch()
             )
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """See `AtlasDataset.state_dict`; exact to the last batch that was handed out."""
+        """See `AtlasDataset.state_dict`; exact to the last batch yielded."""
         return self.dataset.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

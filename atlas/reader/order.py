@@ -1,12 +1,12 @@
-"""Who reads what and when: the order of an epoch, its division over ranks and workers, and where a run stands.
+"""The order of an epoch, its division over ranks and workers, and the position in it, as pure functions.
 
-All are pure functions, so that resuming is exact by construction:
+Resuming is exact by construction:
 
-- an epoch's **order** is a permutation of the selected samples, a function of (seed, epoch) and nothing else;
-- each of `world` ranks takes a contiguous **share** of it, so a rank stays with few shards; shares are equal;
-- a rank's share is read in order whatever the number of workers: they take its batches in turn;
-- where a run stands is a `Cursor`: the epoch, and for each world size that worked on it how many samples each
-  rank took. What is left is the order without those, and another world size divides what is left.
+- an epoch's **order** is a permutation of the selected samples that depends on (seed, epoch) only;
+- each of `world` ranks takes a contiguous **share** of it, so that it reads few shards; shares have equal size;
+- the workers of a rank take the batches of its share in turn, so that their number does not change the order;
+- a `Cursor` is the position: the epoch, and for each world size that worked on it the number of samples that each
+  rank took. The remainder is the order without those samples, and another world size divides the remainder.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Words = npt.NDArray[np.uint64]
 
 DROP, REPEAT = "drop", "repeat"
 UNEVEN = (DROP, REPEAT)
-"""What becomes of the samples that do not divide by the ranks: the order's last are left out of this epoch, or
-its first are read again."""
+"""How to treat samples that do not divide by the number of ranks: leave the last ones of the order out of this
+epoch, or read the first ones again."""
 
 
 @dataclass(frozen=True)
@@ -38,54 +38,54 @@ class Segment:
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a run stands: the epoch, and what was taken of it, by one world size after the other."""
+    """Position in the epochs: the epoch, and the samples taken of it by one world size after another."""
 
     epoch: int = 0
     segments: tuple[Segment, ...] = ()
 
     def at(self, world: int) -> Cursor:
-        """The same place, with a last segment of this world size to go on with."""
+        """The same position, with a last segment of this world size."""
         if self.segments and self.segments[-1].world == world:
             return self
         done = tuple(s for s in self.segments if s.taken)
         return Cursor(self.epoch, (*done, Segment(world, 0)))
 
     def taken(self, samples: int) -> Cursor:
-        """After each rank of the last segment took so many more."""
+        """The position after each rank of the last segment took this many more samples."""
         *done, last = self.segments
         return Cursor(self.epoch, (*done, Segment(last.world, last.taken + samples)))
 
     def next_epoch(self) -> Cursor:
-        """The beginning of the epoch after this."""
+        """The start of the next epoch."""
         return Cursor(self.epoch + 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and lists."""
+        """The cursor as plain numbers and lists."""
         return {"epoch": self.epoch, "segments": [[s.world, s.taken] for s in self.segments]}
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Cursor:
-        """Read what `to_json` gave.
+        """Read the output of `to_json`.
 
         Raises:
-            DatasetError: it is something else.
+            DatasetError: `state` is something else.
         """
         try:
             segments = tuple(Segment(int(world), int(taken)) for world, taken in state["segments"])
             cursor = cls(int(state["epoch"]), segments)
-        except (KeyError, TypeError, ValueError) as fault:
+        except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
-                f"not the state of a dataset: {fault!r}; expected epoch and segments"
-            ) from fault
+                f"not the state of a dataset: {error!r}; expected epoch and segments"
+            ) from error
         if cursor.epoch < 0 or any(s.world < 1 or s.taken < 0 for s in segments):
             raise DatasetError(f"not the state of a dataset: {state}")
         return cursor
 
 
 def mixed(seed: int, epoch: int, stream: int, values: npt.ArrayLike) -> Words:
-    """A 64-bit word per value, which looks random: splitmix64 over (seed, epoch, stream, value).
+    """A pseudorandom 64-bit word per value: splitmix64 over (seed, epoch, stream, value).
 
-    NumPy may change what its generators give for a seed; a run that is resumed years later must not notice.
+    Not NumPy's generators, whose output for a seed may change between versions: a resumed run must read the same.
     """
     word = np.zeros(np.shape(values), np.uint64)
     for part in (seed, epoch, stream, np.asarray(values)):
@@ -99,14 +99,12 @@ def mixed(seed: int, epoch: int, stream: int, values: npt.ArrayLike) -> Words:
 
 
 def epoch_order(shards: npt.ArrayLike, seed: int, epoch: int, window: int) -> Indices:
-    """The order in which an epoch reads the samples.
-
-    Shards are shuffled; samples are shuffled within each `window` shards that follow one another.
+    """The order in which an epoch reads the samples: shards are shuffled, then samples within `window` shards.
 
     Args:
         shards: the shard of each sample, [N], ascending.
-        seed, epoch: any whole numbers that are not negative.
-        window: shards whose samples are mixed with one another; 0 leaves everything as it lies.
+        seed, epoch: integers >= 0.
+        window: number of consecutive shards whose samples are mixed; 0 = no shuffle at all.
 
     Returns:
         int64 [N], a permutation of 0 .. N - 1.
@@ -121,13 +119,13 @@ def epoch_order(shards: npt.ArrayLike, seed: int, epoch: int, window: int) -> In
 
 
 def share_size(samples: int, world: int, uneven: str) -> int:
-    """How many samples each rank takes of so many."""
+    """Number of samples that each rank takes."""
     return samples // world if uneven == DROP else -(-samples // world)
 
 
 def share(order: Indices, rank: int, world: int, uneven: str) -> Indices:
-    """The part of an order that one rank reads; parts are equally long and together are the whole order, but
-    for what `uneven` says of the remainder."""
+    """The part of an order that one rank reads; all parts have equal size and together they are the order, except
+    for the remainder, see `UNEVEN`."""
     size = share_size(len(order), world, uneven)
     if size == 0:
         return order[:0]
@@ -135,7 +133,7 @@ def share(order: Indices, rank: int, world: int, uneven: str) -> Indices:
 
 
 def remaining(order: Indices, segments: tuple[Segment, ...], uneven: str) -> Indices:
-    """What is left of an order after these segments, in its order.
+    """The part of an order that these segments left, in its order.
 
     Raises:
         DatasetError: a segment took more than its share.
@@ -144,8 +142,8 @@ def remaining(order: Indices, segments: tuple[Segment, ...], uneven: str) -> Ind
         size = share_size(len(order), segment.world, uneven)
         if segment.taken > size:
             raise DatasetError(
-                f"the state says that each of {segment.world} ranks took {segment.taken} samples, but a share "
-                f"is {size}: it is the state of another dataset"
+                f"by the state, each of {segment.world} ranks took {segment.taken} samples of its {size}: "
+                "it is the state of another dataset"
             )
         if size:
             rank, place = np.divmod(np.arange(len(order)), size)
@@ -154,13 +152,13 @@ def remaining(order: Indices, segments: tuple[Segment, ...], uneven: str) -> Ind
 
 
 def rank_sequence(order: Indices, cursor: Cursor, rank: int, uneven: str) -> Indices:
-    """What a rank of the cursor's last world size still has to read of an epoch, in order."""
+    """The samples of an epoch that a rank of the cursor's last world size has yet to read, in order."""
     *done, last = cursor.segments
     own = share(remaining(order, tuple(done), uneven), rank, last.world, uneven)
     if last.taken > len(own):
         raise DatasetError(
-            f"the state says that each of {last.world} ranks took {last.taken} samples, but a share is "
-            f"{len(own)}: it is the state of another dataset"
+            f"by the state, each of {last.world} ranks took {last.taken} samples of its {len(own)}: "
+            "it is the state of another dataset"
         )
     return own[last.taken :]
 
@@ -168,7 +166,7 @@ def rank_sequence(order: Indices, cursor: Cursor, rank: int, uneven: str) -> Ind
 def worker_sequence(sequence: Indices, worker: int, workers: int, batch_size: int) -> Indices:
     """The batches of a rank's sequence that one of its workers reads: every `workers`-th.
 
-    A `DataLoader` hands out its workers' batches in turn, so together they give the sequence again.
+    A `DataLoader` yields its workers' batches in turn, which restores the sequence.
     """
     mine: npt.NDArray[np.bool_] = (np.arange(len(sequence)) // batch_size) % workers == worker
     return sequence[mine]

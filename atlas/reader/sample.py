@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,47 +19,36 @@ from gaussianverse.atlas.reader.views import ReferenceViews, images_sha256
 _DTYPES = [np.dtype(name).newbyteorder("<") for name in dataset_format.DTYPES]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """An atlas and its caption.
-
-    Attributes:
-        array: float32 [size, size, 16]; shares its memory with the bytes it was parsed from if those are float32.
-        caption: of the object; "" only where the manifest has none.
-    """
-
-    array: npt.NDArray[np.float32]
-    caption: str
-
-
-def parse(data: memoryview, uid: str, size: int, row: Mapping[str, Any], *, hashes: bool) -> Sample:
+def parse(data: memoryview, row: Mapping[str, Any], size: int, *, hashes: bool) -> npt.NDArray[np.float32]:
     """Parse an atlas sample.
 
     Args:
         data: from the first tar header of the object to that of the next.
-        uid: the object that is expected there.
-        size: side of the atlas.
         row: the object's row of metadata.parquet, all columns.
+        size: side of the atlas.
         hashes: detect any changed byte: the atlas by its sha256, the JSON member by the row's values, tar headers
             by their canonical form.
 
+    Returns:
+        float32 [size, size, 16], see `decode`.
+
     Raises:
         AtlasError: another object or damaged bytes.
     """
-    members = _checked(data, ATLAS, uid, row, hashes=hashes)
-    return Sample(decode(members[dataset_format.main_member(ATLAS, uid)], size), row["caption"])
+    members = _checked(data, ATLAS, row, hashes=hashes)
+    return decode(members[dataset_format.main_member(ATLAS, row["uid"])], size)
 
 
-def parse_views(data: memoryview, uid: str, row: Mapping[str, Any], *, hashes: bool) -> ReferenceViews:
+def parse_views(data: memoryview, row: Mapping[str, Any], *, hashes: bool) -> ReferenceViews:
     """Parse an object's reference views.
 
     Args:
-        data, uid, row, hashes: as for `parse`.
+        data, row, hashes: as for `parse`.
 
     Raises:
         AtlasError: another object or damaged bytes.
     """
-    members = _checked(data, VIEWS, uid, row, hashes=hashes)
+    members, uid = _checked(data, VIEWS, row, hashes=hashes), row["uid"]
     if hashes and images_sha256(members) != row["images_sha256"]:
         raise DatasetError(f"its views are damaged: their sha256 is not the one in {METADATA}")
     images = [members[f"{uid}.{suffix}"] for suffix in dataset_format.view_suffixes(row["n_reference_views"])]
@@ -68,6 +56,12 @@ def parse_views(data: memoryview, uid: str, row: Mapping[str, Any], *, hashes: b
     if views.images.shape[1] != row["reference_size"]:
         raise DatasetError(f"views of {views.images.shape[1]} pixels, expected {row['reference_size']}")
     return views
+
+
+def decode_verified(data: memoryview, row: Mapping[str, Any], size: int) -> npt.NDArray[np.float32]:
+    """`decode`, once the member's sha256 is that of the row."""
+    _check_sha256(data, ATLAS, row)
+    return decode(data, size)
 
 
 def decode(data: memoryview, size: int) -> npt.NDArray[np.float32]:
@@ -86,23 +80,20 @@ def decode(data: memoryview, size: int) -> npt.NDArray[np.float32]:
     return np.asarray(array, np.float32)
 
 
-def _checked(
-    data: memoryview, family: str, uid: str, row: Mapping[str, Any], *, hashes: bool
-) -> dict[str, memoryview]:
+def _checked(data: memoryview, family: str, row: Mapping[str, Any], *, hashes: bool) -> dict[str, memoryview]:
     """The members of a sample, of which all but the arrays are checked.
 
     Args:
-        data, uid, row, hashes: as for `parse`.
+        data, row, hashes: as for `parse`.
         family: of the shard.
     """
+    uid = row["uid"]
     members = {m.name: data[m.offset : m.offset + m.nbytes] for m in tar.index(data, exact=hashes)}
     expected = dataset_format.member_names(family, uid, row.get("n_reference_views", 0))
     if list(members) != expected:
         raise DatasetError(f"holds {', '.join(members) or 'nothing'}, expected {', '.join(expected)}")
     if hashes:
-        main = dataset_format.main_member(family, uid)
-        if hashlib.sha256(members[main]).hexdigest() != row[dataset_format.address_column(family, "sha256")]:
-            raise DatasetError(f"{main} is damaged: its sha256 is not the one in {METADATA}")
+        _check_sha256(members[dataset_format.main_member(family, uid)], family, row)
         _check_facts(bytes(members[dataset_format.facts_member(uid)]), row)
     name = dataset_format.caption_member(uid)
     try:
@@ -112,6 +103,13 @@ def _checked(
     if caption != row["caption"]:
         raise DatasetError(f"{name} is {caption!r}, {METADATA} says {row['caption']!r}")
     return members
+
+
+def _check_sha256(data: memoryview, family: str, row: Mapping[str, Any]) -> None:
+    """Raise DatasetError unless a main member has the sha256 of the row."""
+    if hashlib.sha256(data).hexdigest() != row[dataset_format.address_column(family, "sha256")]:
+        main = dataset_format.main_member(family, row["uid"])
+        raise DatasetError(f"{main} is damaged: its sha256 is not the one in {METADATA}")
 
 
 def _check_facts(data: bytes, row: Mapping[str, Any]) -> None:

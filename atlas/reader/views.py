@@ -1,4 +1,4 @@
-"""Reference views of an object, as shards hold them: a PNG each, and their cameras in one small npz."""
+"""`ReferenceViews`: views of an object and their files in a shard, a PNG per view and one .npz of cameras."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ CAMERAS = MAIN_SUFFIX[VIEWS]
 _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
-"""What Pillow raises."""
+"""Errors of Pillow on damaged files."""
 _FIELDS = {"viewmats": (4, 4), "Ks": (3, 3)}
 
 
 @dataclass(frozen=True)
 class ReferenceViews:
-    """What an object looks like from K sides, in the world of its Gaussians.
+    """K views of an object, in the world of its Gaussians.
 
     Attributes:
         images: RGBA with straight alpha, uint8 [K, size, size, 4].
         viewmats: world-to-camera, OpenCV (x right, y down, z forward), float32 [K, 4, 4].
-        Ks: in pixels; the centre of the top-left pixel is at (0.5, 0.5). float32 [K, 3, 3].
+        Ks: intrinsics in pixels; the centre of the top-left pixel is (0.5, 0.5). float32 [K, 3, 3].
 
     Raises:
         DatasetError: an array has another shape or type, or a camera is not finite.
@@ -59,7 +59,7 @@ class ReferenceViews:
         return len(self.images)
 
     def to_members(self) -> dict[str, bytes]:
-        """{suffix: file}; the same views always give the same bytes (with the same zlib)."""
+        """The files by suffix; the same views always give the same bytes (with the same zlib)."""
         members = {}
         for name, image in zip(view_suffixes(len(self)), self.images, strict=True):
             buffer = io.BytesIO()
@@ -71,14 +71,14 @@ class ReferenceViews:
     def from_members(
         cls, cameras: bytes | memoryview, images: Sequence[bytes | memoryview]
     ) -> ReferenceViews:
-        """Read what `to_members` gave.
+        """Read the files of `to_members`.
 
         Args:
-            cameras: the member of suffix `CAMERAS`.
-            images: the PNGs, in their order, at least one.
+            cameras: the file of suffix `CAMERAS`.
+            images: the PNGs in their order, at least one.
 
         Raises:
-            DatasetError: they are not such files, or of different sizes.
+            DatasetError: a file is damaged, or the sizes differ.
         """
         decoded = [
             _decoded(image, name) for image, name in zip(images, view_suffixes(len(images)), strict=True)
@@ -89,19 +89,19 @@ class ReferenceViews:
 
 
 def read_cameras(data: bytes | memoryview) -> dict[str, npt.NDArray[np.float32]]:
-    """viewmats and Ks of a member of suffix `CAMERAS`.
+    """viewmats and Ks from the file of suffix `CAMERAS`.
 
     Raises:
-        DatasetError: it is no such file.
+        DatasetError: it is damaged.
     """
     try:
         return read_npz(data, _FIELDS)
-    except AtlasError as fault:
-        raise DatasetError(f"{CAMERAS} is damaged: {fault}") from fault
+    except AtlasError as error:
+        raise DatasetError(f"{CAMERAS} is damaged: {error}") from error
 
 
 def images_sha256(members: Mapping[str, bytes | memoryview]) -> str:
-    """Hex sha256 of the PNGs among an object's members, one after the other in the order of their names."""
+    """Hex sha256 of the PNGs among an object's members, concatenated in the order of their names."""
     whole = hashlib.sha256()
     for name in sorted(members):
         if name.endswith(".png"):
@@ -115,13 +115,5 @@ def _decoded(data: bytes | memoryview, name: str) -> npt.NDArray[np.uint8]:
             if image.mode != "RGBA":
                 raise DatasetError(f"{name} is {image.mode}, expected RGBA")
             return np.array(image, np.uint8)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as fault:
-        raise DatasetError(f"{name} is damaged: {fault}") from fault
+    except _BROKEN as error:
+        raise DatasetError(f"{name} is damaged: {error}") from error
