@@ -16,7 +16,7 @@ ARGS     ?=
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## make the environment in .venv/, compile the kernels, check the machine (once)
+setup: $(STAMP) ## install into .venv/, compile the kernels, check the machine (once)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,53 +24,53 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/gaussianverse doctor
 	@touch $@
 
-fit-shard: $(STAMP) ## fit a manifest's objects, build their atlases, publish shards: MANIFEST= OUT= PROFILE= SHARD=
+fit-shard: $(STAMP) ## fit objects, build their atlases, publish shards: MANIFEST= OUT= PROFILE= SHARD=
 	$(BIN)/gaussianverse fit-shard --manifest $(MANIFEST) --out $(OUT) --profile $(PROFILE) $(if $(SHARD),--shard $(SHARD)) $(ARGS)
 
 test: $(STAMP) ## run the tests; ARGS=--run-slow adds those that take minutes
 	$(BIN)/python -m pytest $(ARGS)
 
-fuzz: $(STAMP) ## run the tests that make up their inputs on other inputs than last time (four minutes)
+fuzz: $(STAMP) ## run the hypothesis tests on new inputs (four minutes)
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=search $(ARGS)
 
-lint: $(STAMP) ## ruff (lint and format), import-linter (who may import whom) and mypy --strict
+lint: $(STAMP) ## run ruff (lint, format), import-linter (who may import whom) and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/mypy
 
-format: $(STAMP) ## let ruff format and sort imports
+format: $(STAMP) ## format and sort imports with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-raster: $(STAMP) ## the CPU rasteriser against a tiled torch renderer
+bench-raster: $(STAMP) ## compare the CPU rasteriser with a tiled torch renderer
 	$(BIN)/python -m bench.raster $(ARGS)
 
-bench-ranking: $(STAMP) ## what the visibility ranking is worth (an hour)
+bench-ranking: $(STAMP) ## compare visibility rankings (an hour)
 	$(BIN)/python -m bench.ranking $(ARGS)
 
-bench-atlas: $(STAMP) ## transport and whole atlases: CPU seconds, memory, gap; ARGS=--scipy for the yardstick
+bench-atlas: $(STAMP) ## measure transport and whole atlases: CPU seconds, memory, gap; ARGS=--scipy compares
 	$(BIN)/python -m bench.atlas $(ARGS)
 
-bench-fit: $(STAMP) ## PSNR against CPU seconds
+bench-fit: $(STAMP) ## measure PSNR and CPU seconds of fits
 	$(BIN)/python -m bench.fit $(ARGS)
 
-bench-gates: $(STAMP) ## the gates of the order against injected faults (five minutes)
+bench-gates: $(STAMP) ## test the gates on injected errors (five minutes)
 	$(BIN)/python -m bench.gates $(ARGS)
 
-bench-precision: $(STAMP) ## float16 or float32: ARGS='FIT.npz ..'
+bench-precision: $(STAMP) ## compare atlases in float16 and float32: ARGS='FIT.npz ..'
 	$(BIN)/python -m bench.precision $(ARGS)
 
-bench-pipeline: $(STAMP) ## the driver with a no-op fit at the paper's number of objects
+bench-pipeline: $(STAMP) ## measure the driver, with fits that do nothing, at the paper's number of objects
 	$(BIN)/python -m bench.pipeline $(ARGS)
 
-bench-gpu: $(STAMP) ## gsplat against the CPU kernels, and the GPU profiles; needs an NVIDIA GPU
+bench-gpu: $(STAMP) ## compare gsplat with the CPU kernels, fit with the GPU profiles; needs an NVIDIA GPU
 	$(BIN)/python -m bench.gpu $(ARGS)
 
-bench-reader: $(STAMP) ## samples/s of AtlasDataset against webdataset's .decode() and raw reads
+bench-reader: $(STAMP) ## compare AtlasDataset with webdataset and raw reads
 	$(BIN)/python -m bench.reader $(ARGS)
 
-bench-startup: $(STAMP) ## CPU seconds that `import gaussianverse` and `gaussianverse --help` take
+bench-startup: $(STAMP) ## measure CPU seconds of `import gaussianverse` and `gaussianverse --help`
 	$(BIN)/python -m bench.startup $(ARGS)
 
 docs: $(STAMP) ## write the API pages, made from the docstrings, to build/api/
