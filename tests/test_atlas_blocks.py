@@ -51,8 +51,8 @@ def test_blocks_hold_every_point_once_within_their_balls(count: int) -> None:
 def test_kd_order_makes_leaves_compact() -> None:
     points = cloud("volume", 4096)
     blocks, _ = build_blocks(points)
-    # radius of a cubic leaf: 16 of 4,096 evenly spread points
-    assert np.median(blocks.leaf_radii) < 1.2 * (16 / 4096) ** (1 / 3)
+    # against the side of a cube that holds 16 of 4,096 evenly spread points; measured over seeds 0 to 7: 0.81 to 0.83
+    assert np.median(blocks.leaf_radii) < 0.9 * (16 / 4096) ** (1 / 3)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,4 +1,5 @@
 import json
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -31,9 +32,12 @@ def test_orders_differ_by_seed_and_epoch_and_are_as_ever() -> None:
     assert len(found) == 9
     # fixed for good: a run that is resumed with a later version must find its order again
     assert order.epoch_order([0, 0, 0, 1, 1, 2], 7, 3, 2).tolist() == KNOWN
+    large = order.epoch_order(shards, 7, 3, 4)
+    assert sha256(large.astype("<i8").tobytes()).hexdigest() == KNOWN_LARGE
 
 
 KNOWN = [1, 5, 2, 0, 3, 4]
+KNOWN_LARGE = "c17d7d7ae158154a8f3efef181188ac534733d9ec1c81034c146ad4097a84160"
 
 
 def test_a_window_keeps_shards_together_and_mixes_within() -> None:
@@ -47,12 +51,14 @@ def test_a_window_keeps_shards_together_and_mixes_within() -> None:
 
 
 @pytest.mark.parametrize("stream", [0, 1])
-def test_words_look_random(stream: int) -> None:
-    words = order.mixed(0, 0, stream, np.arange(20000))
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_words_look_random(seed: int, stream: int) -> None:
+    words = order.mixed(seed, 0, stream, np.arange(20000))
     bits = np.unpackbits(words.view(np.uint8)).reshape(20000, 64)
     assert len(np.unique(words)) == 20000
-    assert abs(bits.mean(axis=0) - 0.5).max() < 0.02
-    assert abs(np.corrcoef(words[:-1].astype(float), words[1:].astype(float))[0, 1]) < 0.03
+    # a deviation of 20,000 draws is 0.0035 of a bit's mean and 0.007 of a correlation: five of each
+    assert abs(bits.mean(axis=0) - 0.5).max() < 0.018
+    assert abs(np.corrcoef(words[:-1].astype(float), words[1:].astype(float))[0, 1]) < 0.035
 
 
 @given(st.integers(0, 60), st.integers(1, 7), UNEVEN)
@@ -118,7 +124,8 @@ def test_the_end_of_an_epoch_is_the_beginning_of_the_next() -> None:
 
 @pytest.mark.parametrize(
     "state", [{}, {"epoch": 0}, {"epoch": 0, "segments": [[0, 1]]}, {"epoch": -1, "segments": []},
-              {"epoch": 0, "segments": 3}, {"epoch": "x", "segments": []}]
+              {"epoch": 0, "segments": 3}, {"epoch": "x", "segments": []},
+              {"epoch": 0, "segments": [[2, 1], [1, -1]]}, {"epoch": 0, "segments": [[0, 1], [1, 1]]}]
 )  # fmt: skip
 def test_a_state_that_is_none_is_refused(state: dict[str, object]) -> None:
     with pytest.raises(DatasetError, match="not the state"):

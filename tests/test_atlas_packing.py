@@ -106,7 +106,8 @@ def test_the_papers_size() -> None:
     atlas = pack(g)
     assert atlas.array.shape == (128, 128, 16)
     cells_equal(unpack(atlas.array), g, atlas.source[atlas.source >= 0])
-    assert float(atlas.stats["smoothness"]) > 0.95
+    # measured over seeds 0 to 2: 0.988 to 0.989; the sphere's own does not depend on the object
+    assert float(atlas.stats["smoothness"]) > 0.97
     assert float(atlas.stats["smoothness_unrolled"]) > 0.99
 
 

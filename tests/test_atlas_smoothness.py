@@ -26,9 +26,11 @@ def test_a_sheet_in_its_own_order_is_perfect() -> None:
 
 
 def test_a_random_order_is_near_zero() -> None:
-    measured = smoothness(sheet(np.random.default_rng(3).permutation(1024)), GRID)
-    assert abs(measured.position) < 0.05
-    assert abs(measured.appearance) < 0.05
+    for seed in range(10):
+        measured = smoothness(sheet(np.random.default_rng(seed).permutation(1024)), GRID)
+        # measured over 40 seeds: -0.031 to 0.025, both
+        assert abs(measured.position) < 0.06
+        assert abs(measured.appearance) < 0.06
 
 
 def test_position_is_at_most_one_whatever_the_proportions() -> None:
@@ -44,10 +46,13 @@ def test_size_and_place_do_not_matter() -> None:
 
 
 def test_sparse_cells_are_compared_with_their_nearest_live_cells() -> None:
-    chosen = np.sort(np.random.default_rng(1).permutation(1024)[:100])
-    assert smoothness(sheet(chosen), GRID[chosen]).position > 0.95
-    shuffled = np.random.default_rng(2).permutation(chosen)
-    assert smoothness(sheet(shuffled), GRID[chosen]).position < 0.15
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        chosen = np.sort(rng.permutation(1024)[:100])
+        # the grid is the sheet, so its neighbours are those in space
+        assert smoothness(sheet(chosen), GRID[chosen]).position == pytest.approx(1)
+        # measured over 40 seeds: -0.17 to 0.11
+        assert abs(smoothness(sheet(rng.permutation(chosen)), GRID[chosen]).position) < 0.3
 
 
 def test_few_or_equal_gaussians() -> None:
@@ -68,6 +73,7 @@ def test_unrolled_tells_right_from_wrong_at_every_size() -> None:
         def measured(points: np.ndarray, size: int = size) -> float:
             return unrolled(points.reshape(size, size, 3))
 
+        # 0.87 at size 8 and more at each larger one; the wrong ones reach 0.50, those at random 0.19 over 40 seeds
         assert measured(sphere[plane]) > 0.86
         for wrong in (sphere[inverted], unsorted[plane], sphere, unsorted, sphere[shuffled]):
             assert measured(wrong) < 0.55

@@ -59,7 +59,8 @@ def test_the_loss_falls_and_a_sample_is_a_ply(dataset: str, tmp_path: Path) -> N
     options = ["--steps", "120", "--batch-size", "3", "--learning-rate", "1e-2", "--ema", "0.9"]
     losses = np.array([s["diffusion"] for s in trained(dataset, tmp_path / "run", *options)])
     assert len(losses) == 120
-    # the loss of one step depends on its random noise level, so means are compared; 0.91 when this was written
+    # the loss of one step depends on its random noise level, so means are compared.
+    # Measured over seeds 0 to 5: 0.82 to 0.90
     assert losses[-30:].mean() < 0.95 * losses[:15].mean()
     ply = tmp_path / "x.ply"
     arguments = [dataset, str(tmp_path / "run/step-000120"), str(ply), "--tiny-random"]
@@ -94,11 +95,39 @@ def test_the_photometric_loss_is_of_the_objects_views_where_shards_carry_some(
     assert trained(seen, tmp_path / "resumed", *resumed) == short[2:]
 
 
-def test_with_views_the_photometric_loss_falls(seen: str, tmp_path: Path) -> None:
-    options = ["--steps", "120", "--batch-size", "3", "--learning-rate", "1e-2", "--photometric", "1"]
-    losses = np.array([s["photometric"] for s in trained(seen, tmp_path / "run", *options)])
-    # 0.91 when this was written
-    assert losses[-60:].mean() < 0.95 * losses[:40].mean()
+class Still:
+    """An optimiser that changes nothing."""
+
+    def zero_grad(self, **_: bool) -> None:
+        pass
+
+    def step(self) -> None:
+        pass
+
+
+def measured(trainer: train_atlas.Trainer, batch: Any) -> float:
+    """Mean photometric loss over 24 draws of noise, times and views, the same in each call; nothing is learnt."""
+    step, optimizer = trainer.step, trainer.optimizer
+    trainer.optimizer = Still()  # type: ignore[assignment]
+    losses = []
+    for trainer.step in range(10_000, 10_024):
+        losses.append(trainer.update(batch)["photometric"])
+    trainer.step, trainer.optimizer = step, optimizer
+    return float(np.mean(losses))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_with_views_the_photometric_loss_falls(seen: str, tmp_path: Path, seed: int) -> None:
+    options = ["--tiny-random", "--batch-size", "3", "--learning-rate", "1e-2", "--photometric", "1"]
+    arguments = [seen, str(tmp_path), *options, "--seed", str(seed)]
+    trainer = train_atlas.Trainer(train_atlas.parser().parse_args(arguments))
+    (batch,) = trainer.loader
+    before = measured(trainer, batch)
+    assert measured(trainer, batch) == before
+    for trainer.step in range(40):
+        trainer.update(batch)
+    # measured over seeds 0 to 4: 0.86 to 0.92
+    assert measured(trainer, batch) < 0.96 * before
 
 
 def test_of_all_atlases_an_objects_own_looks_most_like_its_views(seen: str) -> None:

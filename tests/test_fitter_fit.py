@@ -199,7 +199,7 @@ def test_the_last_ranking_has_seen_the_anchors(monkeypatch: pytest.MonkeyPatch) 
         seen.clear()
         fit_object(ball_views(8), config(steps=100, bake_at=bake_at, growth={"adjust_every": 10}), seed=0)
         assert seen[0] == 0  # at the start there are no statistics
-        assert seen[-1] > 0.9
+        assert seen[-1] > 0.9  # measured over seeds 0 to 3: all of them
 
 
 def test_depth_maps_are_a_start() -> None:

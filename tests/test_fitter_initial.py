@@ -23,11 +23,13 @@ from gaussianverse.fitter.views import Views
 
 
 def test_hull_points_lie_just_under_the_surface() -> None:
-    points = hull_points(ball_views(24, 64), 500, np.random.default_rng(0))
-    radius = np.linalg.norm(points, axis=1)
-    assert points.shape == (500, 3)
-    assert radius.max() < RADIUS * 1.25  # the hull of 24 silhouettes is a little larger than the ball
-    assert radius.min() > RADIUS * 0.8
+    views = ball_views(24, 64)
+    for seed in range(2):
+        points = hull_points(views, 500, np.random.default_rng(seed))
+        radius = np.linalg.norm(points, axis=1) / RADIUS
+        assert points.shape == (500, 3)
+        # measured over seeds 0 to 5: 0.911 to 1.020; the hull of 24 silhouettes is a little larger than the ball
+        assert 0.88 < radius.min() < radius.max() < 1.06
 
 
 def test_the_box_does_not_depend_on_the_world() -> None:
@@ -64,13 +66,15 @@ def test_a_blade_between_the_cells_is_found(half: tuple[float, float, float]) ->
     points = hull_points(slab_views(half), 400, np.random.default_rng(0))
     assert points.shape == (400, 3)
     # silhouettes of 128 pixels resolve edges to a pixel, 0.01
-    assert (np.abs(points).max(0) < np.array(half) + 0.02).all()
+    # measured over seeds 0 to 5: at most 0.011 beyond the blade, and 0.78 of it or more is reached
+    assert (np.abs(points).max(0) < np.array(half) + 0.015).all()
     assert (np.abs(points).max(0) > 0.7 * np.array(half)).all()
 
 
 def test_glass_has_a_silhouette() -> None:
     points = hull_points(slab_views((0.3, 0.3, 0.3), alpha=60), 50, np.random.default_rng(0))
-    assert 0.2 < np.abs(points).max() < 0.4
+    # measured over seeds 0 to 5: 0.316 to 0.338
+    assert 0.28 < np.abs(points).max() < 0.36
 
 
 def test_an_empty_hull_is_an_error() -> None:

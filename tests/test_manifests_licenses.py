@@ -52,6 +52,13 @@ def test_an_unknown_spelling_is_named_with_what_was_meant(spelling: str, meant: 
         licenses.check_wanted([spelling], {"CC0-1.0"})
 
 
+@pytest.mark.parametrize("wanted", ["cc-by-4.0", ""])
+def test_a_filter_refuses_a_misspelled_licence_though_others_leave_rows(wanted: str) -> None:
+    rows = [Row("a", "v", license="CC-BY-4.0"), Row("b", "v", license="CC0-1.0")]
+    with pytest.raises(ManifestError, match="give SPDX identifiers"):
+        licenses.keep(rows, ["CC0-1.0", wanted])
+
+
 @pytest.mark.parametrize("name", ["all rights reserved", "?"])
 def test_nothing_is_guessed_of_what_resembles_nothing(name: str) -> None:
     assert licenses.described(name) == f"license {name!r}, an unknown spelling"

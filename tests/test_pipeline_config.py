@@ -61,6 +61,41 @@ def test_faults_name_the_field(override: str, word: str) -> None:
         load("test", [override])
 
 
+@pytest.mark.parametrize(
+    "override", ["run.shard_size=1", "ray.workers=0", "ray.max_calls=1", "ray.object_store_mb=80"]
+)
+def test_the_least_that_is_allowed(override: str) -> None:
+    load("test", [override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "word"),
+    [
+        (["run.views=-1"], "run.views"), (["run.views=100"], "run.views"), (["run.views_size=64"], "views_size"),
+        (["run.views=2", "run.views_size=-1"], "views_size"), (["ray.max_calls=0"], "max_calls"),
+        (["ray.object_store_mb=79"], "object_store_mb"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused(overrides: list[str], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        load("test", overrides)
+
+
+def test_spaces_about_an_override_do_not_matter() -> None:
+    config = load("test", [" fit.steps = 7 ", "store.region= eu-west-1 "])
+    assert (config.fit.steps, config.store.region) == (7, "eu-west-1")
+
+
+def test_a_run_without_views_has_the_identity_that_it_had_before_there_were_any() -> None:
+    assert load("test").identity()["run"] == {"shard_size": 256, "seed": 0}
+    seen = load("test", ["run.views=2"]).identity()["run"]
+    assert seen == {"shard_size": 256, "seed": 0, "views": 2, "views_size": 0}
+
+
+def test_the_order_of_tables_does_not_change_the_digest() -> None:
+    assert digest_of({"a": 1, "b": {"c": 2, "d": 3}}) == digest_of({"b": {"d": 3, "c": 2}, "a": 1})
+
+
 def test_only_what_decides_the_bytes_is_identity() -> None:
     def digest(*overrides: str) -> str:
         return digest_of(load("test", overrides).identity())

@@ -26,27 +26,36 @@ def stored(gaussians: Gaussians, **options: object) -> Gaussians:
     return atlas.unpack(atlas_array(atlas.pack(gaussians, config).to_bytes(), config), config)
 
 
+SEEDS = (0, 1, 2)
+
+
 def test_an_atlas_shows_its_fit() -> None:
-    assert atlas_psnr(shell(), stored(shell())) > 90
-    assert atlas_psnr(shell(), shell()) == 100.0
-    assert 40 < atlas_psnr(shell(), stored(shell(), dtype="float16")) < 90
+    for seed in SEEDS:
+        fit = shell(seed=seed)
+        assert atlas_psnr(fit, fit) == 100.0
+        assert atlas_psnr(fit, stored(fit)) > 90  # measured over seeds 0 to 5: 100
+        assert 40 < atlas_psnr(fit, stored(fit, dtype="float16")) < 90  # 49 to 71
 
 
 @pytest.mark.parametrize("field", ["means", "scales", "quats", "opacities", "colors"])
 def test_any_field_that_is_lost_is_seen(field: str) -> None:
-    fit, other = shell(), shell(seed=1)
     names = ("means", "scales", "quats", "opacities", "colors")
-    mixed = Gaussians(*(getattr(other if name == field else fit, name) for name in names))
-    assert atlas_psnr(fit, mixed) < 40
+    for seed in SEEDS:
+        fit, other = shell(seed=seed), shell(seed=seed + 100)
+        mixed = Gaussians(*(getattr(other if name == field else fit, name) for name in names))
+        assert atlas_psnr(fit, mixed) < 35  # measured over six seeds: at most 29
 
 
 def test_what_an_atlas_had_no_room_for_counts_against_it() -> None:
-    assert atlas_psnr(shell(400), stored(shell(400), size=16)) < 60
+    for seed in SEEDS:
+        fit = shell(400, seed)
+        assert atlas_psnr(fit, stored(fit, size=16)) < 35  # measured over seeds 0 to 5: 26 to 27
 
 
 def test_one_missing_gaussian_is_seen_from_some_side() -> None:
     fit = shell()
     for row in range(0, 200, 20):
+        # measured over four such objects: at most 66, where an atlas of the whole has 100
         assert atlas_psnr(fit, fit[np.arange(200) != row]) < 80
 
 

@@ -90,7 +90,8 @@ def test_published_objects_become_a_verified_dataset(imported: LocalStorage, cap
     assert (first["caption"], first["license"], first["source_id"]) == ("a réd ball", "CC-BY-4.0", "19/0")
     assert (first["n_gaussians"], first["psnr"], first["metrics_on"], first["seed"]) == (1024, -1.0, "", -1)
     assert rows["20_7"]["n_padded"] == 324
-    assert all(r["smoothness"] > 0.85 and r["transport_gap"] <= 1e-12 for r in rows.values())
+    # measured over twelve such shells: 0.939 to 0.955
+    assert all(r["smoothness"] > 0.9 and r["transport_gap"] <= 1e-12 for r in rows.values())
     run = run_file.load(imported)
     for uid, row in rows.items():
         g = OBJECTS[row["source_id"]]

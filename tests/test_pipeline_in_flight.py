@@ -199,3 +199,40 @@ def test_time_without_tasks_is_no_stall() -> None:
     site.now = 1e6
     site.in_flight.submit(A)
     assert site.ended() == []
+
+
+def test_a_task_beside_others_does_not_put_a_stall_off() -> None:
+    site = Site(*(fit(str(k)) for k in range(9)))
+    longest = POLICY.pack_deadline_s + POLICY.grace_s + POLICY.stall_s
+    site.now = longest
+    assert site.ended() == []  # a limit is to be exceeded
+    site.in_flight.submit(A)
+    site.now += 1
+    with pytest.raises(Stalled, match=f"{longest + 1:.0f} s"):
+        site.ended()
+
+
+def test_deadline_and_grace_are_to_be_exceeded() -> None:
+    site = Site(A)
+    site.ended()
+    site.now = 105.0
+    site.ended()
+    assert site.executor.cancelled == []
+    site.now = 106.0
+    site.ended()
+    assert site.executor.cancelled == [0]
+    site.now = 106.0 + POLICY.grace_s
+    assert site.ended() == []
+    site.now += 1
+    assert [result["reason"] for _, result in site.ended()] == ["timeout"]
+
+
+def test_the_task_that_was_submitted_first_is_repeated_first() -> None:
+    site = Site()
+    for task in (A, B, fit("c")):
+        site.in_flight.submit(task)
+        site.now += 20
+    assert site.in_flight.repeat(4) == 1
+    assert site.executor.submitted[3:] == [A]
+    assert site.in_flight.repeat(6) == 2
+    assert site.executor.submitted[4:] == [B, fit("c")]
