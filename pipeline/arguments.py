@@ -42,6 +42,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one setting"
     )
+    parser.set_defaults(profile="cpu", workers=None, ray_address=None, plane_indices=None)
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -69,14 +70,13 @@ def config_of(args: argparse.Namespace) -> RunConfig:
     """Load the configuration that the options name; raises ConfigError, see `pipeline.config.load`."""
     from gaussianverse.pipeline.config import load
 
-    overrides = list(args.set)
-    if getattr(args, "workers", None) is not None:
-        overrides.append(f"ray.workers={args.workers}")
-    if getattr(args, "plane_indices", None):
-        overrides.append(f"atlas.plane_indices={json.dumps(str(Path(args.plane_indices).absolute()))}")
-    if getattr(args, "ray_address", None):
-        overrides.append(f"ray.address={json.dumps(args.ray_address)}")
-    return load(getattr(args, "profile", "cpu"), overrides)
+    given = {
+        "ray.workers": args.workers,
+        "ray.address": args.ray_address,
+        "atlas.plane_indices": args.plane_indices and str(Path(args.plane_indices).absolute()),
+    }
+    options = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
+    return load(args.profile, [*args.set, *options])
 
 
 def open_output(args: argparse.Namespace) -> tuple[Storage, Run]:

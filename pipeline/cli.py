@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from gaussianverse import __version__
@@ -42,19 +43,15 @@ _GROUPS = ("prepare", "build", "look", "keep")
 
 @dataclass(frozen=True)
 class Verb:
-    """One command.
-
-    Attributes:
-        group: one of `_GROUPS`; help lists the verb under it.
-        help: one line.
-        add_arguments: adds its options to a parser.
-        run: carries it out and returns the exit code.
-    """
+    """One command."""
 
     group: str
+    """One of `_GROUPS`; help lists the verb under it."""
     help: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
+    options: tuple[Callable[[argparse.ArgumentParser], None], ...]
+    """Each adds options to a parser."""
     run: Callable[[argparse.Namespace], int]
+    """Returns the exit code."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     parser = argparse.ArgumentParser(prog=f"gaussianverse {given[0]}", description=f"{verb.help}.")
-    verb.add_arguments(parser)
+    for add_options in verb.options:
+        add_options(parser)
     args = parser.parse_args(given[1:])
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
@@ -109,11 +107,10 @@ def _help() -> str:
 def _from_module(group: str, help: str, module: str) -> Verb:
     """A verb with a module of its own, which has `add_arguments` and `run`."""
 
-    def load() -> Verb:
-        found = importlib.import_module(f"gaussianverse.{module}")
-        return Verb(group, help, found.add_arguments, found.run)
+    def load() -> ModuleType:
+        return importlib.import_module(f"gaussianverse.{module}")
 
-    return Verb(group, help, lambda parser: load().add_arguments(parser), lambda args: load().run(args))
+    return Verb(group, help, (lambda parser: load().add_arguments(parser),), lambda args: load().run(args))
 
 
 def _add_manifest_verbs(parser: argparse.ArgumentParser) -> None:
@@ -136,31 +133,14 @@ def _manifest(args: argparse.Namespace) -> int:
     return cli.run(args, probe)
 
 
-def _add_build(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(shards="")
-    add_manifest(parser)
-    add_output(parser)
-    add_config(parser)
-
-
-def _add_fit_shard(parser: argparse.ArgumentParser) -> None:
-    _add_build(parser)
-    add_shards(parser)
-
-
 def _fit_shard(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.ops import report
     from gaussianverse.pipeline.run import job
 
     config = config_of(args)
     storage, run, base = job.plan(args.out, args.manifest, config)
-    return report.print_outcome(job.build(storage, run, config, base, shards=args.shards, events=args.events))
-
-
-def _add_atlas_shard(parser: argparse.ArgumentParser) -> None:
-    add_output(parser)
-    add_shards(parser)
-    add_config(parser)
+    shards = getattr(args, "shards", "")  # `build` has no --shard
+    return report.print_outcome(job.build(storage, run, config, base, shards=shards, events=args.events))
 
 
 def _atlas_shard(args: argparse.Namespace) -> int:
@@ -180,7 +160,6 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="holds .ply files, or folders with point_cloud.ply [and gs2sphere.npy]",
     )
-    add_output(parser)
     parser.add_argument(
         "--swap-red-blue",
         action="store_true",
@@ -191,8 +170,6 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--caption-source", default="", help="who wrote the captions")
     parser.add_argument("--license", default="", help="licence of all objects")
-    add_shards(parser)
-    add_config(parser)
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -218,11 +195,6 @@ def _import(args: argparse.Namespace) -> int:
     return report.print_outcome(job.build(storage, run, config, base, shards=args.shards, events=args.events))
 
 
-def _add_finalize(parser: argparse.ArgumentParser) -> None:
-    add_output(parser)
-    add_overrides(parser)
-
-
 def _finalize(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.dataset.finalize import finalize
     from gaussianverse.pipeline.store.probes import prove_conditional_puts
@@ -236,20 +208,35 @@ def _finalize(args: argparse.Namespace) -> int:
 
 _VERBS: dict[str, Verb] = {
     "render": _from_module("prepare", "render a textured mesh to views", "manifests.rendering.render"),
-    "manifest": Verb("prepare", "build, check or shard a manifest", _add_manifest_verbs, _manifest),
+    "manifest": Verb("prepare", "build, check or shard a manifest", (_add_manifest_verbs,), _manifest),
     "plan": _from_module("prepare", "predict hours, days, bytes and requests of a run", "pipeline.ops.plan"),
     "doctor": _from_module("prepare", "check this machine and a store", "pipeline.node.doctor"),
     "fit-shard": Verb(
         "build",
         "fit objects, build atlases, pack shards; finalize after the last",
-        _add_fit_shard,
+        (add_manifest, add_output, add_shards, add_config),
         _fit_shard,
     ),
-    "build": Verb("build", "run fit-shard for every shard of a manifest", _add_build, _fit_shard),
-    "atlas-shard": Verb("build", "build atlases of existing fits", _add_atlas_shard, _atlas_shard),
-    "import": Verb("build", "build shards of objects that are already Gaussians", _add_import, _import),
+    "build": Verb(
+        "build",
+        "run fit-shard for every shard of a manifest",
+        (add_manifest, add_output, add_config),
+        _fit_shard,
+    ),
+    "atlas-shard": Verb(
+        "build", "build atlases of existing fits", (add_output, add_shards, add_config), _atlas_shard
+    ),
+    "import": Verb(
+        "build",
+        "build shards of objects that are already Gaussians",
+        (_add_import, add_output, add_shards, add_config),
+        _import,
+    ),
     "finalize": Verb(
-        "build", "write the tables and checksums that complete a dataset", _add_finalize, _finalize
+        "build",
+        "write the tables and checksums that complete a dataset",
+        (add_output, add_overrides),
+        _finalize,
     ),
     "retry-failed": _from_module("build", "try quarantined objects again", "pipeline.ops.retry_failed"),
     "status": _from_module("look", "show the progress of a run", "pipeline.ops.status"),

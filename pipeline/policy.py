@@ -176,13 +176,7 @@ def deadline_of(kind: str, config: PolicyConfig) -> float:
 
 
 def repeats(ages: Sequence[float], idle: int, config: PolicyConfig) -> list[int]:
-    """Indices of the tasks to start a second time: the oldest, one per idle slot.
-
-    Args:
-        ages: seconds since each task was submitted.
-        idle: number of slots without a task.
-        config: holds the age from which a task is repeated.
-    """
+    """Indices of the tasks to start a second time: the oldest, one per idle slot. `ages` are in seconds."""
     if config.repeat_after_s <= 0:
         return []
     old = [k for k, age in enumerate(ages) if age >= config.repeat_after_s]

@@ -60,7 +60,8 @@ def test_the_commands_are_ones_that_the_command_line_takes() -> None:
     for command in (entry, array):
         assert command[0] == "gaussianverse"
         parser = argparse.ArgumentParser(exit_on_error=False)
-        cli._VERBS[command[1]].add_arguments(parser)
+        for add_options in cli._VERBS[command[1]].options:
+            add_options(parser)
         parser.parse_args([word.replace("${SLURM_CPUS_PER_TASK:-8}", "8") for word in command[2:]])
 
 

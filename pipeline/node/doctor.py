@@ -9,8 +9,6 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-import torch
-
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.fitter.threads import available_cores
@@ -18,31 +16,22 @@ from gaussianverse.pipeline.arguments import add_config, add_json, config_of
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import run_file
 from gaussianverse.pipeline.errors import PipelineError, message
-from gaussianverse.pipeline.node import gpu, machine
+from gaussianverse.pipeline.node import gpu, hardware, machine
 from gaussianverse.pipeline.node.gpu import Finding
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
 
 def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
-    """Check everything that a run needs, one finding after the other.
-
-    Args:
-        config: configuration of the run.
-        out: an output whose store is checked too, for conditional writes; "" = none.
-    """
-    yield Finding(
-        "python", True, f"{platform.python_version()} on {platform.machine()}, {available_cores()} cores"
-    )
+    """Check everything that a run needs, one finding after the other; also the store of `out`, if it is given."""
+    system = f"{platform.python_version()} on {platform.machine()}, {available_cores()} cores"
+    yield Finding("python", True, system)
     versions = {**run_file.versions(), "ray": importlib.metadata.version("ray")}
-    yield Finding(
-        "versions", True, ", ".join(f"{n} {v or 'not installed'}" for n, v in sorted(versions.items()))
-    )
+    listed = ", ".join(f"{name} {version or 'not installed'}" for name, version in sorted(versions.items()))
+    yield Finding("versions", True, listed)
     if config.fit.backend == "gsplat":
         yield from gpu.examine()
-    elif torch.cuda.is_available():
-        yield Finding(
-            "gpu", True, ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        )
+    elif devices := hardware.devices():
+        yield Finding("gpu", True, ", ".join(device.name for device in devices))
     else:
         yield Finding("gpu", True, "none that torch can see; profiles `cpu` and `test` need none")
     yield _check(

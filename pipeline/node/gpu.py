@@ -75,14 +75,13 @@ def main() -> int:
 
 def judge_torch(version: str, cuda: str | None) -> Finding:
     """Check that torch is a build for CUDA."""
-    if cuda is None:
-        return Finding(
-            "torch",
-            False,
-            f"torch {version} is not a CUDA build; `pip uninstall -y torch`, then `pip install -c constraints.txt "
-            f"torch=={version.split('+')[0]}` from an index with its CUDA builds",
-        )
-    return Finding("torch", True, f"{version}, built for CUDA {cuda}")
+    if cuda is not None:
+        return Finding("torch", True, f"{version}, built for CUDA {cuda}")
+    text = (
+        f"torch {version} is not a CUDA build; `pip uninstall -y torch`, then `pip install -c constraints.txt "
+        f"torch=={version.split('+')[0]}` from an index with its CUDA builds"
+    )
+    return Finding("torch", False, text)
 
 
 def judge_driver(
@@ -123,14 +122,13 @@ def judge_devices(version: str, seen: Sequence[Device], built_for: Sequence[str]
     unsupported = [
         d for d in seen if built_for and not any(runs_on(code, d.capability) for code in built_for)
     ]
-    if unsupported:
-        return Finding(
-            "gpu",
-            False,
-            f"torch {version} has code for {' '.join(built_for)} and not for {unsupported[0]}; install the build of "
-            "the same torch for another CUDA version, or hide that device with CUDA_VISIBLE_DEVICES",
-        )
-    return Finding("gpu", True, ", ".join(map(str, seen)))
+    if not unsupported:
+        return Finding("gpu", True, ", ".join(map(str, seen)))
+    text = (
+        f"torch {version} has code for {' '.join(built_for)} and not for {unsupported[0]}; install the build of "
+        "the same torch for another CUDA version, or hide that device with CUDA_VISIBLE_DEVICES"
+    )
+    return Finding("gpu", False, text)
 
 
 def judge_toolkit(cuda: str, tools: Toolkit) -> Finding:
@@ -160,12 +158,11 @@ def judge_compilers(release: str, found: Compilers) -> Finding:
     number = tuple(int(part) for part in re.findall(r"\d+", found.version))
     if found.bounds and not found.bounds[0] <= number < found.bounds[1]:
         low, high = (".".join(map(str, bound)) for bound in found.bounds)
-        return Finding(
-            "compilers",
-            False,
+        text = (
             f"{found.cxx} is g++ {found.version}, nvcc {release} accepts {low} and newer, before {high}; install one "
-            "and name it in CXX and CC",
+            "and name it in CXX and CC"
         )
+        return Finding("compilers", False, text)
     return Finding("compilers", True, f"{found.cxx} {found.version}, ninja at {found.ninja}")
 
 

@@ -30,10 +30,7 @@ def clean_work(storage: Storage, *, dry_run: bool = False) -> Cleaned:
     """Delete fragments of committed shards; all scratch once the dataset is complete. Safe at any time.
 
     Scratch is everything below `_work/`, probes, and temporary files that killed writers left at least a day ago.
-
-    Args:
-        storage: store of a run.
-        dry_run: count without deleting.
+    With `dry_run` it is counted and not deleted.
 
     Raises:
         PipelineError: a commit record is damaged; its shard's fragments are kept.

@@ -42,8 +42,8 @@ def export(
     which the published loader reads like its own tars. gaussiancube: UID.npy, float32 [32, 32, 32, 14].
 
     Args:
-        storage: store of the run.
-        run: the run, finalized or not. Without `uids` every shard must be committed.
+        storage: store of the run, finalized or not. Without `uids` every shard must be committed.
+        run: the run.
         dest: folder to write into; created if it is missing.
         format: one of `FORMATS`.
         uids: objects to export; none = all that were not quarantined.

@@ -43,12 +43,7 @@ _OTHER_MANIFEST = f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so no s
 
 
 def verify(storage: Storage, run: Run, *, shards: list[int] | None = None) -> Iterator[str]:
-    """Yield every fault of a dataset as a line of text.
-
-    Args:
-        storage: store of the dataset.
-        run: the run of its run.json.
-        shards: only these shards, without the files that finalize writes; None = everything.
+    """Yield every fault of a dataset, or of `shards` alone without the files of finalize, as a line of text.
 
     Raises:
         StoreError: the store failed, which is no fault of the dataset.
@@ -248,14 +243,8 @@ def _statistics(storage: Storage, run: Run) -> Iterator[str]:
 def verify_sample(storage: Storage, run: Run, count: int, *, seed: int = 0) -> Iterator[str]:
     """Yield the faults of a random sample of objects as lines of text.
 
-    Every commit record is read, and the sizes of its files are checked. The arrays of the sampled objects are read by
-    one range read each, hashed and unpacked. Other objects may still be damaged.
-
-    Args:
-        storage: store of the dataset.
-        run: the run of its run.json.
-        count: number of objects to sample; all if there are no more.
-        seed: the same seed samples the same objects.
+    Every commit record is read, and the sizes of its files are checked. The arrays of `count` objects, drawn with
+    `seed`, are read by one range read each, hashed and unpacked. Other objects may still be damaged.
     """
     if not _has_manifest(storage, run):
         yield _OTHER_MANIFEST

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,11 +67,7 @@ class EventLog(Watch):
 
 
 class RayMetrics(Watch):
-    """Counters for Ray's exporter; `deploy/grafana.json` plots them.
-
-    Args:
-        metrics: the module `ray.util.metrics`.
-    """
+    """Counters for Ray's exporter, `ray.util.metrics`; `deploy/grafana.json` plots them."""
 
     def __init__(self, metrics: Any) -> None:
         self._objects = metrics.Counter(
@@ -99,12 +96,7 @@ def publish_summary(
 ) -> str:
     """Publish the summary of a call under a key of its own below `runs/`; returns the key.
 
-    Args:
-        storage: store of the run.
-        run: the run.
-        summary: counts and times of the driver.
-        started: seconds since 1970, UTC.
-        stopped: class of the error that ended the call; "" if it finished.
+    `started` is in seconds since 1970, UTC; `stopped` is the class of the error that ended the call, "" if none did.
     """
     when = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started))
     key = layout.summary(f"{when}-{socket.gethostname()}-{os.getpid()}")
@@ -113,11 +105,7 @@ def publish_summary(
         "seconds": round(time.time() - started, 3),
         "config_digest": run.digest,
         "stopped": stopped,
-        "shards": summary.shards,
-        "objects": summary.objects,
-        "quarantined": summary.quarantined,
-        "retries": summary.retries,
-        "repeats": summary.repeats,
+        **asdict(summary),
         "fit_seconds": round(summary.fit_seconds, 3),
         "slot_seconds": round(summary.slot_seconds, 3),
         "goodput": round(goodput(summary), 4),

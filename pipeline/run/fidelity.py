@@ -22,12 +22,7 @@ def atlas_psnr(fit: Gaussians, stored: Gaussians, size: int = SIZE) -> float:
     """PSNR in dB of four renders of `stored` against those of `fit`, on white; 100 if they are equal.
 
     The cameras depend on the fit alone and the CPU rasteriser renders, so the same Gaussians always give the same
-    number. Gaussians that did not fit into the atlas lower it.
-
-    Args:
-        fit: Gaussians that the atlas was made of.
-        stored: Gaussians unpacked from the atlas.
-        size: width and height of the renders in pixels.
+    number. Gaussians that did not fit into the atlas lower it. The renders have `size` x `size` pixels.
     """
     low, high = fit.means.min(0), fit.means.max(0)
     radius = max(float(np.linalg.norm(high - low)) / 2, 1e-3)

@@ -32,19 +32,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one call.
-
-    Attributes:
-        storage: store of the output.
-        summary: counts and times of the driver.
-        finalized: the dataset is complete.
-        complete: requested shards that are committed in every family.
-    """
+    """Result of one call."""
 
     storage: Storage
     summary: Summary
     finalized: bool
     complete: list[int]
+    """Requested shards that are committed in every family."""
 
     @property
     def idle(self) -> bool:

@@ -15,15 +15,12 @@ from gaussianverse.manifests.errors import ManifestError
 
 @dataclass(frozen=True)
 class Manifest:
-    """A checked manifest.
-
-    Attributes:
-        data: bytes of objects.parquet.
-        base: folder or s3 prefix that relative `views` are relative to.
-    """
+    """A checked manifest."""
 
     data: bytes
+    """objects.parquet."""
     base: str
+    """Folder or s3 prefix that relative `views` are relative to."""
 
 
 def read_manifest(address: str, shard_size: int, store: StoreOptions) -> Manifest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -160,24 +160,18 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
-    common: dict[str, Any] = {
-        "log_to_driver": False,
-        "configure_logging": False,
-        "runtime_env": {"env_vars": _WORKER_THREADS},
-    }
-    start: Callable[..., Any] = ray.init
+    options: dict[str, Any] = {"address": config.ray.address}
+    if not config.ray.address:
+        options = {
+            "address": "local",
+            "num_cpus": config.ray.workers or available_cores(),
+            "object_store_memory": config.ray.object_store_mb << 20,
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+        }
+    environment = {"env_vars": _WORKER_THREADS}
     try:
-        if config.ray.address:
-            start(address=config.ray.address, **common)
-        else:
-            start(
-                address="local",
-                num_cpus=config.ray.workers or available_cores(),
-                object_store_memory=config.ray.object_store_mb << 20,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                **common,
-            )
+        ray.init(log_to_driver=False, configure_logging=False, runtime_env=environment, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise PipelineError(f"Ray did not start: {message(error)}") from error
     try:

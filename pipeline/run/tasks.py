@@ -42,13 +42,9 @@ from gaussianverse.pipeline.store.publish import Published
 
 
 def fit_object(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
-    """Stage 1: fit an object's views, or read its Gaussians, and publish the fragment.
+    """Stage 1: fit the views of a row of the manifest, or read its Gaussians, and publish the fragment.
 
-    Args:
-        job: settings of the run.
-        row: row of the manifest, with its shard.
-        attempt: number of this attempt, from 1.
-        nan_losses: number of earlier attempts whose loss was not finite; changes the seed.
+    Attempts count from 1; `nan_losses`, the number of those whose loss was not finite, changes the seed.
     """
     return _guarded(lambda: _fit(job, row, attempt, nan_losses))
 
@@ -83,12 +79,21 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
                 raise BadInput("Gaussians come without views, and run.views asks for some; set run.views=0")
             gaussians, found = splats.read_splats(path, str(row["format"]))
         else:
-            views, seconds_load = _load(run, row, path)
+            config, started = run.fit, time.perf_counter()
+            views = load_views(
+                path,
+                str(row["format"]),
+                # reference views need the full size; the fit downscales them in the same way as the loader
+                size=None if run.settings.views else config.size,
+                min_views=config.min_views,
+                with_depth=config.init == "depth",
+            )
+            seconds_load = time.perf_counter() - started
             if run.settings.views:
                 # before the fit, so that the fragment of the splats implies that of the views
                 _publish_views(storage, run, row, views, records.Stopwatch(attempt))
             seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
-            fit = fit_views(views, run.fit, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
+            fit = fit_views(views, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
             gaussians, found = fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}
     facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], found))
     measured = known(JOURNAL[stage], found)
@@ -105,22 +110,6 @@ def _local_views(job: Job, row: Facts) -> Iterator[Path]:
             yield path
         except (FitError, AtlasError) as error:
             raise type(error)(str(error).replace(str(path), str(row["views"]))) from error
-
-
-def _load(run: Run, row: Facts, path: Path) -> tuple[Views, float]:
-    """Load the views at `path`; returns them and the seconds it took.
-
-    They are loaded in full size if reference views are made of them: the fit downscales them in the same way.
-    """
-    config, started = run.fit, time.perf_counter()
-    views = load_views(
-        path,
-        str(row["format"]),
-        size=None if run.settings.views else config.size,
-        min_views=config.min_views,
-        with_depth=config.init == "depth",
-    )
-    return views, time.perf_counter() - started
 
 
 def _publish_views(storage: Storage, run: Run, row: Facts, views: Views, watch: records.Stopwatch) -> None:
