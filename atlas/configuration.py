@@ -1,4 +1,4 @@
-"""Load configuration tables into frozen dataclasses: one loader, one kind of error, for every room."""
+"""Loader of configuration tables into frozen dataclasses, for all packages."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ class ConfigError(ValueError):
 
 
 def from_table(cls: type[Config], table: Mapping[str, Any], where: str = "") -> Config:
-    """Make a dataclass, all of whose fields have defaults, from a table of TOML or JSON.
+    """Make a dataclass, whose fields all have defaults, from a table of TOML or JSON.
 
-    A field whose default is a dataclass takes a table in turn. A number with a decimal point may be given as a whole
-    number, and a tuple as a list.
+    A field whose default is a dataclass takes a nested table. A float may be a whole number, and a tuple a list.
 
     Args:
         cls: the dataclass.
-        table: {field: value}; fields that are left out keep their defaults.
+        table: {field: value}; other fields keep their defaults.
         where: dotted name of the table, for messages; "" for a whole profile.
 
     Raises:
-        ConfigError: an unknown field, a value of another type than the default's, or one that `cls` refuses.
+        ConfigError: a field is unknown, a value has a different type than the default, or `cls` refuses it.
     """
     defaults = cls()
     known = {f.name for f in dataclasses.fields(defaults)}  # type: ignore[arg-type]
@@ -40,7 +39,7 @@ def from_table(cls: type[Config], table: Mapping[str, Any], where: str = "") -> 
 
 
 def _converted(name: str, value: Any, default: Any) -> Any:
-    """`value` in the type of the field's default."""
+    """Convert `value` to the type of the field's default."""
     if dataclasses.is_dataclass(default):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{name} is {value!r}, expected a table [{name}]")
@@ -57,25 +56,25 @@ def _converted(name: str, value: Any, default: Any) -> Any:
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise ConfigError unless `value` is one of `allowed`."""
+    """Require one of `allowed`."""
     if value not in allowed:
         raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
 
 
 def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> None:
-    """Raise ConfigError unless `value` is a whole number from `low` to `high`."""
+    """Require a whole number from `low` to `high`."""
     if type(value) is not int or not low <= value <= high:
         span = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
         raise ConfigError(f"{name} is {value!r}, expected a whole number {span}")
 
 
 def check_at_least(name: str, value: float, low: float) -> None:
-    """Raise ConfigError unless `value` is a finite number of at least `low`."""
+    """Require a finite number of at least `low`."""
     if not low <= value < math.inf:
         raise ConfigError(f"{name} is {value!r}, expected at least {low}")
 
 
 def check_fraction(name: str, value: float) -> None:
-    """Raise ConfigError unless `value` is in [0, 1]."""
+    """Require a number in [0, 1]."""
     if not 0 <= value <= 1:
         raise ConfigError(f"{name} is {value!r}, expected a fraction between 0 and 1")

@@ -1,4 +1,4 @@
-"""`python -m bench.gates`: which number separates right orders from wrong ones, over shapes, counts and real fits.
+"""`python -m bench.gates`: numbers that separate right orders from wrong ones, over shapes, counts and real fits.
 
 Each object is packed correctly and with every index error. For each order three candidate numbers are measured: the
 smoothness of position, the smoothness of the sphere points of the cells, and the relative error of the offsets' cost

@@ -1,6 +1,6 @@
-"""CPU seconds, user and system, of whole processes that start: `import gaussianverse` and `gaussianverse --help`.
+"""CPU seconds, user and system, of processes that run `import gaussianverse` and `gaussianverse --help`.
 
-`python -c pass` is the yardstick; all are started in turn.
+The baseline is `python -c pass`; the processes alternate.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 def cpu_seconds(command: list[str]) -> float:
-    """Of the process and its children."""
+    """CPU seconds of a process and its children."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     runs: int = parser.parse_args().runs
     for command in COMMANDS.values():
-        cpu_seconds(command)  # byte code and the page cache
+        cpu_seconds(command)  # warms byte code and the page cache
     times = [{name: cpu_seconds(command) for name, command in COMMANDS.items()} for _ in range(runs)]
     result: dict[str, float] = {
         f"{name}_cpu_s": round(median(run[name] for run in times), 3) for name in COMMANDS

@@ -27,19 +27,19 @@ def config(**changes: Any) -> FitConfig:
 
 
 def psnr_of(heldout: Views, guess: np.ndarray) -> float:
-    """Mean PSNR of views over white, where each is taken to look like `guess`."""
+    """Mean PSNR of `guess` as every view, over white."""
     alpha = heldout.images[..., 3:] / 255
     errors = (heldout.images[..., :3] / 255 * alpha + 1 - alpha - guess) ** 2
     return float(-10 * np.log10(errors.mean((1, 2, 3))).mean())
 
 
 def blank_psnr(heldout: Views) -> float:
-    """Of a fit that draws nothing."""
+    """Mean PSNR of a fit that draws nothing."""
     return psnr_of(heldout, np.array(1.0))
 
 
 def silhouette_psnr(heldout: Views) -> float:
-    """Of a fit that knows the outline and one colour for all of it."""
+    """Mean PSNR of the exact outline in a single colour."""
     alpha = heldout.images[..., 3:] / 255
     mean = (heldout.images[..., :3] / 255 * alpha).sum((0, 1, 2)) / alpha.sum()
     return psnr_of(heldout, mean * alpha + 1 - alpha)
@@ -169,7 +169,7 @@ def test_the_unit_of_length_and_the_place_do_not_matter(unit: float) -> None:
     c2w[:, :3, 3] = unit * (c2w[:, :3, 3] + shift)
     here = fit_object(views, config(steps=30), seed=0)
     there = fit_object(dataclasses.replace(views, c2w=c2w), config(steps=30), seed=0)
-    # the fit is made in a frame of its own, so that only the way there and back rounds: measured, 2e-6
+    # fits use their own frame, so only the transform to it and back rounds: 2e-6 measured
     assert there.stats["psnr"] == pytest.approx(here.stats["psnr"], abs=1e-3)
     np.testing.assert_allclose(there.gaussians.means / unit - shift, here.gaussians.means, atol=2e-5)
     np.testing.assert_allclose(there.gaussians.scales / unit, here.gaussians.scales, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""The single steps of a fit: when each is taken, with what, and what it leaves."""
+"""Single steps of a fit: their times, inputs and results."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_plain_gaussians_are_relocated_in_the_first_four_fifths_by_their_mean_gr
     c = config(relocate_every=every, bake_at=bake_at)
     fit_object(ball_views(4, 12), c, progress=lambda done, *_: now.__setitem__(0, done - 1))
     assert changed == relocated
-    # 0.75 in each view that drew it, so 0.75 on the mean; 0 for what none drew
+    # 0.75 in each view that drew the Gaussian, so 0.75 in the mean; 0 if no view drew it
     assert means <= {0.0, 0.75}
     assert (0.75 in means) == bool(relocated)
 
@@ -208,7 +208,9 @@ def test_relocation_ends_the_dead_and_halves_the_steepest_without_a_history() ->
     sum(tensor.square().sum() for tensor in adam.tensors.values()).backward()  # type: ignore[union-attr]
     adam.step(0.0)
     before = {name: getattr(plain, name).detach().clone() for name in Plain.NAMES}
-    gradient = torch.tensor([0.1, 9.0, 0.5, 0.2, 9.0, 0.4])  # the dead never split, however steep
+    gradient = torch.tensor(
+        [0.1, 9.0, 0.5, 0.2, 9.0, 0.4]
+    )  # dead Gaussians are never split, even with a large gradient
     after = module._relocate(plain, adam, gradient, config(tau=6))
     assert len(after) == 6
     kept, parents = torch.tensor([0, 2, 3, 5]), {2: (1, 4), 5: (3, 5)}
@@ -266,7 +268,8 @@ def test_what_a_fit_says_of_itself_is_what_it_measures_again() -> None:
     train, heldout = split_heldout(views, 4)
     assert (s["n_views"], s["n_heldout"], s["n_blank"], s["steps"]) == (len(train), len(heldout), 0, 60)
     again = measure(g, make_scene(heldout, torch.device("cpu")), "cpu")
-    # measured in the fit's own frame: in the views' world the numbers differ by what the renderer's lengths do
+    # the fit measures in its own frame; in the views' world the numbers differ a little, since the renderer has
+    # fixed lengths
     assert s["psnr"] == pytest.approx(np.mean(again.psnr), abs=0.01)
     assert s["psnr_min"] == pytest.approx(min(again.psnr), abs=0.01)
     assert s["ssim"] == pytest.approx(np.mean(again.ssim), abs=1e-3)

@@ -66,7 +66,7 @@ def test_only_what_was_drawn_in_more_than_half_of_the_judged_share_grows() -> No
 
 
 def apart(count: int) -> tuple[Anchors, Statistics]:
-    """Anchors of one offset each, which all ask for a cell of their own that nobody holds."""
+    """Anchors with one offset each, which propose different empty cells."""
     g = torch.Generator().manual_seed(0)
     places = torch.arange(count)[:, None] * torch.tensor([1.0, 0, 0])
     anchors = make_anchors(places, torch.ones(count), 1, 8, g)
@@ -114,7 +114,7 @@ def test_offsets_that_are_gone_do_not_ask() -> None:
 
 
 def cameras(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """World-to-camera matrices that look along z from a little apart, and 20 x 10 pixels of focal length 10."""
+    """Viewmats of cameras side by side that look along z, and Ks of 20 x 10 pixels with focal length 10."""
     viewmats = torch.eye(4).repeat(count, 1, 1)
     viewmats[:, 0, 3] = 0.25 * torch.arange(count)
     return viewmats, torch.tensor([[10.0, 0, 10], [0, 10, 5], [0, 0, 1]]).repeat(count, 1, 1)
@@ -174,7 +174,7 @@ def test_what_is_observed_are_sums_over_the_views_that_could_see_and_that_drew()
 def test_a_screen_gradient_depends_neither_on_pixels_nor_on_the_number_of_cameras(
     count: int, finer: int
 ) -> None:
-    """Of a loss that is a mean over cameras, of points given in pixels."""
+    """The loss is a mean over cameras of points in pixels."""
     width, height = 20 * finer, 10 * finer
     means2d = (torch.tensor([[5.0, 4.0], [12.0, 9.0]]) * finer).repeat(count, 1, 1).requires_grad_()
     (means2d / torch.tensor([width, height])).square().sum((1, 2)).mean().backward()
@@ -191,7 +191,7 @@ def test_visibility_is_a_mean_over_the_views_that_saw_the_anchor() -> None:
     statistics.visibility[1:] = torch.tensor([[0.1, 0.2, 0.3, 0.4], [4.0, 0.0, 1.0, 2.0]])
     opacities = torch.tensor([0.5, -0.5, 0.25, -1]).repeat(3, 1)
     torch.testing.assert_close(statistics.anchor_visibility, torch.tensor([0, 1, 7 / 4]))
-    # nothing is known of the first, so that its present opacities count
+    # the first was not seen, so its current opacities count
     torch.testing.assert_close(
         statistics.mean_visibility(opacities),
         torch.tensor([[0.5, 0, 0.25, 0], [0.1, 0.2, 0.3, 0.4], [1, 0, 0.25, 0.5]]),
@@ -228,7 +228,7 @@ def test_an_anchor_that_no_view_has_met_is_ranked_by_its_present_opacities() -> 
     opacities = anchors.opacities().clamp(min=0)
     statistics.seen[::2] = 0
     statistics.visibility[::2] = 0
-    # where it was met, the sums say what the opacities do: nothing may depend on who was met
+    # sums of seen anchors equal their opacities, so the result must not depend on which were seen
     met = bounded(anchors, state(40, 5)[1], 30, "gaussian+anchor", torch.Generator())
     after = bounded(anchors, statistics, 30, "gaussian+anchor", torch.Generator())
     assert after.alive.tolist() == met.alive.tolist()

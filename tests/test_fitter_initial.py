@@ -91,7 +91,7 @@ def test_points_outside_all_images_are_outside() -> None:
 
 
 def opaque_views(*eyes: tuple[float, float, float]) -> Views:
-    """Views whose every pixel is opaque, from these places towards the origin."""
+    """Opaque views from these positions towards the origin."""
     views = ball_views(len(eyes), 16)
     images = np.full_like(views.images, 255)
     c2w = np.stack([look_at(np.array(eye)) for eye in eyes])
@@ -99,7 +99,7 @@ def opaque_views(*eyes: tuple[float, float, float]) -> Views:
 
 
 def test_a_point_needs_two_judges_or_the_only_one_there_is() -> None:
-    """Else a cone in front of one camera, which no other view has in sight, would be part of the hull."""
+    """Otherwise a cone in front of one camera, outside all other views, would be part of the hull."""
     near, far = np.array([0.0, 0, 0]), np.array([1.0, 0, 0])
     two = opaque_views((1.5, 0, 0), (0.0, 1.5, 0))
     assert inside_hull(np.stack([near, far]), two).tolist() == [True, False]
@@ -111,13 +111,13 @@ def test_a_point_needs_two_judges_or_the_only_one_there_is() -> None:
 def test_one_silhouette_that_denies_a_point_is_enough() -> None:
     views = opaque_views((1.5, 0, 0), (0.0, 1.5, 0), (0.0, -1.5, 0.1))
     images = views.images.copy()
-    images[2, :, 8:] = 0  # the right half of what looks along +y, where x is above 0
+    images[2, :, 8:] = 0  # the right half of the view along +y, where x > 0
     points = np.array([[-0.1, 0, 0], [0.1, 0, 0]])
     assert inside_hull(points, dataclasses.replace(views, images=images)).tolist() == [True, False]
 
 
 def test_what_is_beside_the_image_or_behind_the_camera_is_not_judged() -> None:
-    """By a view that would deny it if it did."""
+    """The view is empty, so it would refuse every point that it judges."""
     both = opaque_views((1.5, 0, 0), (0.0, 1.5, 0), (0.0, 0.3, 0.0))
     images = both.images.copy()
     images[2] = 0
@@ -128,7 +128,7 @@ def test_what_is_beside_the_image_or_behind_the_camera_is_not_judged() -> None:
 
 @pytest.mark.parametrize("reach", [0.05, 0.1])
 def test_a_ball_is_outside_where_all_of_it_is_and_inside_where_all_of_it_is(reach: float) -> None:
-    """Against a straight edge at x = 0, seen from afar; a pixel there is 0.0225 wide."""
+    """The silhouette has a straight edge at x = 0, where a pixel is 0.0225 wide."""
     views = ball_views(2, 128, distance=4.0)
     c2w = np.stack([look_at(np.array([0, y, 0.0])) for y in (-4.0, 4.0)])
     images = np.full_like(views.images, 255)
@@ -140,7 +140,7 @@ def test_a_ball_is_outside_where_all_of_it_is_and_inside_where_all_of_it_is(reac
     pixel = 0.0225
     touching, within = x[inside_hull(points, views, reach)], x[inside_hull(points, views, -reach)]
     assert inside_hull(points, views).tolist() == (x < 0).tolist()
-    # on the safe side of the truth by a pixel and what the rounding may add to it, and by no more
+    # conservative by a pixel plus rounding, and not more
     assert reach <= touching.max() <= reach + 2.5 * pixel
     assert -reach - 2.5 * pixel <= within.max() <= -reach
 
@@ -161,13 +161,13 @@ def test_depth_points_lie_on_the_ball() -> None:
     for seed in range(5):
         points = depth_points(views, 400, np.random.default_rng(seed))
         error = np.abs(np.linalg.norm(points, axis=1) - RADIUS)
-        # measured: 0.0036 to 0.0041; a pixel is 0.018 wide, and depth is that of its middle
+        # measured: 0.0036 to 0.0041; a pixel is 0.018 wide, and depth is that of its centre
         assert np.median(error) < 0.006
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_depth_points_fill_the_pixels_that_have_depth_and_no_others(seed: int) -> None:
-    """The whole of each pixel, whose middle is 0.5 from its corner, at its own view's depth."""
+    """Points fill the whole pixel, whose centre is at 0.5, at the depth of its own view."""
     views = ball_views(3, 8)
     images, depths = np.zeros_like(views.images), np.full((3, 8, 8), np.nan, np.float32)
     opaque = {(0, 2, 5): 1.0, (1, 7, 0): 2.5}

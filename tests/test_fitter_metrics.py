@@ -1,4 +1,4 @@
-"""PSNR against its formula, and what a measurement compares."""
+"""Metrics: PSNR compared with its formula, and the images that are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCENE = make_scene(VIEWS, torch.device("cpu"))
 
 
 def ball(opacity: float, color: float = 0.5) -> Gaussians:
-    """A single large one."""
+    """A single large Gaussian."""
     one = np.ones(1, np.float32)
     return Gaussians(
         np.zeros((1, 3), np.float32), np.full((1, 3), 0.2, np.float32), np.array([[1, 0, 0, 0]], np.float32),

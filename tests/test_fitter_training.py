@@ -1,4 +1,4 @@
-"""What each step of a fit is given: its view, its resolution, its background, its loss."""
+"""Steps of a fit: view, resolution, background and loss."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_backgrounds() -> None:
 @pytest.mark.parametrize("background", ["white", "black"])
 @pytest.mark.parametrize("weights", [(0.8, 0.2, 0.0), (0.5, 0.0, 0.0), (0.0, 1.0, 0.0), (0.3, 0.3, 40.0)])
 def test_the_loss_is_the_papers_sum(background: str, weights: tuple[float, float, float]) -> None:
-    """L1 and SSIM by other implementations, and the mean volume of what the view draws."""
+    """L1 and SSIM by other implementations, and the mean volume of the Gaussians in view."""
     l1, ssim, volume = weights
     told = list[tuple[int, int, float]]()
     one = training(
@@ -126,7 +126,7 @@ def test_the_bound_counts_what_it_drops() -> None:
     anchors = make_anchors(torch.rand((30, 3), generator=g), torch.ones(30), 4, 8, g)
     before = int((anchors.opacities() > 0).sum())
     assert before > 40
-    for _ in range(2):  # the second time there is nothing to drop
+    for _ in range(2):  # the second call drops nothing
         anchors = one.bounded(anchors, Statistics.empty(anchors))
         assert int((anchors.opacities() > 0).sum()) == 20
         assert one.pruned == before - 20
