@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-gpu bench-reader bench-startup docs constraints clean
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-gpu bench-reader bench-store bench-startup docs constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench-gpu: $(STAMP) ## compare gsplat with the CPU kernels, fit with the GPU pro
 
 bench-reader: $(STAMP) ## compare AtlasDataset with webdataset and raw reads
 	$(BIN)/python -m bench.reader $(ARGS)
+
+bench-store: $(STAMP) ## compare CPU time of range reads from S3: our store, boto3, awscrt, obstore, pyarrow
+	PYTHONPATH=tests $(BIN)/python -m bench.store $(ARGS)
 
 bench-startup: $(STAMP) ## measure CPU seconds of `import gaussianverse` and `gaussianverse --help`
 	$(BIN)/python -m bench.startup $(ARGS)

@@ -23,10 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.parse import urlparse
 
 import boto3
-import pyarrow.fs
 import webdataset as wds
 
 from bench.datasets import publish_dataset
@@ -125,14 +123,9 @@ def from_s3(root: Path, shards: list[Path]) -> dict[str, Any]:
         dataset = AtlasDataset(f"s3://{BUCKET}/set", s3=options)
         places = [dataset.catalogue.byte_range(i) for i in range(len(dataset))]
         store = S3Storage(f"s3://{BUCKET}/set", options)
-        arrow = pyarrow.fs.S3FileSystem(
-            endpoint_override=urlparse(endpoint).netloc, scheme="http", region="us-east-1"
-        )
-        file = arrow.open_input_file(f"{BUCKET}/set/{places[0].key}")
         runs: dict[str, Callable[[], object]] = {
             "reader": lambda: all_of(dataset),
-            "range_reads_boto3": lambda: [store.read(p.key, p.offset, p.nbytes, p.total) for p in places],
-            "range_reads_pyarrow": lambda: [file.read_at(p.nbytes, p.offset) for p in places],
+            "range_reads": lambda: [store.read(p.key, p.offset, p.nbytes, p.total) for p in places],
             "raw_whole_shard": lambda: store.get(places[0].key),
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}

@@ -17,8 +17,10 @@ from servers.memory_s3 import MemoryS3
 from gaussianverse import atlas
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.store import open_storage, s3
+from gaussianverse.atlas.store.direct import Direct
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.s3 import Access
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.run import job, tasks
@@ -130,7 +132,8 @@ def test_death_at_every_call_of_the_file_system(
 
 def test_death_at_every_request_to_s3(manifest: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client, fate = MemoryS3(), Fate()
-    monkeypatch.setattr(s3, "client_of", lambda _: client)
+    access = Access(client, Direct(StoreOptions(), None, None))
+    monkeypatch.setattr(s3, "access_of", lambda _: access)
     expected = dataset(built("s3://bucket/whole", manifest))
     for name in CALLS:
         monkeypatch.setattr(client, name, fate.wrapped(getattr(client, name)))

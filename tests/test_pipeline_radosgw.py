@@ -13,6 +13,7 @@ from pipeline_runs import dataset, planned, publish_all
 from servers import radosgw
 from servers.fault_proxy import CUT, LOST, UNSENT, proxying
 
+from gaussianverse.atlas.store.errors import Altered
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.s3 import S3Storage
@@ -83,3 +84,36 @@ def test_a_put_whose_answer_is_lost_is_recognised_as_ours(endpoint: str, fault: 
         assert publish(storage, "k", b"data" * 1000, pause_s=0) in (Published.OURS, Published.WRITTEN)
         assert storage.get("k") == b"data" * 1000
         assert proxy.met[fault] == 1
+
+
+@pytest.mark.parametrize("key", ["plain/k.tar", "a b/c+d~e(1)/é%41&=.bin"])
+def test_reads_past_boto3_have_signatures_that_it_accepts(
+    endpoint: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, data = storage_at(endpoint, "signed reads"), os.urandom(300_000)
+    storage.put_if_absent(key, data)
+    assert storage.get(key) == data
+    monkeypatch.setattr(storage._access().client, "get_object", None)  # not asked again
+    assert storage.get(key) == data
+    assert storage.read(key, 7, 100_000, len(data)) == data[7:100_007]
+
+
+def test_a_read_that_breaks_off_goes_on_with_the_same_version(endpoint: str) -> None:
+    data = os.urandom(1_000_000)
+    with proxying(endpoint) as proxy:
+        storage, left = storage_at(proxy.url, "broken"), list[str]()
+        storage.put_if_absent("k", data)
+        assert storage.get("k") == data  # sent by boto3; the next are not
+        proxy.fault = lambda method, path: left.pop() if method == "GET" and left else ""
+        left += [CUT, CUT]
+        assert storage.read("k", 10, 900_000, len(data)) == data[10:900_010]
+        assert proxy.met[CUT] == 2
+
+        def replaced(method: str, path: str) -> str:
+            if method == "GET" and proxy.met[CUT] == 3:
+                storage._access().client.put_object(Bucket=BUCKET, Key="broken/k", Body=data[::-1])
+            return CUT if method == "GET" and proxy.met[CUT] == 2 else ""
+
+        proxy.fault = replaced
+        with pytest.raises(Altered, match="k: replaced while it was read"):
+            storage.read("k", 10, 900_000, len(data))

@@ -90,7 +90,9 @@ def test_nothing_is_ever_published_there(client: Any, store: StoreOptions, nbyte
     """Of any size, and asked once: the answer would be the same."""
     client.put_object(Bucket=BUCKET, Key="out/taken", Body=b"theirs")
     storage, answered = S3Storage(f"s3://{BUCKET}/out", store), list[object]()
-    storage._client().meta.events.register("after-call.s3.PutObject", lambda **_: answered.append(None))
+    storage._access().client.meta.events.register(
+        "after-call.s3.PutObject", lambda **_: answered.append(None)
+    )
     for key in ("free", "taken"):
         with pytest.raises(StoreRefused, match=REFUSAL):
             publish(storage, key, bytes(nbytes), pause_s=0)

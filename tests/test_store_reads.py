@@ -97,7 +97,7 @@ def test_another_version_in_the_middle_is_refused(
     behaviour, endpoint = flaky
     behaviour.cut_after = [400_000]
     store = s3(endpoint)
-    client, get = store._client(), store._client().get_object
+    client, get = store._access().client, store._access().client.get_object
 
     def then_another(**request: Any) -> Any:
         answer = get(**request)
@@ -191,3 +191,29 @@ def test_a_cut_object_in_a_bucket_is_named(tmp_path: Path, flaky: tuple[Behaviou
         with pytest.raises(DatasetError, match=rf"{cut} bytes, .* truncated"):
             list(dataset)
     assert all(method in ("GET", "HEAD") for method, _, _ in behaviour.requests)
+
+
+def test_what_a_trainer_sees_of_a_store_that_fails_is_no_damage(
+    tmp_path: Path, flaky: tuple[Behaviour, str]
+) -> None:
+    behaviour, endpoint = flaky
+    options = StoreOptions(endpoint_url=endpoint, region="us-east-1", max_attempts=2)
+    root = publish_dataset(tmp_path / "b/set", UIDS[:4], shard_size=2)
+    opening = len(behaviour.requests)
+    AtlasDataset("s3://b/set", s3=options)
+    opening = len(behaviour.requests) - opening
+    for number in range(opening):
+        behaviour.refuse = [0] * number + [503] * 5
+        with pytest.raises(StoreError, match="SlowDown"):
+            AtlasDataset("s3://b/set", s3=options)
+    behaviour.refuse = []
+    dataset = AtlasDataset("s3://b/set", s3=options, shuffle=False, readahead=0)
+    samples = iter(dataset)
+    next(samples)
+    behaviour.refuse = [503] * 5
+    with pytest.raises(StoreError, match="SlowDown"):
+        next(samples)
+    behaviour.refuse = []
+    (root / "atlas/atlas-000001.tar").unlink()
+    with pytest.raises(DatasetError, match=r"atlas-000001.tar: no such object; fetch it again"):
+        list(dataset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,16 +26,17 @@ from servers.moto_server import BUCKET
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import SPLATS
+from gaussianverse.atlas.store.direct import Direct
 from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.options import StoreOptions
-from gaussianverse.atlas.store.s3 import S3Storage
+from gaussianverse.atlas.store.s3 import Access, S3Storage
 from gaussianverse.atlas.store.storage import Entry, Head, sha256_of
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.errors import ShardConflict
-from gaussianverse.pipeline.ops.verify import verify
+from gaussianverse.pipeline.ops.verify import verify, verify_sample
 from gaussianverse.pipeline.run import inputs, job
 from gaussianverse.pipeline.store import publish as publishing
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
@@ -74,6 +75,10 @@ class Lossy:
         return call if name in ("put_object", "head_object", "get_object") else real
 
 
+def with_client(client: Any) -> Access:
+    return Access(client, Direct(StoreOptions(), None, None))
+
+
 def refused(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": "?"}}, "PutObject")
 
@@ -84,8 +89,8 @@ GONE = EndpointConnectionError(endpoint_url="http://x")
 
 def lossy(storage: S3Storage, *faults: tuple[str, Exception, bool]) -> S3Storage:
     """With one try an operation: what is tested is what the caller makes of its end."""
-    client = Lossy(storage._client(), list(faults))
-    storage._client, storage._options = lambda: client, replace(storage._options, max_attempts=1)
+    access = with_client(Lossy(storage._access().client, list(faults)))
+    storage._access, storage._options = lambda: access, replace(storage._options, max_attempts=1)
     return storage
 
 
@@ -155,7 +160,7 @@ def test_a_store_that_refuses_is_asked_once(storage: S3Storage, code: str, word:
     lossy(storage, *faults)
     with pytest.raises(StoreRefused, match=word):
         publish(storage, "k", b"mine")
-    assert len(storage._client().faults) == 1
+    assert len(storage._access().client.faults) == 1
 
 
 def test_conditional_puts_are_proven(storage: S3Storage) -> None:
@@ -210,6 +215,58 @@ def test_a_dataset_on_s3_has_the_bytes_of_one_on_disk(storage: S3Storage, tmp_pa
     assert any("splats-000001.tar: missing" in fault for fault in verify(storage, run))
     with pytest.raises(NotFound):
         storage.get(dataset_format.shard_tar(SPLATS, 1))
+
+
+class Failing(LocalStorage):
+    """A folder of which one read, by its number, fails as a store does."""
+
+    def __init__(self, root: Path, at: int) -> None:
+        super().__init__(root)
+        self.left = at
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise StoreError("503")
+
+    def get(self, key: str) -> bytes:
+        self._count()
+        return super().get(key)
+
+    def read(self, *span: Any) -> memoryview:
+        self._count()
+        return super().read(*span)
+
+    def size(self, key: str) -> int:
+        self._count()
+        return super().size(key)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        self._count()
+        return super().list(prefix)
+
+
+@pytest.mark.parametrize("look", [verify, partial(verify_sample, count=2)])
+def test_a_store_that_fails_is_never_a_fault_of_the_dataset(tmp_path: Path, look: Any) -> None:
+    run = planned(LocalStorage(tmp_path), ["a", "b", "c"], shard_size=2)
+    for stage in layout.STAGES:
+        publish_all(LocalStorage(tmp_path), run, stage)
+        for shard in range(run.n_shards):
+            pack.pack(LocalStorage(tmp_path), run, stage, shard)
+    finalize(LocalStorage(tmp_path), run)
+    number = 0
+    while True:
+        number += 1
+        storage, found = Failing(tmp_path, number), list[str]()
+        try:
+            found += look(storage, run)
+        except StoreError:
+            assert storage.left == 0
+            continue
+        assert storage.left > 0
+        assert found == []
+        break
+    assert number > 20
 
 
 def upload(folder: Path, storage: S3Storage) -> None:
@@ -321,7 +378,8 @@ def test_a_list_that_fails_half_way_is_a_fault(storage: S3Storage, monkeypatch: 
             item = {"Key": f"{storage.prefix}a", "Size": 1}
             return {"Contents": [item], "IsTruncated": True, "NextContinuationToken": "a"}
 
-    storage._client = Client
+    access = with_client(Client())
+    storage._access = lambda: access
     with pytest.raises(StoreError, match="SlowDown"):
         list(storage.list(""))
 

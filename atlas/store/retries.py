@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import random
 import time
 
@@ -11,14 +12,15 @@ from botocore.exceptions import (
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
+    ProfileNotFound,
 )
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 
-ERRORS = (ClientError, BotoCoreError, OSError, HTTPError, ResponseParserError)
-"""Ways in which a request ends; botocore lets the last two through where an error's own body breaks off."""
+ERRORS = (ClientError, BotoCoreError, OSError, http.client.HTTPException, HTTPError, ResponseParserError)
+"""Errors that a request may end with; botocore lets the last two through where an error's own body breaks off."""
 MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 TAKEN = frozenset({"412", "PreconditionFailed"})
 BEYOND = frozenset({"416", "InvalidRange"})
@@ -83,7 +85,7 @@ def final(error: Exception, where: str) -> NotFound | StoreRefused | None:
             f"{where}: no credentials; set them up as for the AWS command line, or for a public bucket "
             "StoreOptions(anonymous=True) or --set store.anonymous=true"
         )
-    if isinstance(error, ParamValidationError):
+    if isinstance(error, ParamValidationError | ProfileNotFound):
         return StoreRefused(f"{where}: {error}")
     if code in FINAL:
         return StoreRefused(f"{where}: the store refuses ({code}); check address, region and permissions")

@@ -6,13 +6,17 @@ import base64
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import boto3
+import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 
+from gaussianverse.atlas.store.direct import Direct
 from gaussianverse.atlas.store.errors import Altered, StoreError, StoreRefused
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.retries import (
@@ -28,10 +32,11 @@ from gaussianverse.atlas.store.retries import (
 from gaussianverse.atlas.store.storage import Entry, Head, Storage, fresh, sha256_of, wrong_size
 
 T = TypeVar("T")
+Headers = Mapping[str, str]
 
 _SHA256 = "sha256"
 _MOST_DELETES = 1000
-# what of an answer is lost when it breaks: urllib3 hands out whole pieces or none
+# how much of an answer may be lost when it breaks: clients hand out whole pieces or none
 _PIECE = 1 << 17
 _HASHED_PIECE = 1 << 24
 
@@ -49,13 +54,12 @@ class S3Storage(Storage):
         self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self.url = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
         self._options = options
-        self._client = partial(client_of, options)
+        self._access = partial(access_of, options)
 
     def get(self, key: str) -> bytes:
         """See `Storage`. The bytes are checked against the sha256 in the metadata."""
-        received, metadata = self._receive(key, None, None)
-        data = bytes(received)
-        expected = metadata.get(_SHA256)
+        received, headers = self._receive(key)
+        data, expected = bytes(received), headers.get(f"x-amz-meta-{_SHA256}")
         if expected and sha256_of(data) != expected:
             raise StoreError(f"{self.url}/{key}: the bytes received are not those that were written")
         return data
@@ -152,52 +156,56 @@ class S3Storage(Storage):
         tries = Tries(self._options.max_attempts)
         while True:
             try:
-                return request(self._client())
+                return request(self._access().client)
             except ERRORS as error:
                 tries.failed(error, f"{self.url}/{key}")
 
     def _receive(
-        self, key: str, span: tuple[int, int] | None, total: int | None
-    ) -> tuple[memoryview, Mapping[str, str]]:
-        """The bytes of a span, or of the whole, and the object's metadata; each try asks for what is still missing,
-        of the same version."""
+        self, key: str, span: tuple[int, int] | None = None, total: int | None = None
+    ) -> tuple[memoryview, Headers]:
+        """The bytes of a span, or of the whole object, and the answer's headers.
+
+        Each try asks for what is still missing, and must be answered from the same version of the object.
+        """
         where, tries = f"{self.url}/{key}", Tries(self._options.max_attempts)
         first, size = span or (0, 0)
-        data, done, version = fresh(size), 0, dict[str, str]()
-        metadata: Mapping[str, str] = {}
+        data, done, version = fresh(size), 0, ""
         while True:
             before = done
-            begun = (
-                {"Range": f"bytes={first + done}-{first + size - 1 if span else ''}"} if span or done else {}
-            )
+            part = f"bytes={first + done}-{first + size - 1 if span else ''}" if span or done else ""
             try:
-                answer = self._client().get_object(**self._at(key), **begun, **version)
-                version, metadata = {"IfMatch": answer["ETag"]}, answer["Metadata"]
-                whole = self._whole(answer, where, part=bool(begun))
-                if whole != total and (total is not None or whole < first + size):
-                    raise wrong_size(where, whole, first + size if total is None else total)
-                if not span and not done:
-                    data = fresh(whole)
-                while done < len(data) and (count := answer["Body"].readinto(data[done : done + _PIECE])):
-                    done += count
+                with self._answer(key, part) as (headers, readinto):
+                    version, begun = headers.get("etag", ""), version
+                    if done and version != begun:
+                        raise Altered(f"{where}: replaced while it was read")
+                    whole = _whole(headers, where, part)
+                    if whole != total and (total is not None or whole < first + size):
+                        raise wrong_size(where, whole, first + size if total is None else total)
+                    if not span and not done:
+                        data = fresh(whole)
+                    while done < len(data) and (count := readinto(data[done : done + _PIECE])):
+                        done += count
                 if done == len(data):
-                    return data, metadata
+                    return data, headers
                 raise ConnectionError("the answer ended early")
             except ERRORS as error:
-                if version and code_of(error) in TAKEN:
-                    raise Altered(f"{where}: replaced while it was read") from error
                 if code_of(error) in BEYOND:
                     raise wrong_size(where, self.size(key), total or first + size) from error
                 so_far = f"{done} of {len(data)} bytes"
                 tries.failed(error, where, progress=done > before, so_far=so_far)
 
-    def _whole(self, answer: Mapping[str, Any], where: str, *, part: bool) -> int:
-        """Length of the whole object that an answer is part of."""
-        if not part:
-            return int(answer["ContentLength"])
-        if "ContentRange" not in answer:
-            raise StoreRefused(f"{where}: the store does not do range reads")
-        return int(answer["ContentRange"].rpartition("/")[2])
+    @contextmanager
+    def _answer(self, key: str, part: str) -> Iterator[tuple[Headers, Callable[[memoryview], int]]]:
+        """Headers, by names in small letters, and body of the object or, as of the header Range, a part of it."""
+        access, headers = self._access(), {"Range": part} if part else {}
+        with access.direct.get(self.bucket, self.prefix + key, headers) as answer:
+            if answer is not None:
+                yield {name.lower(): value for name, value in answer.headers.items()}, answer.readinto
+                return
+        found = access.client.get_object(**self._at(key), **headers)
+        access.direct.learn(self.bucket, self.prefix + key)
+        with found["Body"] as body:
+            yield found["ResponseMetadata"]["HTTPHeaders"], body.readinto
 
     def _computed_sha256(self, key: str, nbytes: int) -> str:
         digest = hashlib.sha256()
@@ -206,31 +214,55 @@ class S3Storage(Storage):
         return digest.hexdigest()
 
 
-def client_of(options: StoreOptions) -> Any:
-    """This process's boto3 client for these options."""
-    return _client(options, os.getpid())
+def _whole(headers: Headers, where: str, part: str) -> int:
+    """Length of the whole object that an answer is about."""
+    name = "content-range" if part else "content-length"
+    if name not in headers:
+        what = "do range reads" if part else "tell how long objects are"
+        raise StoreRefused(f"{where}: the store does not {what}")
+    return int(headers[name].rpartition("/")[2])
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a process reaches a store: through a boto3 client, and past it for GETs."""
+
+    client: Any
+    direct: Direct
+
+
+def access_of(options: StoreOptions) -> Access:
+    """This process's access with these options; what the process was forked from has its own."""
+    return _access(options, os.getpid())
 
 
 @lru_cache(maxsize=8)
-def _client(options: StoreOptions, process: int) -> Any:
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=options.endpoint_url or None,
-        region_name=options.region or None,
-        config=Config(
-            # `Tries` asks again; a read then goes on in the middle
-            retries={"mode": "standard", "total_max_attempts": 1},
-            connect_timeout=options.connect_timeout_s,
-            read_timeout=options.read_timeout_s,
-            max_pool_connections=options.connections,
-            # S3-compatible stores reject the trailing checksums that newer clients send by default
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            **({"signature_version": UNSIGNED} if options.anonymous else {}),
-        ),
-    )
+def _access(options: StoreOptions, process: int) -> Access:
+    session = botocore.session.Session()
+    try:
+        client = boto3.session.Session(botocore_session=session).client(
+            "s3",
+            endpoint_url=options.endpoint_url or None,
+            region_name=options.region or None,
+            config=Config(
+                # `Tries` asks again; a read then goes on in the middle
+                retries={"mode": "standard", "total_max_attempts": 1},
+                connect_timeout=options.connect_timeout_s,
+                read_timeout=options.read_timeout_s,
+                max_pool_connections=options.connections,
+                # S3-compatible stores reject the trailing checksums that newer clients send by default
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                **({"signature_version": UNSIGNED} if options.anonymous else {}),
+            ),
+        )
+    except ValueError as error:
+        raise StoreRefused(f"{options.endpoint_url}: {error}") from error
     client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
-    return client
+    credentials = None if options.anonymous else session.get_credentials()
+    direct = Direct(options, credentials, session.get_config_variable("ca_bundle"))
+    direct.watch(client)
+    return Access(client, direct)
 
 
 def _add_md5(params: dict[str, Any], **_: object) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 
 @dataclass
@@ -18,10 +20,12 @@ class Behaviour:
     Attributes:
         root: bucket and key below it.
         cut_after: bytes after which each of the next answers breaks off, in turn.
-        refuse: status of each of the next answers, in turn, before any cut.
+        refuse: status of each of the next answers, in turn, before any cut; 0 = do not refuse.
         etag: of every object.
         anonymous: refuse requests that are signed.
+        hang_up: close the connection after each answer, without a word.
         requests: (method, path, Range header).
+        headers: of each request, by names in small letters.
     """
 
     root: Path
@@ -30,7 +34,9 @@ class Behaviour:
     etag: str = '"one"'
     anonymous: bool = False
     ranges: bool = True
+    hang_up: bool = False
     requests: list[tuple[str, str, str]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -41,13 +47,14 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range", "")
         b = self.behaviour
         b.requests.append((self.command, self.path, asked))
-        if b.refuse:
-            return self._error(b.refuse.pop(0), "SlowDown")
+        b.headers.append({name.lower(): value for name, value in self.headers.items()})
+        if b.refuse and (status := b.refuse.pop(0)):
+            return self._error(status, "SlowDown")
         if b.anonymous and "Authorization" in self.headers:
             return self._error(403, "AccessDenied")
         if self.headers.get("If-Match", b.etag) != b.etag:
             return self._error(412, "PreconditionFailed")
-        path = b.root / self.path.partition("?")[0].lstrip("/")
+        path = b.root / unquote(self.path.partition("?")[0].lstrip("/"))
         if not path.is_file():
             return self._error(404, "NoSuchKey")
         whole = path.read_bytes()
@@ -69,6 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         self.wfile.write(data)
+        self.close_connection = b.hang_up
         return None
 
     do_HEAD = do_GET  # noqa: N815
@@ -86,14 +94,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(behaviour: Behaviour) -> Iterator[str]:
-    """The endpoint's URL, for as long as the context lasts."""
+def serving(behaviour: Behaviour, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The endpoint's URL, for as long as the context lasts; https with `tls`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"behaviour": behaviour}))
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

@@ -29,12 +29,13 @@ class MemoryS3:
 
     def get_object(self, *, Bucket: str, Key: str, Range: str = "") -> Any:
         data, metadata = self._found(Bucket, Key)
-        whole, answer = len(data), dict[str, Any](ETag="one", Metadata=metadata)
+        headers = {"etag": "one", **{f"x-amz-meta-{name}": value for name, value in metadata.items()}}
         if Range:
             first, last = Range.removeprefix("bytes=").split("-")
+            headers["content-range"] = f"bytes {first}-{last}/{len(data)}"
             data = data[int(first) : int(last) + 1]
-            answer["ContentRange"] = f"bytes {first}-{last}/{whole}"
-        return {**answer, "ContentLength": len(data), "Body": io.BytesIO(data)}
+        headers["content-length"] = str(len(data))
+        return {"ResponseMetadata": {"HTTPHeaders": headers}, "Body": io.BytesIO(data)}
 
     def delete_object(self, *, Bucket: str, Key: str) -> Any:
         self.objects.pop((Bucket, Key), None)
