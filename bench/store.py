@@ -282,13 +282,13 @@ def goes_on(make: type[Candidate], folder: Path) -> str:
         )
 
 
-def after_fork(candidate: Candidate) -> str:
-    """Whether a forked process can go on reading with what it was forked with."""
+def after_fork(make: type[Candidate], endpoint: str) -> str:
+    """Whether a forked process can read, with a client of its own; its parent has read before."""
     child = os.fork()
     if not child:
         ended = 1
         with suppress(BaseException):
-            candidate.read(0, np.empty(1 << 16, np.uint8).data)
+            make(endpoint).read(0, np.empty(1 << 16, np.uint8).data)
             ended = 0
         os._exit(ended)
     until = time.monotonic() + _FORK_S
@@ -321,7 +321,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name, candidate in candidates.items():
             told = candidate.read(0, np.empty(1000, np.uint8).data)
             measured[name]["tells_version"] = told.strip('"') == etag.strip('"')
-            measured[name]["after_fork"] = after_fork(candidate)
+            measured[name]["after_fork"] = after_fork(makers[name], endpoint)
     for name, make in makers.items():
         with tempfile.TemporaryDirectory() as folder:
             measured[name]["broken_answer"] = goes_on(make, Path(folder))
