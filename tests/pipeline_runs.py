@@ -1,4 +1,4 @@
-"""Small planned runs: of made-up fragments for tests that need no fits, and of tiny objects for those that do."""
+"""Small planned runs: made-up fragments for tests that need no fits, tiny objects for those that do."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def manifest_row(index: int, uid: str, shard: int = 0) -> dict[str, Any]:
 
 
 def planned(storage: Storage, uids: list[str], shard_size: int = 256) -> Run:
-    """A run whose objects do not exist."""
+    """Plan a run whose objects do not exist."""
     rows = [Row(uid, f"views/{uid}", license="CC0-1.0", caption=f"caption of {uid}") for uid in uids]
     manifest = runform.encode(rows, shard_size=shard_size)
     config = from_table(RunConfig, {"run": {"shard_size": shard_size}, "atlas": {"size": 8}})
@@ -69,7 +69,7 @@ def atlas_of(splats: bytes) -> bytes:
 def publish_one(
     storage: Storage, run: Run, stage: str, row: dict[str, Any], *, data: bytes | None, attempts: int = 1
 ) -> None:
-    """A sample with these bytes, or a quarantine if there are none."""
+    """Publish a sample with these bytes, or a quarantine if `data` is None."""
     watch = records.Stopwatch(attempts)
     if data is None:
         why = {"reason": "bad_input", "error_class": "BadInput", "error_message": "it is bad"}
@@ -82,7 +82,7 @@ def publish_one(
 def publish_all(
     storage: Storage, run: Run, stage: str, *, quarantined: set[str] | None = None, attempts: int = 1
 ) -> None:
-    """Fragments of every object of every shard."""
+    """Publish a fragment of every object of every shard."""
     for shard in range(run.n_shards):
         for row in shard_rows(storage, shard):
             data = None if row["uid"] in (quarantined or set()) else data_of(stage, row["uid"])
@@ -93,7 +93,7 @@ TINY = (
     "fit.size=32", "fit.start_size=0", "fit.tau=200", "fit.initial_anchors=60", "fit.steps=100",
     "fit.relocate_every=10", "fit.growth.adjust_every=10", "atlas.size=16", "atlas.min_smoothness=0.0",
 )  # fmt: skip
-"""Overrides that bring profile `test` to a fraction of a second per object; nothing to look at."""
+"""Overrides that make profile `test` take a fraction of a second per object; the result shows nothing."""
 
 
 def tiny_arguments() -> list[str]:
@@ -101,7 +101,7 @@ def tiny_arguments() -> list[str]:
 
 
 def write_views(folder: Path, seed: int = 0, count: int = 10, size: int = 32) -> Path:
-    """A ball in its own colours, as GObjaverse lays views out."""
+    """Write views of a ball, in colours that depend on the seed, in GObjaverse's layout."""
     views = ball_views(count, size)
     images = views.images.copy()
     images[..., :3] = np.roll(images[..., :3], seed, axis=-1) ^ (255 * (seed // 3 % 2))
@@ -115,7 +115,7 @@ def write_views(folder: Path, seed: int = 0, count: int = 10, size: int = 32) ->
 
 
 def write_manifest(folder: Path, uids: Iterable[str], **fields: str) -> Path:
-    """A manifest of objects whose views lie in views/<uid> beside it."""
+    """Write a manifest of objects whose views are in views/<uid> beside it."""
     path = folder / "objects.jsonl"
     rows = [
         {"uid": uid, "views": f"views/{uid}", "license": "CC0-1.0", "caption": f"a ball: {uid}", **fields}
@@ -126,7 +126,7 @@ def write_manifest(folder: Path, uids: Iterable[str], **fields: str) -> Path:
 
 
 class InProcess:
-    """An `Executor` without Ray: the real tasks, one after the other, each when its result is waited for."""
+    """An `Executor` without Ray that runs the real tasks one after the other, at submission."""
 
     metrics = SimpleNamespace(Counter=lambda *args, **options: SimpleNamespace(inc=lambda *a, **o: None))
 
@@ -161,7 +161,7 @@ class InProcess:
 
 @contextmanager
 def in_process(config: RunConfig, given: Job) -> Iterator[InProcess]:
-    """An executor in place of `pipeline.run.ray_executor.ray_executor`'s."""
+    """Stands in for `pipeline.run.ray_executor.ray_executor`."""
     yield InProcess(given)
 
 
@@ -173,12 +173,12 @@ def build_in_process(*args: Any, executor: Any = in_process, **options: Any) -> 
 
 
 def dataset(storage: Storage) -> dict[str, bytes]:
-    """Every byte that SHA256SUMS answers for."""
+    """All files that SHA256SUMS covers."""
     return {e.key: storage.get(e.key) for e in storage.list("") if layout.in_dataset(e.key)}
 
 
 def write_inputs(folder: Path, uids: Iterable[str]) -> str:
-    """Views of a ball for each object, each in its own colours, and their manifest, whose path is returned."""
+    """Write views of a ball for each object, in different colours, and their manifest; returns its path."""
     uids = list(uids)
     for seed, uid in enumerate(uids):
         write_views(folder / "views" / uid, seed)
@@ -186,14 +186,14 @@ def write_inputs(folder: Path, uids: Iterable[str]) -> str:
 
 
 def undisturbed_dataset(out: Path, manifest: str, config: RunConfig) -> dict[str, bytes]:
-    """What one process makes of a manifest, in a folder, when nothing comes between."""
+    """The dataset that one undisturbed process makes of a manifest, in a folder."""
     storage, run, base = job.plan(str(out), manifest, config)
     build_in_process(storage, run, config, base)
     return dataset(storage)
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """What `condition` gives once that is true."""
+    """Wait until `condition` is true; returns its value."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
         if found := condition():

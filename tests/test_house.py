@@ -1,4 +1,4 @@
-"""The way of one object through the house: from the command line to its published fragment, always downwards."""
+"""One object's call stack from the command line to its published fragment: short, and only downwards."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.ray_executor import RayExecutor
 
 ROOMS = ("", "run", "dataset", "store")
-"""Sub-packages of pipeline that carry an object, from the top down; "" is the command line's."""
+"""Sub-packages of pipeline that a stack enters, from the top down; "" holds the command line."""
 MOST_FILES = 8
 
 
 @dataclass(eq=False)
 class Ended:
-    """A handle of a task that has ended."""
+    """Handle of a task that has ended."""
 
     result: Any
 
 
 class InlineRay:
-    """Ray's surface with tasks that run where they are submitted, so that one stack holds the whole way."""
+    """Stands in for Ray and runs tasks at submission, so that one stack holds all calls."""
 
     exceptions = ray.exceptions
 
@@ -57,7 +57,7 @@ class InlineRay:
 
 
 def stack() -> list[str]:
-    """Files of the product below the caller, outermost first, each once."""
+    """Files of `pipeline` on the stack of the caller, outermost first, each once."""
     found, root = list[str](), Path(gaussianverse.__file__).parent.resolve().parent
     frame = sys._getframe(1)
     while frame is not None:
@@ -68,7 +68,7 @@ def stack() -> list[str]:
     return list(dict.fromkeys(reversed(found)))
 
 
-def test_the_way_to_a_published_fragment_is_short_and_only_goes_down(
+def test_the_call_stack_of_a_published_fragment_is_short_and_only_goes_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ways: dict[str, list[str]] = {}

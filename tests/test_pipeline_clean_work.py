@@ -1,4 +1,4 @@
-"""Scratch goes when it may, and only then."""
+"""Scratch is deleted when it is no longer needed, and only then."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gaussianverse.pipeline.ops.clean_work import clean_work
 
 @pytest.fixture
 def half(tmp_path: Path) -> tuple[LocalStorage, Run]:
-    """Two shards of which the first is committed in the first stage only."""
+    """Two shards; the first is committed, in the first stage only."""
     storage = LocalStorage(tmp_path / "out")
     run = planned(storage, ["a", "b", "c"], shard_size=2)
     for stage in layout.STAGES:

@@ -88,7 +88,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
 }  # fmt: skip
 
 
-def test_every_broken_object_is_set_aside_with_its_reason_and_the_others_are_finished(
+def test_every_broken_object_is_quarantined_with_its_reason_and_the_others_are_finished(
     folder: Path, ball: Path, capsys: Captured
 ) -> None:
     for uid, (damage, _, _) in BROKEN.items():
@@ -102,7 +102,7 @@ def test_every_broken_object_is_set_aside_with_its_reason_and_the_others_are_fin
     for uid, (_, reason, text) in BROKEN.items():
         assert text in rows[uid]["error_message"]
         assert f"quarantined: {reason}: " in next(x for x in printed.out.splitlines() if x.startswith(uid))
-        assert str(folder) not in rows[uid]["error_message"], "the same fault reads the same everywhere"
+        assert str(folder) not in rows[uid]["error_message"], "the same error has the same message everywhere"
     assert "Traceback" not in printed.err
     metadata = from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist()
     assert [r["uid"] for r in metadata if r["status"] == "ok"] == ["good"]

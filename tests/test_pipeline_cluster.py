@@ -71,7 +71,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def workers_of(node: Any) -> dict[int, str]:
-    """Processes of a node that run tasks, and what Ray says that they do."""
+    """Processes of a node that run tasks, each with the title that Ray gives it."""
     (raylet,) = (info.process.pid for info in node.all_processes["raylet"])
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -84,29 +84,29 @@ def workers_of(node: Any) -> dict[int, str]:
 
 
 def at_work(node: Any) -> list[int]:
-    """Those that are in the middle of a fit."""
+    """Processes that are in the middle of a fit."""
     return [pid for pid, title in workers_of(node).items() if title.startswith("ray::fit_object")]
 
 
 def built(
     out: Path, manifest: str, cluster: Any, disturb: Callable[[LocalStorage], None]
 ) -> tuple[Storage, Any]:
-    """The job on the cluster, while `disturb` does its worst."""
+    """Run the job on the cluster while `disturb` kills workers or nodes."""
     config = profile(f"ray.address={cluster.address}")
     storage, run, base = job.plan(str(out), manifest, config)
-    faults: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def disturbing() -> None:
         try:
             disturb(LocalStorage(out))
-        except BaseException as fault:
-            faults.append(fault)
+        except BaseException as error:
+            errors.append(error)
 
     thread = threading.Thread(target=disturbing)
     thread.start()
     outcome = job.build(storage, run, config, base)
     thread.join(60)
-    assert faults == []
+    assert errors == []
     return storage, outcome
 
 
@@ -114,7 +114,7 @@ def fits(storage: LocalStorage) -> int:
     return sum(1 for _ in storage.list(f"{layout.WORK}{SPLATS}/"))
 
 
-def nobody_was_condemned(storage: Storage) -> bool:
+def nothing_was_quarantined(storage: Storage) -> bool:
     return from_parquet(QUARANTINE, storage.get(dataset_format.QUARANTINE)).num_rows == 0
 
 
@@ -125,7 +125,7 @@ def test_a_node_is_killed_in_the_middle(
     second = cluster.list_all_nodes()[2]
 
     def kill_node(storage: LocalStorage) -> None:
-        """The raylet first, so that nobody is left to report the deaths of its workers."""
+        """Kill the raylet first, so that no process can report the deaths of its workers."""
         until(lambda: fits(storage) >= 1 and at_work(second))
         (raylet,) = (info.process for info in second.all_processes["raylet"])
         workers = workers_of(second)
@@ -137,7 +137,7 @@ def test_a_node_is_killed_in_the_middle(
     storage, outcome = built(tmp_path / "out", manifest, cluster, kill_node)
     assert outcome.finalized
     assert outcome.summary.retries > 0, "the death was felt"
-    assert nobody_was_condemned(storage)
+    assert nothing_was_quarantined(storage)
     assert dataset(storage) == undisturbed
 
 
@@ -154,5 +154,5 @@ def test_workers_are_killed_in_the_middle_of_fits(
     storage, outcome = built(tmp_path / "out", manifest, cluster, kill_workers)
     assert outcome.finalized
     assert outcome.summary.retries >= 1, "the deaths were felt"
-    assert nobody_was_condemned(storage)
+    assert nothing_was_quarantined(storage)
     assert dataset(storage) == undisturbed

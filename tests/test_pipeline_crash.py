@@ -1,6 +1,6 @@
-"""Death before every single call of the store: what is started again ends the same.
+"""The process dies before each single call of the store; the restarted run ends with the same dataset.
 
-Only these calls leave anything behind, so death before one is death at any time since the one before it.
+Only these calls leave anything behind, so dying before one is the same as dying at any time since the one before it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ CALLS = ("put_object", "head_object", "get_object", "delete_object", "list_objec
 
 
 class Death(BaseException):
-    """Not an Exception: nothing may catch it, as nothing catches SIGKILL."""
+    """Not an Exception, since nothing may catch it, just as nothing catches SIGKILL."""
 
 
 class Fate:
-    """Counts the calls of a store, and ends the process at one of them."""
+    """Counts the calls of a store and kills the process at one of them."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -53,7 +53,7 @@ class Fate:
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One object that can be done, and one without views."""
+    """A manifest of one good object and one without views."""
     folder = tmp_path_factory.mktemp("inputs")
     write_views(folder / "views" / "a")
     return str(write_manifest(folder, ["a", "b"]))
@@ -61,7 +61,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _once() -> Iterator[None]:
-    """The same fit is made once for all of this file; everything around it is real."""
+    """Make each fit once for all tests of this file; everything around it is real."""
     fit, pack, fits, atlases = tasks.fit_views, atlas.pack, list[Any](), dict[bytes, Any]()
 
     def one_fit(views: Any, config: Any, **options: Any) -> Any:
@@ -99,7 +99,7 @@ def built(url: str, manifest: str) -> Storage:
 
 
 def enumerated(url: Callable[[int], str], manifest: str, fate: Fate, expected: dict[str, bytes]) -> int:
-    """Die at call 1, 2, 3, .. until a run outlives it; how often that was."""
+    """Die at call 1, 2, 3, .. until a run survives; returns the number of deaths."""
     for number in range(1, 10_000):
         fate.calls, fate.at = 0, number
         try:
@@ -118,7 +118,7 @@ def enumerated(url: Callable[[int], str], manifest: str, fate: Fate, expected: d
 def test_death_at_every_call_of_the_file_system(
     manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also between the temporary file, the link and the two syncs of one write."""
+    """The process also dies between the temporary file, the link and the two syncs of one write."""
     expected = dataset(built(str(tmp_path / "whole"), manifest))
     fate = Fate()
     for name in ("get", "read", "put_if_absent", "put_unsynced", "head", "size", "list", "delete"):

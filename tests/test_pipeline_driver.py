@@ -1,4 +1,4 @@
-"""The driver against an executor without Ray, whose tasks write made-up fragments, fail and hang as told."""
+"""The driver with an executor without Ray, whose tasks write made-up fragments, fail or hang as the test says."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KILLED = "killed"
 
 
 class Inline:
-    """Runs a task when its result is asked for; `faults[kind, uid]` are met first, one a try."""
+    """Runs a task when its result is requested; each attempt first takes one of `faults[kind, uid]`."""
 
     def __init__(
         self, storage: LocalStorage, run: Run, faults: dict[tuple[str, str], list[str]] | None = None
@@ -68,7 +68,7 @@ class Inline:
 
     def result(self, handle: Hashable) -> Facts:
         if self.left == 0:
-            raise KeyboardInterrupt  # the driver's death
+            raise KeyboardInterrupt  # the driver dies
         self.left -= 1
         task = self._tasks.pop(handle)
         self.log.append(self._key(task))
@@ -109,7 +109,7 @@ class Watch(driver.Watch):
 
 
 class Clock:
-    """Time passes only by sleeping and by looking."""
+    """A clock that advances only when it is read or slept on."""
 
     def __init__(self, tick: float = 0.0) -> None:
         self.now, self.tick = 0.0, tick
@@ -248,7 +248,7 @@ def test_retries_follow_the_policy_and_are_counted(storage: LocalStorage) -> Non
     assert records.read(storage, dataset_format.ATLAS, 0, "d").facts["reason"] == "worker_killed"
 
 
-def test_an_outage_stops_the_run_and_condemns_nobody(storage: LocalStorage) -> None:
+def test_an_outage_stops_the_run_and_quarantines_nothing(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
     executor = Inline(storage, run, {(FIT, uid): [INFRASTRUCTURE] * 99 for uid in UIDS})
     with pytest.raises(BreakerOpen, match="10 infrastructure failures in a row"):
@@ -280,7 +280,7 @@ def test_a_hanging_task_is_cancelled_by_force_and_its_object_quarantined_after_t
     assert records.read(storage, dataset_format.SPLATS, 0, "b").facts["reason"] == "timeout"
 
 
-def test_a_task_that_not_even_cancelling_ends_is_given_up(storage: LocalStorage) -> None:
+def test_the_object_of_a_task_that_does_not_end_when_cancelled_is_quarantined(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
     policy = PolicyConfig(fit_deadline_s=10, atlas_deadline_s=10, pack_deadline_s=10, grace_s=2)
 
@@ -293,7 +293,7 @@ def test_a_task_that_not_even_cancelling_ends_is_given_up(storage: LocalStorage)
     assert watch.ends["b"]
 
 
-def test_when_nothing_ends_any_more_the_run_gives_up(storage: LocalStorage) -> None:
+def test_when_nothing_ends_any_more_the_run_stops(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
 
     class Stuck(Inline):
@@ -369,7 +369,7 @@ def test_a_refusing_store_ends_the_run_at_once(storage: LocalStorage) -> None:
 
 
 class Slow(Inline):
-    """Tasks end in the order of submission, but those in `stuck` never do; a repetition of them does."""
+    """Tasks end in the order of submission; the first copies of those in `stuck` never end."""
 
     def __init__(self, storage: LocalStorage, run: Run, stuck: set[str], faults: Any = None) -> None:
         super().__init__(storage, run, faults)
@@ -397,12 +397,12 @@ def test_at_the_tail_a_slow_task_is_started_again_and_the_first_to_end_counts(st
     assert watch.ends == dict.fromkeys(UIDS, False)
 
 
-def test_a_repetition_that_fails_condemns_nobody_while_the_first_is_at_it(storage: LocalStorage) -> None:
+def test_a_repetition_that_fails_quarantines_nothing_while_the_first_copy_runs(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
     executor = Slow(storage, run, {"c"}, {(FIT, "c"): ["bad_input"]})
     policy = PolicyConfig(repeat_after_s=20, fit_deadline_s=100, grace_s=5)
     watch = Watch()
-    # the first never ends: it is cancelled at its deadline, and tried again
+    # the first copy never ends: it is cancelled at its deadline, and the task is tried again
     summary = drive(executor, run, policy=policy, watch=watch, tick=0.5)
     assert watch.ends == dict.fromkeys(UIDS, False)
     assert summary.repeats >= 1

@@ -44,7 +44,7 @@ def test_events_are_appended_as_json_lines(tmp_path: Path) -> None:
 
 
 class Metrics:
-    """In place of ray.util.metrics."""
+    """Stands in for ray.util.metrics."""
 
     def __init__(self) -> None:
         self.counts: dict[str, float] = {}

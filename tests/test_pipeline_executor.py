@@ -1,4 +1,4 @@
-"""What Ray does to tasks comes back as a reason: tasks that die, hang, raise or are lost."""
+"""Ray's executor: tasks that die, hang, raise or are lost give a result with the reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG = load("test", ["ray.workers=2", "ray.object_store_mb=80"])
 
 
 def acting() -> Any:
-    """In place of a fit: a function that does what its row says, made here so that it travels by value."""
+    """Make a function that stands in for a fit and does what its row says; local, so that it is pickled by value."""
 
     def act(job: Job, row: Facts, attempt: int, *_: int) -> Facts:
         if row["do"] == "die":
@@ -103,7 +103,7 @@ def test_what_is_cancelled_ends_and_its_slot_is_free_again(executor: RayExecutor
 
 
 class FakeRay:
-    """Ray's surface, to see what is asked of it."""
+    """Stands in for Ray and records how it is called."""
 
     exceptions = ray.exceptions
 
@@ -193,13 +193,13 @@ def test_each_kind_of_task_goes_to_its_function() -> None:
         (ray.exceptions.RuntimeEnvSetupError("x"), INFRASTRUCTURE),
     ],
 )
-def test_what_befell_a_task_is_classified(fault: BaseException, reason: str) -> None:
+def test_errors_of_ray_become_reasons(fault: BaseException, reason: str) -> None:
     result = RayExecutor(FakeRay({}, fault), CONFIG, Job("/x")).result("handle")
     assert (result["status"], result["reason"]) == ("failed", reason)
 
 
 def test_a_worker_that_may_have_died_with_its_node_is_not_held_against_its_object() -> None:
-    """A node that was cut off and comes back is dead to Ray, which then says of its tasks that workers crashed."""
+    """Ray declares a node that was cut off dead, and if it comes back reports crashed workers for its tasks."""
     fake = FakeRay({}, ray.exceptions.WorkerCrashedError())
     executor = RayExecutor(fake, CONFIG, Job("/x"))
     before = [executor.submit(task("work")) for _ in range(2)]
@@ -255,7 +255,7 @@ def test_every_node_is_examined_once_and_a_faulty_one_is_named(
         return "no nvcc"
 
     for function in (well, ill):
-        function.__module__ = "__main__"  # so that they travel by value
+        function.__module__ = "__main__"  # so that they are pickled by value
     monkeypatch.setattr(machine, "examine_node", well)
     executor.examine_nodes(CONFIG)
     monkeypatch.setattr(machine, "examine_node", ill)

@@ -1,4 +1,4 @@
-"""Malformed inputs by the thousand: an error with a name, never another exception, never a hang."""
+"""Thousands of malformed inputs: each gives the named error, never another exception, never a hang."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ JSON = st.recursive(
 
 
 def damaged(data: bytes, seed: int) -> bytes:
-    """Cut off, doubled, bits flipped, a slice removed, or a slice overwritten."""
+    """Damaged data: cut, doubled, with flipped bits, or with a slice removed or overwritten."""
     draw = random.Random(seed)
     start, stop = sorted(draw.randrange(len(data) + 1) for _ in range(2))
     kind = draw.randrange(5)
@@ -111,7 +111,7 @@ def test_damaged_fragments(made: tuple[LocalStorage, bytes, bytes], seed: int) -
         record = records.parse(SPLATS, 0, "a", data)
     except PipelineError:
         return
-    # only what the canonical form leaves open: the members' own bytes
+    # only the members' own bytes, which the canonical form leaves open
     assert build(record.members) == data
 
 
@@ -133,7 +133,7 @@ def test_tars_of_any_members(members: dict[str, bytes]) -> None:
 
 
 class One(LocalStorage):
-    """The same bytes under every key."""
+    """Returns the same bytes for every key."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__("nowhere")
@@ -144,7 +144,7 @@ class One(LocalStorage):
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where the values of some JSON lie, its containers included."""
+    """Paths of all values of a JSON document, containers included."""
     yield at
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, below in inner:
@@ -152,7 +152,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def replaced(value: Any, at: tuple[Any, ...], by: Any) -> Any:
-    """Some JSON with another value in one place."""
+    """A JSON document with one value replaced."""
     if not at:
         return by
     inner = dict(value) if isinstance(value, dict) else list(value)
@@ -165,7 +165,7 @@ def replaced(value: Any, at: tuple[Any, ...], by: Any) -> Any:
 @example(seed=0, by=math.inf)
 @example(seed=0, by=True)
 def test_damaged_commit_records(made: tuple[LocalStorage, bytes, bytes], seed: int, by: Any) -> None:
-    """Damaged bytes, and any value of it replaced: what is read are counts that add up, and hashes."""
+    """With damaged bytes or a replaced value, a record that is read has hashes, and counts that add up."""
     commit = json.loads(made[2])
     whole = [json.dumps(replaced(commit, at, by)).encode() for at in places(commit)]
     for data in (damaged(made[2], seed), *whole):
@@ -179,7 +179,7 @@ def test_damaged_commit_records(made: tuple[LocalStorage, bytes, bytes], seed: i
 @given(seed=SEEDS, by=JSON)
 @example(seed=0, by=math.nan)
 def test_damaged_run_files(made: tuple[LocalStorage, bytes, bytes], seed: int, by: Any) -> None:
-    """Whatever still passes for a run has settings that can be read."""
+    """A damaged run.json that is still accepted has readable settings."""
     data = made[0].get(layout.RUN)
     frozen = json.loads(data)
     entry = replaced(frozen, random.Random(seed).choice(list(places(frozen))), by)
@@ -199,7 +199,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(FUZZ, max_examples=FUZZ.max_examples // 2)
 @given(seed=SEEDS, replace=st.none() | JSON)
 def test_damaged_view_folders(views: Path, tmp_path: Path, seed: int, replace: Any) -> None:
-    """Any file of a folder of views damaged, or any value of its camera replaced."""
+    """Damage any file of a folder of views, or replace any value of a camera."""
     draw = random.Random(seed)
     folder = tmp_path / "ball"
     shutil.rmtree(folder, ignore_errors=True)

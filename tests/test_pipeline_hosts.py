@@ -42,7 +42,7 @@ RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", f"--object-store-me
 RAY_PORT = 6379
 QUICK = {"health_check_period_ms": 500, "health_check_timeout_ms": 500, "health_check_failure_threshold": 3}
 NOTICED_S = 8.0
-"""After which Ray, told to be so quick, has surely given a silent node up."""
+"""Seconds after which Ray, with these settings, has declared a silent node dead."""
 CUT_S = 20.0
 
 
@@ -51,14 +51,14 @@ class Site:
     """A cluster, its store, and one run.
 
     Attributes:
-        head: runs the driver, and no task.
+        head: runs the driver and no task.
         workers: nodes of one core each.
-        spare: a host that is no node yet.
-        store: where the inputs and the output lie.
-        wires: between them.
-        url: of the inputs' folder.
-        endpoint: of the store, over the wires.
-        storage: the output, for this process, which sees it without the wires.
+        spare: host that is not a node yet.
+        store: host of the inputs and the output.
+        wires: network between the hosts.
+        url: address of the inputs' folder.
+        endpoint: the store's, over the wires.
+        storage: the output, which this process reaches without the wires.
     """
 
     head: Host
@@ -111,12 +111,12 @@ class Site:
                 driver.kill()
 
     def reasons(self) -> list[str]:
-        """Why tasks were tried again."""
+        """Reasons of the retries."""
         lines = map(json.loads, self.head.run("cat", f"{self.head.folder}/events").splitlines())
         return [line["reason"] for line in lines if line["event"] == "retried"]
 
     def names_in_journal(self) -> set[str]:
-        """Of the hosts whose fits are in the dataset."""
+        """Names of the hosts whose fits are in the dataset."""
         tables = [
             from_parquet(JOURNAL[SPLATS], self.storage.get(layout.journal(SPLATS, shard)))
             for shard in range(2)
@@ -124,7 +124,7 @@ class Site:
         return {row["host"].partition("/")[0] for table in tables for row in table.to_pylist()}
 
     def is_whole(self, undisturbed: dict[str, bytes]) -> bool:
-        """Nothing lost, nothing double, nobody condemned, every byte as it should be."""
+        """Check that nothing is missing, double or quarantined, and every byte is right."""
         assert from_parquet(QUARANTINE, self.storage.get(dataset_format.QUARANTINE)).num_rows == 0
         assert dataset(self.storage) == undisturbed
         read_at = f"store.endpoint_url={self.outside}"
@@ -142,7 +142,7 @@ def at_work(host: Host) -> list[int]:
 
 
 def in_the_middle(site: Site, host: Host) -> int:
-    """Wait until something is done and this host is in the middle of more; the process that does it."""
+    """Wait until something is done and this host is in the middle of another fit; returns the process of that fit."""
     until(lambda: any(site.storage.list(f"{layout.WORK}{SPLATS}/")))
     return int(until(lambda: at_work(host))[0])
 
@@ -154,14 +154,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process makes of the inputs, in a folder."""
+    """The dataset that one process makes of the inputs, in a folder."""
     out, config = tmp_path_factory.mktemp("whole") / "out", load("test", ARGUMENTS[3::2])
     return undisturbed_dataset(out, str(inputs / "objects.jsonl"), config)
 
 
 @pytest.fixture
 def site(inputs: Path, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    # it keeps Ray on 127.0.0.1, where no other host is
+    # it would keep Ray on 127.0.0.1, which no other host reaches
     monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
     client = boto3.client("s3", endpoint_url=s3_endpoint)
     for path in inputs.rglob("*.*"):
@@ -223,7 +223,7 @@ def test_a_run_across_hosts_gives_the_bytes_of_one_machine(site: Site, undisturb
 
 @pytest.mark.slow
 def test_a_host_is_cut_off_and_comes_back(site: Site, undisturbed: dict[str, bytes]) -> None:
-    """It is given up meanwhile, and ends when it hears of that; its object is not blamed."""
+    """Ray declares the host dead meanwhile, and its node ends when it learns that; its object is not blamed."""
     host = site.workers[1]
     with site.running() as driver:
         in_the_middle(site, host)
@@ -237,10 +237,10 @@ def test_a_host_is_cut_off_and_comes_back(site: Site, undisturbed: dict[str, byt
 
 
 @pytest.mark.slow
-def test_a_host_that_was_given_up_publishes_after_the_end_of_the_run(
+def test_a_host_that_was_declared_dead_publishes_after_the_end_of_the_run(
     site: Site, undisturbed: dict[str, bytes]
 ) -> None:
-    """Cut off from the head and not from the store, and slow: the object is fitted elsewhere meanwhile."""
+    """The host is cut off from the head but not from the store, and slow: another host fits the object meanwhile."""
     host = site.workers[1]
     site.join(site.spare)
     with site.running("--set", "policy.repeat_after_s=3") as driver:

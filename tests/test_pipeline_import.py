@@ -1,4 +1,4 @@
-"""`gaussianverse import` and `export`: objects that are Gaussians go through the same machine, in and out."""
+"""`gaussianverse import` and `export`: objects that are already Gaussians go in and out through the same pipeline."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_twice_and_from_elsewhere_it_is_the_same_dataset(
     assert dataset(LocalStorage(tmp_path / "out")) == dataset(imported)
 
 
-def test_broken_objects_are_set_aside_with_their_reason(tmp_path: Path, capsys: Captured) -> None:
+def test_broken_objects_are_quarantined_with_their_reason(tmp_path: Path, capsys: Captured) -> None:
     root = tmp_path / "in"
     publish(root / "good", OBJECTS["19/0"])
     publish(root / "foreign", OBJECTS["19/0"], indices_of=OBJECTS["19/1"])
@@ -216,7 +216,7 @@ def test_the_published_pair_as_its_loader_reads_it(imported: LocalStorage, tmp_p
         record = read_record(imported, ATLAS, int(uid == "20_7"), uid)
         stored = np.load(io.BytesIO(record.main(ATLAS)))
         np.testing.assert_allclose(atlas_of(placed, order, CONFIG), stored, atol=2e-6)
-    # as its loader takes the caption, and as its maker writes it
+    # where its loader reads the caption, and where its publisher writes it
     assert samples["19_0"]["metadata.json"]["caption"] == samples["19_0"]["caption.txt"] == "a réd ball"
 
 

@@ -33,7 +33,7 @@ def test_what_is_local_is_used_where_it_lies(tmp_path: Path) -> None:
 
 
 class Listing(LocalStorage):
-    """A store that lists whatever it is told."""
+    """A store that lists the given entries."""
 
     def __init__(self, keys: list[str]) -> None:
         super().__init__("nowhere")

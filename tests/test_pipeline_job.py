@@ -1,4 +1,4 @@
-"""The job without Ray: planned, carried in parts, interrupted, and finished."""
+"""The job without Ray: planned, run in parts, interrupted, and finished."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_in_parts_it_is_the_same_dataset(whole: job.Outcome, manifest: str, tmp_
 
 
 def interrupted(out: Path, manifest: str, tasks: int) -> Storage:
-    """An output whose run ended after so many tasks."""
+    """An output whose run was interrupted after `left` tasks."""
 
     class Dying(InProcess):
         def submit(self, task: Task) -> int:
@@ -181,7 +181,7 @@ def test_a_call_leaves_its_summary_and_its_events(manifest: str, tmp_path: Path)
 
 
 class Ending(InProcess):
-    """Stops the run once there is a fit."""
+    """Stops the run after the first fit."""
 
     stop: BaseException
 
@@ -235,7 +235,7 @@ def test_a_store_that_is_away_at_the_end_does_not_hide_what_stopped_the_call(
 def test_work_on_a_planned_run_starts_only_where_conditional_puts_hold(
     tmp_path: Path, manifest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run may have been copied to a store that ignores conditions since it was planned."""
+    """The run may have been copied, after it was planned, to a store that ignores conditions."""
     storage, run, base = planned(tmp_path / "out", manifest)
 
     def overwrites(self: LocalStorage, key: str, data: bytes) -> bool:

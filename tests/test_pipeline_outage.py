@@ -1,4 +1,4 @@
-"""A store that fails on the wire: nothing lost, nothing double, no object condemned."""
+"""A store that fails on the wire: nothing is missing, double or quarantined."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_bad_answer_to_a_read_is_a_fault_that_may_pass(
 def test_a_missing_key_whose_answer_breaks_off_is_a_fault_that_may_pass(
     fault: str, proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    """botocore reads an error's body outside of its own guard."""
+    """botocore reads the body of an error outside its own error handling."""
     storage = storage_through(proxy, tmp_path)
     proxy.fault = fault
     with pytest.raises(StoreError):
@@ -88,13 +88,13 @@ def test_a_missing_key_whose_answer_breaks_off_is_a_fault_that_may_pass(
 
 
 class Remote(Inline):
-    """Made-up fits against a store that may fail: what a task of the pipeline reports is reported."""
+    """Made-up fits with a store that may fail; failures are reported as tasks of the pipeline report them."""
 
     def result(self, handle: Any) -> Facts:
         try:
             return super().result(handle)
-        except StoreError as fault:
-            return failed(INFRASTRUCTURE, fault)
+        except StoreError as error:
+            return failed(INFRASTRUCTURE, error)
 
 
 def whole(tmp_path: Path) -> dict[str, bytes]:
@@ -119,7 +119,7 @@ def driven(storage: S3Storage, policy: PolicyConfig, **options: Any) -> Watch:
 
 
 def _done(executor: Remote, task: Task) -> Facts:
-    """As `Inline` does it, with the bytes of `publish_all`."""
+    """Run a task as `Inline` does, with the bytes of `publish_all`."""
     from pipeline_runs import publish_one
 
     run, storage = executor._run, executor.storage
@@ -141,7 +141,7 @@ def test_every_seventh_request_fails_in_some_way_and_the_dataset_is_the_same(
     proxy: FaultProxy, tmp_path: Path
 ) -> None:
     draw = random.Random(7)
-    quick = [LOST, CUT, UNSENT]  # the client waits long after a stall and after a 503, on purpose
+    quick = [LOST, CUT, UNSENT]  # the client waits long after a stall or a 503, by design
 
     def now_and_then(method: str, path: str) -> str:
         return draw.choice(quick) if draw.random() < 1 / 7 else ""
@@ -159,7 +159,7 @@ def test_every_seventh_request_fails_in_some_way_and_the_dataset_is_the_same(
     assert sum(proxy.met[fault] for fault in quick) > 5
     proxy.fault = ""
     finalize(storage, run)
-    assert watch.ends == dict.fromkeys(UIDS, False), "nothing was condemned"
+    assert watch.ends == dict.fromkeys(UIDS, False), "nothing was quarantined"
     assert list(verify(storage, run)) == []
     assert dataset(storage) == whole(tmp_path)
 

@@ -1,4 +1,4 @@
-"""What a run will take, as arithmetic."""
+"""Predictions of a run's cost."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_cannot_be_is_a_usage_error(slots: int, seconds: float | None) -> N
 
 
 def test_puts_are_those_that_a_run_makes(tmp_path: Path) -> None:
-    """Counted on a run that nothing disturbs."""
+    """The puts are counted on an undisturbed run."""
     storage, puts = LocalStorage(tmp_path), [0]
 
     def counting(put: Callable[[str, bytes | bytearray], bool]) -> Callable[[str, bytes | bytearray], bool]:

@@ -45,7 +45,7 @@ def test_each_fault_has_its_own_patience(reason: str, attempts: int) -> None:
     assert attempts_until_decided(reason) == (attempts, Quarantine(reason))
 
 
-def test_infrastructure_never_condemns_an_object() -> None:
+def test_infrastructure_never_quarantines_an_object() -> None:
     attempts, decision = attempts_until_decided(INFRASTRUCTURE)
     assert attempts == 21
     assert isinstance(decision, Stop)
@@ -83,7 +83,7 @@ def test_every_mixture_of_faults_ends(reasons: list[str]) -> None:
         if not isinstance(decide(reason, history, CONFIG), Retry):
             break
         retries += 1
-    assert retries <= 20 + 2 + 1 + 2 + 1 + 1 + 1  # the sum of all patience
+    assert retries <= 20 + 2 + 1 + 2 + 1 + 1 + 1  # the sum of all retries
 
 
 def test_a_failure_names_the_class_of_its_error() -> None:

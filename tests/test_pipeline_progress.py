@@ -7,7 +7,7 @@ from gaussianverse.pipeline.run.executor import FIT, Task
 from gaussianverse.pipeline.run.progress import ProgressBar
 
 
-def test_it_counts_what_was_there_what_is_new_and_what_was_given_up(
+def test_it_counts_old_new_and_quarantined_objects(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with ProgressBar(10) as bar:

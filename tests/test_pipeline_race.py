@@ -1,4 +1,4 @@
-"""Several drivers on one output at once, with fits that differ each time they are made, as on GPUs."""
+"""Several drivers on one output at once, with fits that differ each time, as on GPUs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOST = "o3"
 
 
 class Hasty(LocalStorage):
-    """A store whose calls take a random time each, so that every two drivers meet differently."""
+    """A store whose calls take random times, so that the drivers meet differently each time."""
 
     def __init__(self, root: Path, seed: int) -> None:
         super().__init__(root)
@@ -45,7 +45,7 @@ class Hasty(LocalStorage):
 
 
 class Worker:
-    """An executor whose fits carry its name: whose came first shows in the bytes."""
+    """An executor whose fits contain its name: the bytes show whose came first."""
 
     def __init__(self, storage: LocalStorage, run: Run, name: str) -> None:
         self._storage, self._run, self._name, self._tasks = storage, run, name, list[Task]()
@@ -75,7 +75,7 @@ class Worker:
             data = atlas_of(fit.main(dataset_format.SPLATS)) if fit.ok else None
         else:
             self.fits += 1
-            # one driver finds that the object cannot be done, the other does it: the first of them counts
+            # one driver quarantines the object, the other fits it: the first of them counts
             if uid == LOST and self._name == "first":
                 data = None
         publish_one(storage, run, task.stage, dict(task.row), data=data)
@@ -86,7 +86,7 @@ class Worker:
 def test_drivers_at_once_make_one_dataset_whose_atlases_are_of_its_fits(tmp_path: Path, seed: int) -> None:
     out = tmp_path / "out"
     run = planned(LocalStorage(out), UIDS, shard_size=3)
-    faults: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def drive(name: str, number: int) -> None:
         storage = Hasty(out, 100 * seed + number)
@@ -97,15 +97,15 @@ def test_drivers_at_once_make_one_dataset_whose_atlases_are_of_its_fits(tmp_path
             if seed % 3 == 0:
                 clean_work(storage)
             finalize(storage, run)
-        except BaseException as fault:
-            faults.append(fault)
+        except BaseException as error:
+            errors.append(error)
 
     threads = [threading.Thread(target=drive, args=(name, k)) for k, name in enumerate(("first", "second"))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert faults == []
+    assert errors == []
     storage = LocalStorage(out)
     assert list(verify(storage, run)) == []
     for shard in range(run.n_shards):

@@ -1,4 +1,4 @@
-"""The protocol against a real S3 server, Ceph radosgw, where it is installed."""
+"""The protocol with a real S3 server, Ceph radosgw, if it is installed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_dataset_there_has_the_bytes_of_one_on_disk(endpoint: str, tmp_path: P
 @pytest.mark.parametrize("attempts", [1, 3])
 @pytest.mark.parametrize("fault", [LOST, CUT, UNSENT])
 def test_a_put_whose_answer_is_lost_is_recognised_as_ours(endpoint: str, fault: str, attempts: int) -> None:
-    """With attempts of its own, botocore repeats the put and is told 412 for what it wrote itself."""
+    """If botocore retries by itself, it repeats the put and gets 412 for what it wrote itself."""
     with proxying(endpoint) as proxy:
         storage = storage_at(proxy.url, f"lost-{fault}-{attempts}", attempts)
         left = [fault]

@@ -30,7 +30,7 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of three objects, of which two had no views when it ran."""
+    """A finished run of three objects; two had no views when it ran."""
     folder = tmp_path_factory.mktemp("broken")
     write_views(folder / "views" / "a")
     write_manifest(folder, UIDS)
@@ -57,7 +57,7 @@ def rows(storage: LocalStorage) -> dict[str, str]:
     }
 
 
-def test_what_was_given_up_is_tried_again_and_nothing_that_was_there_changes(
+def test_quarantined_objects_are_tried_again_and_nothing_that_was_there_changes(
     folder: Path, capsys: Captured
 ) -> None:
     storage = LocalStorage(folder / "out")

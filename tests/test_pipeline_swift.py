@@ -44,7 +44,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def client(endpoint: str) -> Any:
-    """Plain boto3; the bucket is empty."""
+    """A plain boto3 client and an empty bucket."""
     made = boto3.session.Session().client("s3", endpoint_url=endpoint)
     for key in keys_of(made):
         made.delete_object(Bucket=BUCKET, Key=key)
@@ -66,7 +66,7 @@ def chosen(store: StoreOptions) -> list[str]:
 
 
 def test_it_works_as_a_store_of_plain_puts(client: Any, store: StoreOptions) -> None:
-    """So what is refused below is refused for the condition, and for nothing else."""
+    """The store takes plain puts, so the puts below are refused because of their condition alone."""
     client.put_object(Bucket=BUCKET, Key="p/a/b", Body=b"data")
     client.put_object(Bucket=BUCKET, Key="p/a/b", Body=b"other")
     assert client.get_object(Bucket=BUCKET, Key="p/a/b")["Body"].read() == b"other"
@@ -87,7 +87,7 @@ def test_the_preflight_refuses_it_with_the_reason_and_leaves_nothing(
 
 @pytest.mark.parametrize("nbytes", [0, 1, 20_000_000])
 def test_nothing_is_ever_published_there(client: Any, store: StoreOptions, nbytes: int) -> None:
-    """Of any size, and asked once: the answer would be the same."""
+    """Puts of any size are refused, after one attempt: another would be refused as well."""
     client.put_object(Bucket=BUCKET, Key="out/taken", Body=b"theirs")
     storage, answered = S3Storage(f"s3://{BUCKET}/out", store), list[object]()
     storage._access().client.meta.events.register(

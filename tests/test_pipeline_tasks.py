@@ -1,4 +1,4 @@
-"""The bodies of the tasks, on a tiny ball: what they publish, and how each fault is reported."""
+"""The bodies of the tasks, on a tiny ball: what they publish, and how they report each error."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_missing_views_do_not_say_where_the_manifest_lay(planned: Planned) -> No
     assert str(result["error_message"]).startswith("views/none: ")
 
 
-def test_what_stage_1_gave_up_stage_2_gives_up_for_the_same_reason(planned: Planned) -> None:
+def test_stage_2_quarantines_what_stage_1_did_for_the_same_reason(planned: Planned) -> None:
     p, why = planned, {"reason": "low_psnr", "error_class": "LowPsnr", "error_message": "12 dB"}
     records.publish_quarantine(p.storage, SPLATS, p.row, p.run, why, records.Stopwatch(1))
     assert tasks.atlas_object(p.job, p.row, 1) == {"status": "quarantined", "uid": "ball"}
@@ -129,7 +129,7 @@ def test_what_stage_1_gave_up_stage_2_gives_up_for_the_same_reason(planned: Plan
     assert (facts["reason"], facts["error_message"]) == ("low_psnr", "12 dB")
 
 
-def test_an_atlas_without_its_fit_and_a_pack_without_fragments_condemn_nobody(planned: Planned) -> None:
+def test_an_atlas_without_its_fit_and_a_pack_without_fragments_quarantine_nothing(planned: Planned) -> None:
     assert tasks.atlas_object(planned.job, planned.row, 1)["reason"] == DAMAGED
     result = tasks.pack_shard(planned.job, SPLATS, 0)
     assert (result["reason"], result["error_class"]) == (DAMAGED, "FragmentError")
@@ -166,7 +166,7 @@ FAULTS: list[tuple[BaseException, str]] = [
 
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS)
-def test_every_fault_has_its_reason(fault: BaseException, reason: str) -> None:
+def test_every_error_has_its_reason(fault: BaseException, reason: str) -> None:
     def body() -> dict[str, Any]:
         raise fault
 

@@ -1,4 +1,4 @@
-"""verify names every fault: damage to bytes, to tars, to tables, and damage that was covered up in the hashes."""
+"""verify lists every fault: damage to bytes, tars and tables, even if the hashes were made to agree with it."""
 
 from __future__ import annotations
 

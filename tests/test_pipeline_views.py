@@ -40,7 +40,7 @@ from gaussianverse.pipeline.run import job, tasks
 COUNT, SIZE = 3, 24
 UIDS = ["a", "b", "c", "d", "e"]
 ROUGH = "d"
-"""Is fitted, and then has no atlas."""
+"""This object is fitted, but has no atlas."""
 TINY = [*tiny_arguments()[3::2], "run.shard_size=3"]
 CONFIG = load("test", [*TINY, f"run.views={COUNT}", f"run.views_size={SIZE}"])
 KEYS = [dataset_format.shard_tar(VIEWS, k) for k in (0, 1)]
@@ -58,11 +58,11 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _rough() -> Iterator[None]:
-    """d's atlas is refused; fits and atlases are made once for all of this file."""
+    """Refuse d's atlas; make fits and atlases once for all tests of this file."""
     fit, pack, fits, atlases = tasks.fit_views, atlas.pack, dict[bytes, Any](), dict[bytes, Any]()
 
     def one_fit(views: Any, config: Any, **options: Any) -> Any:
-        # of the shrunk views, as the fit itself sees them
+        # from the downscaled views that the fit uses
         key = views.images.tobytes()
         if key not in fits:
             fits[key] = fit(views, config, **options)
@@ -188,7 +188,7 @@ def test_without_views_nothing_is_as_if_there_were_such_an_option(
 def test_killed_before_any_write_it_ends_the_same(
     manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Above all between the views' fragment and the splats', and between the atlases' commit and the views'."""
+    """Critical moments: between the fragments of views and splats, and between the commits of atlases and views."""
 
     class Death(BaseException):
         pass
@@ -240,7 +240,7 @@ def test_stage_after_stage_and_cleaned_between_it_ends_the_same(
 
 
 def test_views_of_an_object_whose_fit_failed_are_left_out(manifest: str, tmp_path: Path) -> None:
-    """Its views' fragment is there, since it comes first; what the atlases say counts."""
+    """The fragment of its views exists, since it is published first, but the atlases decide."""
     folder = tmp_path / "out"
 
     def fails(views: Any, config: Any, **options: Any) -> Any:
@@ -250,7 +250,7 @@ def test_views_of_an_object_whose_fit_failed_are_left_out(manifest: str, tmp_pat
         patched.setattr(tasks, "fit_views", fails)
         storage, run, base = job.plan(str(folder), manifest, CONFIG)
         row = {**manifest_row(storage, "a"), "shard": 0}
-        for _ in range(2):  # the second finds the views there
+        for _ in range(2):  # the second attempt finds the views published
             assert tasks.fit_object(job.Job(storage.url, base), row, 1, 0)["status"] == "failed"
     assert records.read(storage, VIEWS, 0, "a").ok
     why = {"reason": "nan_loss", "error_class": "NanLoss", "error_message": "no"}
@@ -304,7 +304,7 @@ def test_swapped_images_that_were_covered_up_in_the_hashes_are_noticed(
 
 
 def cover_up(storage: LocalStorage, found: dict[str, bytes], run: Run) -> list[str]:
-    """The faults of shard 0 of the views made of these members, with a commit record that agrees."""
+    """Faults of shard 0 of the views, rebuilt from these members with a matching commit record."""
     tar = b"".join(build({n: d}) for n, d in found.items()) + END
     write(storage, KEYS[0], tar)
     record = read_commit(storage, VIEWS, 0)
