@@ -91,13 +91,9 @@ def unit_quaternions(quats: FloatArray) -> float:
     """Require quaternions with a norm of 1 within 1e-5 and w >= 0; returns the largest error of the norm."""
     error = np.abs(np.linalg.norm(quats.astype(np.float64), axis=1) - 1.0)
     _refuse_rows(
-        "quaternion is not of norm 1 (use gaussianverse.atlas.gaussians.canonical_quats)",
-        error > MAX_NORM_ERROR,
-        quats,
+        "quaternion is not of norm 1 (use atlas.gaussians.canonical_quats)", error > MAX_NORM_ERROR, quats
     )
-    _refuse_rows(
-        "quaternion has w < 0 (use gaussianverse.atlas.gaussians.canonical_quats)", quats[:, 0] < 0, quats
-    )
+    _refuse_rows("quaternion has w < 0 (use atlas.gaussians.canonical_quats)", quats[:, 0] < 0, quats)
     return float(error.max())
 
 
@@ -117,11 +113,7 @@ def certified(transport: Assignment) -> float:
 
 
 def transported(cells: FloatArray, transport: Assignment) -> float:
-    """Require offsets that cost what the transport costs, so that every Gaussian is at its sphere point.
-
-    Returns:
-        The relative error of the cost.
-    """
+    """Require offsets that cost what the transport costs; returns the relative error of the cost."""
     moved = cells if len(transport.indices) == len(cells) else cells[cells[:, 3] > 0]
     cost = float((moved[:, :3].astype(np.float64) ** 2).sum())
     error = abs(cost - transport.primal) / transport.primal if cost != transport.primal else 0.0
@@ -141,11 +133,7 @@ def storable(array: FloatArray, dtype: str) -> float:
 
 
 def round_trip(unpacked: Gaussians, expected: Gaussians) -> float:
-    """Require that unpacking returns the Gaussians within 1e-6, relative for values above 1.
-
-    Returns:
-        The largest error.
-    """
+    """Require that Gaussians change by at most 1e-6, relative for values above 1; returns the largest change."""
     if len(unpacked) != len(expected):
         raise AtlasError(f"{len(expected)} Gaussians were packed, {len(unpacked)} unpacked")
     worst = 0.0

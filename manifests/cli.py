@@ -65,13 +65,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         metavar="CATEGORY",
         help=f"with --index: categories to take (default: all of {', '.join(CATEGORIES)} but the last)",
     )
-    wanted.add_argument(
-        "--all-categories", action="store_true", help="with --index: take all, also objects without one"
-    )
+    wanted.add_argument("--all-categories", action="store_true", help="with --index: take all objects")
     wanted.add_argument("--category", default="", help="with --folder: category of all objects")
-    parser.add_argument(
-        "--license", default="", help="licence of all objects, or of those not in --license-file"
-    )
+    parser.add_argument("--license", default="", help="licence of all objects not in --license-file")
     parser.add_argument(
         "--license-file",
         type=Path,
@@ -80,7 +76,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     )
     _add_licenses(parser, "leave out objects under another licence")
     parser.add_argument(
-        "--drop-uncaptioned", action="store_true", help="with --index: leave out objects without a caption"
+        "--drop-uncaptioned", action="store_true", help="with --index: skip uncaptioned objects"
     )
 
 

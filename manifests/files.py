@@ -13,11 +13,7 @@ from gaussianverse.manifests.errors import ManifestError
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file.
-
-    Raises:
-        ManifestError: it cannot be read.
-    """
+    """Read a file; raises ManifestError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -25,11 +21,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json(text: bytes) -> Any:
-    """Parse JSON, refusing objects that have a key twice.
-
-    Raises:
-        ManifestError: `text` is not JSON, or an object in it has a key twice.
-    """
+    """Parse JSON; raises ManifestError if it is invalid or an object has a key twice."""
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:

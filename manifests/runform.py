@@ -56,10 +56,7 @@ def encode(rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> bytes:
 
 
 def write(path: Path, rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> int:
-    """Write objects.parquet atomically.
-
-    Returns:
-        The number of shards.
+    """Write objects.parquet atomically; returns the number of shards.
 
     Raises:
         ManifestError: as `encode` raises.

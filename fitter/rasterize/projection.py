@@ -50,10 +50,7 @@ _CONIC, _SUMS, _SCREEN, _PLANES_BACK = (LANES * k for k in (11, 14, 20, 22))
 
 @njit(inline="always", **OPTIONS)
 def _camera(view: Any, K: Any, width: Any, height: Any) -> Any:
-    """World-to-camera rows, intrinsics, and the bounds of x/z and y/z for the Jacobian, as scalars for all lanes.
-
-    The bounds are 15 % beyond the image, as in gsplat.
-    """
+    """View rows, intrinsics, and the Jacobian's bounds of x/z and y/z, 15 % beyond the image as in gsplat."""
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     margin_x, margin_y = f4(0.15) * f4(width) / fx, f4(0.15) * f4(height) / fy
     return (
@@ -80,9 +77,8 @@ def _load(lane: Any, i: Any, means: Any, quats: Any, scales: Any, planes: Any) -
 def _seen(lane: Any, planes: Any, camera: Any) -> Any:
     """Intermediate values of a lane's projection.
 
-    Returns:
-        The camera-space mean; unit quaternion and 1/|q|; rotation; scales; T = J R_view; T Sigma; x/z and y/z, both
-        clamped to the frustum, and 1/z.
+    Camera-space mean; unit quaternion and 1/|q|; rotation; scales; T = J R_view; T Sigma; x/z and y/z, both clamped
+    to the frustum, and 1/z.
     """
     m0, m1, m2 = planes[_MEAN + lane], planes[_MEAN + LANES + lane], planes[_MEAN + 2 * LANES + lane]
     w, x = planes[_QUAT + lane], planes[_QUAT + LANES + lane]
@@ -160,10 +156,7 @@ def project(
     width: Any, height: Any, eps2d: Any, near: Any, far: Any, record: Any, tiles: Any, radii: Any,
     means2d: Any, depths: Any,
 ) -> None:  # fmt: skip
-    """Project Gaussians first to last.
-
-    Fills record [N, RECORD], tiles [N, TILES], radii and means2d [N, 2] in pixels, and depths [N].
-    """
+    """Project Gaussians first to last: fill record, tiles, radii and means2d [N, 2] in pixels, and depths [N]."""
     camera = _camera(view, K, width, height)
     planes = np.zeros(_PLANES, np.float32)
     for base in range(first, last, LANES):
