@@ -1,5 +1,6 @@
 """JSON Lines: rows survive a round trip, and faults have their lines."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,21 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -
     path = tmp_path_factory.mktemp("m") / "m.jsonl"
     jsonl.write(path, rows)
     assert jsonl.read(path) == rows
+
+
+def test_a_line_holds_the_caption_and_what_is_not_empty() -> None:
+    assert jsonl.dumps(Row("a", "v")) == '{"uid": "a", "views": "v", "format": "auto", "caption": ""}'
+    full = Row("a", "v", license="CC0-1.0", caption="é", category="Food")
+    assert json.loads(jsonl.dumps(full)) == {
+        "uid": "a", "views": "v", "format": "auto", "category": "Food", "license": "CC0-1.0", "caption": "é",
+    }  # fmt: skip
+    assert "é" in jsonl.dumps(full)
+
+
+def test_faults_are_described_by_line_and_those_of_the_whole_file_come_first(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    given = [jsonl.Fault(7, "b"), jsonl.Fault(0, "whole"), jsonl.Fault(2, "a"), jsonl.Fault(7, "c")]
+    assert jsonl.describe(path, given) == [f"{path}: whole", f"{path}:2: a", f"{path}:7: b", f"{path}:7: c"]
 
 
 def test_caption_survives_line_separators_that_are_not_newlines(tmp_path: Path) -> None:

@@ -52,6 +52,16 @@ def test_the_first_stands_the_same_is_ours_another_is_adopted(tmp_path: Path) ->
     assert storage.get("k") == b"a"
 
 
+def test_only_what_need_not_outlive_a_loss_of_power_is_written_unsynced(tmp_path: Path) -> None:
+    storage, unsynced = LocalStorage(tmp_path), list[str]()
+    put = storage.put_unsynced
+    storage.put_unsynced = lambda key, data: (unsynced.append(key), put(key, data))[1]  # type: ignore[method-assign]
+    assert published(storage, "k", b"a") is Published.WRITTEN
+    assert publish(storage, "journal", b"a", durable=False) is Published.WRITTEN
+    assert publish(storage, "journal", b"b", durable=False) is Published.ADOPTED
+    assert unsynced == ["journal", "journal"]
+
+
 @pytest.mark.parametrize("fault", ["after", "retried inside"])
 def test_a_write_whose_answer_was_lost_is_recognised_as_ours(tmp_path: Path, fault: str) -> None:
     assert published(Faulty(tmp_path, [fault]), "k", b"a") is Published.OURS
