@@ -1,9 +1,9 @@
 """CPU time of range reads from S3: our store against boto3 alone, urllib3, boto3's CRT, obstore and pyarrow.
 
-The server is Ceph radosgw on this machine, in processes of its own; what is counted is the CPU time of this
-process with all its threads. Candidates alternate within each round. Then each reads from a server that breaks
-answers off, to see whether it goes on in the middle, and from a forked process, as the workers of a DataLoader do.
-Candidates that are not installed are named: pip install awscrt obstore.
+The server is Ceph radosgw in separate processes of this machine; the CPU time is that of this process with all its
+threads. Candidates alternate within each round. Then each reads from a server that breaks off its answers, to test
+whether it resumes in the middle, and from a forked process, as the workers of a DataLoader do. Candidates that are
+not installed are listed: pip install awscrt obstore.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from gaussianverse.atlas.store.s3 import S3Storage
 BUCKET, KEY, REGION = "bench", "set/blob", "us-east-1"
 SIZES = {"64 KiB": 1 << 16, "1 MiB": 1 << 20, "16 MiB": 1 << 24}
 REQUESTS = {"64 KiB": 32, "1 MiB": 16, "16 MiB": 2}
-"""In a round; as many again with 16 in flight."""
+"""Requests per round, one at a time; as many again with 16 in flight."""
 IN_FLIGHT = 16
 OBJECT = 1 << 25
 _PIECE = 1 << 17
@@ -52,7 +52,7 @@ class Candidate(Protocol):
     def __init__(self, endpoint: str) -> None: ...
 
     def read(self, offset: int, into: memoryview) -> str:
-        """Fill `into` with the bytes from `offset`; returns the ETag of what was read, "" = it is not told."""
+        """Fill `into` with the bytes from `offset`; returns the ETag of the object, "" if unknown."""
 
 
 class Ours:
@@ -193,7 +193,7 @@ CANDIDATES: dict[str, tuple[type[Candidate], str]] = {
     "obstore": (Obstore, "obstore"),
     "pyarrow": (Pyarrow, "pyarrow"),
 }
-"""Each with the package that it needs."""
+"""Candidates, each with its package."""
 
 
 def _fill(into: memoryview, readinto: Callable[[memoryview], int]) -> None:
@@ -258,7 +258,7 @@ def timed(candidates: dict[str, Candidate], rounds: int) -> dict[str, dict[str, 
 
 
 def goes_on(make: type[Candidate], folder: Path) -> str:
-    """What becomes of a read whose answer breaks off."""
+    """Test how a candidate resumes a read whose answer breaks off."""
     path = folder / BUCKET / KEY
     path.parent.mkdir(parents=True, exist_ok=True)
     data = np.random.default_rng(0).bytes(1 << 20)
@@ -272,7 +272,7 @@ def goes_on(make: type[Candidate], folder: Path) -> str:
         behaviour.cut_after = [_BREAK]
         try:
             candidate.read(0, into)
-        except Exception as error:  # whatever a library calls it
+        except Exception as error:  # libraries raise different errors
             return f"fails: {type(error).__name__}"
         starts = [int(part.removeprefix("bytes=").partition("-")[0] or 0) for *_, part in behaviour.requests]
         if into != data:
@@ -283,7 +283,7 @@ def goes_on(make: type[Candidate], folder: Path) -> str:
 
 
 def after_fork(make: type[Candidate], endpoint: str) -> str:
-    """Whether a forked process can read, with a client of its own; its parent has read before."""
+    """Test whether a forked process can read with its own client, after its parent has read."""
     child = os.fork()
     if not child:
         ended = 1
@@ -306,8 +306,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args(arguments)
-    if why := radosgw.why_not():
-        print(f"bench-store measures on Ceph radosgw: {why}", file=sys.stderr)
+    if reason := radosgw.why_not():
+        print(f"bench-store measures on Ceph radosgw: {reason}", file=sys.stderr)
         return 1
     os.environ.update(AWS_ACCESS_KEY_ID=radosgw.ACCESS_KEY, AWS_SECRET_ACCESS_KEY=radosgw.SECRET_KEY)
     installed = versions()

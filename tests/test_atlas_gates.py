@@ -165,9 +165,9 @@ def test_a_corrupted_cell_fails_its_gate(
     gate(cells)
     row = int(np.flatnonzero(atlas.source.ravel() >= 0)[100])
     cells[row, channels] = value
-    with pytest.raises(AtlasError, match=says) as fault:
+    with pytest.raises(AtlasError, match=says) as caught:
         gate(cells)
-    assert "padded" in says or f"row {row} of 1024" in str(fault.value)
+    assert "padded" in says or f"row {row} of 1024" in str(caught.value)
 
 
 def test_check_runs_every_gate_on_the_array() -> None:
