@@ -68,14 +68,14 @@ def open_revision(
         raise PipelineError(f"{storage.url}: not all shards are committed; finish the run first, then retry")
     failed = _states(storage, run)
     for number in range(1, layout.MAX_REVISIONS + 1):
-        there = open_storage(f"{storage.url}/{layout.revision(number)}", config.store)
+        below = open_storage(f"{storage.url}/{layout.revision(number)}", config.store)
         try:
-            revised = run_file.load(there)
+            revision = run_file.load(below)
         except NotFound:
             break
-        if not _complete(there, revised):
+        if not _complete(below, revision):
             break
-        failed |= _states(there, revised)
+        failed |= _states(below, revision)
     else:
         raise PipelineError(
             f"{storage.url}: already has {layout.MAX_REVISIONS} revisions; start a new output"
@@ -83,12 +83,12 @@ def open_revision(
     again = {uid for uid, reason in failed.items() if reason and (not reasons or reason in reasons)}
     if not again:
         return None
-    prove_conditional_puts(there)
+    prove_conditional_puts(below)
     rows = [_row(r) for k in range(run.n_shards) for r in shard_rows(storage, k) if r["uid"] in again]
     data = runform.encode(rows, shard_size=run.settings.shard_size)
-    frozen = run_file.identity_of(data, config, contents.representation(config.atlas))
-    frozen["revision_of"] = {"manifest_sha256": run.identity["manifest_sha256"], "revision": number}
-    return Revision(number, there, run_file.establish(there, data, frozen))
+    identity = run_file.identity_of(data, config, contents.representation(config.atlas))
+    identity["revision_of"] = {"manifest_sha256": run.identity["manifest_sha256"], "revision": number}
+    return Revision(number, below, run_file.establish(below, data, identity))
 
 
 def _complete(storage: Storage, run: Run) -> bool:

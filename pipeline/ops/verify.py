@@ -190,10 +190,10 @@ def _sums(storage: Storage) -> Iterator[str]:
     if success != dataset_format.sums_file({SUMS: sha256_of(data)}):
         yield f"{SUCCESS}: does not hold the sha256 of {SUMS}"
     sums = dataset_format.read_sums(data)
-    there = {entry.key for entry in storage.list("") if layout.in_dataset(entry.key)}
-    yield from (f"{key}: in {SUMS} but missing" for key in sorted(set(sums) - there))
-    yield from (f"{key}: not in {SUMS}" for key in sorted(there - set(sums)))
-    for key in sorted(there & set(sums)):
+    present = {entry.key for entry in storage.list("") if layout.in_dataset(entry.key)}
+    yield from (f"{key}: in {SUMS} but missing" for key in sorted(set(sums) - present))
+    yield from (f"{key}: not in {SUMS}" for key in sorted(present - set(sums)))
+    for key in sorted(present & set(sums)):
         if sha256_of(storage.get(key)) != sums[key]:
             yield f"{key}: its sha256 is not that of {SUMS}"
 
@@ -229,13 +229,13 @@ def _statistics(storage: Storage, run: Run) -> Iterator[str]:
     """Check the mean, the standard deviation and the other statistics against the shards' moments."""
     try:
         expected = merged_statistics((storage.get(layout.moments(k)) for k in range(run.n_shards)), run)
-        there = {key: storage.get(key) for key in dataset_format.STATISTICS}
+        found = {key: storage.get(key) for key in dataset_format.STATISTICS}
     except StoreError:
         raise
     except Exception as error:  # any error in reading the moments is a fault
         yield f"{dataset_format.MEAN}: cannot be checked: {type(error).__name__}: {error}"
         return
-    for key, data in there.items():
+    for key, data in found.items():
         if data != expected[key]:
             yield f"{key}: does not match the shards' moments"
 

@@ -69,8 +69,8 @@ def plan(out: str, manifest: str | Manifest, config: RunConfig) -> tuple[Storage
         machine.check_machine(config.fit)
     storage = open_storage(out, config.store)
     prove_conditional_puts(storage)
-    frozen = run_file.identity_of(given.data, config, contents.representation(config.atlas))
-    return storage, run_file.establish(storage, given.data, frozen), given.base
+    identity = run_file.identity_of(given.data, config, contents.representation(config.atlas))
+    return storage, run_file.establish(storage, given.data, identity), given.base
 
 
 def build(
