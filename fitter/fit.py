@@ -308,6 +308,8 @@ def _fit_from_plain(training: Training, views: Views, seed: int) -> tuple[int, f
     """Fit plain Gaussians from the first step; returns what `_fit_from_anchors` does, with 0 anchors."""
     config = training.config
     positions, spacing = _initial_points(training, views, min(config.initial_anchors, config.tau), seed)
+    # draws what anchors would, so that the random numbers of the steps, and with them a fit's bytes, are as ever
+    make_anchors(positions, spacing, config.k, config.feature_dim, training.generator)
     initialised = time.perf_counter()
     return 0, initialised, _fit_plain(training, plain_at(positions, spacing), camera_extent(views), 0)
 
