@@ -16,7 +16,7 @@ from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import contents, layout, pack, records, run_file
+from gaussianverse.pipeline.dataset import layout, members, pack, records, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 
@@ -44,7 +44,7 @@ def publish_dataset(
         RunConfig, {"run": {"shard_size": shard_size}, "atlas": {"size": size, "dtype": dtype}}
     )
     manifest = runform.encode(rows, shard_size=shard_size)
-    made = run_file.identity_of(manifest, config, contents.representation(config.atlas))
+    made = run_file.identity_of(manifest, config, members.representation(config.atlas))
     run = run_file.establish(storage, manifest, made)
     splat = Gaussians(
         np.zeros((1, 3)), np.ones((1, 3)), np.eye(4)[:1], np.ones(1), np.ones((1, 3))

@@ -34,7 +34,7 @@ from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import load
-from gaussianverse.pipeline.dataset import contents, layout, pack, records, run_file, shards
+from gaussianverse.pipeline.dataset import layout, members, pack, records, run_file, shards
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
@@ -108,7 +108,7 @@ def planned(storage: LocalStorage, objects: int) -> Run:
     ]
     manifest = runform.encode(rows, shard_size=SHARD)
     config = load("cpu", ["atlas.size=8"])
-    frozen = run_file.identity_of(manifest, config, contents.representation(config.atlas))
+    frozen = run_file.identity_of(manifest, config, members.representation(config.atlas))
     return run_file.establish(storage, manifest, frozen)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from bench.atlas import real
 from bench.record import keep
 from gaussianverse.atlas import AtlasConfig, Gaussians, pack, unpack
-from gaussianverse.pipeline.dataset.contents import atlas_array
+from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.run.fidelity import atlas_psnr
 
 DTYPES = ("float32", "float16")

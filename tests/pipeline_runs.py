@@ -24,7 +24,7 @@ from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import contents, layout, records, run_file
+from gaussianverse.pipeline.dataset import layout, members, records, run_file
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
@@ -44,7 +44,7 @@ def planned(storage: Storage, uids: list[str], shard_size: int = 256) -> Run:
     rows = [Row(uid, f"views/{uid}", license="CC0-1.0", caption=f"caption of {uid}") for uid in uids]
     manifest = runform.encode(rows, shard_size=shard_size)
     config = from_table(RunConfig, {"run": {"shard_size": shard_size}, "atlas": {"size": 8}})
-    frozen = run_file.identity_of(manifest, config, contents.representation(config.atlas))
+    frozen = run_file.identity_of(manifest, config, members.representation(config.atlas))
     return run_file.establish(storage, manifest, frozen)
 
 

@@ -213,7 +213,7 @@ def test_when_no_object_comes_through_there_is_no_dataset_and_the_reasons_are_na
 ) -> None:
     shutil.rmtree(folder / "views" / "good")
     assert build(folder) == 1
-    assert "no object came through (1 missing_views)" in capsys.readouterr().err
+    assert "all objects are quarantined (1 missing_views)" in capsys.readouterr().err
     assert not (folder / "out" / dataset_format.SUCCESS).exists()
 
 

@@ -4,7 +4,7 @@ import pytest
 from gaussianverse import atlas
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
-from gaussianverse.pipeline.dataset.contents import atlas_array
+from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.run.fidelity import _FOV, _viewmats, atlas_psnr
 
 

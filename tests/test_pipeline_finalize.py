@@ -131,7 +131,7 @@ MISSING: list[tuple[Callable[[LocalStorage], None], str]] = [
     (lambda s: s.delete(layout.commit(SPLATS, 0)), "first: 0"),
     (lambda s: s.delete(layout.moments(2)), "moments-000002"),
     (lambda s: s.delete(layout.stats(ATLAS, 1)), "atlas-000001.parquet"),
-    (lambda s: s.delete(layout.MANIFEST), "objects.parquet: gone"),
+    (lambda s: s.delete(layout.MANIFEST), "objects.parquet: missing"),
 ]
 
 
@@ -148,7 +148,7 @@ def test_what_is_missing_is_named_and_nothing_is_finalized(
 
 def test_without_a_single_sample_there_is_no_dataset(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, set(UIDS))
-    with pytest.raises(PipelineError, match=r"no object came through \(5 bad_input\)"):
+    with pytest.raises(PipelineError, match=r"all objects are quarantined \(5 bad_input\)"):
         finalize(storage, run)
     assert not any(storage.head(key) for key in dataset_format.FINAL)
 

@@ -133,7 +133,7 @@ def test_a_damaged_fragment_stops_the_run_with_its_name_and_once_it_is_gone_all_
     [key] = [entry.key for entry in storage.list(layout.fragments(dataset_format.SPLATS, 0))]
     data, path = storage.get(key), tmp_path / "out" / key
     path.write_bytes(data[:700] + b"?" + data[701:])
-    with pytest.raises(BreakerOpen, match=f"{key}: .*delete it to have it made again"):
+    with pytest.raises(BreakerOpen, match=f"{key}: .*delete it, and the next run makes it again"):
         built(tmp_path / "out", manifest)
     path.unlink()
     assert dataset(built(tmp_path / "out", manifest).storage) == dataset(whole.storage)

@@ -53,7 +53,7 @@ def test_tables_of_other_objects_do_not_become_one(tmp_path: Path) -> None:
     rows = from_parquet(STATS[ATLAS], storage.get(key)).to_pylist()
     storage.delete(key)
     storage.put_if_absent(key, to_parquet(STATS[ATLAS], rows[::-1]))
-    with pytest.raises(PipelineError, match="not of the same objects"):
+    with pytest.raises(PipelineError, match="different objects"):
         tables_of(storage, run.n_shards)
 
 

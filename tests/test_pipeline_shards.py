@@ -54,7 +54,7 @@ def test_damage_in_the_shard_is_found(committed: Committed) -> None:
     storage.delete(key)
     storage.put_if_absent(key, data.replace(data_of(SPLATS, "c"), data_of(SPLATS, "d")))
     assert shards.read_record(storage, SPLATS, 0, "a").ok
-    with pytest.raises(FragmentError, match="bytes of c"):
+    with pytest.raises(FragmentError, match="sha256 of c is not the one"):
         shards.read_record(storage, SPLATS, 0, "c")
 
 

@@ -22,7 +22,7 @@ from gaussianverse.fitter.errors import BadInput, FitTimeout, LowPsnr, NanLoss, 
 from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.pipeline.config import load
-from gaussianverse.pipeline.dataset import contents, layout, records, statistics
+from gaussianverse.pipeline.dataset import layout, members, records, statistics
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL
 from gaussianverse.pipeline.errors import FragmentError, ShardConflict
@@ -63,7 +63,7 @@ def test_the_stages_one_after_the_other(planned: Planned) -> None:
     assert tasks.atlas_object(p.job, p.row, 1) == {"status": "ok", "uid": "ball"}
     made = records.read(p.storage, ATLAS, 0, "ball")
     assert (
-        len(atlas.unpack(contents.atlas_array(made.main(ATLAS), p.run.atlas), p.run.atlas))
+        len(atlas.unpack(members.atlas_array(made.main(ATLAS), p.run.atlas), p.run.atlas))
         == fit.facts["n_gaussians"]
     )
     assert made.facts["n_dropped"] == 0
@@ -75,7 +75,7 @@ def test_the_stages_one_after_the_other(planned: Planned) -> None:
     found = statistics.merged_statistics([moments], p.run)
     assert tuple(found) == dataset_format.STATISTICS
     mean, std = (np.load(io.BytesIO(found[key])) for key in (dataset_format.MEAN, dataset_format.STD))
-    np.testing.assert_allclose(mean, contents.atlas_array(made.main(ATLAS), p.run.atlas), rtol=1e-6)
+    np.testing.assert_allclose(mean, members.atlas_array(made.main(ATLAS), p.run.atlas), rtol=1e-6)
     np.testing.assert_array_equal(std, np.float32(statistics.STD_FLOOR))
 
 
@@ -190,9 +190,7 @@ def test_float16_atlases_are_stored_as_such(planned: Planned) -> None:
     config = AtlasConfig(size=16, dtype="float16", min_smoothness=0.0)
     fit = records.read(p.storage, SPLATS, 0, "ball")
     made = atlas.pack(atlas.Gaussians.from_bytes(fit.main(SPLATS)), config)
-    assert (
-        len(atlas.unpack(contents.atlas_array(made.to_bytes(), config), config)) == fit.facts["n_gaussians"]
-    )
+    assert len(atlas.unpack(members.atlas_array(made.to_bytes(), config), config)) == fit.facts["n_gaussians"]
 
 
 def test_no_more_than_a_small_dict_travels(planned: Planned) -> None:

@@ -1,4 +1,4 @@
-"""The dataset card: README.md of the finished dataset, in the form that the Hugging Face hub reads."""
+"""The dataset card: README.md of a finished dataset, in the format of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -31,40 +31,42 @@ configs:
 
 # Gaussian atlases of {samples} objects
 
-Each object is a set of 3D Gaussians fitted to its renders (`splats/`) and the same Gaussians as an image of
-{size} x {size} pixels and 16 channels (`atlas/`).
+3D Gaussians fitted to renders of each object (`splats/`), and the same Gaussians as an image of {size} x {size}
+pixels and 16 channels (`atlas/`).
 
 | | |
 |---|---|
 | objects in the manifest | {objects} |
-| of which here | {samples} |
+| objects in this dataset | {samples} |
 | shards | {shards} |
 | Gaussians per object | {gaussians} |
 | PSNR on white ({metrics_on}) | {psnr} |
 | SSIM | {ssim} |
-| smoothness | {smoothness} |
-| atlas rendered against its fit | {atlas_psnr} |
+| smoothness of the atlas | {smoothness} |
+| PSNR of the atlas against its fit | {atlas_psnr} |
 
 ## Licences
 
-The objects keep their own licences; `license` in `metadata.parquet` names each.
+Each object keeps its own licence, in the column `license` of `metadata.parquet`.
 
 {licences}
 
-## Quarantined
+## Quarantined objects
 
 {quarantined}
 
 ## Files
 
 - `atlas/*.tar`: per object `<uid>.atlas.npy` (float32 [{size}, {size}, 16]), `<uid>.json`, `<uid>.txt` (caption).
-  Channels: {channels}. A pixel's position is its offset plus its point of the sphere; opacity 0 is padding.
+  Channels: {channels}.
+  The position of a Gaussian is its offset plus the sphere point of its pixel; pixels of opacity 0 are padding.
 - `splats/*.tar`: per object `<uid>.splat.npz` (means, scales, quats wxyz, opacities, colors), `<uid>.json`,
   `<uid>.txt`.
-{views}- `atlas_mean.npy`, `atlas_std.npy`: per pixel and channel, over all objects here. `channels.json`: range and
-  quantiles per channel. `sphere_points.npy`: the point of the sphere behind each pixel, [{size}, {size}, 3].
-- `metadata.parquet`: a row per object of the manifest; `atlas_offset, atlas_nbytes` are its array's place in the tar.
-- `index.json`: shards with sizes and sha256. `SHA256SUMS`: of every file; `sha256sum -c SHA256SUMS` checks them.
+{views}- `atlas_mean.npy`, `atlas_std.npy`: per pixel and channel, over the objects in this dataset.
+  `channels.json`: range and quantiles per channel. `sphere_points.npy`: sphere point of each pixel,
+  [{size}, {size}, 3].
+- `metadata.parquet`: one row per object of the manifest; `atlas_offset` and `atlas_nbytes` locate its array.
+- `index.json`: shards with sizes and sha256. `SHA256SUMS`: sha256 of every file, for `sha256sum -c SHA256SUMS`.
 
 ```python
 import webdataset as wds
@@ -72,11 +74,11 @@ for sample in wds.WebDataset("atlas/atlas-000000.tar", shardshuffle=False).decod
     atlas, caption = sample["atlas.npy"], sample["txt"]
 ```
 
-In JSON and tables nothing is null: -1 stands for a number that was not measured, "" for text that is not known.
+No value is null in JSON files and tables: -1 is an unknown number, "" an unknown text.
 
 ## Configuration
 
-Digest `{digest}`; `run.json` holds all of it.
+Digest `{digest}`; `run.json` holds the whole configuration.
 """
 
 
@@ -85,14 +87,15 @@ _VIEWS_CONFIG = """\
   data_files: views/*.tar
 """
 _VIEWS = """\
-- `views/*.tar`: of the objects in `atlas/`, in the same order, {count} renders that they were fitted to:
-  `<uid>.view00.png` and so on (RGBA, {size} x {size}), `<uid>.cameras.npz` (viewmats: world-to-camera, OpenCV,
-  [{count}, 4, 4]; Ks: [{count}, 3, 3], pixels), in the world of the Gaussians; `<uid>.json`, `<uid>.txt`.
+- `views/*.tar`: for each object in `atlas/`, in the same order, {count} of the renders it was fitted to:
+  `<uid>.view00.png` and so on (RGBA, {size} x {size}), `<uid>.cameras.npz` (viewmats: from the world of the
+  Gaussians to the camera, OpenCV, [{count}, 4, 4]; Ks: intrinsics in pixels, [{count}, 3, 3]), `<uid>.json`,
+  `<uid>.txt`.
 """
 
 
 def card_of(run: Run, totals: Totals, index: dict[str, Any]) -> str:
-    """The card, from what was counted over metadata.parquet, and index.json."""
+    """The card, from the totals of metadata.parquet and index.json."""
     licences = {licence or "not stated": count for licence, count in totals.licences.items()}
     return _TEMPLATE.format(
         samples=totals.samples,
@@ -115,7 +118,7 @@ def card_of(run: Run, totals: Totals, index: dict[str, Any]) -> str:
 
 
 def _spread(values: NDArray[np.float64], form: str, unit: str = "") -> str:
-    # -1 stands for what was not measured, as of objects that were not fitted here
+    # -1 = not measured, as for imported objects
     values = values[values != -1]
     if not len(values):
         return "not measured"

@@ -1,12 +1,12 @@
-"""From committed shards to a dataset: statistics, tables, index, card, sums, and `_SUCCESS` last of all."""
+"""Finalize a dataset: statistics, tables, index, card and checksums from committed shards, `_SUCCESS` last."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.canonical_json import to_json_file
 from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, sums_file
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.dataset import card, layout
@@ -24,11 +24,11 @@ def is_finalized(storage: Storage) -> bool:
 
 
 def finalize(storage: Storage, run: Run) -> None:
-    """Write the files of `dataset_format.FINAL`, in their order; a finished dataset is left as it is.
+    """Write the files of `dataset_format.FINAL` in order; a finished dataset is left as it is.
 
     Raises:
-        PipelineError: a shard is missing or of another configuration, or not a single object came through.
-        ShardConflict: something else wrote one of the files.
+        PipelineError: a shard is missing or of another configuration, or all objects are quarantined.
+        ShardConflict: one of the files holds other bytes.
     """
     if is_finalized(storage):
         return
@@ -44,8 +44,8 @@ def finalize(storage: Storage, run: Run) -> None:
         reasons = sum((Counter(c["quarantined"]) for (s, _), c in commits.items() if s == ATLAS), Counter())
         listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
         raise PipelineError(
-            f"{storage.url}: no dataset, since no object came through ({listed}); `gaussianverse inspect UID` "
-            "tells why for each; mend the views and start again with a new output"
+            f"{storage.url}: all objects are quarantined ({listed}), so there is no dataset. Fix the causes "
+            "(`gaussianverse top-errors` lists them) and start again with a new output"
         )
     written: dict[str, Head] = {}
 
@@ -59,7 +59,7 @@ def finalize(storage: Storage, run: Run) -> None:
     put(dataset_format.METADATA, tables.metadata)
     put(dataset_format.QUARANTINE, tables.quarantine)
     index = index_of(run, commits, tables.totals, written)
-    put(dataset_format.INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    put(dataset_format.INDEX, to_json_file(index))
     put(dataset_format.CARD, card.card_of(run, tables.totals, index).encode())
     sums = sha256sums(storage, run, commits, written)
     publish_exact(storage, dataset_format.SUMS, sums)
@@ -68,11 +68,11 @@ def finalize(storage: Storage, run: Run) -> None:
 
 def _shards(storage: Storage, run: Run) -> range:
     there = committed_shards(storage)
-    for stage in run.families:
-        missing = [k for k in range(run.n_shards) if (stage, k) not in there]
+    for family in run.families:
+        missing = [k for k in range(run.n_shards) if (family, k) not in there]
         if missing:
             raise PipelineError(
-                f"{storage.url}: {len(missing)} of {run.n_shards} {stage} shards are not committed "
+                f"{storage.url}: {len(missing)} of {run.n_shards} {family} shards are not committed "
                 f"(first: {missing[0]}); run fit-shard for them first"
             )
     return range(run.n_shards)
@@ -81,7 +81,7 @@ def _shards(storage: Storage, run: Run) -> range:
 def index_of(
     run: Run, commits: dict[tuple[str, int], dict[str, Any]], totals: Totals, written: dict[str, Head]
 ) -> dict[str, Any]:
-    """The content of index.json: every shard with its files, sizes and hashes, and the totals."""
+    """The content of index.json: the shards with their keys, sizes and hashes, and the totals."""
     return {
         "schema_version": SCHEMA_VERSION,
         "config_digest": run.digest,
@@ -98,12 +98,12 @@ def index_of(
                 "shard": k,
                 "objects": commits[ATLAS, k]["objects"],
                 **{
-                    stage: {
-                        "key": dataset_format.shard_tar(stage, k),
-                        "samples": commits[stage, k]["samples"],
-                        **commits[stage, k]["files"][dataset_format.shard_tar(stage, k)],
+                    family: {
+                        "key": dataset_format.shard_tar(family, k),
+                        "samples": commits[family, k]["samples"],
+                        **commits[family, k]["files"][dataset_format.shard_tar(family, k)],
                     }
-                    for stage in run.families
+                    for family in run.families
                 },
             }
             for k in range(run.n_shards)
@@ -114,14 +114,14 @@ def index_of(
 def sha256sums(
     storage: Storage, run: Run, commits: dict[tuple[str, int], dict[str, Any]], written: dict[str, Head]
 ) -> bytes:
-    """SHA256SUMS, as `sha256sum -c` reads it: every file of the dataset but itself and `_SUCCESS`.
+    """SHA256SUMS: every file of the dataset except itself and `_SUCCESS`.
 
-    The journal is left out, so two runs of the same work on CPUs give the same sums.
+    The journal is not listed, so that two runs of the same work on CPUs have the same sums.
     """
     sums = {key: head.sha256 for key, head in written.items()}
-    for (stage, shard), record in commits.items():
+    for (family, shard), record in commits.items():
         sums |= {key: file["sha256"] for key, file in record["files"].items()}
-        sums[layout.commit(stage, shard)] = _sha256(storage, layout.commit(stage, shard))
+        sums[layout.commit(family, shard)] = _sha256(storage, layout.commit(family, shard))
     for key in (layout.RUN, layout.MANIFEST):
         sums[key] = _sha256(storage, key)
     return sums_file(sums)
@@ -130,5 +130,5 @@ def sha256sums(
 def _sha256(storage: Storage, key: str) -> str:
     head = storage.head(key)
     if head is None:
-        raise PipelineError(f"{storage.url}/{key}: gone; it was there when the shards were committed")
+        raise PipelineError(f"{storage.url}/{key}: missing; it existed when the shards were committed")
     return head.sha256

@@ -1,19 +1,19 @@
-"""Every key under a run's output, in one place. Keys are '/'-separated and relative to the output.
+"""Keys under a run's output that only the builder uses; those of the published dataset are in `dataset_format`.
 
-    run.json                                  frozen identity, written before anything else
-    manifest/objects.parquet                  row group k is shard k
-    _work/<stage>/000123/<uid>.tar            fragments: one per object and stage, whatever became of it
-    _work/runs/<stage>/000123/<uid>.<..>.json what making that very fragment took (times, host)
-    <stage>/<stage>-000123.tar                shards; of the stages, and of views/ where a run asks for them
-    stats/<stage>-000123.parquet              one row per object of the manifest, the quarantined included
-    moments/moments-000123.npz
-    _commits/<stage>/000123.json              a shard exists if and only if this exists
-    runs/<stage>-000123.parquet               the journal: times, hosts, attempts; no part of the dataset
-    runs/summary-<when>-<who>.json            what one call did, and its goodput
-    revisions/001/...                         the same tree again, of objects that were given up before
-    atlas_mean.npy ... _SUCCESS               written by finalize, in the order of `FINAL`
+    run.json                                    identity of the run, written first and never changed
+    manifest/objects.parquet                    row group k is shard k
+    _work/<family>/000123/<uid>.tar             fragments: one per object and family, whether it succeeded or not
+    _work/runs/<family>/000123/<uid>.<..>.json  journal entry of that fragment (times, host)
+    <family>/<family>-000123.tar                shards
+    stats/<family>-000123.parquet               table of a shard: one row per object, quarantined ones included
+    moments/moments-000123.npz                  statistics of the atlases of a shard
+    _commits/<family>/000123.json               commit record: a shard exists if and only if this exists
+    runs/<family>-000123.parquet                journal of a shard: times, hosts, attempts; not part of the dataset
+    runs/summary-<when>-<who>.json              summary of one call
+    revisions/001/...                           the same tree again, for objects that were quarantined before
+    atlas_mean.npy ... _SUCCESS                 written by finalize, in the order of `FINAL`
 
-`_work/` may be deleted once `_SUCCESS` exists.
+Keys are '/'-separated. `_work/` may be deleted once `_SUCCESS` exists.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gaussianverse.atlas.dataset_format import (
 from gaussianverse.pipeline.store import probes
 
 STAGES = (SPLATS, ATLAS)
-"""Of every run, in their order. The reference views are made by the first stage's task, and packed like a stage."""
+"""Families that every run makes, in order. Reference views are made by the tasks of the first."""
 
 RUN = "run.json"
 MANIFEST = "manifest/objects.parquet"
@@ -54,48 +54,48 @@ def _checked(family: str, uid: str | None = None) -> str:
     return family_checked(family)
 
 
-def fragments(stage: str, shard: int) -> str:
-    """Prefix of a shard's fragments of one stage."""
-    return f"_work/{_checked(stage)}/{shard_number(shard)}/"
+def fragments(family: str, shard: int) -> str:
+    """Prefix of the fragments of a shard."""
+    return f"_work/{_checked(family)}/{shard_number(shard)}/"
 
 
-def fragment(stage: str, shard: int, uid: str) -> str:
-    """An object's fragment: one key for both outcomes, so an object cannot be both done and quarantined."""
-    return f"{fragments(_checked(stage, uid), shard)}{uid}.tar"
+def fragment(family: str, shard: int, uid: str) -> str:
+    """Fragment of an object: one key for both outcomes, so that an object cannot both succeed and be quarantined."""
+    return f"{fragments(_checked(family, uid), shard)}{uid}.tar"
 
 
-def run_records(stage: str, shard: int) -> str:
-    """Prefix of the records beside a shard's fragments."""
-    return f"_work/runs/{_checked(stage)}/{shard_number(shard)}/"
+def run_records(family: str, shard: int) -> str:
+    """Prefix of the journal entries of a shard's fragments."""
+    return f"_work/runs/{_checked(family)}/{shard_number(shard)}/"
 
 
-def run_record(stage: str, shard: int, uid: str, sha256: str) -> str:
-    """What it took to make the fragment with this sha256."""
-    return f"{run_records(_checked(stage, uid), shard)}{uid}.{sha256[:16]}.json"
+def run_record(family: str, shard: int, uid: str, sha256: str) -> str:
+    """Journal entry of the fragment with this sha256."""
+    return f"{run_records(_checked(family, uid), shard)}{uid}.{sha256[:16]}.json"
 
 
-def stats(stage: str, shard: int) -> str:
-    """A shard's table, one row per object of the manifest."""
-    return f"stats/{_checked(stage)}-{shard_number(shard)}.parquet"
+def stats(family: str, shard: int) -> str:
+    """Table of a shard, one row per object of the manifest."""
+    return f"stats/{_checked(family)}-{shard_number(shard)}.parquet"
 
 
-def journal(stage: str, shard: int) -> str:
-    """A shard's table of times, hosts and attempts."""
-    return f"{JOURNAL}{_checked(stage)}-{shard_number(shard)}.parquet"
+def journal(family: str, shard: int) -> str:
+    """Journal of a shard: times, hosts and attempts."""
+    return f"{JOURNAL}{_checked(family)}-{shard_number(shard)}.parquet"
 
 
 def moments(shard: int) -> str:
-    """Count, mean and M2 of a shard's atlases."""
+    """Statistics of the atlases of a shard, see `Moments`."""
     return f"moments/moments-{shard_number(shard)}.npz"
 
 
-def commit(stage: str, shard: int) -> str:
-    """The record that makes a shard exist."""
-    return f"{COMMITS}{_checked(stage)}/{shard_number(shard)}.json"
+def commit(family: str, shard: int) -> str:
+    """Commit record of a shard."""
+    return f"{COMMITS}{_checked(family)}/{shard_number(shard)}.json"
 
 
 def summary(name: str) -> str:
-    """What one call did."""
+    """Summary of one call."""
     return f"{JOURNAL}summary-{name}.json"
 
 
@@ -107,17 +107,17 @@ def revision(number: int) -> str:
 
 
 def parse_commit(key: str) -> tuple[str, int] | None:
-    """(stage, shard) of a commit key; None for any other key."""
+    """(family, shard) of the key of a commit record; None for any other key."""
     match = _COMMIT.fullmatch(key)
     return (match[1], int(match[2])) if match else None
 
 
 def parse_fragment(key: str) -> tuple[str, int, str] | None:
-    """(stage, shard, uid) of a fragment key; None for any other key."""
+    """(family, shard, uid) of the key of a fragment; None for any other key."""
     match = _FRAGMENT.fullmatch(key)
     return (match[1], int(match[2]), match[3]) if match else None
 
 
 def in_dataset(key: str) -> bool:
-    """Whether SHA256SUMS covers this key: not scratch, journal or revision, not SHA256SUMS and later."""
+    """Whether SHA256SUMS lists this key: not scratch, journals, revisions, SHA256SUMS itself or `_SUCCESS`."""
     return not key.startswith((WORK, JOURNAL, probes.PREFIX, REVISIONS)) and key not in (SUMS, SUCCESS)

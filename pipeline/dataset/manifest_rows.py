@@ -1,4 +1,4 @@
-"""Rows of a run's manifest, read from the store a shard at a time."""
+"""Read the manifest of a run from its store, one shard at a time."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from gaussianverse.pipeline.errors import PipelineError, message
 
 
 def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
-    """The manifest's rows of one shard, as flat dicts.
+    """Rows of the manifest for one shard, as flat dicts.
 
     Raises:
         NotFound: the output has no manifest.
-        PipelineError: it is damaged, or has no such shard.
+        PipelineError: the manifest is damaged, or has no such shard.
     """
     source = io.BufferedReader(_Object(storage, layout.MANIFEST), buffer_size=1 << 18)
     try:
         return [asdict(row) for row in runform.read_shard(source, shard)]
-    except (ManifestError, pa.ArrowException, OSError, TypeError, ValueError) as fault:
-        raise PipelineError(f"{storage.url}/{layout.MANIFEST}: shard {shard}: {message(fault)}") from fault
+    except (ManifestError, pa.ArrowException, OSError, TypeError, ValueError) as error:
+        raise PipelineError(f"{storage.url}/{layout.MANIFEST}: shard {shard}: {message(error)}") from error
 
 
 def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]:
-    """An object's row of the manifest and its shard, by bisection over shards, whose rows are sorted by uid.
+    """The row and the shard of an object, by bisection over the shards, whose rows are sorted by uid.
 
     Raises:
         PipelineError: the manifest has no such object.
@@ -53,7 +53,7 @@ def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]
 
 
 class _Object(io.RawIOBase):
-    """A stored object as a seekable file, so that Parquet reads its footer and one row group only."""
+    """A stored object as a seekable file, of which Parquet reads the footer and one row group."""
 
     def __init__(self, storage: Storage, key: str) -> None:
         head = storage.size(key)

@@ -1,6 +1,6 @@
-"""metadata.parquet and quarantine.parquet from the shards' tables, and what index and card say of them all.
+"""Build metadata.parquet and quarantine.parquet from the tables of the shards, and the totals for index and card.
 
-Shard after shard and column by column: what is held of an object is the few numbers of `Totals`.
+One shard at a time, in columns: only the few numbers of `Totals` are kept per object.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _STATE = ("status", "reason", "error_class", "error_message")
 
 @dataclass
 class Totals:
-    """What is counted over all objects.
+    """Counts and values over all objects.
 
     Attributes:
         objects: rows of the manifest.
-        samples: those that came through.
-        licences: how many samples have which.
-        reasons: how many objects were given up for what.
-        measured_on: `metrics_on` of the samples.
+        samples: objects that are not quarantined.
+        licences: number of samples per licence.
+        reasons: number of quarantined objects per reason.
+        measured_on: values of `metrics_on` of the samples.
     """
 
     objects: int = 0
@@ -50,7 +50,7 @@ class Totals:
     COLUMNS = ("n_gaussians", "psnr", "ssim", "smoothness", "atlas_psnr")
 
     def add(self, rows: pa.Table) -> None:
-        """Count rows of metadata.parquet."""
+        """Add rows of metadata.parquet."""
         good = pc.equal(rows["status"], OK)
         samples, lost = rows.filter(good), rows.filter(pc.invert(good))
         for uid in samples["uid"].to_pylist():
@@ -64,18 +64,18 @@ class Totals:
             self._values[name].append(samples[name].to_numpy().astype(np.float64))
 
     def values(self, name: str) -> NDArray[np.float64]:
-        """The samples' values of one of `COLUMNS`."""
+        """The values of one of `COLUMNS` over the samples."""
         return np.concatenate(self._values[name])
 
     @property
     def uids_sha256(self) -> str:
-        """Hash of the samples' uids, one a line, in the manifest's order."""
+        """Hash of the samples' uids, one per line, in the order of the manifest."""
         return str(self._uids.hexdigest())
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Both files, and what was counted on the way."""
+    """Both files and the totals."""
 
     metadata: bytes
     quarantine: bytes
@@ -83,28 +83,28 @@ class Tables:
 
 
 def tables_of(storage: Storage, n_shards: int, families: tuple[str, ...] = layout.STAGES) -> Tables:
-    """Both files of committed shards of these families; the same shards always give the same bytes.
+    """Build both files from committed shards of these families; the same shards always give the same bytes.
 
     Raises:
-        NotFound: a shard's table is missing.
-        PipelineError: one is damaged, or the families' tables are not of the same objects.
+        NotFound: the table of a shard is missing.
+        PipelineError: a table is damaged, or tables of one shard have different objects.
     """
     schema = metadata_schema(families)
     metadata, quarantine, totals = ParquetSink(schema), ParquetSink(QUARANTINE), Totals()
     for shard in range(n_shards):
         tables = {family: stats_table(storage, family, shard) for family in families}
-        splats, atlases = (tables[stage] for stage in layout.STAGES)
+        splats, atlases = (tables[family] for family in layout.STAGES)
         if any(not splats["uid"].equals(table["uid"]) for table in tables.values()):
-            raise PipelineError(f"shard {shard}: its tables are not of the same objects")
+            raise PipelineError(f"shard {shard}: its tables have different objects")
         rows = _joined(tables, schema)
         metadata.add(rows)
-        quarantine.add(_given_up(splats, atlases))
+        quarantine.add(_quarantined(splats, atlases))
         totals.add(rows)
     return Tables(metadata.finish(), quarantine.finish(), totals)
 
 
 def _joined(tables: Mapping[str, pa.Table], schema: pa.Schema) -> pa.Table:
-    """Rows of metadata.parquet: what all families say of each object; its state is the later stage's."""
+    """Rows of metadata.parquet: the columns of all families; status and reason are those of the atlas."""
     addresses = {address_column(family, name): (family, name) for family in tables for name in ADDRESS}
     columns = []
     for name in schema.names:
@@ -118,8 +118,8 @@ def _joined(tables: Mapping[str, pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=exact(schema))
 
 
-def _given_up(splats: pa.Table, atlases: pa.Table) -> pa.Table:
-    """Rows of quarantine.parquet: each object once, with the stage that gave it up."""
+def _quarantined(splats: pa.Table, atlases: pa.Table) -> pa.Table:
+    """Rows of quarantine.parquet: each object once, with the stage that quarantined it."""
     lost = pc.not_equal(atlases["status"], OK)
     first, second = splats.filter(lost), atlases.filter(lost)
     fitted = pc.equal(first["status"], OK)

@@ -1,14 +1,14 @@
-"""A shard from its fragments: concatenation in the manifest's order, then the tables, then the commit."""
+"""Pack the fragments of a shard: its tar, then its tables, and the commit record last."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.canonical_json import to_json_file
 from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, VIEWS
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
@@ -24,17 +24,17 @@ from gaussianverse.pipeline.errors import FragmentError
 from gaussianverse.pipeline.store.publish import publish, publish_exact
 
 Fetch = Callable[[str], bytes]
-"""An object's uid to its fragment; NotFound where there is none."""
+"""Returns the fragment of a uid; raises NotFound if there is none."""
 
 
 @dataclass(frozen=True)
 class Assembled:
-    """A shard in memory: the tar, its table, where each main member lies in the tar, and where it came from.
+    """A shard in memory.
 
     Attributes:
         tar: the whole archive.
-        rows: of the shard's table, in the manifest's order.
-        digests: hex sha256 of each object's fragment, the quarantined included.
+        rows: rows of the shard's table, in the order of the manifest.
+        digests: hex sha256 of each object's fragment, quarantined ones included.
     """
 
     tar: bytearray
@@ -42,25 +42,25 @@ class Assembled:
     digests: list[str]
 
     def mains(self) -> Iterator[bytes]:
-        """The main members, in the tar's order."""
+        """The main members, in the order of the tar."""
         for facts in self.rows:
             if facts["sample"] != -1:
                 yield bytes(self.tar[int(facts["offset"]) : int(facts["offset"]) + int(facts["nbytes"])])
 
 
-def assemble(stage: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Assembled:
-    """Join fragments in the order of `uids`, leaving out the quarantined.
+def assemble(family: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Assembled:
+    """Concatenate fragments in the order of `uids`, without the quarantined ones.
 
-    One fragment is in memory at a time, beside the tar that they become.
+    Besides the tar, one fragment is in memory at a time.
 
     Args:
-        stage: of the fragments.
-        shard: its number.
-        uids: the shard's objects in the manifest's order.
-        fetch: an object's fragment, or NotFound.
+        family: family of the shard.
+        shard: number of the shard.
+        uids: objects of the shard, in the order of the manifest.
+        fetch: returns the fragment of an object.
 
     Raises:
-        FragmentError: some are missing, damaged, or somebody else's.
+        FragmentError: fragments are missing, damaged, or of other objects.
     """
     tar, rows, digests, missing, sample = bytearray(), list[Facts](), list[str](), list[str](), 0
     for uid in uids:
@@ -69,12 +69,12 @@ def assemble(stage: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Assem
         except NotFound:
             missing.append(uid)
             continue
-        if missing:  # nothing comes of this shard: only look who else is missing
+        if missing:  # the shard cannot be packed: only count what else is missing
             continue
-        record = records.parse(stage, shard, uid, data)
+        record = records.parse(family, shard, uid, data)
         address: dict[str, Any] = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
         if record.ok:
-            name = dataset_format.main_member(stage, uid)
+            name = dataset_format.main_member(family, uid)
             member = next(m for m in index(data) if m.name == name)
             address = {
                 "sample": sample,
@@ -84,87 +84,87 @@ def assemble(stage: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Assem
             }
             tar += data
             sample += 1
-        rows.append(row(STATS[stage], {**record.facts, **address}))
+        rows.append(row(STATS[family], {**record.facts, **address}))
         digests.append(sha256_of(data))
     if missing:
         raise FragmentError(
-            f"shard {shard}, {stage}: no fragment of {', '.join(missing[:5])} ({len(missing)})"
+            f"shard {shard}, {family}: no fragment of {', '.join(missing[:5])} ({len(missing)})"
         )
     tar += END
     return Assembled(tar, rows, digests)
 
 
-def pack(storage: Storage, run: Run, stage: str, shard: int) -> dict[str, Any]:
-    """Publish a shard of one stage; the commit record comes last. Returns that record.
+def pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:
+    """Publish a shard, its commit record last, and return that record.
 
-    Doing it twice, or in two places at once, gives the same bytes under the same keys. A shard that exists is
-    left alone: its fragments may be gone.
+    Packing twice, or in two places at once, gives the same bytes under the same keys. A shard that exists is left
+    as it is, since its fragments may have been deleted.
 
     Args:
-        storage: of the run.
+        storage: store of the run.
         run: the run.
-        stage: of the run's families; "views" only once the shard of the atlases exists.
-        shard: its number; every object of it has its fragment.
+        family: one of the run's families; `VIEWS` only after the shard of the atlases exists.
+        shard: number of the shard; all of its objects have fragments.
 
     Raises:
         FragmentError: a fragment is missing or damaged.
         ShardConflict: a key holds other bytes.
     """
     with suppress(NotFound):
-        return read_commit(storage, stage, shard)
+        return read_commit(storage, family, shard)
     try:
-        return _pack(storage, run, stage, shard)
+        return _pack(storage, run, family, shard)
     except FragmentError:
-        with suppress(NotFound):  # somebody else has packed it meanwhile, and cleaned up
-            return read_commit(storage, stage, shard)
+        with suppress(NotFound):  # another process has packed it meanwhile, and cleaned up
+            return read_commit(storage, family, shard)
         raise
 
 
-def _pack(storage: Storage, run: Run, stage: str, shard: int) -> dict[str, Any]:
+def _pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:
     uids = [str(r["uid"]) for r in shard_rows(storage, shard)]
-    assembled = assemble(stage, shard, uids, _fetch(storage, stage, shard))
+    assembled = assemble(family, shard, uids, _fetch(storage, family, shard))
     files: dict[str, Head] = {}
 
     def put(key: str, data: bytes | bytearray) -> None:
         files[key] = publish_exact(storage, key, data)
 
-    put(dataset_format.shard_tar(stage, shard), assembled.tar)
-    put(layout.stats(stage, shard), to_parquet(STATS[stage], assembled.rows))
-    if stage == ATLAS:
+    put(dataset_format.shard_tar(family, shard), assembled.tar)
+    put(layout.stats(family, shard), to_parquet(STATS[family], assembled.rows))
+    if family == ATLAS:
         put(layout.moments(shard), moments_of(assembled.mains(), run))
     entries = [
-        records.read_entry(storage, stage, facts, digest)
+        records.read_entry(storage, family, facts, digest)
         for facts, digest in zip(assembled.rows, assembled.digests, strict=True)
     ]
-    publish(storage, layout.journal(stage, shard), to_parquet(JOURNAL[stage], entries, checksums=True))
-    commit = commit_record(run, stage, shard, assembled.rows, files)
-    publish_exact(storage, layout.commit(stage, shard), (json.dumps(commit, indent=1) + "\n").encode())
+    publish(storage, layout.journal(family, shard), to_parquet(JOURNAL[family], entries, checksums=True))
+    commit = commit_record(run, family, shard, assembled.rows, files)
+    publish_exact(storage, layout.commit(family, shard), to_json_file(commit))
     return commit
 
 
-def _fetch(storage: Storage, stage: str, shard: int) -> Fetch:
-    """Where the fragments of a shard come from.
+def _fetch(storage: Storage, family: str, shard: int) -> Fetch:
+    """What fetches the fragments of a shard.
 
-    Views were published before the fit that they go with, and nobody gives them up for themselves: which
-    objects have a sample is what the committed atlases say, so that both families hold the same ones.
+    Views are published before the fit, and are never quarantined by themselves: they follow the committed atlases,
+    so that both families hold the same objects.
     """
-    if stage != VIEWS:
-        return lambda uid: storage.get(layout.fragment(stage, shard, uid))
-    read_commit(storage, ATLAS, shard)  # its table counts only once the shard exists
+    if family != VIEWS:
+        return lambda uid: storage.get(layout.fragment(family, shard, uid))
+    read_commit(storage, ATLAS, shard)  # the table below counts only if the shard exists
     lost = {r["uid"]: r for r in stats_rows(storage, ATLAS, shard) if r["sample"] == -1}
 
     def fetch(uid: str) -> bytes:
         if uid in lost:
-            return records.given_up(stage, lost[uid])
-        return storage.get(layout.fragment(stage, shard, uid))
+            return records.given_up(family, lost[uid])
+        return storage.get(layout.fragment(family, shard, uid))
 
     return fetch
 
 
 def commit_record(
-    run: Run, stage: str, shard: int, rows: Sequence[Facts], files: Mapping[str, Head]
+    run: Run, family: str, shard: int, rows: Sequence[Facts], files: Mapping[str, Head]
 ) -> dict[str, Any]:
-    """What `_commits/` holds: the shard's files with their hashes, and how many objects came through."""
+    """The commit record: the files of a shard with their hashes, and the numbers of its objects."""
     ok = sum(facts["sample"] != -1 for facts in rows)
     reasons: dict[str, int] = {}
     for facts in rows:
@@ -173,7 +173,7 @@ def commit_record(
     return {
         "schema_version": SCHEMA_VERSION,
         "config_digest": run.digest,
-        "stage": stage,
+        "stage": family,
         "shard": shard,
         "objects": len(rows),
         "samples": ok,

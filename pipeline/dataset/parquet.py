@@ -1,4 +1,4 @@
-"""Parquet files of known columns: the same rows always give the same bytes."""
+"""Write and read Parquet files of known columns; the same rows always give the same bytes."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from gaussianverse.pipeline.errors import PipelineError, message
 
 
 def to_parquet(schema: pa.Schema, rows: Iterable[Mapping[str, Any]], *, checksums: bool = False) -> bytes:
-    """Rows as a Parquet file; the same rows always give the same bytes.
+    """Write rows to a Parquet file.
 
     Args:
-        schema: of the table.
-        rows: complete rows, as `row` gives them.
-        checksums: with a checksum per page, for files that SHA256SUMS does not cover.
+        schema: schema of the table.
+        rows: complete rows, as from `row`.
+        checksums: add a checksum per page, for files that SHA256SUMS does not list.
     """
     table = pa.Table.from_pylist(list(rows), schema=exact(schema))
     return table_to_parquet(table, checksums=checksums)
 
 
 def exact(schema: pa.Schema) -> pa.Schema:
-    """The schema with every column declared to have no nulls."""
+    """The schema with all columns declared non-nullable."""
     return pa.schema([pa.field(f.name, f.type, nullable=False) for f in schema])
 
 
 def table_to_parquet(table: pa.Table, *, checksums: bool = False) -> bytes:
-    """A table as a Parquet file; the same table always gives the same bytes."""
+    """Write a table to a Parquet file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=checksums)
     return sink.getvalue()
 
 
 class ParquetSink:
-    """A Parquet file in the making, whose rows come in pieces of any size.
+    """A Parquet file that is written in pieces of any size.
 
-    Row groups have `ROW_GROUP` rows whatever the pieces were, so the same rows always give the same bytes, and
-    those of `table_to_parquet` while they fit in one group.
+    Row groups have `ROW_GROUP` rows regardless of the pieces, so that the same rows always give the same bytes; a
+    file of one group has the bytes of `table_to_parquet`.
     """
 
     ROW_GROUP = 1 << 16
@@ -61,7 +61,7 @@ class ParquetSink:
             self._waiting = [whole[self.ROW_GROUP :]]
 
     def finish(self) -> bytes:
-        """The file."""
+        """Write the remaining rows and return the file."""
         rest = pa.concat_tables([self._schema.empty_table(), *self._waiting])
         if len(rest) or not self._written:
             self._write(rest)
@@ -74,10 +74,10 @@ class ParquetSink:
 
 
 def same_rows(schema: pa.Schema, data: bytes, expected: bytes) -> bool:
-    """Whether two files of a `ParquetSink` hold the same rows, a row group at a time.
+    """Whether two files of a `ParquetSink` hold the same rows; compares one row group at a time.
 
     Raises:
-        PipelineError: `data` is not a Parquet file, or damaged.
+        PipelineError: `data` is damaged or not a Parquet file.
     """
     files = [_opened(one) for one in (data, expected)]
     if files[0].schema_arrow.names != schema.names or files[0].num_row_groups != files[1].num_row_groups:
@@ -87,29 +87,29 @@ def same_rows(schema: pa.Schema, data: bytes, expected: bytes) -> bool:
             there, here = (file.read_row_group(k, use_threads=False) for file in files)
             if not there.equals(here):
                 return False
-    except (pa.ArrowException, OSError) as fault:
-        raise PipelineError(f"not a readable Parquet file: {message(fault)}") from fault
+    except (pa.ArrowException, OSError) as error:
+        raise PipelineError(f"not a readable Parquet file: {message(error)}") from error
     return True
 
 
 def _opened(data: bytes) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as fault:
-        raise PipelineError(f"not a readable Parquet file: {message(fault)}") from fault
+    except (pa.ArrowException, OSError) as error:
+        raise PipelineError(f"not a readable Parquet file: {message(error)}") from error
 
 
 def from_parquet(schema: pa.Schema, data: bytes) -> pa.Table:
-    """Read what `to_parquet` wrote; page checksums are verified where there are any.
+    """Read a file of `to_parquet`; verifies page checksums if the file has them.
 
     Raises:
-        PipelineError: not a Parquet file, damaged, or of another schema.
+        PipelineError: damaged, not a Parquet file, or of another schema.
     """
     try:
-        # not pq.read_table: its threads may outlive the interpreter, and then abort the process
+        # not pq.read_table, whose threads may outlive the interpreter and then abort the process
         table = _opened(data).read(use_threads=False)
-    except (pa.ArrowException, OSError) as fault:
-        raise PipelineError(f"not a readable Parquet file: {message(fault)}") from fault
+    except (pa.ArrowException, OSError) as error:
+        raise PipelineError(f"not a readable Parquet file: {message(error)}") from error
     names = [(f.name, f.type) for f in table.schema]
     if names != [(f.name, f.type) for f in schema]:
         raise PipelineError(f"columns {table.schema.names} are not those of schema version {SCHEMA_VERSION}")

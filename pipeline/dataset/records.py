@@ -1,4 +1,4 @@
-"""What a stage leaves behind for an object: its facts, its fragment, and the journal entry beside it."""
+"""`Record`: the result of a stage for one object. Publish and read fragments and their journal entries."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ _FROM_MANIFEST = ("index", "uid", "source_id", "shard", "category", "license", "
 
 @dataclass(frozen=True)
 class Record:
-    """A parsed fragment."""
+    """Facts and members of one object in a family."""
 
     facts: Facts
     members: dict[str, bytes]
 
     @property
     def ok(self) -> bool:
-        """Whether there is a sample; if not, `facts` say why."""
+        """Whether there is a sample; if not, the facts have the reason."""
         return self.facts["status"] == OK
 
-    def main(self, stage: str) -> bytes:
-        """The member that holds the arrays."""
-        return self.members[dataset_format.main_member(stage, str(self.facts["uid"]))]
+    def main(self, family: str) -> bytes:
+        """The main member, which holds the arrays."""
+        return self.members[dataset_format.main_member(family, str(self.facts["uid"]))]
 
 
 class Stopwatch:
-    """When work on a fragment began, and where; makes its journal entry."""
+    """Measures the work on a fragment, for its journal entry."""
 
     def __init__(self, attempts: int) -> None:
         self.attempts, self.started, self.clock = attempts, time.time(), time.perf_counter()
 
-    def entry(self, stage: str, facts: Mapping[str, Any], measured: Mapping[str, Any]) -> Facts:
-        """The journal's row but for the fragment's hash."""
+    def entry(self, family: str, facts: Mapping[str, Any], measured: Mapping[str, Any]) -> Facts:
+        """The journal entry, without the fragment's hash."""
         return row(
-            JOURNAL[stage],
+            JOURNAL[family],
             {
                 **measured,
                 "index": facts["index"],
                 "uid": facts["uid"],
-                "stage": stage,
+                "stage": family,
                 "status": facts["status"],
                 "attempts": self.attempts,
                 "started": round(self.started, 3),
@@ -66,10 +66,10 @@ class Stopwatch:
         )
 
 
-def facts_of(stage: str, manifest_row: Mapping[str, Any], run: Run, **values: Any) -> Facts:
-    """The facts of one object: its row of the manifest, then what the stage found."""
+def facts_of(family: str, manifest_row: Mapping[str, Any], run: Run, **values: Any) -> Facts:
+    """The facts of one object, from its row of the manifest and the results of the stage."""
     return row(
-        FACTS[stage],
+        FACTS[family],
         {
             **{name: manifest_row[name] for name in _FROM_MANIFEST},
             "config_digest": run.digest,
@@ -81,45 +81,45 @@ def facts_of(stage: str, manifest_row: Mapping[str, Any], run: Run, **values: An
 
 def publish_sample(
     storage: Storage,
-    stage: str,
+    family: str,
     facts: Facts,
     data: bytes,
     watch: Stopwatch,
     measured: Mapping[str, Any],
     images: Mapping[str, bytes] | None = None,
 ) -> Published:
-    """Publish a finished object: arrays, facts, caption, and the images of views by their suffix."""
+    """Publish the fragment of a successful object: arrays, facts, caption, and PNGs of views by their suffix."""
     uid = str(facts["uid"])
     members = {
-        dataset_format.main_member(stage, uid): data,
+        dataset_format.main_member(family, uid): data,
         **{f"{uid}.{suffix}": image for suffix, image in (images or {}).items()},
         dataset_format.facts_member(uid): to_json(facts),
         dataset_format.caption_member(uid): str(facts["caption"]).encode(),
     }
-    return _publish(storage, stage, facts, members, watch.entry(stage, facts, measured))
+    return _publish(storage, family, facts, members, watch.entry(family, facts, measured))
 
 
 def publish_quarantine(
     storage: Storage,
-    stage: str,
+    family: str,
     manifest_row: Mapping[str, Any],
     run: Run,
     why: Mapping[str, Any],
     watch: Stopwatch,
 ) -> Published:
-    """Publish that an object is given up, under the same key that its success would have had.
+    """Publish the fragment of a quarantined object, under the key that its success would have had.
 
     Args:
-        storage: of the run.
-        stage: that could not be done.
-        manifest_row: of the object, with its shard.
+        storage: store of the run.
+        family: family that failed.
+        manifest_row: row of the object, with its shard.
         run: the run.
-        why: `reason`, one of the closed list, `error_class` and `error_message`.
-        watch: started when the work was.
+        why: `reason` (one of `REASONS`), `error_class` and `error_message`.
+        watch: started when the work began.
     """
     reason = why["reason"] if why["reason"] in REASONS else "unknown"
     facts = facts_of(
-        stage,
+        family,
         manifest_row,
         run,
         status=QUARANTINED,
@@ -128,48 +128,48 @@ def publish_quarantine(
         error_message=message(why["error_message"]),
     )
     members = {dataset_format.facts_member(str(facts["uid"])): to_json(facts)}
-    return _publish(storage, stage, facts, members, watch.entry(stage, facts, {}))
+    return _publish(storage, family, facts, members, watch.entry(family, facts, {}))
 
 
 def _publish(
-    storage: Storage, stage: str, facts: Facts, members: Mapping[str, bytes], entry: Facts
+    storage: Storage, family: str, facts: Facts, members: Mapping[str, bytes], entry: Facts
 ) -> Published:
-    """The journal entry first, under the fragment's own hash: whichever fragment wins, its entry exists."""
+    """Publish the journal entry first, under the fragment's hash: whichever fragment wins, its entry exists."""
     shard, uid = int(facts["shard"]), str(facts["uid"])
     data = tar.build(members)
     sha256 = sha256_of(data)
     entry = {**entry, "fragment_sha256": sha256}
-    publish(storage, layout.run_record(stage, shard, uid, sha256), to_json(entry), durable=False)
-    return publish(storage, layout.fragment(stage, shard, uid), data)
+    publish(storage, layout.run_record(family, shard, uid, sha256), to_json(entry), durable=False)
+    return publish(storage, layout.fragment(family, shard, uid), data)
 
 
-def sample_members(stage: str, facts: Mapping[str, Any]) -> list[str]:
-    """Names of the members of an object that came through, in the order in which they lie in the tar."""
-    # a damaged count must not ask for memory
+def sample_members(family: str, facts: Mapping[str, Any]) -> list[str]:
+    """Names of the members of a successful object, in the order of the tar."""
+    # a damaged count must not allocate memory
     count = min(int(facts.get("n_reference_views", 0)), MAX_VIEWS)
-    return dataset_format.member_names(stage, str(facts["uid"]), count)
+    return dataset_format.member_names(family, str(facts["uid"]), count)
 
 
-def given_up(stage: str, facts: Mapping[str, Any]) -> bytes:
-    """The fragment, in this family, of an object that another stage gave up, of whose row `facts` are."""
-    own = row(FACTS[stage], known(FACTS[stage], facts))
+def given_up(family: str, facts: Mapping[str, Any]) -> bytes:
+    """The fragment in this family of an object that another stage quarantined with these facts."""
+    own = row(FACTS[family], known(FACTS[family], facts))
     return tar.build({dataset_format.facts_member(str(own["uid"])): to_json(own)})
 
 
-def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
-    """Read a fragment and check that it is this object's.
+def parse(family: str, shard: int, uid: str, data: bytes) -> Record:
+    """Parse the fragment of an object.
 
     Raises:
-        FragmentError: it is damaged, or another object's.
+        FragmentError: it is damaged, or belongs to another object.
     """
-    where = layout.fragment(stage, shard, uid)
+    where = layout.fragment(family, shard, uid)
     try:
         members = tar.parse(data)
-        facts = from_json(FACTS[stage], members.get(dataset_format.facts_member(uid), b""))
-    except (AtlasError, PipelineError) as fault:
-        raise FragmentError(f"{where}: {fault}; delete it to have it made again") from fault
+        facts = from_json(FACTS[family], members.get(dataset_format.facts_member(uid), b""))
+    except (AtlasError, PipelineError) as error:
+        raise FragmentError(f"{where}: {error}; delete it, and the next run makes it again") from error
     expected = (
-        set(sample_members(stage, facts)) if facts["status"] == OK else {dataset_format.facts_member(uid)}
+        set(sample_members(family, facts)) if facts["status"] == OK else {dataset_format.facts_member(uid)}
     )
     if set(members) != expected or (facts["uid"], facts["shard"]) != (uid, shard):
         raise FragmentError(
@@ -178,16 +178,16 @@ def parse(stage: str, shard: int, uid: str, data: bytes) -> Record:
     return Record(facts, members)
 
 
-def read(storage: Storage, stage: str, shard: int, uid: str) -> Record:
-    """Fetch and parse a fragment. Raises NotFound and what `parse` raises."""
-    return parse(stage, shard, uid, storage.get(layout.fragment(stage, shard, uid)))
+def read(storage: Storage, family: str, shard: int, uid: str) -> Record:
+    """Fetch and parse a fragment. Raises NotFound, and the errors of `parse`."""
+    return parse(family, shard, uid, storage.get(layout.fragment(family, shard, uid)))
 
 
-def read_entry(storage: Storage, stage: str, facts: Mapping[str, Any], sha256: str) -> Facts:
-    """The journal entry of the fragment with these facts and this hash; defaults where it is lost or damaged."""
+def read_entry(storage: Storage, family: str, facts: Mapping[str, Any], sha256: str) -> Facts:
+    """The journal entry of the fragment with these facts and hash; defaults if it is lost or damaged."""
     shard, uid = int(facts["shard"]), str(facts["uid"])
     try:
-        return from_json(JOURNAL[stage], storage.get(layout.run_record(stage, shard, uid, sha256)))
+        return from_json(JOURNAL[family], storage.get(layout.run_record(family, shard, uid, sha256)))
     except (PipelineError, NotFound):
         about = {name: facts[name] for name in ("index", "uid", "status")}
-        return row(JOURNAL[stage], {**about, "stage": stage, "fragment_sha256": sha256})
+        return row(JOURNAL[family], {**about, "stage": family, "fragment_sha256": sha256})

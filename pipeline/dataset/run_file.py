@@ -1,4 +1,4 @@
-"""run.json: what this output is, frozen by the first call and compared by every later one."""
+"""`Run` and its file run.json: the identity of an output, written by the first call and compared by later ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
-from gaussianverse.atlas.canonical_json import json_object
+from gaussianverse.atlas.canonical_json import json_object, to_json_file
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.dataset_format import SCHEMA_VERSION, version_error
@@ -27,59 +27,59 @@ from gaussianverse.pipeline.dataset.schemas import is_count, is_sha256
 from gaussianverse.pipeline.errors import PipelineError, RunConflict
 from gaussianverse.pipeline.store.publish import Published, publish, publish_exact
 
-# those whose version can change a byte of the result
+# packages whose version can change a byte of the result
 _PACKAGES = ("gaussianverse", "gsplat", "numba", "numpy", "pyarrow", "scipy", "torch")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A planned run, as run.json tells it."""
+    """A run, as run.json describes it."""
 
     identity: dict[str, Any]
 
     @property
     def n_objects(self) -> int:
-        """Rows of the manifest."""
+        """Number of rows of the manifest."""
         return int(self.identity["n_objects"])
 
     @property
     def n_shards(self) -> int:
-        """Row groups of the manifest."""
+        """Number of row groups of the manifest."""
         return int(self.identity["n_shards"])
 
     @property
     def digest(self) -> str:
-        """Hash of the configuration."""
+        """Digest of the configuration."""
         return str(self.identity["config_digest"])
 
     @property
     def fit(self) -> FitConfig:
-        """How objects are fitted."""
+        """Configuration of the fits."""
         return from_table(FitConfig, self.identity["config"]["fit"], "fit")
 
     @property
     def atlas(self) -> AtlasConfig:
-        """How atlases are made."""
+        """Configuration of the atlases."""
         return from_table(AtlasConfig, self.identity["config"]["atlas"], "atlas")
 
     @property
     def settings(self) -> RunSettings:
-        """Seed, shard size and reference views."""
+        """Configuration of the run: seed, shard size and reference views."""
         return from_table(RunSettings, self.identity["config"]["run"], "run")
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Of shards that this run makes: its stages, and views where it is told to."""
+        """Families of shards that this run makes."""
         return dataset_format.FAMILIES if self.settings.views else layout.STAGES
 
     @property
     def views_size(self) -> int:
-        """Side of a reference view in pixels."""
+        """Side of the reference views in pixels."""
         return self.settings.views_size or self.fit.size
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that can change the result; "" for one that is not installed."""
+    """Versions of the packages that can change the result; "" for a package that is not installed."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -94,8 +94,8 @@ def identity_of(manifest: bytes, config: RunConfig, representation: Mapping[str,
 
     Args:
         manifest: objects.parquet.
-        config: of the run.
-        representation: channel order, dtype, and the hashes of sphere and plane.
+        config: configuration of the run.
+        representation: channel order, dtype, and hashes of sphere and plane.
     """
     tables = config.identity()
     n_shards = runform.count_shards(io.BytesIO(manifest))
@@ -114,41 +114,41 @@ def identity_of(manifest: bytes, config: RunConfig, representation: Mapping[str,
 
 
 def establish(storage: Storage, manifest: bytes, identity: dict[str, Any]) -> Run:
-    """Freeze this identity under the output, or confirm that it is the one frozen there.
+    """Write run.json and the manifest, or confirm that the output holds the same ones.
 
     Raises:
-        RunConflict: the output holds another run; the message names every difference.
+        RunConflict: the output holds another run; the message lists every difference.
     """
-    data = (json.dumps(identity, indent=1, sort_keys=True) + "\n").encode()
+    data = to_json_file(identity, sort_keys=True)
     if publish(storage, layout.RUN, data) is Published.ADOPTED:
         there = load(storage).identity
         differences = "; ".join(_differences(there, identity)) or "its bytes"
         raise RunConflict(
             f"{storage.url} holds a run of another manifest or configuration: {differences}. "
-            "Nothing was changed: choose another output, or repeat the first call's manifest and settings"
+            "Nothing was changed. Choose another output, or use the manifest and settings of the first call"
         )
     publish_exact(storage, layout.MANIFEST, manifest)
-    return Run(json.loads(data))  # as every later call will read it, to the order of its keys
+    return Run(json.loads(data))  # parsed back, so that its keys have the order that later calls see
 
 
 def load(storage: Storage) -> Run:
-    """The run that an output holds.
+    """The run of an output.
 
     Raises:
-        NotFound: none.
-        PipelineError: run.json is damaged, or of another schema version.
+        NotFound: there is none.
+        PipelineError: run.json is damaged, or of an unknown schema version.
     """
     try:
         data = storage.get(layout.RUN)
-    except NotFound as fault:
-        raise NotFound(f"{storage.url}: no run here (no {layout.RUN}); start one with fit-shard") from fault
+    except NotFound as error:
+        raise NotFound(f"{storage.url}: no run here (no {layout.RUN}); start one with fit-shard") from error
     where = f"{storage.url}/{layout.RUN}"
     try:
         identity = json_object(data, PipelineError)
-    except PipelineError as fault:
-        raise PipelineError(f"{where}: {fault}; it was damaged after the run") from fault
-    if error := version_error(identity.get("schema_version")):
-        raise PipelineError(f"{where}: {error}")
+    except PipelineError as error:
+        raise PipelineError(f"{where}: {error}; it was damaged after the run") from error
+    if text := version_error(identity.get("schema_version")):
+        raise PipelineError(f"{where}: {text}")
     counts: list[Any] = [1, identity.get("n_shards"), identity.get("n_objects")]
     tables = [identity.get(name) for name in ("config", "representation", "versions")]
     if (
@@ -158,18 +158,18 @@ def load(storage: Storage) -> Run:
         or not all(isinstance(table, dict) for table in tables)
         or identity.get("config_digest") != digest_of(identity["config"])
     ):
-        raise PipelineError(f"{where}: its entries do not belong together; it was damaged after the run")
+        raise PipelineError(f"{where}: its entries contradict one another; it was damaged after the run")
     return Run(identity)
 
 
 @lru_cache(maxsize=4)
 def load_cached(url: str, store: StoreOptions) -> Run:
-    """`load`, once per process: run.json never changes."""
+    """`load`, cached per process, since run.json never changes."""
     return load(open_storage(url, store))
 
 
 def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
-    """Every leaf that differs, as "config.fit.steps is 160 there, 200 here"."""
+    """Every difference, such as "config.fit.steps is 160 there, 200 here"."""
     if isinstance(there, dict) and isinstance(here, dict):
         for name in sorted({*there, *here}):
             yield from _differences(there.get(name), here.get(name), f"{path}.{name}" if path else name)

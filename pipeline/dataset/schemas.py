@@ -1,10 +1,8 @@
-"""Every table and every JSON member, column by column. Nothing is ever null: a missing number is -1 (or 0
-where it counts), a missing word is "".
+"""Schemas of all tables and JSON members. No value is ever null: an unknown number is -1, an unknown text "".
 
-An object's **facts** are what its fragment's JSON member holds and what its row repeats: on a CPU they are a
-function of the manifest, the configuration and the views alone. What differs between two runs of the same
-work (seconds, hosts, attempts, memory) is the **journal**, kept apart, so that a dataset's bytes can be
-compared.
+The **facts** of an object are in its fragment's JSON member and in its row of the tables. On a CPU they depend only
+on the manifest, the configuration and the views. Values that differ between two runs of the same work (seconds,
+hosts, attempts, memory) are in the **journal** instead, so that the bytes of two datasets can be compared.
 """
 
 from __future__ import annotations
@@ -63,12 +61,12 @@ FACTS: dict[str, pa.Schema] = {
     ATLAS: pa.schema([*_HEAD, *_atlas_columns(), *_RUN]),
     VIEWS: pa.schema([*_HEAD, *_VIEWS, *_RUN]),
 }
-"""The JSON member of a fragment, whatever became of the object."""
+"""Schema of a fragment's JSON member, by family."""
 
 STATS: dict[str, pa.Schema] = {
-    stage: pa.schema([*facts, *(pa.field(n, t) for n, t in _ADDRESS)]) for stage, facts in FACTS.items()
+    family: pa.schema([*facts, *(pa.field(n, t) for n, t in _ADDRESS)]) for family, facts in FACTS.items()
 }
-"""A shard's table: the facts and where the main member lies in the tar (sample -1 if quarantined)."""
+"""Schema of a shard's table: the facts and the address of the main member (sample -1 if quarantined)."""
 
 _SECONDS = {
     SPLATS: ("seconds_load", "seconds_init", "seconds_fit", "seconds_metrics"),
@@ -76,22 +74,22 @@ _SECONDS = {
     VIEWS: (),
 }
 JOURNAL: dict[str, pa.Schema] = {
-    stage: pa.schema(
+    family: pa.schema(
         [
             ("index", _I), ("uid", _S), ("stage", _S), ("status", _S), ("attempts", _I),
             ("started", _F), ("seconds", _F), *_columns(_F, *names), ("peak_mb", _F),
             ("host", _S), ("device", _S), ("backend", _S), ("fragment_sha256", _S),
         ]
     )
-    for stage, names in _SECONDS.items()
+    for family, names in _SECONDS.items()
 }  # fmt: skip
-"""What making each fragment took. `started` is in seconds since 1970, UTC."""
+"""Schema of a shard's journal: the cost of each fragment. `started` is in seconds since 1970, UTC."""
 
 _SHARED = {name for name, _ in [*_HEAD, *_RUN]} | {"n_gaussians"}
 
 
 def metadata_schema(families: Sequence[str]) -> pa.Schema:
-    """metadata.parquet: the rows of these families in one, of every object that has a splat, an atlas or neither."""
+    """Schema of metadata.parquet: one row per object of the manifest, with the columns of these families."""
     first, *others = families
     return pa.schema(
         [
@@ -103,27 +101,30 @@ def metadata_schema(families: Sequence[str]) -> pa.Schema:
 
 
 METADATA: pa.Schema = metadata_schema(layout.STAGES)
-"""Of a run without reference views."""
+"""Schema of metadata.parquet in a run without reference views."""
 
 QUARANTINE: pa.Schema = pa.schema([*_IDENTITY, ("stage", _S), *_STATE, *_SOURCE])
+"""Schema of quarantine.parquet."""
 
 
 def default_of(kind: pa.DataType) -> Value:
-    """What stands for "not known" in a column of this type."""
+    """The value for "unknown" in a column of this type."""
     if kind == _S:
         return ""
     return -1.0 if kind == _F else -1
 
 
 def row(schema: pa.Schema, values: Mapping[str, Any]) -> Facts:
-    """A row of `schema`: its columns in order, of their types, defaults where `values` has none.
+    """A row of `schema`: all columns in order and of their types, with defaults for those that `values` lacks.
 
     Raises:
-        PipelineError: `values` has a column that the schema lacks, or a value of another kind.
+        PipelineError: `values` has an unknown column, or a value of another type.
     """
     unknown = sorted(set(values) - set(schema.names))
     if unknown:
-        raise PipelineError(f"no column for {', '.join(unknown)}; pipeline/schemas.py names every column")
+        raise PipelineError(
+            f"no column for {', '.join(unknown)}; pipeline/dataset/schemas.py lists all columns"
+        )
     return {f.name: _typed(f, values[f.name]) if f.name in values else default_of(f.type) for f in schema}
 
 
@@ -141,14 +142,14 @@ def _typed(field: pa.Field, value: Any) -> Value:
             return float(value) if math.isfinite(value) else -1.0
         if int(value) == value:
             return int(value)
-    raise PipelineError(f"column {field.name}: {value!r} is no {field.type}")
+    raise PipelineError(f"column {field.name}: {value!r} is not of type {field.type}")
 
 
 def from_json(schema: pa.Schema, data: bytes) -> Facts:
-    """Read what `to_json(row(schema, ..))` wrote, strictly.
+    """Read a row that was written by `to_json(row(schema, ...))`, strictly.
 
     Raises:
-        PipelineError: not JSON, other keys than the schema's, or a value of another type or not finite.
+        PipelineError: invalid JSON, keys other than the schema's, or a value of another type or not finite.
     """
     values = json_object(data, PipelineError)
     if list(values) != schema.names:
@@ -162,10 +163,10 @@ def from_json(schema: pa.Schema, data: bytes) -> Facts:
 
 
 def is_count(value: object) -> bool:
-    """Whether a value out of JSON is a whole number >= 0. True and 2.0 are not, and 1e999 is no reason to fail."""
+    """Whether a value from JSON is an integer >= 0; True, 2.0 and 1e999 are not."""
     return type(value) is int and value >= 0
 
 
 def is_sha256(value: object) -> bool:
-    """Whether a value out of JSON is a hash as this package writes it."""
+    """Whether a value from JSON is a sha256 in lower-case hexadecimal digits."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None

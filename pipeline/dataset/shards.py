@@ -21,38 +21,38 @@ from gaussianverse.pipeline.policy import REASONS
 
 
 def committed_shards(storage: Storage) -> set[tuple[str, int]]:
-    """(stage, shard) of every shard that exists."""
+    """(family, shard) of every shard that exists."""
     found = (layout.parse_commit(entry.key) for entry in storage.list(layout.COMMITS))
     return {pair for pair in found if pair}
 
 
-def read_commit(storage: Storage, stage: str, shard: int) -> dict[str, Any]:
-    """A shard's commit record.
+def read_commit(storage: Storage, family: str, shard: int) -> dict[str, Any]:
+    """The commit record of a shard.
 
     Raises:
         NotFound: the shard does not exist.
-        PipelineError: the record is damaged.
+        PipelineError: the record is damaged, or of an unknown schema version.
     """
-    key = layout.commit(stage, shard)
+    key = layout.commit(family, shard)
     data = storage.get(key)
     try:
         record = json_object(data, PipelineError)
-        _check_commit(record, stage, shard)
-    except PipelineError as fault:
-        raise PipelineError(f"{storage.url}/{key}: not this shard's commit record: {fault}") from fault
+        _check_commit(record, family, shard)
+    except PipelineError as error:
+        raise PipelineError(f"{storage.url}/{key}: not the commit record of this shard: {error}") from error
     return record
 
 
-def _check_commit(record: dict[str, Any], stage: str, shard: int) -> None:
+def _check_commit(record: dict[str, Any], family: str, shard: int) -> None:
     if error := dataset_format.version_error(record.get("schema_version")):
         raise PipelineError(error)
-    for name, expected in (("stage", stage), ("shard", shard)):
+    for name, expected in (("stage", family), ("shard", shard)):
         if type(record.get(name)) is not type(expected) or record[name] != expected:
             raise PipelineError(f"{name} is {record.get(name)!r}, expected {expected!r}")
     if not is_sha256(record.get("config_digest")):
-        raise PipelineError(f"config_digest is {record.get('config_digest')!r}, expected a hash")
+        raise PipelineError(f"config_digest is {record.get('config_digest')!r}, expected a sha256")
     files, quarantined = record.get("files"), record.get("quarantined")
-    named = {dataset_format.shard_tar(stage, shard), layout.stats(stage, shard)}
+    named = {dataset_format.shard_tar(family, shard), layout.stats(family, shard)}
     if not isinstance(files, dict) or not named <= set(files) <= named | {layout.moments(shard)}:
         raise PipelineError(f"its files are not {' and '.join(sorted(named))}")
     for name, stored in files.items():
@@ -70,64 +70,64 @@ def _check_commit(record: dict[str, Any], stage: str, shard: int) -> None:
     samples: Any = record.get("samples")
     if not (is_count(objects) and is_count(samples) and objects == samples + sum(quarantined.values())):
         raise PipelineError(
-            f"{objects!r} objects, {samples!r} samples, quarantined {quarantined}: no such sum"
+            f"{objects!r} objects, {samples!r} samples, quarantined {quarantined}: the numbers do not add up"
         )
 
 
-def stats_table(storage: Storage, stage: str, shard: int) -> pa.Table:
-    """A committed shard's table of one stage. Raises NotFound, and PipelineError where it is damaged."""
-    return from_parquet(STATS[stage], storage.get(layout.stats(stage, shard)))
+def stats_table(storage: Storage, family: str, shard: int) -> pa.Table:
+    """The table of a committed shard. Raises NotFound, or PipelineError if it is damaged."""
+    return from_parquet(STATS[family], storage.get(layout.stats(family, shard)))
 
 
-def stats_rows(storage: Storage, stage: str, shard: int) -> list[Facts]:
-    """The same as flat dicts."""
-    rows: list[Facts] = stats_table(storage, stage, shard).to_pylist()
+def stats_rows(storage: Storage, family: str, shard: int) -> list[Facts]:
+    """The rows of `stats_table` as flat dicts."""
+    rows: list[Facts] = stats_table(storage, family, shard).to_pylist()
     return rows
 
 
-def journal_rows(storage: Storage, stage: str, shard: int) -> list[Facts]:
-    """A committed shard's journal as flat dicts. Raises like `stats_table`."""
-    rows: list[Facts] = from_parquet(JOURNAL[stage], storage.get(layout.journal(stage, shard))).to_pylist()
+def journal_rows(storage: Storage, family: str, shard: int) -> list[Facts]:
+    """The journal of a committed shard as flat dicts; raises the errors of `stats_table`."""
+    rows: list[Facts] = from_parquet(JOURNAL[family], storage.get(layout.journal(family, shard))).to_pylist()
     return rows
 
 
-def read_record(storage: Storage, stage: str, shard: int, uid: str) -> Record:
-    """What a stage made of an object: from its shard once that exists, else from its fragment.
+def read_record(storage: Storage, family: str, shard: int, uid: str) -> Record:
+    """The record of an object in a family: from its shard if that exists, else from its fragment.
 
-    The shard comes first, since what is there is what counts: fragments may be deleted after the commit, and
-    made again by a driver that does not know of it.
+    The shard has precedence: fragments may be deleted after the commit, and made again by a driver that does not
+    know of the commit.
 
     Raises:
-        NotFound: the stage has not done this object.
+        NotFound: there is no such record yet.
         FragmentError: the fragment, or the object's part of the shard, is damaged.
     """
     for _ in range(2):
         try:
-            storage.size(layout.commit(stage, shard))
+            storage.size(layout.commit(family, shard))
         except NotFound:
             try:
-                return read(storage, stage, shard, uid)
+                return read(storage, family, shard, uid)
             except NotFound:
-                continue  # perhaps committed and cleaned up between the two questions
-        return _from_shard(storage, stage, shard, uid)
-    raise NotFound(f"{storage.url}/{layout.fragment(stage, shard, uid)}: neither fragment nor shard")
+                continue  # perhaps committed and cleaned up between the two requests
+        return _from_shard(storage, family, shard, uid)
+    raise NotFound(f"{storage.url}/{layout.fragment(family, shard, uid)}: neither fragment nor shard")
 
 
-def _from_shard(storage: Storage, stage: str, shard: int, uid: str) -> Record:
-    table = stats_table(storage, stage, shard)
+def _from_shard(storage: Storage, family: str, shard: int, uid: str) -> Record:
+    table = stats_table(storage, family, shard)
     found = table.filter(pc.equal(table["uid"], uid)).to_pylist()
     if len(found) != 1:
-        raise FragmentError(f"{layout.stats(stage, shard)}: {len(found)} rows of {uid}, expected one")
+        raise FragmentError(f"{layout.stats(family, shard)}: {len(found)} rows of {uid}, expected one")
     (there,) = found
-    facts = known(FACTS[stage], there)
+    facts = known(FACTS[family], there)
     members = {dataset_format.facts_member(uid): to_json(facts)}
     if there["status"] == OK:
-        key = dataset_format.shard_tar(stage, shard)
+        key = dataset_format.shard_tar(family, shard)
         data = bytes(storage.read(key, there["offset"], there["nbytes"]))
         if sha256_of(data) != there["sha256"]:
-            raise FragmentError(f"{key}: the bytes of {uid} are not those that its table tells")
+            raise FragmentError(f"{key}: the sha256 of {uid} is not the one in its table")
         members |= {
-            dataset_format.main_member(stage, uid): data,
+            dataset_format.main_member(family, uid): data,
             dataset_format.caption_member(uid): str(there["caption"]).encode(),
         }
     return Record(facts, members)

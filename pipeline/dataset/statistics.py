@@ -1,8 +1,7 @@
-"""Statistics of a dataset's arrays, of the moments of its shards: what standardising needs (paper section 5)."""
+"""Statistics of the atlases of shards and of the dataset, for standardisation (paper section 5)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,19 +9,20 @@ import numpy as np
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.canonical_json import to_json_file
 from gaussianverse.atlas.dataset_format import CHANNEL_NAMES
 from gaussianverse.atlas.moments import Moments
 from gaussianverse.atlas.plane import points_of
-from gaussianverse.pipeline.dataset.contents import atlas_array
+from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run
 
 STD_FLOOR = 1e-6
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
-"""To 1/64 of their value, see `Moments`."""
+"""Fractions of channels.json; quantiles are accurate to 1/64 of their value, see `Moments`."""
 
 
 def moments_of(mains: Iterable[bytes], run: Run) -> bytes:
-    """Count, mean and M2 of a shard's atlases."""
+    """The `Moments` of a shard's atlases, as a file."""
     config = run.atlas
     moments = Moments(config.size)
     for data in mains:
@@ -31,10 +31,10 @@ def moments_of(mains: Iterable[bytes], run: Run) -> bytes:
 
 
 def merged_statistics(moments: Iterable[bytes], run: Run) -> dict[str, bytes]:
-    """The files of `dataset_format.STATISTICS`, of the moments of all shards in their order.
+    """The files of `dataset_format.STATISTICS`, from the moments of all shards in order.
 
     Mean and standard deviation per pixel and channel, float32 [size, size, 16]; range and quantiles per channel;
-    the sphere point behind each pixel, float64 [size, size, 3], which added to the offsets gives positions.
+    the sphere point of each pixel, float64 [size, size, 3]: a position is its offset plus this point.
     """
     config = run.atlas
     total = Moments(config.size)
@@ -43,13 +43,13 @@ def merged_statistics(moments: Iterable[bytes], run: Run) -> dict[str, bytes]:
     return {
         dataset_format.MEAN: npy(np.asarray(total.mean(), np.float32)),
         dataset_format.STD: npy(np.asarray(total.std(STD_FLOOR), np.float32)),
-        dataset_format.CHANNEL_STATISTICS: (json.dumps(channel_statistics(total), indent=1) + "\n").encode(),
+        dataset_format.CHANNEL_STATISTICS: to_json_file(channel_statistics(total)),
         dataset_format.POINTS: npy(points_of(config).reshape(config.size, config.size, 3)),
     }
 
 
 def channel_statistics(moments: Moments) -> dict[str, Any]:
-    """The content of channels.json: range and quantiles of each channel over all cells, padding included."""
+    """The content of channels.json: range and quantiles of each channel over all cells, including padding."""
     quantiles = moments.quantiles(QUANTILES)
     return {
         "atlases": moments.count,

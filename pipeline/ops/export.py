@@ -23,8 +23,8 @@ from gaussianverse.atlas.tar import END, build
 from gaussianverse.manifests.files import write_whole
 from gaussianverse.pipeline.arguments import add_output, add_overrides, open_output
 from gaussianverse.pipeline.dataset import shards
-from gaussianverse.pipeline.dataset.contents import atlas_array
 from gaussianverse.pipeline.dataset.manifest_rows import find_row, shard_rows
+from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.records import Record
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.errors import PipelineError, UsageError

@@ -20,7 +20,7 @@ from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.arguments import add_config, add_manifest, add_output, config_of, open_output
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import contents, layout, run_file, shards
+from gaussianverse.pipeline.dataset import layout, members, run_file, shards
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import committed_shards
@@ -86,7 +86,7 @@ def open_revision(
     prove_conditional_puts(below)
     rows = [_row(r) for k in range(run.n_shards) for r in shard_rows(storage, k) if r["uid"] in again]
     data = runform.encode(rows, shard_size=run.settings.shard_size)
-    identity = run_file.identity_of(data, config, contents.representation(config.atlas))
+    identity = run_file.identity_of(data, config, members.representation(config.atlas))
     identity["revision_of"] = {"manifest_sha256": run.identity["manifest_sha256"], "revision": number}
     return Revision(number, below, run_file.establish(below, data, identity))
 

@@ -17,9 +17,10 @@ from gaussianverse.atlas.reader.views import images_sha256
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.arguments import add_reading, add_shards, open_output
-from gaussianverse.pipeline.dataset import contents, layout
+from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.finalize import index_of
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.members import check_main, check_views
 from gaussianverse.pipeline.dataset.metadata import tables_of
 from gaussianverse.pipeline.dataset.pack import commit_record
 from gaussianverse.pipeline.dataset.parquet import from_parquet, same_rows
@@ -167,9 +168,9 @@ def _samples(
         try:
             if from_json(FACTS[stage], data[dataset_format.facts_member(uid)]) != known(FACTS[stage], facts):
                 yield f"{key}: {dataset_format.facts_member(uid)} differs from its row of the table"
-            contents.check_main(stage, content, run)
+            check_main(stage, content, run)
             if stage == VIEWS:
-                contents.check_views({name.removeprefix(f"{uid}."): m for name, m in data.items()}, run)
+                check_views({name.removeprefix(f"{uid}."): m for name, m in data.items()}, run)
                 if images_sha256(data) != facts["images_sha256"]:
                     yield f"{key}: {uid}: its images differ from its row of the table"
         except Exception as error:  # any error in reading a sample is a fault
@@ -300,7 +301,7 @@ def _objects(storage: Storage, run: Run, stage: str, shard: int, indices: list[i
                 yield f"{shard_key}: {facts['uid']}: its sha256 differs from its row of the table"
                 continue
             try:
-                contents.check_main(stage, content, run)
+                check_main(stage, content, run)
             except Exception as error:  # any error in reading a sample is a fault
                 yield f"{shard_key}: {facts['uid']}: {type(error).__name__}: {error}"
 

@@ -12,7 +12,7 @@ from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import contents, layout, run_file
+from gaussianverse.pipeline.dataset import layout, members, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import committed_shards
@@ -69,7 +69,7 @@ def plan(out: str, manifest: str | Manifest, config: RunConfig) -> tuple[Storage
         machine.check_machine(config.fit)
     storage = open_storage(out, config.store)
     prove_conditional_puts(storage)
-    identity = run_file.identity_of(given.data, config, contents.representation(config.atlas))
+    identity = run_file.identity_of(given.data, config, members.representation(config.atlas))
     return storage, run_file.establish(storage, given.data, identity), given.base
 
 

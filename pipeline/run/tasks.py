@@ -30,7 +30,7 @@ from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.reference import reference_views
 from gaussianverse.fitter.views import Views
 from gaussianverse.pipeline.dataset import pack, records, shards
-from gaussianverse.pipeline.dataset.contents import atlas_array
+from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run, load_cached
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, Facts, known
 from gaussianverse.pipeline.errors import FragmentError, ShardConflict

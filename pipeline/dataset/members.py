@@ -1,4 +1,4 @@
-"""What the main member of a sample is, family by family: read, checked, and told to readers."""
+"""Check the arrays of samples: splats, atlases and reference views; and describe atlases for run.json."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from gaussianverse.pipeline.dataset.run_file import Run
 
 
 def atlas_array(data: bytes, config: AtlasConfig) -> npt.NDArray[Any]:
-    """An atlas from its .npy file: [size, size, 16] in the configured dtype, finite.
+    """Read an atlas from its .npy file: [size, size, 16] in the configured dtype, finite.
 
     Raises:
-        AtlasError: it is not.
+        AtlasError: the file holds something else.
     """
     array = read_npy(data)
     expected = (config.size, config.size, CHANNELS)
@@ -36,34 +36,28 @@ def atlas_array(data: bytes, config: AtlasConfig) -> npt.NDArray[Any]:
     return array
 
 
-def check_main(stage: str, data: bytes, run: Run) -> None:
-    """Read the main member of a sample, and unpack it if it is an atlas.
-
-    Raises:
-        AtlasError: it is no such file.
-    """
-    if stage == SPLATS:
+def check_main(family: str, data: bytes, run: Run) -> None:
+    """Raise AtlasError unless this is the main member of a sample of a family; an atlas must unpack."""
+    if family == SPLATS:
         Gaussians.from_bytes(data)
-    elif stage == ATLAS:
+    elif family == ATLAS:
         atlas.unpack(atlas_array(data, run.atlas), run.atlas)
     else:
         read_cameras(data)
 
 
-def check_views(members: Mapping[str, bytes], run: Run) -> int:
-    """Number of reference views among an object's members, by suffix. Raises DatasetError where they are not
-    as many, or not as large, as the run says."""
+def check_views(members: Mapping[str, bytes], run: Run) -> None:
+    """Raise DatasetError unless an object's members, by suffix, are reference views of the run's number and size."""
     count, size = run.settings.views, run.views_size
     views = ReferenceViews.from_members(members[CAMERAS], [members[name] for name in view_suffixes(count)])
     if views.images.shape[:2] != (count, size):
         raise DatasetError(
             f"{len(views)} views of {views.images.shape[1]} pixels, expected {count} of {size}"
         )
-    return len(views)
 
 
 def representation(config: AtlasConfig) -> dict[str, Any]:
-    """What a reader must know of the arrays, for run.json."""
+    """What readers need to know about the arrays, for run.json."""
     sphere, plane = sphere_of(config), plane_of(config)
     return {
         "channels": list(CHANNEL_NAMES),

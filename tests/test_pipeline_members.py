@@ -14,7 +14,7 @@ from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.atlas.errors import AtlasError
-from gaussianverse.pipeline.dataset import contents
+from gaussianverse.pipeline.dataset import members
 from gaussianverse.pipeline.dataset.run_file import Run
 
 
@@ -35,7 +35,7 @@ def damaged(change: Callable[[np.ndarray], np.ndarray]) -> bytes:
 )
 def test_what_is_no_atlas_is_named(data: bytes, words: str) -> None:
     with pytest.raises(AtlasError, match=words):
-        contents.atlas_array(data, AtlasConfig(size=16))
+        members.atlas_array(data, AtlasConfig(size=16))
 
 
 def test_pickles_are_never_opened(tmp_path: Path) -> None:
@@ -50,16 +50,16 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
     names = ("means", "scales", "quats", "opacities", "colors")
     np.savez(archive, **dict.fromkeys(names, np.array([Bomb()], object)))
     with pytest.raises(AtlasError, match=r"not a \.npy file"):
-        contents.atlas_array(sink.getvalue(), AtlasConfig(size=16))
+        members.atlas_array(sink.getvalue(), AtlasConfig(size=16))
     with pytest.raises(AtlasError, match="no array of numbers"):
-        contents.check_main(SPLATS, archive.getvalue(), Run({}))
+        members.check_main(SPLATS, archive.getvalue(), Run({}))
     assert not flag.exists()
 
 
 def test_the_representation_tells_a_reader_what_it_needs() -> None:
-    one, two = (contents.representation(AtlasConfig(size=size)) for size in (16, 16))
+    one, two = (members.representation(AtlasConfig(size=size)) for size in (16, 16))
     assert one == two
     assert len(one["channels"]) == 16
     assert one["channels"][3] == one["channels"][7] == one["channels"][11] == "opacity"
-    other = contents.representation(AtlasConfig(size=17))
+    other = members.representation(AtlasConfig(size=17))
     assert {one[k] == other[k] for k in ("sphere_sha256", "plane_sha256")} == {False}
