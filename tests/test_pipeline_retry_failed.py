@@ -120,7 +120,7 @@ def test_when_all_fail_again_it_says_so_and_the_next_try_is_another_revision(
     folder: Path, capsys: Captured
 ) -> None:
     assert cli.main(["retry-failed", *arguments(folder)]) == 1
-    assert "no object came through (2 missing_views)" in capsys.readouterr().err
+    assert "all objects are quarantined (2 missing_views)" in capsys.readouterr().err
     write_views(folder / "views" / "b", 1)
     assert cli.main(["retry-failed", *arguments(folder)]) == 0
     assert rows(LocalStorage(folder / "out" / layout.revision(2))) == {"b": "ok", "c": "quarantined"}
