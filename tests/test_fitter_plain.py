@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gaussianverse.fitter.anchors import make_anchors
 from gaussianverse.fitter.optimizer import RowAdam
-from gaussianverse.fitter.plain import Plain, bake, halves, split_parents
+from gaussianverse.fitter.plain import Plain, bake, halves, plain_at, split_parents
 from gaussianverse.fitter.rasterize import rasterization
 
 
@@ -44,6 +44,59 @@ def test_splitting_keeps_the_bound_and_never_the_dead(count: int, tau: int, seed
     assert count - len(dead) + len(parents) <= tau
     assert (opacities[parents] >= 0.2).all()
     assert set(dead.tolist()) == set((opacities < 0.2).nonzero()[:, 0].tolist())
+
+
+def test_the_dead_are_replaced_and_growth_is_a_share_within_the_bound() -> None:
+    opacities = torch.tensor([0.5, 0.19, 0.2, 0.9, 0.1, 0.7, 0.3, 0.4, 0.6, 0.8])
+    gradient = torch.tensor([3.0, 99, 4, 2, 99, 7, 1, 5, 7, 0])
+    for tau, share, parents in (
+        (10, 0.3, [5, 8]),  # no room: as many as are dead
+        (11, 0.3, [5, 8, 7]),
+        (20, 0.3, [5, 8, 7, 2, 0]),
+        (20, 0.39, [5, 8, 7, 2, 0]),  # a share is rounded down
+        (99, 9.0, [5, 8, 7, 2, 0, 3, 6, 9]),  # each once, and the dead never
+        (5, 0.3, [5, 8]),
+    ):
+        dead, found = split_parents(opacities, gradient, 0.2, tau, share)
+        assert dead.tolist() == [1, 4]
+        assert found.tolist() == parents
+
+
+def test_baked_gaussians_stay_as_they_are_while_the_anchors_change() -> None:
+    given = make_anchors(
+        torch.zeros((9, 3)), torch.full((9,), 0.1), 4, 8, torch.Generator().manual_seed(0)
+    ).decode()
+    given.opacities.data[:3] = torch.tensor([1e-9, 1.0, 1 - 1e-9])
+    before = {name: getattr(given, name).detach().clone() for name in ("means", "scales", "quats", "colors")}
+    baked = bake(given)
+    for tensor in baked.parameters().values():
+        assert not tensor.requires_grad
+        assert torch.isfinite(tensor).all()
+    with torch.no_grad():
+        for name in before:
+            getattr(given, name).mul_(7)
+    drawn = baked.decode()
+    torch.testing.assert_close(drawn.means, before["means"])
+    torch.testing.assert_close(drawn.scales, before["scales"])
+    torch.testing.assert_close(drawn.colors, before["colors"])
+    torch.testing.assert_close(drawn.quats, torch.nn.functional.normalize(before["quats"], dim=-1))
+    torch.testing.assert_close(drawn.opacities[:3], torch.tensor([1e-4, 1 - 1e-4, 1 - 1e-4]))
+
+
+def test_colors_are_drawn_within_their_range() -> None:
+    p = plain(3)
+    p.colors[:] = torch.tensor([[-0.5, 0, 0.25], [1, 1.5, 0.75], [0.5, 2, -2]])
+    assert p.decode().colors.tolist() == [[0, 0, 0.25], [1, 1, 0.75], [0.5, 1, 0]]
+    assert p.decode().source.tolist() == [0, 1, 2]
+
+
+def test_plain_gaussians_begin_as_grey_balls_between_their_neighbours() -> None:
+    drawn = plain_at(torch.tensor([[1.0, 2, 3], [4, 5, 6]]), torch.tensor([0.5, 2.0])).decode()
+    assert drawn.means.tolist() == [[1, 2, 3], [4, 5, 6]]
+    torch.testing.assert_close(drawn.scales, torch.tensor([[0.3] * 3, [1.2] * 3]))
+    assert drawn.opacities.tolist() == [0.5, 0.5]
+    assert drawn.colors.tolist() == [[0.5] * 3] * 2
+    assert drawn.quats.tolist() == [[1, 0, 0, 0]] * 2
 
 
 def test_halves_lie_on_the_longest_axis_and_share_the_middle() -> None:

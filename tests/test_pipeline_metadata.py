@@ -28,7 +28,7 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
 def test_totals_do_not_depend_on_how_the_rows_are_cut() -> None:
     rows = [
         {"uid": f"o{i}", "status": "quarantined" if i % 3 == 0 else "ok", "reason": "low_psnr" if i % 3 == 0 else "",
-         "license": "MIT" if i % 2 else "", "psnr": float(i), "metrics_on": "heldout"}
+         "license": "MIT" if i % 2 else "", "psnr": float(i), "metrics_on": "heldout" if i < 10 else "train"}
         for i in range(20)
     ]  # fmt: skip
     whole, parts = Totals(), Totals()
@@ -40,6 +40,7 @@ def test_totals_do_not_depend_on_how_the_rows_are_cut() -> None:
     assert whole.uids_sha256 == parts.uids_sha256 == sha256_of("\n".join(good).encode())
     assert (parts.objects, parts.samples, parts.reasons) == (20, len(good), {"low_psnr": 7})
     assert parts.licences == whole.licences == {"MIT": 7, "": 6}
+    assert parts.measured_on == whole.measured_on == {"heldout", "train"}
     np.testing.assert_array_equal(parts.values("psnr"), [float(u[1:]) for u in good])
 
 
