@@ -1,4 +1,5 @@
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -55,12 +56,46 @@ def test_of_many_writers_at_once_one_wins(storage: Storage) -> None:
     assert storage.get("key") == str(winners[0]).encode()
 
 
-def test_ranges(storage: Storage) -> None:
-    storage.put_if_absent("k", bytes(range(100)))
-    assert storage.read("k", 10, 5) == bytes(range(10, 15))
-    assert storage.read("k", 0, 0) == b""
-    with pytest.raises(Altered, match="100 bytes, expected 110: truncated, 10 bytes are missing"):
-        storage.read("k", 90, 20)
+BYTES = bytes(range(100))
+SPANS = [(0, 100, None), (10, 5, None), (10, 5, 100), (99, 1, 100), (0, 0, None)]
+BEYOND = [
+    (90, 20, None, 110),
+    (100, 1, None, 101),
+    (300, 1, None, 301),
+    (0, 10, 101, 101),
+    (200, 10, 300, 300),
+]
+
+
+@pytest.mark.parametrize("key", ["k", "a b/c+d~e(1)/é%41&=.bin"])
+def test_ranges(storage: Storage, key: str) -> None:
+    storage.put_if_absent(key, BYTES)
+    for _ in range(2):  # from S3 the second GET takes another way
+        for offset, nbytes, total in SPANS:
+            found = storage.read(key, offset, nbytes, total)
+            assert found == BYTES[offset : offset + nbytes]
+            assert not found.readonly
+
+
+@pytest.mark.parametrize(("offset", "nbytes", "total", "expected"), BEYOND)
+def test_what_is_too_short_says_by_how_much(
+    storage: Storage, offset: int, nbytes: int, total: int | None, expected: int
+) -> None:
+    storage.put_if_absent("k", BYTES)
+    how = f"100 bytes, expected {expected}: truncated, {expected - 100} bytes are missing"
+    for _ in range(2):
+        with pytest.raises(Altered, match=f"/k: {how}"):
+            storage.read("k", offset, nbytes, total)
+        storage.get("k")
+    with pytest.raises(Altered, match="100 bytes, expected 99: longer than it was"):
+        storage.read("k", 0, 10, 99)
+
+
+def test_a_store_may_be_pickled(storage: Storage) -> None:
+    storage.put_if_absent("k", BYTES)
+    storage.get("k")
+    copy = pickle.loads(pickle.dumps(storage))
+    assert (copy.url, copy.get("k"), copy.read("k", 3, 4)) == (storage.url, BYTES, BYTES[3:7])
 
 
 def test_listing_is_by_prefix_and_shows_nothing_unfinished(storage: Storage) -> None:

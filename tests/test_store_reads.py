@@ -13,7 +13,6 @@ from gaussianverse.atlas import AtlasDataset, AtlasLoader, StoreOptions
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.store import open_storage, retries
 from gaussianverse.atlas.store.errors import Altered, NotFound, StoreError, StoreRefused
-from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.s3 import S3Storage
 
 BLOB = np.random.default_rng(0).bytes(1_000_000)
@@ -35,18 +34,6 @@ def flaky(
 
 def s3(endpoint: str, **options: Any) -> S3Storage:
     return S3Storage("s3://b/x", StoreOptions(endpoint_url=endpoint, region="us-east-1", **options))
-
-
-def test_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "blob").write_bytes(BLOB)
-    store = LocalStorage(tmp_path)
-    assert store.get("blob") == BLOB
-    assert store.read("blob", 100, 1000, len(BLOB)) == BLOB[100:1100]
-    assert store.read("blob", len(BLOB) - 1, 1, len(BLOB)) == BLOB[-1:]
-    with pytest.raises(Altered, match=r"1000000 bytes, expected 1000001: truncated, 1 bytes are missing"):
-        store.read("blob", 0, 10, len(BLOB) + 1)
-    with pytest.raises(NotFound, match="nothing: no such file"):
-        store.get("nothing")
 
 
 def test_a_bucket(flaky: tuple[Behaviour, str]) -> None:
