@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from gaussianverse.atlas.dataset_format import CHANNELS
+
 # diffusers imports torchvision for models that are not used here, which fails with a CPU build of torch; without
 # torchvision it skips those models
 _torchvision = sys.modules.get("torchvision")
@@ -21,7 +23,6 @@ finally:
     if _torchvision is not None:
         sys.modules["torchvision"] = _torchvision
 
-CHANNELS = 16
 _TINY_WIDTH, _TINY_TOKENS = 16, 32
 
 

@@ -9,7 +9,7 @@ import statistics
 from dataclasses import asdict, dataclass
 
 from gaussianverse.atlas import dataset_format
-from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
+from gaussianverse.atlas.dataset_format import ATLAS, CHANNELS, OK, SPLATS
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.threads import available_cores
@@ -96,7 +96,7 @@ def plan_of(
     fit_s, basis = (PAPER_FIT_S, "the paper's") if gpus else (CPU_FIT_S, "profile cpu on a laptop core")
     atlas_s = ATLAS_S
     splat = config.fit.tau * _FLOATS * 4 + _OVERHEAD
-    atlas = config.atlas.size**2 * 16 * (2 if config.atlas.dtype == "float16" else 4) + _OVERHEAD
+    atlas = config.atlas.size**2 * CHANNELS * (2 if config.atlas.dtype == "float16" else 4) + _OVERHEAD
     if measured is not None:
         fit_s, atlas_s = measured.fit_s, measured.atlas_s
         splat, atlas = round(measured.splats_nbytes), round(measured.atlas_nbytes)

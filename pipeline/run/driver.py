@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from gaussianverse.atlas import dataset_format
-from gaussianverse.atlas.dataset_format import FAMILIES, SPLATS, VIEWS
+from gaussianverse.atlas.dataset_format import FAMILIES, OK, SPLATS, VIEWS
 from gaussianverse.atlas.store.errors import StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout, records
@@ -202,7 +202,7 @@ class Driver:
     def _settle(self, task: Task, result: Facts) -> None:
         if result["status"] != "failed":
             self.summary.fit_seconds += float(result.get("fit_seconds", 0.0))
-            self._complete(task, quarantined=result["status"] != "ok", fresh=False)
+            self._complete(task, quarantined=result["status"] != OK, fresh=False)
             return
         reason, text = str(result["reason"]), str(result["error_message"])
         if reason == CONFLICT:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from gaussianverse.atlas.canonical_json import to_json_file
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -110,5 +111,5 @@ def publish_summary(
         "slot_seconds": round(summary.slot_seconds, 3),
         "goodput": round(goodput(summary), 4),
     }
-    publish(storage, key, (json.dumps(values, indent=1) + "\n").encode())
+    publish(storage, key, to_json_file(values))
     return key
