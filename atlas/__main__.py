@@ -32,10 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("pack", help="pack Gaussians into an atlas")
     verb.add_argument(
-        "source",
-        metavar="FIT",
-        type=Path,
-        help=".npz of `python -m gaussianverse.fitter`, or .ply of 3D Gaussians",
+        "source", metavar="FIT", type=Path, help=".npz of `python -m gaussianverse.fitter`, or .ply of 3D Gaussians"
     )
     verb.add_argument("out", metavar="ATLAS.npy", type=Path)
     _add_choices(verb, _CHOICES)

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from gaussianverse.atlas.configuration import ConfigError, check_choice, check_whole
 from gaussianverse.atlas.dataset_format import DTYPES
 
-_CHOICES = {
-    "pad": ("transport", "nearest", "before"),
-    "layout": ("fibonacci", "ring"),
-    "dtype": DTYPES,
-}
+_CHOICES = {"pad": ("transport", "nearest", "before"), "layout": ("fibonacci", "ring"), "dtype": DTYPES}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

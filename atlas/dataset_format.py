@@ -117,9 +117,7 @@ def member_names(family: str, uid: str, n_views: int = 0) -> list[str]:
         n_views: reference views of the object, where the family is `VIEWS`.
     """
     views = view_suffixes(n_views) if family == VIEWS else []
-    return sorted(
-        [main_member(family, uid), facts_member(uid), caption_member(uid), *(f"{uid}.{v}" for v in views)]
-    )
+    return sorted([main_member(family, uid), facts_member(uid), caption_member(uid), *(f"{uid}.{v}" for v in views)])
 
 
 def address_column(family: str, name: str) -> str:

@@ -50,9 +50,7 @@ def _refuse_rows(problem: str, bad: npt.NDArray[np.bool_], values: FloatArray) -
     rows = np.asarray(bad.reshape(len(bad), -1).any(axis=1))
     if rows.any():
         row = int(rows.argmax())
-        raise AtlasError(
-            f"{problem}: row {row} of {len(rows)} has {values[row]} ({int(rows.sum())} such rows)"
-        )
+        raise AtlasError(f"{problem}: row {row} of {len(rows)} has {values[row]} ({int(rows.sum())} such rows)")
 
 
 def finite(values: FloatArray) -> int:
@@ -90,9 +88,7 @@ def positive_scales(scales: FloatArray) -> float:
 def unit_quaternions(quats: FloatArray) -> float:
     """Require quaternions with a norm of 1 within 1e-5 and w >= 0; returns the largest error of the norm."""
     error = np.abs(np.linalg.norm(quats.astype(np.float64), axis=1) - 1.0)
-    _refuse_rows(
-        "quaternion is not of norm 1 (use atlas.gaussians.canonical_quats)", error > MAX_NORM_ERROR, quats
-    )
+    _refuse_rows("quaternion is not of norm 1 (use atlas.gaussians.canonical_quats)", error > MAX_NORM_ERROR, quats)
     _refuse_rows("quaternion has w < 0 (use atlas.gaussians.canonical_quats)", quats[:, 0] < 0, quats)
     return float(error.max())
 
@@ -140,9 +136,7 @@ def round_trip(unpacked: Gaussians, expected: Gaussians) -> float:
     for field in fields(expected):
         before = getattr(expected, field.name).astype(np.float64)
         error = np.abs(getattr(unpacked, field.name) - before) / np.maximum(1.0, np.abs(before))
-        _refuse_rows(
-            f"{field.name} changed by more than 1e-6 in the round trip", error > MAX_ROUND_TRIP_ERROR, error
-        )
+        _refuse_rows(f"{field.name} changed by more than 1e-6 in the round trip", error > MAX_ROUND_TRIP_ERROR, error)
         worst = max(worst, float(error.max(initial=0.0)))
     return worst
 

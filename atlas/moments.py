@@ -116,9 +116,7 @@ class Moments:
                         f"{name} is {found[name].dtype} {found[name].shape}, expected {array.dtype} {array.shape}"
                     )
             if found["count"] < 0 or found["histogram"].min() < 0:
-                raise AtlasError(
-                    f"count is {found['count']} or a bin is below 0, expected no negative number"
-                )
+                raise AtlasError(f"count is {found['count']} or a bin is below 0, expected no negative number")
         except AtlasError as error:
             raise AtlasError(f"not an .npz file of moments: {error}") from error
         moments.count = int(found["count"])

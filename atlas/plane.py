@@ -83,9 +83,7 @@ def read_plane_indices(path: str, size: int, sha256: str = "") -> Indices:
     data = _bytes_of(Path(path))
     digest = hashlib.sha256(data).hexdigest()
     if sha256 not in ("", digest):
-        raise AtlasError(
-            f"{path} has SHA-256 {digest}, expected {sha256}: pass the file that was used before"
-        )
+        raise AtlasError(f"{path} has SHA-256 {digest}, expected {sha256}: pass the file that was used before")
     try:
         indices = read_npy(data)
     except AtlasError as error:

@@ -37,18 +37,12 @@ def publish_dataset(
     """Publish objects with psnr 20, 21, .. and three licences in turn; object i has the atlas `array_of(i)`."""
     storage = LocalStorage(root)
     captions = captions or {uid: f"caption of {uid}: é" for uid in uids}
-    rows = [
-        Row(uid, f"views/{uid}", license=LICENSES[i % 3], caption=captions[uid]) for i, uid in enumerate(uids)
-    ]
-    config = from_table(
-        RunConfig, {"run": {"shard_size": shard_size}, "atlas": {"size": size, "dtype": dtype}}
-    )
+    rows = [Row(uid, f"views/{uid}", license=LICENSES[i % 3], caption=captions[uid]) for i, uid in enumerate(uids)]
+    config = from_table(RunConfig, {"run": {"shard_size": shard_size}, "atlas": {"size": size, "dtype": dtype}})
     manifest = runform.encode(rows, shard_size=shard_size)
     made = run_file.identity_of(manifest, config, members.representation(config.atlas))
     run = run_file.establish(storage, manifest, made)
-    splat = Gaussians(
-        np.zeros((1, 3)), np.ones((1, 3)), np.eye(4)[:1], np.ones(1), np.ones((1, 3))
-    ).to_bytes()
+    splat = Gaussians(np.zeros((1, 3)), np.ones((1, 3)), np.eye(4)[:1], np.ones(1), np.ones((1, 3))).to_bytes()
     for shard in range(run.n_shards):
         for row in (dict(r, shard=shard) for r in shard_rows(storage, shard)):
             watch = records.Stopwatch(1)
@@ -62,14 +56,7 @@ def publish_dataset(
             )
             records.publish_sample(storage, SPLATS, facts, splat, watch, {})
             facts = records.facts_of(
-                ATLAS,
-                row,
-                run,
-                status=OK,
-                n_gaussians=size * size - 5,
-                n_padded=5,
-                size=size,
-                dtype=dtype,
+                ATLAS, row, run, status=OK, n_gaussians=size * size - 5, n_padded=5, size=size, dtype=dtype
             )
             data = npy(array_of(int(row["index"]), size, dtype))
             records.publish_sample(storage, ATLAS, facts, data, watch, {})

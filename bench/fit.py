@@ -59,9 +59,7 @@ def step_ms(count: int = 10_000, size: int = 128) -> dict[str, float]:
         # half of the 4 x count/2 offsets exist: exactly `count` Gaussians
         opacities = anchors.opacities().reshape(-1)
         anchors.alive = (torch.argsort(torch.argsort(-opacities)) < count).reshape(-1, 4)
-        anchors.heads["opacity_b1"] += (
-            float(-torch.atanh(opacities.sort(descending=True)[0][count - 1])) + 1e-3
-        )
+        anchors.heads["opacity_b1"] += float(-torch.atanh(opacities.sort(descending=True)[0][count - 1])) + 1e-3
     adam = RowAdam(anchors.parameters(), {name: (1e-5, 1e-5) for name in anchors.parameters()})
     for name, tensor in adam.tensors.items():
         if name in anchors.heads:
@@ -71,31 +69,14 @@ def step_ms(count: int = 10_000, size: int = 128) -> dict[str, float]:
     view, K = camera(size)
     target = torch.rand((1, size, size, 3), generator=torch.Generator().manual_seed(0))
     white = torch.ones((1, 3))
-    times: dict[str, list[float]] = {
-        "decode": [],
-        "render": [],
-        "loss": [],
-        "backward": [],
-        "adam": [],
-        "step": [],
-    }
+    times: dict[str, list[float]] = {"decode": [], "render": [], "loss": [], "backward": [], "adam": [], "step": []}
     drawn = 0
     for i in range(40):
         marks = [time.thread_time()]
         d = anchors.decode()
         marks.append(time.thread_time())
         image, _, _ = rasterization(
-            d.means,
-            d.quats,
-            d.scales,
-            d.opacities,
-            d.colors,
-            view,
-            K,
-            size,
-            size,
-            backgrounds=white,
-            backend="cpu",
+            d.means, d.quats, d.scales, d.opacities, d.colors, view, K, size, size, backgrounds=white, backend="cpu"
         )
         marks.append(time.thread_time())
         l1, ssim = l1_ssim(image, target)
@@ -125,8 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     train, test = analytic(128)
     steps = (500, 1000, 2000, 3000, 3500, 4000, 5000)
     curve = [
-        run(train, test, profile(size=128, steps=n, start_size=64, start_until=0.2, bake_at=0.25))
-        | {"steps": n}
+        run(train, test, profile(size=128, steps=n, start_size=64, start_until=0.2, bake_at=0.25)) | {"steps": n}
         for n in steps
     ]
     within = [r["psnr"] for r in curve if r["seconds"] <= 30]

@@ -64,9 +64,7 @@ def profile(name: str, weights: str) -> FitConfig:
     """A GPU profile with every eighth view held out, and with LPIPS only if `weights` are given."""
     config = from_table(FitConfig, {**load_profile(name)["fit"], "heldout_every": 8})
     net = config.loss.lpips_net if weights else "none"
-    loss: LossConfig = dataclasses.replace(
-        config.loss, lpips_net=net, lpips_weights=weights if net != "none" else ""
-    )
+    loss: LossConfig = dataclasses.replace(config.loss, lpips_net=net, lpips_weights=weights if net != "none" else "")
     return dataclasses.replace(config, loss=loss)
 
 

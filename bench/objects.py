@@ -95,9 +95,7 @@ def analytic(size: int = 128) -> tuple[Views, Views]:
 
     def views(poses: Array) -> Views:
         images = np.stack([_image(pose, K, size) for pose in poses])
-        return Views(
-            images, poses, np.repeat(K[None], len(poses), 0), tuple(f"{i}" for i in range(len(poses)))
-        )
+        return Views(images, poses, np.repeat(K[None], len(poses), 0), tuple(f"{i}" for i in range(len(poses))))
 
     return views(_spiral(32, -0.35, 1.25, 0.0)), views(_spiral(8, -0.25, 1.05, 1.1))
 

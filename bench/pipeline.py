@@ -98,12 +98,7 @@ def resident_mb() -> float:
 
 def planned(storage: LocalStorage, objects: int) -> Run:
     rows = [
-        Row(
-            f"{i:032x}",
-            f"s3://bucket/views/{i:032x}",
-            license="CC-BY-4.0",
-            caption="a wooden chair with arms",
-        )
+        Row(f"{i:032x}", f"s3://bucket/views/{i:032x}", license="CC-BY-4.0", caption="a wooden chair with arms")
         for i in range(objects)
     ]
     manifest = runform.encode(rows, shard_size=SHARD)

@@ -45,9 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         extent = float(np.ptp(gaussians.means, axis=0).max())
         if extent > 2:  # normalise as before a fit
             gaussians = replace(
-                gaussians,
-                means=gaussians.means / np.float32(extent),
-                scales=gaussians.scales / np.float32(extent),
+                gaussians, means=gaussians.means / np.float32(extent), scales=gaussians.scales / np.float32(extent)
             )
         rows[name] = {dtype: measured(gaussians, dtype) for dtype in DTYPES}
         sys.stderr.write(f"{name}: {rows[name]}\n")

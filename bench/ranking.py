@@ -61,14 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         for ranking in RANKINGS:
             found = [psnr(*views, ranking, tau, seed, options.steps) for seed in SEEDS]
             rows.append(
-                {
-                    "uid": uid,
-                    "tau": tau,
-                    "ranking": ranking,
-                    "psnr": mean(found),
-                    "std": stdev(found),
-                    "seeds": found,
-                }
+                {"uid": uid, "tau": tau, "ranking": ranking, "psnr": mean(found), "std": stdev(found), "seeds": found}
             )
             sys.stderr.write(f"{rows[-1]}\n")
     # margins of the paper's ranking over the others, paired by object, bound and seed
@@ -81,11 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
             and (ours["ranking"], theirs["ranking"]) == (RANKINGS[0], other)
             for a, b in zip(ours["seeds"], theirs["seeds"], strict=True)
         ]
-        margins[other] = {
-            "mean_db": mean(paired),
-            "std_db": stdev(paired),
-            "wins": sum(d > 0 for d in paired),
-        }
+        margins[other] = {"mean_db": mean(paired), "std_db": stdev(paired), "wins": sum(d > 0 for d in paired)}
         margins[other]["of"] = len(paired)
     keep("ranking", {"steps": options.steps, "background": "white", "margin_over": margins, "rows": rows})
     return 0

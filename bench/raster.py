@@ -61,9 +61,7 @@ def gradient_error() -> float:
     tensors = leaves(500)
     fast = [g.clone() for g in ours(tensors, 64, "cpu")()]
     exact = [g.clone() for g in ours(tensors, 64, "reference")()]
-    return max(
-        float((a.double() - b.double()).norm() / b.double().norm()) for a, b in zip(fast, exact, strict=True)
-    )
+    return max(float((a.double() - b.double()).norm() / b.double().norm()) for a, b in zip(fast, exact, strict=True))
 
 
 def main() -> int:

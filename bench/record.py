@@ -31,12 +31,8 @@ def cpu_model() -> str:
 def environment() -> dict[str, Any]:
     """Commit, processor, versions and load of this run."""
     root = Path(__file__).parents[1]
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False
-    )
-    changed = subprocess.run(
-        ["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False
-    )
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
     return {
         "commit": commit.stdout.strip() + ("+changes" if changed.stdout.strip() else ""),
         "cpu": cpu_model(),

@@ -45,11 +45,7 @@ def camera(size: int) -> tuple[Tensor, Tensor]:
     """viewmats [1, 4, 4] and Ks [1, 3, 3] of a camera with the whole object in its `size` x `size` image."""
     azimuth, elevation, distance = 0.6, 0.5, 3.6
     eye = distance * torch.tensor(
-        [
-            math.cos(elevation) * math.cos(azimuth),
-            math.cos(elevation) * math.sin(azimuth),
-            math.sin(elevation),
-        ]
+        [math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)]
     )
     forward = -eye / eye.norm()
     right = torch.linalg.cross(forward, torch.tensor([0.0, 0.0, 1.0]))

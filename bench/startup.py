@@ -39,9 +39,7 @@ def main() -> None:
     for command in COMMANDS.values():
         cpu_seconds(command)  # warms byte code and the page cache
     times = [{name: cpu_seconds(command) for name, command in COMMANDS.items()} for _ in range(runs)]
-    result: dict[str, float] = {
-        f"{name}_cpu_s": round(median(run[name] for run in times), 3) for name in COMMANDS
-    }
+    result: dict[str, float] = {f"{name}_cpu_s": round(median(run[name] for run in times), 3) for name in COMMANDS}
     for name in ("import", "help"):
         result[f"{name}_over_python_s"] = round(median(run[name] - run["python"] for run in times), 3)
     keep("startup", {"runs": runs, **result})

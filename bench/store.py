@@ -114,9 +114,7 @@ class Crt:
             bootstrap=io.ClientBootstrap(group, io.DefaultHostResolver(group)),
             region=REGION,
             tls_mode=s3.S3RequestTlsMode.DISABLED,
-            signing_config=s3.create_default_s3_signing_config(
-                region=REGION, credential_provider=credentials
-            ),
+            signing_config=s3.create_default_s3_signing_config(region=REGION, credential_provider=credentials),
         )
 
     def read(self, offset: int, into: memoryview) -> str:
@@ -175,9 +173,7 @@ class Pyarrow:
         import pyarrow.fs
 
         address = urlsplit(endpoint)
-        store = pyarrow.fs.S3FileSystem(
-            endpoint_override=address.netloc, scheme=address.scheme, region=REGION
-        )
+        store = pyarrow.fs.S3FileSystem(endpoint_override=address.netloc, scheme=address.scheme, region=REGION)
         self._file = store.open_input_file(f"{BUCKET}/{KEY}")
 
     def read(self, offset: int, into: memoryview) -> str:
@@ -277,9 +273,7 @@ def goes_on(make: type[Candidate], folder: Path) -> str:
         starts = [int(part.removeprefix("bytes=").partition("-")[0] or 0) for *_, part in behaviour.requests]
         if into != data:
             return "gives wrong bytes"
-        return (
-            "in the middle" if len(starts) > 1 and starts[1] > _BREAK - 2 * _PIECE else "from the beginning"
-        )
+        return "in the middle" if len(starts) > 1 and starts[1] > _BREAK - 2 * _PIECE else "from the beginning"
 
 
 def after_fork(make: type[Candidate], endpoint: str) -> str:

@@ -19,9 +19,7 @@ def rasterize(
         extent = torch.sqrt(2 * torch.log(opacities * 255).clamp(min=0))
         reach = extent[:, None] * torch.sqrt(torch.diagonal(covariances, dim1=1, dim2=2))
         order = torch.argsort(depths)
-    means2d, conics, opacities, colors, reach = (
-        t[order] for t in (means2d, conics, opacities, colors, reach)
-    )
+    means2d, conics, opacities, colors, reach = (t[order] for t in (means2d, conics, opacities, colors, reach))
     at = means2d.detach()
     within = torch.arange(tile, dtype=torch.float32) + 0.5
     y, x = torch.meshgrid(within, within, indexing="ij")
@@ -39,9 +37,7 @@ def rasterize(
             dx = means2d[index, 0:1] - (x + left)
             dy = means2d[index, 1:2] - (y + top)
             c = conics[index]
-            power = (
-                0.5 * (c[:, 0, 0, None] * dx * dx + c[:, 1, 1, None] * dy * dy) + c[:, 0, 1, None] * dx * dy
-            )
+            power = 0.5 * (c[:, 0, 0, None] * dx * dx + c[:, 1, 1, None] * dy * dy) + c[:, 0, 1, None] * dx * dy
             alpha = (opacities[index][:, None] * torch.exp(-power)).clamp(max=0.999)
             alpha = alpha * (alpha.detach() >= 1 / 255)
             alpha = alpha * (torch.cumprod(1 - alpha.detach(), 0) > 1e-4)

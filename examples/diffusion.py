@@ -60,9 +60,7 @@ def widened(unet: Any) -> Any:
     """
     old_in, old_out = unet.config.in_channels, unet.config.out_channels
     if CHANNELS % old_in or CHANNELS % old_out:
-        raise ValueError(
-            f"the UNet has {old_in} channels in and {old_out} out, expected divisors of {CHANNELS}"
-        )
+        raise ValueError(f"the UNet has {old_in} channels in and {old_out} out, expected divisors of {CHANNELS}")
     times_in, times_out = CHANNELS // old_in, CHANNELS // old_out
     first, last = unet.conv_in, unet.conv_out
     unet.conv_in = _like(first, CHANNELS, first.out_channels)
@@ -91,9 +89,7 @@ def noise_schedule() -> Any:
 
 def solver(schedule: Any, steps: int) -> Any:
     """Second-order DPM-Solver++ for the same process."""
-    made = DPMSolverMultistepScheduler.from_config(
-        schedule.config, algorithm_type="dpmsolver++", solver_order=2
-    )
+    made = DPMSolverMultistepScheduler.from_config(schedule.config, algorithm_type="dpmsolver++", solver_order=2)
     made.set_timesteps(steps)
     return made
 

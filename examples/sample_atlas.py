@@ -52,9 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 @torch.no_grad()
-def sample(
-    unet: Any, embed: Embed, caption: str, size: int, *, steps: int, guidance: float, seed: int
-) -> Tensor:
+def sample(unet: Any, embed: Embed, caption: str, size: int, *, steps: int, guidance: float, seed: int) -> Tensor:
     """Sample a standardised atlas, [16, size, size], by DPM-Solver++ with classifier-free guidance."""
     device = next(unet.parameters()).device
     schedule = solver(noise_schedule(), steps)
@@ -90,13 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     unet = load_unet(args.trained).to(device).eval()
     embed = byte_embeddings(device) if args.tiny_random else clip_embeddings(args.checkpoint, device)
     made = sample(
-        unet,
-        embed,
-        args.caption,
-        dataset.catalogue.size,
-        steps=args.steps,
-        guidance=args.guidance,
-        seed=args.seed,
+        unet, embed, args.caption, dataset.catalogue.size, steps=args.steps, guidance=args.guidance, seed=args.seed
     )
     gaussians = gaussians_of(dataset.standard().to(device).inverse(made))
     args.ply.write_bytes(write_ply(gaussians))

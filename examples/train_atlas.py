@@ -52,9 +52,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("out", type=Path)
     source = made.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, help="diffusers folder with unet/ and text_encoder/")
-    source.add_argument(
-        "--tiny-random", action="store_true", help="a small random UNet, captions embedded by bytes"
-    )
+    source.add_argument("--tiny-random", action="store_true", help="a small random UNet, captions embedded by bytes")
     made.add_argument("--resume", type=Path, help="a step-* folder of an earlier run")
     made.add_argument("--steps", type=int, default=100_000)
     made.add_argument("--batch-size", type=int, default=4, help="per GPU (default: 4)")
@@ -176,14 +174,10 @@ class Trainer:
         unet = tiny_unet(self.dataset.catalogue.size) if args.tiny_random else load_unet(args.checkpoint)
         self.unet = widened(unet).to(self.device)
         self.averaged = AveragedModel(self.unet, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
-        self.model = (
-            nn.parallel.DistributedDataParallel(self.unet) if distributed.is_initialized() else self.unet
-        )
+        self.model = nn.parallel.DistributedDataParallel(self.unet) if distributed.is_initialized() else self.unet
         self.optimizer = torch.optim.AdamW(self.unet.parameters(), lr=args.learning_rate)
         self.embed: Embed = (
-            byte_embeddings(self.device)
-            if args.tiny_random
-            else clip_embeddings(args.checkpoint, self.device)
+            byte_embeddings(self.device) if args.tiny_random else clip_embeddings(args.checkpoint, self.device)
         )
         self.schedule = noise_schedule()
         self.lpips = load_lpips("vgg", args.lpips_weights, self.device)[0] if args.lpips_weights else None
@@ -227,9 +221,7 @@ class Trainer:
             else:
                 actual = self.standard.inverse(clean[chosen])
                 reference = rendered_view(actual, self.args.view_size, generator)
-            losses["photometric"] = self.args.photometric * photometric_loss(
-                estimate[chosen], reference, self.lpips
-            )
+            losses["photometric"] = self.args.photometric * photometric_loss(estimate[chosen], reference, self.lpips)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         self.optimizer.step()

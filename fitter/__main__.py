@@ -28,12 +28,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("views", metavar="VIEWS", help="folder, .tar, .tar.gz or transforms.json")
     parser.add_argument("out", metavar="OUT.npz", type=Path, help="file for the Gaussians")
-    parser.add_argument(
-        "--profile", default="cpu", help="cpu, test, paper, fast, or a TOML file (default: cpu)"
-    )
-    parser.add_argument(
-        "--format", choices=FORMATS, default="auto", help="format of the views (default: auto)"
-    )
+    parser.add_argument("--profile", default="cpu", help="cpu, test, paper, fast, or a TOML file (default: cpu)")
+    parser.add_argument("--format", choices=FORMATS, default="auto", help="format of the views (default: auto)")
     parser.add_argument("--seed", type=_seed, default=0, help="seed of all random numbers (default: 0)")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE.png",

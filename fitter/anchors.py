@@ -125,9 +125,7 @@ def new_anchors(
     }
 
 
-def make_anchors(
-    positions: Tensor, spacing: Tensor, k: int, feature_dim: int, generator: torch.Generator
-) -> Anchors:
+def make_anchors(positions: Tensor, spacing: Tensor, k: int, feature_dim: int, generator: torch.Generator) -> Anchors:
     """Initialise anchors at `positions` [A, 3] and heads, on their device; `generator` is on the CPU."""
     heads = {name: t.to(positions.device) for name, t in make_heads(k, feature_dim, generator).items()}
     return Anchors(**new_anchors(positions, spacing, k, feature_dim, generator), heads=heads)

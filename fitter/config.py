@@ -108,9 +108,7 @@ class GrowthConfig:
                 f"{self.statistics_from!r}, {self.adjust_from!r}, {self.adjust_until!r}"
             )
         if not self.cells or any(type(c) is not int or c < 1 for c in self.cells):
-            raise ConfigError(
-                f"growth.cells is {self.cells!r}, expected at least one whole number, each at least 1"
-            )
+            raise ConfigError(f"growth.cells is {self.cells!r}, expected at least one whole number, each at least 1")
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,7 @@ def _fit_anchors(training: Training, anchors: Anchors, extent: float, last: int)
     statistics = Statistics.empty(anchors)
     anchors = training.bounded(anchors, statistics)
     statistics_from = int(growth.statistics_from * config.steps)
-    adjust_from, adjust_until = (
-        int(growth.adjust_from * config.steps),
-        int(growth.adjust_until * config.steps),
-    )
+    adjust_from, adjust_until = (int(growth.adjust_from * config.steps), int(growth.adjust_until * config.steps))
     # the final ranking needs statistics of every view, like those after an adjust step
     observe_again = last - max(growth.adjust_every, len(training.full))
     for step, view in training.steps(0, last):
@@ -163,20 +160,14 @@ def _finished(decoded: Decoded, tau: int) -> Gaussians:
         rows = rows[order.sort().values]
     index = rows.cpu().numpy()
     fields = [
-        t.detach().cpu().numpy()[index]
-        for t in (decoded.means, scales, decoded.quats, opacities, decoded.colors)
+        t.detach().cpu().numpy()[index] for t in (decoded.means, scales, decoded.quats, opacities, decoded.colors)
     ]
     fields[2] = canonical_quats(fields[2])
     return Gaussians(*fields)
 
 
 def fit_object(
-    views: Views,
-    config: FitConfig,
-    *,
-    seed: int = 0,
-    deadline: float | None = None,
-    progress: Progress | None = None,
+    views: Views, config: FitConfig, *, seed: int = 0, deadline: float | None = None, progress: Progress | None = None
 ) -> Fit:
     """Fit one object.
 
@@ -209,18 +200,14 @@ def fit_object(
         torch.set_num_threads(threads)
 
 
-def _fit_object(
-    views: Views, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None
-) -> Fit:
+def _fit_object(views: Views, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None) -> Fit:
     started = time.perf_counter()
     reset_peak()
     views = resize(views, config.size)
     # a blank view has no information, and would make the visual hull empty
     shown = np.flatnonzero(views.images[..., 3].any(axis=(1, 2)))
     if not len(shown):
-        raise TooFewGaussians(
-            "every view is fully transparent, so there is nothing to fit; check the renders"
-        )
+        raise TooFewGaussians("every view is fully transparent, so there is nothing to fit; check the renders")
     train, heldout = split_heldout(views[shown], config.heldout_every)
     if len(train) < config.min_views:
         raise MissingViews(
@@ -245,9 +232,7 @@ def _fit_object(
     metrics = measure(gaussians, scene, training.backend, training.lpips, config.max_alpha)
     mean_psnr = float(np.mean(metrics.psnr))
     if mean_psnr < config.min_psnr:
-        raise LowPsnr(
-            f"mean PSNR on white is {mean_psnr:.2f} dB, expected at least {config.min_psnr:.2f} (min_psnr)"
-        )
+        raise LowPsnr(f"mean PSNR on white is {mean_psnr:.2f} dB, expected at least {config.min_psnr:.2f} (min_psnr)")
     gaussians = frame.world(gaussians)
     low, high = gaussians.means.min(0), gaussians.means.max(0)
     has_lpips = training.lpips is not None

@@ -59,9 +59,7 @@ def observe(
 ) -> None:
     """Add the views of one training step, after backward; `opacities` is `anchors.opacities()`."""
     with torch.no_grad():
-        camera = (
-            torch.einsum("cij,aj->cai", viewmats[:, :3, :3], anchors.positions) + viewmats[:, None, :3, 3]
-        )
+        camera = torch.einsum("cij,aj->cai", viewmats[:, :3, :3], anchors.positions) + viewmats[:, None, :3, 3]
         pixel = torch.einsum("cij,caj->cai", Ks, camera)
         x, y = pixel[..., 0] / pixel[..., 2], pixel[..., 1] / pixel[..., 2]
         ahead = (camera[..., 2] > 0.01) & (x > 0) & (x < width) & (y > 0) & (y < height)
@@ -83,9 +81,7 @@ def grow(
     Gaussian, except for a random share 2^-(level+1) of the offsets. Cells that hold an anchor, old or new, are
     skipped. The new anchor is at the cell's centre; its features are the elementwise maximum over the proposers.
     """
-    proposals = (
-        anchors.positions[:, None] + anchors.offsets * torch.exp(anchors.scalings[:, None, :3])
-    ).detach()
+    proposals = (anchors.positions[:, None] + anchors.offsets * torch.exp(anchors.scalings[:, None, :3])).detach()
     proposals = proposals.reshape(-1, 3)
     mean = (statistics.gradient / statistics.drawn.clamp(min=1)).reshape(-1)
     eligible = (anchors.alive & (statistics.drawn > 0.5 * config.success * interval)).reshape(-1)
@@ -112,9 +108,7 @@ def grow(
     if not positions:
         positions, spacing = [anchors.positions[:0]], [anchors.positions[:0, 0]]
         features = [anchors.features.detach()[:0]]
-    fresh = new_anchors(
-        torch.cat(positions), torch.cat(spacing), anchors.k, anchors.features.shape[1], generator
-    )
+    fresh = new_anchors(torch.cat(positions), torch.cat(spacing), anchors.k, anchors.features.shape[1], generator)
     return fresh | {"features": torch.cat(features)}
 
 
@@ -133,9 +127,7 @@ def survivors(anchors: Anchors, statistics: Statistics, config: GrowthConfig, in
     return ~faint & anchors.alive.any(1)
 
 
-def bounded(
-    anchors: Anchors, statistics: Statistics, tau: int, ranking: str, generator: torch.Generator
-) -> Anchors:
+def bounded(anchors: Anchors, statistics: Statistics, tau: int, ranking: str, generator: torch.Generator) -> Anchors:
     """Drop offsets by the visibility ranking until at most `tau` alive ones have positive opacity."""
     with torch.no_grad():
         opacities = anchors.opacities()

@@ -134,9 +134,7 @@ def depth_points(views: Views, count: int, rng: np.random.Generator) -> Points:
         TooFewGaussians: no opaque pixel has a depth.
     """
     if views.depths is None:
-        raise BadInput(
-            "init = 'depth' needs depth maps (`_nd.exr`) and the views have none; use init = 'hull'"
-        )
+        raise BadInput("init = 'depth' needs depth maps (`_nd.exr`) and the views have none; use init = 'hull'")
     usable = (views.images[..., 3] >= _OPAQUE) & np.isfinite(views.depths) & (views.depths > _NEAR)
     pixels = np.argwhere(usable)
     if not len(pixels):

@@ -67,9 +67,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_lpips(
-    net: str, weights: str | Path, device: torch.device
-) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
+def load_lpips(net: str, weights: str | Path, device: torch.device) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
     """Load LPIPS once per process; see `_load_lpips` for arguments and errors."""
     path = Path(weights)
     changed = path.stat().st_mtime_ns if str(weights) and path.is_file() else 0
@@ -113,9 +111,7 @@ def _load_lpips(
     by_number = {name.split(".", 1)[1]: name for name in own}
     if set(by_number) != set(state):
         missing, surplus = sorted(set(by_number) - set(state)), sorted(set(state) - set(by_number))
-        raise LpipsUnavailable(
-            f"{path}: not the weights of {net}: missing {missing[:4]}, unknown {surplus[:4]}"
-        )
+        raise LpipsUnavailable(f"{path}: not the weights of {net}: missing {missing[:4]}, unknown {surplus[:4]}")
     with torch.no_grad():
         for number, name in by_number.items():
             if own[name].shape != state[number].shape:

@@ -122,11 +122,7 @@ def _planes(
     y0, y1, x0, x1 = box
     for c in range(first, last):
         l1, ssim = _plane(
-            image[c, y0:y1, x0:x1],
-            target[c, y0:y1, x0:x1],
-            slopes[c],
-            g_l1[c, y0:y1, x0:x1],
-            g_ssim[c, y0:y1, x0:x1],
+            image[c, y0:y1, x0:x1], target[c, y0:y1, x0:x1], slopes[c], g_l1[c, y0:y1, x0:x1], g_ssim[c, y0:y1, x0:x1]
         )
         sums[c, 0], sums[c, 1] = l1, ssim
 

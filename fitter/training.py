@@ -40,9 +40,7 @@ class Training:
         self.lpips: Callable[[Tensor, Tensor], Tensor] | None = None
         self.lpips_sha256 = ""
         if config.loss.lpips_net != "none":
-            self.lpips, self.lpips_sha256 = load_lpips(
-                config.loss.lpips_net, config.loss.lpips_weights, self.device
-            )
+            self.lpips, self.lpips_sha256 = load_lpips(config.loss.lpips_net, config.loss.lpips_weights, self.device)
         self.full = make_scene(views, self.device)
         self.small = make_scene(views, self.device, config.start_size) if config.start_size else self.full
         net, side = config.loss.lpips_net, min(self.small.height, self.small.width)

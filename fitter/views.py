@@ -50,11 +50,7 @@ class Views:
         if self.images.ndim != 4 or self.images.shape[0] != V or self.images.shape[3] != 4:
             raise BadInput(f"images have shape {self.images.shape}, expected [{V}, H, W, 4]")
         H, W = self.images.shape[1:3]
-        expected = {
-            "images": (np.uint8, (V, H, W, 4)),
-            "c2w": (np.float64, (V, 4, 4)),
-            "Ks": (np.float64, (V, 3, 3)),
-        }
+        expected = {"images": (np.uint8, (V, H, W, 4)), "c2w": (np.float64, (V, 4, 4)), "Ks": (np.float64, (V, 3, 3))}
         if self.depths is not None:
             expected["depths"] = (np.float32, (V, H, W))
         for field, (dtype, shape) in expected.items():
@@ -97,9 +93,7 @@ class Views:
 
 def _check_camera(name: str, c2w: NDArray[np.float64], K: NDArray[np.float64]) -> None:
     if not (np.isfinite(c2w).all() and np.isfinite(K).all()):
-        raise BadInput(
-            f"view {name}: its pose or intrinsics have NaN or infinity; render it again or remove it"
-        )
+        raise BadInput(f"view {name}: its pose or intrinsics have NaN or infinity; render it again or remove it")
     if max(np.abs(c2w).max(), np.abs(K).max()) > _LARGEST:
         raise BadInput(
             f"view {name}: its pose or intrinsics have numbers beyond {_LARGEST:.0e}; use a larger unit of length"

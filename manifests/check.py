@@ -10,9 +10,7 @@ from gaussianverse.manifests.schema import Row
 Probe = Callable[[Row], object]
 
 
-def check(
-    path: Path, *, probe: Probe | None = None, count: int = 0, licenses: Collection[str] = ()
-) -> list[str]:
+def check(path: Path, *, probe: Probe | None = None, count: int = 0, licenses: Collection[str] = ()) -> list[str]:
     """List all faults of a manifest in authoring form.
 
     Faults are: invalid JSON, unknown and missing keys, values that are not text, bad uids, duplicate uids,
@@ -40,10 +38,7 @@ def check(
     if licenses:
         check_wanted(licenses, {line.row.license for line in lines})
         faults += [
-            Fault(
-                line.number,
-                f"{line.row.uid!r}: {described(line.row.license)}; not among {', '.join(licenses)}",
-            )
+            Fault(line.number, f"{line.row.uid!r}: {described(line.row.license)}; not among {', '.join(licenses)}")
             for line in lines
             if line.row.license not in licenses
         ]

@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_licenses(parser: argparse.ArgumentParser, effect: str) -> None:
-    parser.add_argument(
-        "--licenses", nargs="+", default=[], metavar="SPDX", help=f"e.g. CC0-1.0 CC-BY-4.0; {effect}"
-    )
+    parser.add_argument("--licenses", nargs="+", default=[], metavar="SPDX", help=f"e.g. CC0-1.0 CC-BY-4.0; {effect}")
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -49,12 +47,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objaverse-map", type=Path, metavar="JSON", help="..._index_to_objaverse.json")
     parser.add_argument("--category-file", type=Path, metavar="JSON", help="category_annotation.json")
     parser.add_argument(
-        "--captions",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="JSON {key: caption} or Cap3D CSV",
+        "--captions", type=Path, nargs="+", default=[], metavar="FILE", help="JSON {key: caption} or Cap3D CSV"
     )
     parser.add_argument("--caption-source", default="", help="with --folder: source of the captions")
     wanted = parser.add_mutually_exclusive_group()
@@ -69,15 +62,10 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     wanted.add_argument("--category", default="", help="with --folder: category of all objects")
     parser.add_argument("--license", default="", help="licence of all objects not in --license-file")
     parser.add_argument(
-        "--license-file",
-        type=Path,
-        metavar="JSON",
-        help="with --index: {GObjaverse index or Objaverse uid: license}",
+        "--license-file", type=Path, metavar="JSON", help="with --index: {GObjaverse index or Objaverse uid: license}"
     )
     _add_licenses(parser, "leave out objects under another licence")
-    parser.add_argument(
-        "--drop-uncaptioned", action="store_true", help="with --index: skip uncaptioned objects"
-    )
+    parser.add_argument("--drop-uncaptioned", action="store_true", help="with --index: skip uncaptioned objects")
 
 
 def run(args: argparse.Namespace, probe: Probe | None = None) -> int:

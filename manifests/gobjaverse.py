@@ -110,9 +110,7 @@ def build(
         raise ManifestError(f"unknown categories {', '.join(unknown)}; they are {', '.join(CATEGORIES)}")
     faults = [f"views {views!r}: unknown {{{name}}}" for name in _unknown_names(views)]
     if not any(name in views for name in ("{index}", "{inst}")):
-        faults.append(
-            f"views {views!r}: needs {{index}} or {{inst}}; without it all objects have the same renders"
-        )
+        faults.append(f"views {views!r}: needs {{index}} or {{inst}}; without it all objects have the same renders")
     if not is_address(views):
         faults.append(f"views {views!r}: only paths and s3://bucket/key can be read")
     if faults:

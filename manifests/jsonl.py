@@ -30,8 +30,7 @@ def describe(path: Path, faults: Iterable[Fault]) -> list[str]:
     """Format faults as "<path>:<line>: <message>", in the order of lines."""
     ordered = sorted(faults, key=lambda fault: fault.number)
     return [
-        f"{path}:{fault.number}: {fault.message}" if fault.number else f"{path}: {fault.message}"
-        for fault in ordered
+        f"{path}:{fault.number}: {fault.message}" if fault.number else f"{path}: {fault.message}" for fault in ordered
     ]
 
 
@@ -85,9 +84,7 @@ def read(path: Path) -> list[Row]:
 def resolve_views(rows: Iterable[Row], folder: Path) -> list[Row]:
     """Make relative paths absolute, as seen from `folder`; URLs stay."""
     root = folder.resolve()
-    return [
-        row if "://" in row.views else replace(row, views=os.path.normpath(root / row.views)) for row in rows
-    ]
+    return [row if "://" in row.views else replace(row, views=os.path.normpath(root / row.views)) for row in rows]
 
 
 def dumps(row: Row) -> str:

@@ -16,18 +16,7 @@ _CREATIVE_COMMONS = (
 SPDX = (
     *("CC0-1.0", "CC-PDDC", "CC-PDM-1.0", *_CREATIVE_COMMONS),
     *("ODbL-1.0", "ODC-By-1.0", "PDDL-1.0", "CDLA-Permissive-2.0", "OGL-UK-3.0", "etalab-2.0"),
-    *(
-        "MIT",
-        "MIT-0",
-        "Apache-2.0",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "0BSD",
-        "ISC",
-        "Zlib",
-        "Unlicense",
-        "WTFPL",
-    ),
+    *("MIT", "MIT-0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "ISC", "Zlib", "Unlicense", "WTFPL"),
     *("MPL-2.0", "GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only", "GPL-3.0-or-later", "GFDL-1.3-only"),
 )
 """SPDX identifiers in use for 3D objects; any other licence is "LicenseRef-<name>", as SPDX defines it."""
@@ -36,10 +25,7 @@ _OWN = "LicenseRef-"
 # the abbreviations of Objaverse's annotations; Sketchfab's objects are under version 4.0
 _OBJAVERSE = {
     "cc0": "CC0-1.0",
-    **{
-        terms.lower(): f"CC-{terms}-4.0"
-        for terms in ("BY", "BY-SA", "BY-ND", "BY-NC", "BY-NC-SA", "BY-NC-ND")
-    },
+    **{terms.lower(): f"CC-{terms}-4.0" for terms in ("BY", "BY-SA", "BY-ND", "BY-NC", "BY-NC-SA", "BY-NC-ND")},
 }
 
 

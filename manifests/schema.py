@@ -85,9 +85,7 @@ def row_from(entries: Mapping[str, Any]) -> Row:
     Raises:
         ManifestError: unknown or missing keys, or values that are not text; one fault each.
     """
-    faults = [
-        f"unknown key {key!r}; the keys are {', '.join(FIELDS)}" for key in entries if key not in FIELDS
-    ]
+    faults = [f"unknown key {key!r}; the keys are {', '.join(FIELDS)}" for key in entries if key not in FIELDS]
     faults += [f"no {key!r}" for key in ("uid", "views") if key not in entries]
     for key, value in entries.items():
         if key in FIELDS and not isinstance(value, str):
@@ -111,9 +109,7 @@ def faults_of(row: Row) -> list[str]:
     if row.format not in FORMATS:
         faults.append(f"unknown format {row.format!r}; expected one of {', '.join(FORMATS)}")
     if row.category not in (*CATEGORIES, ""):
-        faults.append(
-            f'unknown category {row.category!r}; expected one of {", ".join(CATEGORIES)}, or "" for none'
-        )
+        faults.append(f'unknown category {row.category!r}; expected one of {", ".join(CATEGORIES)}, or "" for none')
     for name in FIELDS:
         value = getattr(row, name)
         if not value.isprintable() and (name != "caption" or _unprintable(value)):

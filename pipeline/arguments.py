@@ -20,9 +20,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def add_manifest(parser: argparse.ArgumentParser) -> None:
     """Add `--manifest`."""
-    parser.add_argument(
-        "--manifest", required=True, help="path or s3:// address of JSON Lines or objects.parquet"
-    )
+    parser.add_argument("--manifest", required=True, help="path or s3:// address of JSON Lines or objects.parquet")
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +58,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, help="cores to use on this machine; default: all")
     parser.add_argument("--ray-address", help="Ray cluster to join; default: Ray on this machine")
-    parser.add_argument(
-        "--events", type=Path, metavar="FILE", help="append events to this file as JSON lines"
-    )
+    parser.add_argument("--events", type=Path, metavar="FILE", help="append events to this file as JSON lines")
     add_overrides(parser)
 
 

@@ -97,10 +97,7 @@ def _help() -> str:
     for group in _GROUPS:
         lines += ["", f"{group}:"]
         lines += [f"  {name:13} {verb.help}" for name, verb in _VERBS.items() if verb.group == group]
-    lines += [
-        "",
-        "`gaussianverse VERB --help` lists a verb's options; `gaussianverse --version` names the version.",
-    ]
+    lines += ["", "`gaussianverse VERB --help` lists a verb's options; `gaussianverse --version` names the version."]
     return "\n".join(lines)
 
 
@@ -148,22 +145,16 @@ def _atlas_shard(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.run import job
 
     storage, run = open_output(args)
-    outcome = job.build(
-        storage, run, config_of(args), "", shards=args.shards, stages=(ATLAS,), events=args.events
-    )
+    outcome = job.build(storage, run, config_of(args), "", shards=args.shards, stages=(ATLAS,), events=args.events)
     return report.print_outcome(outcome)
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        help="holds .ply files, or folders with point_cloud.ply [and gs2sphere.npy]",
+        "folder", metavar="FOLDER", help="holds .ply files, or folders with point_cloud.ply [and gs2sphere.npy]"
     )
     parser.add_argument(
-        "--swap-red-blue",
-        action="store_true",
-        help="swap the channels, as published GaussianVerse objects need",
+        "--swap-red-blue", action="store_true", help="swap the channels, as published GaussianVerse objects need"
     )
     parser.add_argument(
         "--captions", nargs="+", default=[], metavar="FILE", help="JSON {path or uid: caption}, or CSV"
@@ -218,10 +209,7 @@ _VERBS: dict[str, Verb] = {
         _fit_shard,
     ),
     "build": Verb(
-        "build",
-        "run fit-shard for every shard of a manifest",
-        (add_manifest, add_output, add_config),
-        _fit_shard,
+        "build", "run fit-shard for every shard of a manifest", (add_manifest, add_output, add_config), _fit_shard
     ),
     "atlas-shard": Verb(
         "build", "build atlases of existing fits", (add_output, add_shards, add_config), _atlas_shard
@@ -233,10 +221,7 @@ _VERBS: dict[str, Verb] = {
         _import,
     ),
     "finalize": Verb(
-        "build",
-        "write the tables and checksums that complete a dataset",
-        (add_output, add_overrides),
-        _finalize,
+        "build", "write the tables and checksums that complete a dataset", (add_output, add_overrides), _finalize
     ),
     "retry-failed": _from_module("build", "try quarantined objects again", "pipeline.ops.retry_failed"),
     "status": _from_module("look", "show the progress of a run", "pipeline.ops.status"),

@@ -39,9 +39,7 @@ class RunSettings:
         check_whole("run.shard_size", self.shard_size, 1)
         check_whole("run.views", self.views, 0, MAX_VIEWS)
         if self.views_size < 0 or (self.views_size and not self.views):
-            raise ConfigError(
-                f"run.views_size is {self.views_size}, expected at least 0, and 0 without run.views"
-            )
+            raise ConfigError(f"run.views_size is {self.views_size}, expected at least 0, and 0 without run.views")
 
     def identity(self) -> dict[str, Any]:
         """The settings for run.json; without views, their options are left out and do not change the digest."""

@@ -58,10 +58,7 @@ def ball_views(count: int = 12, size: int = 48, distance: float = 1.6) -> Views:
         images.append(np.round(255 * rgba).astype(np.uint8))
         poses.append(pose)
     return Views(
-        np.stack(images),
-        np.stack(poses),
-        np.repeat(K[None], count, 0),
-        tuple(f"{i:05d}" for i in range(count)),
+        np.stack(images), np.stack(poses), np.repeat(K[None], count, 0), tuple(f"{i:05d}" for i in range(count))
     )
 
 

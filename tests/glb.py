@@ -35,9 +35,7 @@ class Glb:
 
     def _accessor(self, array: np.ndarray, *, normalized: bool = False) -> int:
         code = {"f": 5126, "I": 5125, "H": 5123, "B": 5121}[array.dtype.char]
-        kind = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}[
-            1 if array.ndim == 1 else array.shape[1]
-        ]
+        kind = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}[1 if array.ndim == 1 else array.shape[1]]
         value = {"bufferView": self._view(array.tobytes()), "componentType": code, "count": len(array)}
         value |= {"type": kind, "min": array.min(0).tolist(), "max": array.max(0).tolist()}
         if array.ndim == 1:

@@ -83,15 +83,7 @@ def rasterization(
     sys.modules["nerfacc"] = _stand_in()
     try:
         out, alphas = gsplat.accumulate(
-            means2d,
-            conics,
-            each,
-            colors[None].expand(len(viewmats), -1, -1),
-            gaussian,
-            pixel,
-            image,
-            width,
-            height,
+            means2d, conics, each, colors[None].expand(len(viewmats), -1, -1), gaussian, pixel, image, width, height
         )
     finally:
         if before is None:

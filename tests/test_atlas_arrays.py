@@ -54,31 +54,16 @@ def header(text: str) -> bytes:
         (npy(ONE)[:60], "not a .npy file"),
         (npy(ONE)[:-1], "cut short: 96 bytes of numbers, 95 there"),
         (header("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 9)}"), "cut short"),
-        (
-            header("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -1)}") + bytes(8),
-            "no array of numbers",
-        ),
+        (header("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -1)}") + bytes(8), "no array of numbers"),
         (header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}") + bytes(8), "no array of numbers"),
         (header("{'descr': '<U0', 'fortran_order': False, 'shape': (1,)}"), "no array of numbers"),
         (header("{'descr': '<f8', 'fortran_order': False, 'shape': ((("), "not a .npy file"),
         (header("{'descr': '<c16', 'fortran_order': False, 'shape': ()}") + bytes(16), "no array of numbers"),
-        (
-            header("{'descr': '<M8[s]', 'fortran_order': False, 'shape': ()}") + bytes(8),
-            "no array of numbers",
-        ),
-        (
-            header("{'descr': ('<f4', (2,)), 'fortran_order': False, 'shape': (1,)}") + bytes(8),
-            "not a .npy file",
-        ),
+        (header("{'descr': '<M8[s]', 'fortran_order': False, 'shape': ()}") + bytes(8), "no array of numbers"),
+        (header("{'descr': ('<f4', (2,)), 'fortran_order': False, 'shape': (1,)}") + bytes(8), "not a .npy file"),
         (header("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 2**70)}"), "not a .npy file"),
-        (
-            header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {2**70})}}"),
-            "no array has the shape",
-        ),
-        (
-            header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {2**62}, 8)}}"),
-            "no array has the shape",
-        ),
+        (header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {2**70})}}"), "no array has the shape"),
+        (header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {2**62}, 8)}}"), "no array has the shape"),
         (
             header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'1, ' * 65})}}") + bytes(4),
             "not a .npy file",
@@ -108,11 +93,7 @@ def test_an_archive_that_is_encrypted_or_packed_in_a_strange_way_is_refused() ->
     data = npz({"a": ONE})
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entry = archive.start_dir
-    for offset, value in (
-        (8, 1),
-        (10, 99),
-        (6, 250),
-    ):  # flags, method and version of the directory's only entry
+    for offset, value in ((8, 1), (10, 99), (6, 250)):  # flags, method and version of the directory's only entry
         changed = bytearray(data)
         changed[entry + offset] = value
         with pytest.raises(AtlasError, match=r"not an \.npz file"):

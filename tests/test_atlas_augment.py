@@ -52,9 +52,7 @@ def test_exact_with_feasible_duals(shape: str, count: int, sites: int, reach: fl
 
 
 def test_no_new_path_is_begun_when_patience_is_over() -> None:
-    done, _, _, _, _, held, owner, _ = from_nothing(
-        cloud("volume", 100), fibonacci_sphere(160), 1.0, patience=50
-    )
+    done, _, _, _, _, held, owner, _ = from_nothing(cloud("volume", 100), fibonacci_sphere(160), 1.0, patience=50)
     assert 0 < done < 100
     np.testing.assert_array_equal(owner[held[:done]], np.arange(done))
     assert (owner == FREE).sum() == 100 - done

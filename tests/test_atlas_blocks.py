@@ -74,10 +74,7 @@ def test_search_finds_what_reading_everything_finds(
     owner = rng.integers(0, 40, len(order)) if held else np.full(len(order), -1)
     settle(blocks, bidders, owner)
     np.testing.assert_allclose(
-        prices_out(blocks, bidders, rng),
-        values(blocks, bidders).max(axis=1),
-        rtol=0,
-        atol=1e-14 * (1 + spread),
+        prices_out(blocks, bidders, rng), values(blocks, bidders).max(axis=1), rtol=0, atol=1e-14 * (1 + spread)
     )
     # as prices rise, both renewed and old floors remain bounds
     for place in rng.choice(np.flatnonzero(order < count), min(count, 50)):
@@ -87,10 +84,7 @@ def test_search_finds_what_reading_everything_finds(
         else:
             flat[place] += rise
     np.testing.assert_allclose(
-        prices_out(blocks, bidders, rng),
-        values(blocks, bidders).max(axis=1),
-        rtol=0,
-        atol=1e-14 * (1 + spread),
+        prices_out(blocks, bidders, rng), values(blocks, bidders).max(axis=1), rtol=0, atol=1e-14 * (1 + spread)
     )
 
 
@@ -108,9 +102,6 @@ def test_floors_stay_the_least_of_their_blocks_while_prices_rise(spread: float) 
     leaves = prices - (placed * blocks.leaf_pivots[..., None]).sum(axis=0)
     groups = prices - (placed * blocks.group_pivots[:, :, None, None]).sum(axis=0)
     # never above the minimum, and below it by at most the rounding of float32
-    for floors, least in (
-        (blocks.leaf_floors, leaves.min(axis=2)),
-        (blocks.group_floors, groups.min(axis=(1, 2))),
-    ):
+    for floors, least in ((blocks.leaf_floors, leaves.min(axis=2)), (blocks.group_floors, groups.min(axis=(1, 2)))):
         assert (floors < least).all()
         assert (floors > least - 3e-5 - 3e-6 * np.abs(least)).all()

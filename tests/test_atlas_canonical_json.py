@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from gaussianverse.atlas.canonical_json import json_object, to_json, to_json_file
 
-VALUES = st.dictionaries(
-    st.text(), st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-)
+VALUES = st.dictionaries(st.text(), st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False))
 
 
 @given(VALUES)

@@ -72,14 +72,8 @@ def test_a_shard_without_samples_is_no_fault(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (
-            index(lambda i: i.update(schema_version=9)),
-            "schema version 9, this gaussianverse reads 1; a newer",
-        ),
-        (
-            index(lambda i: i["shards"][2]["atlas"].update(samples=3)),
-            "000002.tar has 3 samples in index.json and 2",
-        ),
+        (index(lambda i: i.update(schema_version=9)), "schema version 9, this gaussianverse reads 1; a newer"),
+        (index(lambda i: i["shards"][2]["atlas"].update(samples=3)), "000002.tar has 3 samples in index.json and 2"),
         (index(lambda i: i["shards"].pop()), "samples that index.json does not count"),
         (index(lambda i: i.update(samples=5)), "samples that index.json does not count"),
         (index(lambda i: i["shards"][0]["atlas"].update(nbytes=5000)), "do not agree on where obj1 lies"),
@@ -119,10 +113,6 @@ from gaussianverse import AtlasDataset
 print(len(list(AtlasDataset({str(root)!r}, standardise=True))))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[1],
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
     )
     assert done.stdout == "4\n"

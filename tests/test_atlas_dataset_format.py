@@ -12,9 +12,7 @@ from gaussianverse.atlas.dataset_format import FAMILIES, OPACITY_COPIES, VIEWS
 
 
 def test_it_imports_nothing_that_only_one_side_has() -> None:
-    program = (
-        "import sys; from gaussianverse.atlas import canonical_json, dataset_format; print(*sys.modules)"
-    )
+    program = "import sys; from gaussianverse.atlas import canonical_json, dataset_format; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "gaussianverse.atlas.dataset_format" in loaded

@@ -90,9 +90,7 @@ INDEX_ERRORS: list[Callable[[Patch], None]] = [
 
 @pytest.mark.parametrize("count", [8, 50, 400, CELLS])
 @pytest.mark.parametrize("mistake", INDEX_ERRORS)
-def test_every_index_error_is_refused(
-    mistake: Callable[[Patch], None], count: int, monkeypatch: Patch
-) -> None:
+def test_every_index_error_is_refused(mistake: Callable[[Patch], None], count: int, monkeypatch: Patch) -> None:
     for shape in ("shell", "volume", "rod", "plate", "corner", "line"):
         g = gaussians(cloud(shape, count))
         assert pack(g, CONFIG).stats["n_gaussians"] == count

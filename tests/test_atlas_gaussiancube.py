@@ -27,9 +27,7 @@ def test_channels_and_voxels_are_where_the_published_code_has_them() -> None:
     np.testing.assert_array_equal(cube[live][:, 7:10], g.scales[match])
     np.testing.assert_array_equal(cube[live][:, 10:14], g.quats[match])
     empty = cube[~live]
-    np.testing.assert_array_equal(
-        empty, np.tile(np.float32([0] * 7 + [1e-6] * 3 + [1, 0, 0, 0]), (len(empty), 1))
-    )
+    np.testing.assert_array_equal(empty, np.tile(np.float32([0] * 7 + [1e-6] * 3 + [1, 0, 0, 0]), (len(empty), 1)))
 
 
 def test_the_transport_is_the_cheapest() -> None:

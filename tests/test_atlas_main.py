@@ -51,11 +51,7 @@ def test_plane_is_the_solved_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "fault"),
-    [
-        (b"no npz", "not an .npz file of Gaussians"),
-        (b"", "not an .npz file of Gaussians"),
-        (None, "No such file"),
-    ],
+    [(b"no npz", "not an .npz file of Gaussians"), (b"", "not an .npz file of Gaussians"), (None, "No such file")],
 )
 def test_faults_are_one_line_and_exit_1(
     content: bytes | None, fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

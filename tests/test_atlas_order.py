@@ -83,9 +83,7 @@ def test_workers_batches_in_turn_are_the_sequence(samples: int, workers: int, ba
 
 
 @given(st.integers(1, 40), st.integers(1, 4), UNEVEN, st.data())
-def test_resuming_with_the_same_ranks_is_exact(
-    samples: int, world: int, uneven: str, data: st.DataObject
-) -> None:
+def test_resuming_with_the_same_ranks_is_exact(samples: int, world: int, uneven: str, data: st.DataObject) -> None:
     whole = order.epoch_order(np.arange(samples) // 4, 1, 0, 2)
     start = Cursor().at(world)
     uninterrupted = sequences(whole, start, uneven)
@@ -94,11 +92,7 @@ def test_resuming_with_the_same_ranks_is_exact(
     assert sequences(whole, again, uneven) == [s[taken:] for s in uninterrupted]
 
 
-@given(
-    st.integers(1, 60),
-    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9)), min_size=1, max_size=4),
-    UNEVEN,
-)
+@given(st.integers(1, 60), st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9)), min_size=1, max_size=4), UNEVEN)
 def test_any_history_of_ranks_reads_each_sample_once(
     samples: int, history: list[tuple[int, int]], uneven: str
 ) -> None:

@@ -45,12 +45,7 @@ def test_what_goes_in_comes_out(pad: str, count: int) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    shape=st.sampled_from(SHAPES),
-    count=st.integers(8, 400),
-    seed=st.integers(0, 999),
-    pad=st.sampled_from(PADS),
-)
+@given(shape=st.sampled_from(SHAPES), count=st.integers(8, 400), seed=st.integers(0, 999), pad=st.sampled_from(PADS))
 def test_any_shape_packs_and_comes_back(shape: str, count: int, seed: int, pad: str) -> None:
     g = gaussians(cloud(shape, count, seed), seed)
     atlas = pack(g, AtlasConfig(size=32, pad=pad))

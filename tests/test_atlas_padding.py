@@ -29,9 +29,7 @@ def test_prune_drops_the_smallest_mean_scale() -> None:
 
 
 def test_prune_keeps_the_first_of_equals() -> None:
-    np.testing.assert_array_equal(
-        prune(with_scales(6, np.array([1.0, 2.0, 1.0, 1.0, 2.0, 1.0])), 4), [0, 1, 2, 4]
-    )
+    np.testing.assert_array_equal(prune(with_scales(6, np.array([1.0, 2.0, 1.0, 1.0, 2.0, 1.0])), 4), [0, 1, 2, 4])
     np.testing.assert_array_equal(prune(with_scales(6, np.ones(6)), 4), [0, 1, 2, 3])
     # many ties, which an unstable sort would shuffle
     scales = np.random.default_rng(0).integers(1, 4, 3000).astype(np.float64)
@@ -42,9 +40,7 @@ def test_prune_keeps_the_first_of_equals() -> None:
 def test_prune_goes_by_the_mean_not_the_largest() -> None:
     g = gaussians(cloud("volume", 3))
     scales = np.array([[0.9, 0.0001, 0.0001], [0.4, 0.4, 0.4], [0.31, 0.31, 0.31]])
-    np.testing.assert_array_equal(
-        prune(Gaussians(g.means, scales, g.quats, g.opacities, g.colors), 2), [1, 2]
-    )
+    np.testing.assert_array_equal(prune(Gaussians(g.means, scales, g.quats, g.opacities, g.colors), 2), [1, 2])
 
 
 @pytest.mark.parametrize("pad", PADS)

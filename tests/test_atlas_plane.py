@@ -23,9 +23,7 @@ from gaussianverse.atlas.smoothness import unrolled
 from gaussianverse.atlas.sphere import fibonacci_sphere, ring_sphere
 from gaussianverse.atlas.transport.solver import assign
 
-PUBLISHED = (
-    Path(__file__).resolve().parents[2] / "shared" / "data" / "gaussianverse_official" / "sphere2plane.npy"
-)
+PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "gaussianverse_official" / "sphere2plane.npy"
 
 
 def cells_of(indices: np.ndarray, size: int) -> np.ndarray:
@@ -93,9 +91,7 @@ def test_result_is_kept_and_read_only() -> None:
 
 
 @pytest.mark.parametrize("fault", ["missing", "changed"])
-def test_a_spoilt_file_is_named_with_the_mend(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_spoilt_file_is_named_with_the_mend(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoilt = tmp_path / "plane.npy"
     if fault == "changed":
         indices = np.load(SHIPPED)
@@ -103,8 +99,7 @@ def test_a_spoilt_file_is_named_with_the_mend(
         np.save(spoilt, indices)
     monkeypatch.setattr(plane, "SHIPPED", spoilt)
     with pytest.raises(
-        AtlasError,
-        match=r"plane\.npy (is missing|has SHA-256 .*, expected).*python -m gaussianverse.atlas plane",
+        AtlasError, match=r"plane\.npy (is missing|has SHA-256 .*, expected).*python -m gaussianverse.atlas plane"
     ):
         plane_indices.__wrapped__(128)
 

@@ -32,25 +32,7 @@ def test_the_header_and_the_first_row_are_what_viewers_expect() -> None:
         "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3"
     )
     row = np.frombuffer(body, "<f4")
-    expected = [
-        1,
-        2,
-        3,
-        0,
-        0,
-        0,
-        0,
-        -0.5 / SH_C0,
-        0.5 / SH_C0,
-        np.log(3),
-        np.log(0.5),
-        0,
-        np.log(2),
-        1,
-        0,
-        0,
-        0,
-    ]
+    expected = [1, 2, 3, 0, 0, 0, 0, -0.5 / SH_C0, 0.5 / SH_C0, np.log(3), np.log(0.5), 0, np.log(2), 1, 0, 0, 0]
     np.testing.assert_allclose(row, expected, rtol=1e-6)
 
 

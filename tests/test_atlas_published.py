@@ -23,9 +23,7 @@ from gaussianverse.atlas.transport.solver import assign
 
 SMALL = AtlasConfig(size=32)
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data" / "gaussianverse_samples"
-needs_samples = pytest.mark.skipif(
-    not SAMPLES.is_dir(), reason="shared/data/gaussianverse_samples is not there"
-)
+needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="shared/data/gaussianverse_samples is not there")
 
 
 def readings(g: Gaussians) -> dict[tuple[bool, bool], np.ndarray]:
@@ -109,10 +107,7 @@ def test_indices_of_another_object_are_refused_with_the_number() -> None:
 @pytest.mark.parametrize(
     ("indices", "fault"),
     [
-        (
-            np.arange(1023),
-            r"needs 1024 Gaussians and 1024 integer sphere indices, got 1024 and int64 \(1023,\)",
-        ),
+        (np.arange(1023), r"needs 1024 Gaussians and 1024 integer sphere indices, got 1024 and int64 \(1023,\)"),
         (np.arange(1024.0), "got 1024 and float64"),
         (np.arange(1024).reshape(32, 32), r"\(32, 32\)"),
         (np.zeros(1024, int), "not a permutation of 0 to 1023"),

@@ -91,9 +91,7 @@ def test_resumed_at_every_sample_the_sequence_is_the_uninterrupted_one(root: Pat
 
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (1, 4), (4, 1), (3, 6)])
 @pytest.mark.parametrize("taken", [0, 1, 2, 3])
-def test_another_number_of_ranks_reads_each_sample_once(
-    even: Path, before: int, after: int, taken: int
-) -> None:
+def test_another_number_of_ranks_reads_each_sample_once(even: Path, before: int, after: int, taken: int) -> None:
     read: list[str] = []
     state = {}
     for rank in range(before):
@@ -357,9 +355,7 @@ def test_a_tar_cut_anywhere_is_named(tmp_path: Path) -> None:
     dataset = AtlasDataset(tmp_path, shuffle=False)
     for cut in range(0, len(whole), 512):
         shard.write_bytes(whole[:cut])
-        with pytest.raises(
-            DatasetError, match=rf"atlas-000000.tar: {cut} bytes, .* truncated, {len(whole) - cut} "
-        ):
+        with pytest.raises(DatasetError, match=rf"atlas-000000.tar: {cut} bytes, .* truncated, {len(whole) - cut} "):
             next(iter(dataset))
     shard.write_bytes(whole + b"\0")
     with pytest.raises(DatasetError, match="longer"):

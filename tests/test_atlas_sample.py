@@ -48,10 +48,7 @@ def test_a_sample_shares_memory_with_its_bytes() -> None:
         (lambda: data()[512:], "no tar header|damaged tar header"),
         (lambda: memoryview(bytearray(1024)), "holds nothing, expected"),
         (lambda: memoryview(bytearray(1536)), "no tar header"),
-        (
-            lambda: data(atlas_npy=npy(ARRAY[:4])),
-            r"\(4, 8, 16\) in C order, expected .* \(8, 8, 16\)",
-        ),
+        (lambda: data(atlas_npy=npy(ARRAY[:4])), r"\(4, 8, 16\) in C order, expected .* \(8, 8, 16\)"),
         (lambda: data(atlas_npy=npy(ARRAY.astype(np.float64))), "float64"),
         (lambda: data(atlas_npy=npy(np.asfortranarray(ARRAY))), "in Fortran order"),
         (lambda: data(atlas_npy=npy(ARRAY)[:-4]), "cut short: 4096 bytes of numbers, 4092 there"),

@@ -49,9 +49,7 @@ def test_rings_have_equal_area_and_equal_longitudes(size: int) -> None:
     assert (points[..., 2] == points[:1, :, 2]).all()
     longitude = np.arctan2(points[..., 1], points[..., 0])
     np.testing.assert_allclose(
-        longitude,
-        np.repeat(-np.pi + 2 * np.pi * (np.arange(size)[:, None] + 0.5) / size, size, 1),
-        atol=1e-12,
+        longitude, np.repeat(-np.pi + 2 * np.pi * (np.arange(size)[:, None] + 0.5) / size, size, 1), atol=1e-12
     )
 
 

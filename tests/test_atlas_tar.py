@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.tar import BLOCK, END, build, header_nbytes, index, parse
 
-NAMES = st.text("abcXYZ019_-.", min_size=1, max_size=150).filter(
-    lambda n: n not in (".", "..") and n.strip(".")
-)
+NAMES = st.text("abcXYZ019_-.", min_size=1, max_size=150).filter(lambda n: n not in (".", "..") and n.strip("."))
 MEMBERS = st.dictionaries(NAMES, st.binary(max_size=1500), min_size=1, max_size=5)
 
 

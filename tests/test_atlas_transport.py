@@ -97,9 +97,7 @@ def check(points: Floats, sites: Floats) -> Assignment:
     scale=st.sampled_from([1e-3, 1.0, 2.0, 1e3]),
     shift=st.sampled_from([0.0, 0.7, 100.0]),
 )
-def test_rectangular_costs_what_scipys_costs(
-    shape: str, count: int, seed: int, scale: float, shift: float
-) -> None:
+def test_rectangular_costs_what_scipys_costs(shape: str, count: int, seed: int, scale: float, shift: float) -> None:
     points = cloud(shape, count, seed) * scale + [shift, 0.0, -shift]
     check(points, sphere(SITES))
 
@@ -117,9 +115,7 @@ def test_square_costs_what_scipys_costs(shape: str, count: int, seed: int) -> No
     more=st.integers(0, 150),
     seed=st.integers(0, 2**16),
 )
-def test_sites_need_not_be_a_sphere_nor_distinct(
-    shapes: tuple[str, str], count: int, more: int, seed: int
-) -> None:
+def test_sites_need_not_be_a_sphere_nor_distinct(shapes: tuple[str, str], count: int, more: int, seed: int) -> None:
     check(cloud(shapes[0], count, seed), cloud(shapes[1], count + more, seed + 1))
 
 
@@ -214,9 +210,7 @@ def test_other_types_and_layouts_of_memory() -> None:
     points, sites = cloud("volume", 60).astype(np.float32), sphere(100)
     expected = assign(points.astype(np.float64), sites).indices
     np.testing.assert_array_equal(assign(points, sites).indices, expected)
-    np.testing.assert_array_equal(
-        assign(np.asfortranarray(points), sites[:, ::-1][:, ::-1]).indices, expected
-    )
+    np.testing.assert_array_equal(assign(np.asfortranarray(points), sites[:, ::-1][:, ::-1]).indices, expected)
     np.testing.assert_array_equal(assign(points.tolist(), sites.tolist()).indices, expected)
 
 

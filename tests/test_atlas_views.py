@@ -106,9 +106,7 @@ def test_nobody_gets_views_who_did_not_ask(root: Path) -> None:
 
 def test_a_dataset_without_views_says_so(tmp_path: Path) -> None:
     publish_dataset(tmp_path / "plain", ["a", "b"], shard_size=2)
-    with pytest.raises(
-        DatasetError, match=r"has no reference views; build the dataset with --set run\.views=K"
-    ):
+    with pytest.raises(DatasetError, match=r"has no reference views; build the dataset with --set run\.views=K"):
         AtlasDataset(tmp_path / "plain", views=True)
 
 

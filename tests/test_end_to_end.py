@@ -74,9 +74,7 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lo
     return LocalStorage(out), done.stdout
 
 
-def test_the_table_names_every_object_and_says_where_the_result_lies(
-    finished: tuple[LocalStorage, str],
-) -> None:
+def test_the_table_names_every_object_and_says_where_the_result_lies(finished: tuple[LocalStorage, str]) -> None:
     storage, printed = finished
     lines = {line.split()[0]: line for line in printed.splitlines() if line.split()}
     for uid in GOOD:
@@ -90,9 +88,7 @@ def test_the_table_names_every_object_and_says_where_the_result_lies(
     assert f"The dataset is complete: {storage.url}" in printed
 
 
-def test_the_good_objects_are_there_and_the_broken_one_has_its_reason(
-    finished: tuple[LocalStorage, str],
-) -> None:
+def test_the_good_objects_are_there_and_the_broken_one_has_its_reason(finished: tuple[LocalStorage, str]) -> None:
     storage, _ = finished
     rows = from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist()
     assert [(r["uid"], r["status"], r["reason"]) for r in rows] == [
@@ -125,9 +121,7 @@ def test_others_read_the_output(finished: tuple[LocalStorage, str]) -> None:
         suffix = dataset_format.MAIN_SUFFIX[stage]
         path = storage.root / dataset_format.shard_tar(stage, 0)
         with tarfile.open(path) as archive:
-            assert archive.getnames() == [
-                f"{uid}.{s}" for uid in GOOD for s in sorted([suffix, "json", "txt"])
-            ]
+            assert archive.getnames() == [f"{uid}.{s}" for uid in GOOD for s in sorted([suffix, "json", "txt"])]
             assert {(m.mtime, m.uid, m.gid, m.mode) for m in archive} == {(0, 0, 0, 0o644)}
         samples = list(wds.WebDataset(str(path), shardshuffle=False).decode())
         assert [(s["__key__"], s["txt"]) for s in samples] == [(uid, f"a ball: {uid}") for uid in GOOD]

@@ -73,20 +73,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(dataset: str, tmp_path: Path) ->
     whole = trained(dataset, tmp_path / "whole", "--steps", "5", *options)
     assert all(0 < s["photometric"] < 2 for s in whole)
     resumed = trained(
-        dataset,
-        tmp_path / "resumed",
-        "--steps",
-        "5",
-        *options,
-        "--resume",
-        str(tmp_path / "whole/step-000002"),
+        dataset, tmp_path / "resumed", "--steps", "5", *options, "--resume", str(tmp_path / "whole/step-000002")
     )
     assert resumed == whole[2:]
 
 
-def test_the_photometric_loss_is_of_the_objects_views_where_shards_carry_some(
-    seen: str, tmp_path: Path
-) -> None:
+def test_the_photometric_loss_is_of_the_objects_views_where_shards_carry_some(seen: str, tmp_path: Path) -> None:
     options = ["--photometric", "1", "--save-every", "2"]
     short = trained(seen, tmp_path / "short", "--steps", "3", *options)
     # --view-size has no effect, since no view is rendered

@@ -39,12 +39,9 @@ def test_decode_is_the_designs_formula() -> None:
             )
             torch.testing.assert_close(decoded.quats[row[0]], cov[3:])
             torch.testing.assert_close(
-                decoded.means[row[0]],
-                model.positions[a] + model.offsets[a, k] * torch.exp(model.scalings[a, :3]),
+                decoded.means[row[0]], model.positions[a] + model.offsets[a, k] * torch.exp(model.scalings[a, :3])
             )
-            torch.testing.assert_close(
-                decoded.colors[row[0]], torch.sigmoid(head("color", a)[3 * k : 3 * k + 3])
-            )
+            torch.testing.assert_close(decoded.colors[row[0]], torch.sigmoid(head("color", a)[3 * k : 3 * k + 3]))
     assert len(decoded.means) == expected
 
 

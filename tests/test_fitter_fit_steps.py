@@ -47,12 +47,7 @@ def config(**changes: Any) -> FitConfig:
     ("bake_at", "views", "observed", "adjusted"),
     [
         (1.0, 4, [*range(4, 28), *range(35, 40)], [14, 19, 24]),
-        (
-            1.0,
-            7,
-            [*range(4, 28), *range(33, 40)],
-            [14, 19, 24],
-        ),  # every view once more before the last ranking
+        (1.0, 7, [*range(4, 28), *range(33, 40)], [14, 19, 24]),  # every view once more before the last ranking
         (0.5, 4, [*range(4, 20)], [14]),  # baked after step 19, where an adjust step would be lost
         (0.75, 4, [*range(4, 30)], [14, 19, 24]),
     ],
@@ -97,9 +92,7 @@ def test_plain_gaussians_are_relocated_in_the_first_four_fifths_by_their_mean_gr
     assert (0.75 in means) == bool(relocated)
 
 
-def test_rates_decay_over_the_whole_fit_and_lengths_go_with_the_cameras(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_rates_decay_over_the_whole_fit_and_lengths_go_with_the_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
     made = list[tuple[dict[str, tuple[float, float]], list[float]]]()
 
     class Watched(RowAdam):
@@ -122,9 +115,7 @@ def test_rates_decay_over_the_whole_fit_and_lengths_go_with_the_cameras(
     rates = dataclasses.asdict(c.rates)
     for name, pair in {**anchors, **plain}.items():
         head = name.rpartition("_")[0] + "_head"
-        expected = np.array(rates[name if name in rates else head]) * (
-            extent if name in ("offsets", "means") else 1
-        )
+        expected = np.array(rates[name if name in rates else head]) * (extent if name in ("offsets", "means") else 1)
         assert pair == pytest.approx(tuple(expected))
     assert len(anchors) == 3 + 3 * 4
     assert set(plain) == set(Plain.NAMES)
@@ -162,8 +153,7 @@ def test_an_adjust_step_carries_the_statistics_over_and_leaves_no_empty_anchor(
     anchors = make_anchors(torch.rand((5, 3), generator=g), torch.ones(5), 2, 8, g)
     added = make_anchors(torch.rand((2, 3), generator=g), torch.ones(2), 2, 8, g)
     fresh = {
-        name: getattr(added, name).detach()
-        for name in ("positions", "alive", "offsets", "features", "scalings")
+        name: getattr(added, name).detach() for name in ("positions", "alive", "offsets", "features", "scalings")
     }
     statistics = Statistics.empty(anchors)
     statistics.seen += torch.arange(1.0, 6)

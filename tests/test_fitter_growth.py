@@ -141,17 +141,7 @@ def test_what_is_observed_are_sums_over_the_views_that_could_see_and_that_drew()
         radii = torch.randint(0, 2, (3, len(source), 2), generator=g)
         nothing = torch.empty(0)
         decoded = Decoded(nothing, nothing, nothing, nothing, nothing, source)
-        observe(
-            statistics,
-            anchors,
-            decoded,
-            opacities,
-            {"means2d": means2d, "radii": radii},
-            viewmats,
-            Ks,
-            20,
-            10,
-        )
+        observe(statistics, anchors, decoded, opacities, {"means2d": means2d, "radii": radii}, viewmats, Ks, 20, 10)
         for view in range(3):
             for a, place in enumerate(places):
                 x, y, z = (place + viewmats[view, :3, 3]).tolist()
@@ -171,9 +161,7 @@ def test_what_is_observed_are_sums_over_the_views_that_could_see_and_that_drew()
 
 
 @pytest.mark.parametrize(("count", "finer"), [(1, 1), (3, 1), (1, 4), (3, 4)])
-def test_a_screen_gradient_depends_neither_on_pixels_nor_on_the_number_of_cameras(
-    count: int, finer: int
-) -> None:
+def test_a_screen_gradient_depends_neither_on_pixels_nor_on_the_number_of_cameras(count: int, finer: int) -> None:
     """The loss is a mean over cameras of points in pixels."""
     width, height = 20 * finer, 10 * finer
     means2d = (torch.tensor([[5.0, 4.0], [12.0, 9.0]]) * finer).repeat(count, 1, 1).requires_grad_()
@@ -255,9 +243,7 @@ def test_faint_anchors_go_once_they_were_seen_often_enough() -> None:
     assert survivors(anchors, statistics, CONFIG, 100).tolist() == [False, True, False, True, True, True]
 
 
-@given(
-    st.integers(1, 60), st.integers(1, 240), st.integers(0, 50), st.sampled_from(RANKINGS), st.floats(0, 1)
-)
+@given(st.integers(1, 60), st.integers(1, 240), st.integers(0, 50), st.sampled_from(RANKINGS), st.floats(0, 1))
 @settings(max_examples=200, deadline=None)
 def test_the_bound_holds_for_any_state(count: int, tau: int, seed: int, ranking: str, share: float) -> None:
     anchors, statistics = state(count, seed)

@@ -182,9 +182,7 @@ def test_depth_points_fill_the_pixels_that_have_depth_and_no_others(seed: int) -
     for (v, row, column), depth in opaque.items():
         camera = points @ views.viewmats[v, :3, :3].T + views.viewmats[v, :3, 3]
         x, y = ((views.Ks[v] @ camera.T)[:2] / camera[:, 2]).round(9)
-        own = (
-            np.isclose(camera[:, 2], depth) & (x >= column) & (x <= column + 1) & (y >= row) & (y <= row + 1)
-        )
+        own = np.isclose(camera[:, 2], depth) & (x >= column) & (x <= column + 1) & (y >= row) & (y <= row + 1)
         found += own.sum()
         # of about 1000 uniform draws: the mean is within 5 deviations, 0.05, and the ends are reached
         for offset in (x[own] - column, y[own] - row):

@@ -23,10 +23,7 @@ CPU = torch.device("cpu")
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"no LPIPS weights at {WEIGHTS}")
 @pytest.mark.parametrize(
     ("net", "file", "expected"),
-    [
-        ("alex", "alexnet_features.npz", (0.7219, 0.1376)),
-        ("squeeze", "squeezenet1_1_features.pth", (0.7110, 0.1479)),
-    ],
+    [("alex", "alexnet_features.npz", (0.7219, 0.1376)), ("squeeze", "squeezenet1_1_features.pth", (0.7110, 0.1479))],
 )
 def test_distances_are_the_known_ones(net: str, file: str, expected: tuple[float, float]) -> None:
     distance, sha256 = load_lpips(net, WEIGHTS / file, CPU)
@@ -41,9 +38,7 @@ def test_distances_are_the_known_ones(net: str, file: str, expected: tuple[float
 
 
 def test_a_missing_file_says_which_and_where(tmp_path: Path) -> None:
-    with pytest.raises(
-        LpipsUnavailable, match=r"'.*nowhere\.pth'.*vgg16-397923af\.pth.*download\.pytorch\.org"
-    ):
+    with pytest.raises(LpipsUnavailable, match=r"'.*nowhere\.pth'.*vgg16-397923af\.pth.*download\.pytorch\.org"):
         load_lpips("vgg", tmp_path / "nowhere.pth", CPU)
     with pytest.raises(LpipsUnavailable, match="the file '' does not exist"):
         load_lpips("alex", "", CPU)
@@ -67,8 +62,7 @@ def test_lpips_is_in_the_loss_and_in_the_metrics(tmp_path: Path) -> None:
     loss = {"lpips_net": "squeeze", "lpips_weights": str(tmp_path / "squeeze.npz")}
     fits = {
         weight: fit_object(
-            ball_views(8),
-            from_table(FitConfig, {**tables, "heldout_every": 4, "loss": {**loss, "lpips": weight}}),
+            ball_views(8), from_table(FitConfig, {**tables, "heldout_every": 4, "loss": {**loss, "lpips": weight}})
         )
         for weight in (0.0, 0.5)
     }

@@ -37,14 +37,10 @@ def profile(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_views_to_gaussians_ply_and_picture(
-    profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_views_to_gaussians_ply_and_picture(profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_views(ball_views(12, size=32), tmp_path / "ball")
     out, ply, picture = (tmp_path / name for name in ("fit.npz", "fit.ply", "fit.png"))
-    assert (
-        main([str(folder), str(out), "--profile", profile, "--ply", str(ply), "--picture", str(picture)]) == 0
-    )
+    assert main([str(folder), str(out), "--profile", profile, "--ply", str(ply), "--picture", str(picture)]) == 0
     gaussians = Gaussians.load(out)
     assert f"{len(gaussians)} Gaussians" in capsys.readouterr().out
     assert np.array_equal(read_ply(ply.read_bytes()).means, gaussians.means)

@@ -20,9 +20,7 @@ def test_baked_gaussians_draw_the_same_picture() -> None:
     view[0, 2, 3] = 2
     images = []
     for d in (model.decode(), bake(model.decode()).decode()):
-        image, _, _ = rasterization(
-            d.means, d.quats, d.scales, d.opacities, d.colors, view, K, 40, 40, backend="cpu"
-        )
+        image, _, _ = rasterization(d.means, d.quats, d.scales, d.opacities, d.colors, view, K, 40, 40, backend="cpu")
         images.append(image.detach())
     assert images[0].max() > 0.1
     torch.testing.assert_close(images[0], images[1], atol=1e-4, rtol=0)
@@ -63,9 +61,7 @@ def test_the_dead_are_replaced_and_growth_is_a_share_within_the_bound() -> None:
 
 
 def test_baked_gaussians_stay_as_they_are_while_the_anchors_change() -> None:
-    given = make_anchors(
-        torch.zeros((9, 3)), torch.full((9,), 0.1), 4, 8, torch.Generator().manual_seed(0)
-    ).decode()
+    given = make_anchors(torch.zeros((9, 3)), torch.full((9,), 0.1), 4, 8, torch.Generator().manual_seed(0)).decode()
     given.opacities.data[:3] = torch.tensor([1e-9, 1.0, 1 - 1e-9])
     before = {name: getattr(given, name).detach().clone() for name in ("means", "scales", "quats", "colors")}
     baked = bake(given)

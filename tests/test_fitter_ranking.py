@@ -12,9 +12,7 @@ from gaussianverse.fitter.ranking import drop_to_bound
 RANKINGS = ("gaussian+anchor", "gaussian", "opacity", "random", "none")
 
 
-@given(
-    st.integers(0, 40), st.integers(1, 6), st.integers(0, 200), st.sampled_from(RANKINGS), st.integers(0, 99)
-)
+@given(st.integers(0, 40), st.integers(1, 6), st.integers(0, 200), st.sampled_from(RANKINGS), st.integers(0, 99))
 @settings(max_examples=300, deadline=None)
 def test_the_bound_holds(count: int, k: int, tau: int, ranking: str, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)

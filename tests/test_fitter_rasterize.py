@@ -36,12 +36,7 @@ EYES = [[1.8, 0.4, 0.7], [-0.6, 1.5, -0.9]]
 
 
 def run(
-    backend: str,
-    gaussians: list[Tensor],
-    width: int,
-    height: int,
-    judged: Tensor | None = None,
-    **options: object,
+    backend: str, gaussians: list[Tensor], width: int, height: int, judged: Tensor | None = None, **options: object
 ) -> dict[str, Tensor]:
     """Images and gradients; `judged` [C, H, W] is the mask of pixels in the loss."""
     tensors = [t.detach().clone().requires_grad_() for t in gaussians]
@@ -57,13 +52,7 @@ def run(
     ((image * weights[0]).sum() + (alpha * weights[1]).sum()).backward()
     names = ("means", "quats", "scales", "opacities", "colors")
     grads = {f"d_{n}": t.grad for n, t in zip(names, tensors, strict=True)}
-    return {
-        "image": image,
-        "alpha": alpha,
-        "radii": meta["radii"],
-        "d_means2d": meta["means2d"].grad,
-        **grads,
-    }
+    return {"image": image, "alpha": alpha, "radii": meta["radii"], "d_means2d": meta["means2d"].grad, **grads}
 
 
 @pytest.mark.parametrize(
@@ -100,9 +89,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     weights = torch.rand((1, 12, 16, 3), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def loss(*tensors: Tensor) -> Tensor:
-        return (
-            rasterization(*tensors, views.double(), Ks.double(), 16, 12, backend="reference")[0] * weights
-        ).sum()
+        return (rasterization(*tensors, views.double(), Ks.double(), 16, 12, backend="reference")[0] * weights).sum()
 
     assert torch.autograd.gradcheck(loss, gaussians, eps=1e-7, atol=1e-4, rtol=1e-3)
 
@@ -115,9 +102,7 @@ def test_projection_equals_gsplats_own() -> None:
     means, quats, scales, _, _ = (t.detach() for t in scene(500, 5))
     views, Ks = cameras(64, 48, EYES)
     covariances, _ = implementation._quat_scale_to_covar_preci(quats, scales, True, False)
-    _, means2d, depths, conics, _ = implementation._fully_fused_projection(
-        means, covariances, views, Ks, 64, 48
-    )
+    _, means2d, depths, conics, _ = implementation._fully_fused_projection(means, covariances, views, Ks, 64, 48)
     for c in range(2):
         ours, z, covariance = project(means, quats, scales, views[c], Ks[c], 64, 48, 0.3)
         inverse = torch.linalg.inv(covariance)
@@ -139,9 +124,7 @@ def test_cpu_equals_gsplats_own_torch_rasteriser() -> None:
     for ours in (True, False):
         tensors = [t.detach().clone().requires_grad_() for t in gaussians]
         if ours:
-            image, alpha, meta = rasterization(
-                *tensors, views, Ks, 56, 44, backgrounds=backgrounds, backend="cpu"
-            )
+            image, alpha, meta = rasterization(*tensors, views, Ks, 56, 44, backgrounds=backgrounds, backend="cpu")
             means2d = meta["means2d"]
         else:
             image, alpha, means2d = gsplat_rasterization(*tensors, views, Ks, 56, 44, backgrounds)
@@ -211,12 +194,7 @@ def test_any_size_any_number_any_scale_is_finite(width: int, height: int, n: int
 
 def test_max_alpha_is_obeyed() -> None:
     K = torch.tensor([[[32.0, 0, 16], [0, 32, 16], [0, 0, 1]]])
-    wall = (
-        torch.tensor([[0.0, 0, 2]]),
-        torch.tensor([[1.0, 0, 0, 0]]),
-        torch.full((1, 3), 2.0),
-        torch.ones(1),
-    )
+    wall = (torch.tensor([[0.0, 0, 2]]), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3), 2.0), torch.ones(1))
     for limit in (0.5, 0.99):
         _, alpha, _ = rasterization(
             *wall, torch.ones(1, 3), torch.eye(4)[None], K, 32, 32, backend="cpu", max_alpha=limit

@@ -120,9 +120,7 @@ def test_a_killed_builder_leaves_no_lock(fake: Path, monkeypatch: pytest.MonkeyP
     assert not gsplat_build.is_being_built(gsplat_build.build_directory())
 
 
-def test_the_lock_lies_beside_the_folder_that_gsplat_removes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lock_lies_beside_the_folder_that_gsplat_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "builds"))
     directory = gsplat_build.build_directory()
     assert directory == tmp_path / "builds" / "gsplat_cuda"
@@ -152,12 +150,8 @@ class Broken(ModuleType):
         raise self.error
 
 
-COMMAND = (
-    "/usr/local/cuda/bin/nvcc -DTORCH_EXTENSION_NAME=gsplat_cuda -c /site/error: fatal.cu -o AdamCUDA.cuda.o"
-)
-FAILED = (
-    f"Error building extension 'gsplat_cuda': [1/30] {COMMAND}\nFAILED: [code=1] AdamCUDA.cuda.o\n{COMMAND}\n"
-)
+COMMAND = "/usr/local/cuda/bin/nvcc -DTORCH_EXTENSION_NAME=gsplat_cuda -c /site/error: fatal.cu -o AdamCUDA.cuda.o"
+FAILED = f"Error building extension 'gsplat_cuda': [1/30] {COMMAND}\nFAILED: [code=1] AdamCUDA.cuda.o\n{COMMAND}\n"
 
 
 # real outputs with CUDA 13.0 and torch 2.13.0+cu130, on machines that were broken in different ways
@@ -192,10 +186,7 @@ FAILED = (
             RuntimeError("Error building extension 'gsplat_cuda': /bin/sh: 1: /cuda/bin/nvcc: not found\n"),
             "nvcc: not found",
         ),
-        (
-            RuntimeError("Ninja is required to load C++ extensions (pip install ninja to get it)"),
-            "Ninja is req",
-        ),
+        (RuntimeError("Ninja is required to load C++ extensions (pip install ninja to get it)"), "Ninja is req"),
         (IndexError("list index out of range"), "IndexError: list index out of range"),
         (ImportError("gsplat_cuda.so: undefined symbol: _ZN3c10"), "undefined symbol: _ZN3c10"),
     ],
@@ -222,9 +213,7 @@ def test_without_nvcc_gsplat_has_no_kernels(tmp_path: Path, monkeypatch: pytest.
         gsplat_build.extension()
 
 
-def test_a_build_folder_that_cannot_be_written_needs_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_folder_that_cannot_be_written_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file"))
     monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace(_C="kernels"))  # type: ignore[misc]

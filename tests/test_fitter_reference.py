@@ -65,9 +65,7 @@ def test_a_crop_moves_no_point() -> None:
         grid = np.arange(size) + 0.5
         seen = (weight.sum(0) @ grid / weight.sum(), weight.sum(1) @ grid / weight.sum())
         assert seen == pytest.approx(center[:2], abs=0.1)
-    tall = replace(
-        views, images=views.images.swapaxes(1, 2).copy(), Ks=views.Ks[:, [1, 0, 2]][:, :, [1, 0, 2]]
-    )
+    tall = replace(views, images=views.images.swapaxes(1, 2).copy(), Ks=views.Ks[:, [1, 0, 2]][:, :, [1, 0, 2]])
     assert reference_views(tall, 5, size).Ks[:, 1, 2] == pytest.approx(found.Ks[:, 0, 2])
 
 

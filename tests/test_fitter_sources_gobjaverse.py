@@ -26,9 +26,7 @@ FOV = 0.6911503
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def png(
-    color: tuple[int, ...] = (10, 20, 30, 255), size: tuple[int, int] = (8, 8), mode: str = "RGBA"
-) -> bytes:
+def png(color: tuple[int, ...] = (10, 20, 30, 255), size: tuple[int, int] = (8, 8), mode: str = "RGBA") -> bytes:
     out = io.BytesIO()
     Image.new(mode, size, color[: len(mode)]).save(out, "PNG")
     return out.getvalue()
@@ -77,9 +75,7 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "folder": lambda d: write_folder(d / "o", members()),
     "folder with campos_512_v4": lambda d: write_folder(d / "o", members(level="campos_512_v4/")),
     "tar from <inst>/": lambda d: write_tar(d / "o.tar", members(level="10010/")),
-    "tar from ./<inst>/campos_512_v4/": lambda d: write_tar(
-        d / "o.tar", members(level="./10010/campos_512_v4/")
-    ),
+    "tar from ./<inst>/campos_512_v4/": lambda d: write_tar(d / "o.tar", members(level="./10010/campos_512_v4/")),
     "tar.gz from campos_512_v1/": lambda d: write_tar(d / "o.tar.gz", members(level="campos_512_v1/")),
 }
 
@@ -107,9 +103,7 @@ def test_axes_are_right_down_forward_in_a_z_up_world(tmp_path: Path) -> None:
     assert project(0, 0, 0.3)[1] < 4  # world up is up in the picture
 
 
-def test_a_view_without_its_pair_is_skipped_and_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_view_without_its_pair_is_skipped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = members(4)
     del found["00001/00001.png"], found["00002/00002.json"]
     write_folder(tmp_path, found)
@@ -169,14 +163,7 @@ def test_wrong_camera_names_the_view_and_the_fault(data: bytes, message: str, tm
 @pytest.mark.parametrize(
     "data",
     [b"", b"not a png", png()[:60], png()[:-20], png()[:-12], png().replace(b"IDAT", b"IDAX")],
-    ids=[
-        "empty",
-        "text",
-        "cut in the pixels",
-        "cut before their checksum",
-        "cut before the end",
-        "bad chunk",
-    ],
+    ids=["empty", "text", "cut in the pixels", "cut before their checksum", "cut before the end", "bad chunk"],
 )
 def test_broken_png_is_a_decode_error(data: bytes, tmp_path: Path) -> None:
     write_folder(tmp_path, members() | {"00002/00002.png": data})
@@ -241,9 +228,7 @@ def test_huge_image_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch:
         load_views(write_folder(tmp_path, members()))
 
 
-def test_images_that_would_fill_the_memory_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path, members(4))
     monkeypatch.setattr(views_module, "_MAX_BYTES", 4 * 8 * 8 * 4 - 1)
     with pytest.raises(BadInput, match="lower size"):
@@ -261,9 +246,7 @@ def test_links_within_the_folder_are_followed_as_caches_are_made_of_them(tmp_pat
     assert len(load_views(tmp_path / "snapshots" / "o")) == 4
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret.json", "/etc/hostname", "a/../../secret.json", "a\0b", "x" * 300]
-)
+@pytest.mark.parametrize("name", ["../secret.json", "/etc/hostname", "a/../../secret.json", "a\0b", "x" * 300])
 def test_names_that_lead_out_of_the_folder_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text("{}")
     (tmp_path / "o").mkdir()
@@ -355,11 +338,7 @@ def long_name_chain(n: int) -> bytes:
     [
         (tar_with({"GNU.sparse.map": "abc"}), DecodeError, "truncated or not a tar"),
         (tar_with({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), DecodeError, "truncated or not a tar"),
-        (
-            tar_with({"GNU.sparse.map": "0,5", "GNU.sparse.size": "99999999999"}),
-            BadInput,
-            "not a regular file",
-        ),
+        (tar_with({"GNU.sparse.map": "0,5", "GNU.sparse.size": "99999999999"}), BadInput, "not a regular file"),
         (tar_with({"size": "99999999999999999999"}), BadInput, "larger than the limit"),
         (long_name_chain(3000), DecodeError, "truncated or not a tar"),
     ],

@@ -102,11 +102,7 @@ def test_frame_without_its_image_is_skipped_under_the_minimum_it_fails(tmp_path:
         ([frame(p12=0.1)], {"fl_x": 3}, "undistort"),
         ([frame(distortion_params=[0, 0.1])], {"fl_x": 3}, "undistort"),
         ([frame()], {"fl_x": 3, "k1": None}, "'k1' has null"),
-        (
-            [frame()],
-            {"fl_x": 3, "camera_model": "OPENCV_FISHEYE"},
-            "camera_model is 'OPENCV_FISHEYE'.*undistort",
-        ),
+        ([frame()], {"fl_x": 3, "camera_model": "OPENCV_FISHEYE"}, "camera_model is 'OPENCV_FISHEYE'.*undistort"),
         ([frame()], {"fl_x": 3, "camera_model": "EQUIRECTANGULAR"}, "camera_model is 'EQUIRECTANGULAR'"),
         ([frame(camera_model=["PINHOLE"])], {"fl_x": 3}, "camera_model is .'PINHOLE'."),
         ([frame()], {"fl_x": 3, "is_fisheye": True}, "'is_fisheye' is not a pinhole"),
@@ -118,9 +114,7 @@ def test_frame_without_its_image_is_skipped_under_the_minimum_it_fails(tmp_path:
         ([frame("a\0b")], {"camera_angle_x": 1.0}, "not a usable file name"),
     ],
 )
-def test_faults_are_named(
-    frames: list[dict[str, Any]], shared: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_faults_are_named(frames: list[dict[str, Any]], shared: dict[str, Any], message: str, tmp_path: Path) -> None:
     try:
         write(tmp_path, frames, **shared)
     except (ValueError, PermissionError):  # the test's own image cannot be written under such a name

@@ -58,14 +58,7 @@ def test_an_exception_in_a_thread_comes_out() -> None:
 
 @pytest.mark.parametrize(
     ("limits", "cores"),
-    [
-        ("max 100000", 6),
-        ("250000 100000", 2),
-        ("50000 100000", 1),
-        ("1600000 100000", 6),
-        ("nonsense", 6),
-        (None, 6),
-    ],
+    [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("1600000 100000", 6), ("nonsense", 6), (None, 6)],
 )
 def test_a_container_has_fewer_cores_than_its_machine(
     limits: str | None, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

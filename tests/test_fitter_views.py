@@ -17,11 +17,7 @@ from gaussianverse.fitter.views import Views, drop_duplicate_poses, resize, spli
 def look_at_origin(azimuth: float, elevation: float, radius: float) -> np.ndarray:
     """OpenCV camera-to-world matrix from its definition: z towards the origin, y down."""
     eye = radius * np.array(
-        [
-            np.cos(azimuth) * np.cos(elevation),
-            np.sin(azimuth) * np.cos(elevation),
-            np.sin(elevation),
-        ]
+        [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
     )
     z = -eye / radius
     x = np.cross(z, [0, 0, 1])
@@ -191,9 +187,7 @@ def test_shrinking_keeps_a_constant_at_any_ratio() -> None:
     strip=st.integers(1, 500),
     seed=st.integers(0, 9),
 )
-def test_strips_give_what_the_whole_gives(
-    size: tuple[int, int], new: tuple[int, int], strip: int, seed: int
-) -> None:
+def test_strips_give_what_the_whole_gives(size: tuple[int, int], new: tuple[int, int], strip: int, seed: int) -> None:
     height, width = np.minimum(size, new)
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (*size, 4), np.uint8) * (rng.random((*size, 1)) < 0.6)

@@ -18,9 +18,7 @@ HEAVY = {"boto3", "llvmlite", "numba", "numpy", "pyarrow", "ray", "scipy", "torc
 
 
 @pytest.mark.parametrize("room", ROOMS)
-@pytest.mark.parametrize(
-    "line", ["import {}", "import {}.errors", "from {} import errors", "from {}.a import b"]
-)
+@pytest.mark.parametrize("line", ["import {}", "import {}.errors", "from {} import errors", "from {}.a import b"])
 def test_an_import_without_the_prefix_is_refused(room: str, line: str) -> None:
     command = [str(BIN / "ruff"), "check", "--select", "TID251", "--stdin-filename", "tests/written.py", "-"]
     done = subprocess.run(command, cwd=ROOT, input=f"{line.format(room)}\n", capture_output=True, text=True)
@@ -42,9 +40,7 @@ def test_an_import_without_the_prefix_is_refused(room: str, line: str) -> None:
         ("pipeline/spare.py", "", "pipeline: "),  # a module that no layer names
     ],
 )
-def test_a_broken_contract_is_found_behind_the_links(
-    module: str, line: str, contract: str, tmp_path: Path
-) -> None:
+def test_a_broken_contract_is_found_behind_the_links(module: str, line: str, contract: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "gaussianverse", tmp_path / "gaussianverse", symlinks=True)
     for room in ROOMS:
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__", "sample"))

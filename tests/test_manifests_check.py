@@ -57,9 +57,7 @@ def test_probe_sees_resolved_rows_and_its_exceptions_become_faults(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("n", "count", "expected"), [(3, 10, 3), (100, 4, 4), (7, 5, 5), (5, 0, 0)])
-def test_probe_takes_as_many_as_asked_from_all_over(
-    n: int, count: int, expected: int, tmp_path: Path
-) -> None:
+def test_probe_takes_as_many_as_asked_from_all_over(n: int, count: int, expected: int, tmp_path: Path) -> None:
     seen: list[int] = []
     check(manifest(tmp_path, n), probe=lambda row: seen.append(int(row.uid[1:])), count=count)
     assert len(set(seen)) == len(seen) == expected

@@ -21,9 +21,7 @@ def test_build_from_folders_check_and_shard(tmp_path: Path, capsys: pytest.Captu
         (tmp_path / "data" / name).mkdir(parents=True)
     (tmp_path / "captions.json").write_text('{"a": "x", "b": "y", "c": "z"}')
     manifest = tmp_path / "m.jsonl"
-    assert (
-        call("build", manifest, "--folder", tmp_path / "data", "--captions", tmp_path / "captions.json") == 0
-    )
+    assert call("build", manifest, "--folder", tmp_path / "data", "--captions", tmp_path / "captions.json") == 0
     assert call("check", manifest) == 0
     assert call("shard", manifest, tmp_path / "out" / "objects.parquet", "--shard-size", 2) == 0
     assert "3 objects in 2 shards" in capsys.readouterr().out

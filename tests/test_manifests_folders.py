@@ -20,9 +20,7 @@ def objects(root: Path, *names: str) -> Path:
 
 def test_folders_and_archives_become_rows_relative_to_the_manifest(tmp_path: Path) -> None:
     root = objects(tmp_path / "data", "b", "a.tar", "c.tar.gz", "notes.txt", ".hidden")
-    rows = folders.build(
-        root, tmp_path / "m", captions={"a": "an apple"}, caption_source="me", license="CC0-1.0"
-    )
+    rows = folders.build(root, tmp_path / "m", captions={"a": "an apple"}, caption_source="me", license="CC0-1.0")
     assert [(row.uid, row.views, row.caption, row.caption_source) for row in rows] == [
         ("a", "../data/a.tar", "an apple", "me"),
         ("b", "../data/b", "", ""),

@@ -24,12 +24,7 @@ def files(tmp_path: Path) -> dict[str, Any]:
         "views": "s3://bucket/{dict}/{inst}.tar",
         "objaverse_map": write(
             tmp_path / "map.json",
-            {
-                "10/5": "000-001/aa.glb",
-                "2/30": "000-002/bb.glb",
-                "2/4": "000-003/cc.glb",
-                "8/8": "000-004/dd.glb",
-            },
+            {"10/5": "000-001/aa.glb", "2/30": "000-002/bb.glb", "2/4": "000-003/cc.glb", "8/8": "000-004/dd.glb"},
         ),
         "category_file": write(
             tmp_path / "category_annotation.json",
@@ -118,9 +113,7 @@ def test_faults_of_the_request(files: dict[str, Any], change: dict[str, Any], me
         ("caption_files", '["x"]', "expected a JSON object of captions"),
     ],
 )
-def test_faults_of_the_files(
-    files: dict[str, Any], name: str, text: str, message: str, tmp_path: Path
-) -> None:
+def test_faults_of_the_files(files: dict[str, Any], name: str, text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(ManifestError, match=f"bad.json.*{message}"):

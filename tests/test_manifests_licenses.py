@@ -104,8 +104,7 @@ def test_shard_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("wanted", "word"),
-    [("CC-BY4.0", "did you mean CC-BY-4.0"), ("MIT", "no object is under MIT; the manifest has")],
+    ("wanted", "word"), [("CC-BY4.0", "did you mean CC-BY-4.0"), ("MIT", "no object is under MIT; the manifest has")]
 )
 def test_a_filter_that_would_keep_nothing_is_an_error(
     wanted: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -150,9 +149,7 @@ def test_check_names_every_row_outside_the_list(tmp_path: Path, capsys: pytest.C
 
 def test_the_card_of_a_filtered_manifest_lists_the_wanted_licences_only(tmp_path: Path) -> None:
     wanted = ["CC0-1.0", "CC-BY-4.0"]
-    assert (
-        call("shard", mixed(tmp_path), tmp_path / "o.parquet", "--shard-size", 2, "--licenses", *wanted) == 0
-    )
+    assert call("shard", mixed(tmp_path), tmp_path / "o.parquet", "--shard-size", 2, "--licenses", *wanted) == 0
     cards = []
     runform.write(tmp_path / "all.parquet", jsonl.read(mixed(tmp_path)), shard_size=2)
     for name in ("o.parquet", "all.parquet"):

@@ -61,13 +61,10 @@ def test_colours_multiply(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "colors",
-    [np.tile(np.float32([0.2, 0.4, 0.6, 1]), (24, 1)), np.tile(np.uint8([51, 102, 153, 255]), (24, 1))],
+    "colors", [np.tile(np.float32([0.2, 0.4, 0.6, 1]), (24, 1)), np.tile(np.uint8([51, 102, 153, 255]), (24, 1))]
 )
 @pytest.mark.parametrize("material", [{}, {"factor": (1, 1, 1, 1)}])
-def test_vertex_colours_alone_of_either_type(
-    colors: np.ndarray, material: dict[str, object], tmp_path: Path
-) -> None:
+def test_vertex_colours_alone_of_either_type(colors: np.ndarray, material: dict[str, object], tmp_path: Path) -> None:
     (part,) = load(tmp_path, Glb().add(*box(), colors=colors, **material)).parts  # type: ignore[arg-type]
     np.testing.assert_allclose(part.colors, np.tile([0.2, 0.4, 0.6, 1], (24, 1)), atol=0.003)
 
@@ -149,10 +146,7 @@ def lower_left(uv: np.ndarray) -> np.ndarray:
     [
         ({"offset": [0.25, 0.5], "scale": [2, 3]}, QUAD_UV * [2, 3] + [0.25, 0.5]),
         # the extension's own example: the lower left quadrant, turned clockwise by 90 degrees
-        (
-            {"offset": [0, 1], "rotation": np.pi / 2, "scale": [0.5, 0.5]},
-            [(0, 1), (0, 0.5), (0.5, 0.5), (0.5, 1)],
-        ),
+        ({"offset": [0, 1], "rotation": np.pi / 2, "scale": [0.5, 0.5]}, [(0, 1), (0, 0.5), (0.5, 0.5), (0.5, 1)]),
         ({"texCoord": 1}, QUAD_UV / 4),
     ],
 )
@@ -169,12 +163,7 @@ def test_texture_transform(transform: dict[str, object], expected: np.ndarray, t
 def test_texture_on_the_second_set_of_coordinates_also_as_integers(tmp_path: Path) -> None:
     second = np.uint16(65535 * (1 - QUAD_UV))
     glb = Glb().add(
-        QUAD,
-        QUAD_FACES,
-        uv=QUAD_UV,
-        texture=GRAY,
-        texture_info={"texCoord": 1},
-        attributes={"TEXCOORD_1": second},
+        QUAD, QUAD_FACES, uv=QUAD_UV, texture=GRAY, texture_info={"texCoord": 1}, attributes={"TEXCOORD_1": second}
     )
     (part,) = load(tmp_path, glb).parts
     np.testing.assert_allclose(part.uv, lower_left(1 - QUAD_UV), atol=1e-6)
@@ -183,9 +172,7 @@ def test_texture_on_the_second_set_of_coordinates_also_as_integers(tmp_path: Pat
         load(tmp_path, glb)
 
 
-@pytest.mark.parametrize(
-    ("mode", "indices"), [(STRIP, [0, 1, 3, 2]), (FAN, [3, 0, 1, 2]), (STRIP, [0, 1, 3, 2, 2])]
-)
+@pytest.mark.parametrize(("mode", "indices"), [(STRIP, [0, 1, 3, 2]), (FAN, [3, 0, 1, 2]), (STRIP, [0, 1, 3, 2, 2])])
 def test_strips_and_fans_are_triangles(mode: int, indices: list[int], tmp_path: Path) -> None:
     (part,) = load(tmp_path, Glb().add(QUAD, indices, mode=mode)).parts
     a, b, c = part.vertices[part.faces].transpose(1, 0, 2)
@@ -202,10 +189,7 @@ def test_a_skinned_mesh_stands_where_its_joints_are_and_not_its_node(tmp_path: P
     joints[:, 0] = upper
     weights = np.tile(np.float32([1, 0, 0, 0]), (24, 1))
     glb = Glb().add(
-        vertices,
-        faces,
-        matrix=np.diag([100.0, 1, 1, 1]),
-        attributes={"JOINTS_0": joints, "WEIGHTS_0": weights},
+        vertices, faces, matrix=np.diag([100.0, 1, 1, 1]), attributes={"JOINTS_0": joints, "WEIGHTS_0": weights}
     )
     bind = np.tile(np.eye(4), (2, 1, 1))
     bind[1, 1, 3] = -5  # the second joint was at y = 5 when bound, and now is at y = 8
@@ -218,16 +202,10 @@ def test_a_skinned_mesh_stands_where_its_joints_are_and_not_its_node(tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"extensionsRequired": ["KHR_draco_mesh_compression"]},
-            "compressed by KHR_draco.*without compression",
-        ),
+        ({"extensionsRequired": ["KHR_draco_mesh_compression"]}, "compressed by KHR_draco.*without compression"),
         ({"extensionsRequired": ["EXT_unheard_of"]}, "requires the extension EXT_unheard_of"),
         ({"asset": {"version": "1.0"}}, "only glTF 2.0"),
-        (
-            {"textures": [{"extensions": {"KHR_texture_basisu": {"source": 0}}}]},
-            "no PNG, JPEG or WebP.*basisu",
-        ),
+        ({"textures": [{"extensions": {"KHR_texture_basisu": {"source": 0}}}]}, "no PNG, JPEG or WebP.*basisu"),
         ({"images": [{"bufferView": 0}]}, "image 0 cannot be decoded"),
         ({"images": [{"uri": "../a.png"}]}, "beside the file"),
         ({"images": [{"uri": "https://example.org/a.png"}]}, "beside the file"),
@@ -250,9 +228,7 @@ def test_interleaved_vertices_are_read_by_their_stride(tmp_path: Path) -> None:
     expected = load(tmp_path, glb).parts[0]
     start, both = len(glb.binary), np.float32([[*point, 0, 0, 1] for point in QUAD])
     glb.binary += both.tobytes()
-    glb.json["bufferViews"].append(
-        {"buffer": 0, "byteOffset": start, "byteLength": both.nbytes, "byteStride": 24}
-    )
+    glb.json["bufferViews"].append({"buffer": 0, "byteOffset": start, "byteLength": both.nbytes, "byteStride": 24})
     view = len(glb.json["bufferViews"]) - 1
     for name, offset in (("POSITION", 0), ("NORMAL", 12)):
         accessor = glb.json["meshes"][0]["primitives"][0]["attributes"][name]

@@ -82,12 +82,7 @@ def test_texture_is_not_flipped(tmp_path: Path) -> None:
     views, _ = drawn(tmp_path, glb, shading="albedo")
     front = int(np.argmin(rig.directions()[:24, 1]))  # glTF's front looks to -y
     image, middle = views.images[front], SIZE // 2
-    for dv, du, color in (
-        (-6, -6, (255, 0, 0)),
-        (-6, 6, (0, 255, 0)),
-        (6, -6, (0, 0, 255)),
-        (6, 6, (255, 255, 0)),
-    ):
+    for dv, du, color in ((-6, -6, (255, 0, 0)), (-6, 6, (0, 255, 0)), (6, -6, (0, 0, 255)), (6, 6, (255, 255, 0))):
         np.testing.assert_array_equal(image[middle + dv, middle + du], [*color, 255])
 
 
@@ -207,9 +202,7 @@ def test_colours_are_encoded_srgb_and_textures_come_out_as_they_are(tmp_path: Pa
     np.testing.assert_allclose(covered, [[127, 0, 255, 255]] * len(covered), atol=1)  # 0.5 encoded
     (tmp_path / "b").mkdir()
     texture = np.full((4, 4, 3), (90, 150, 37))
-    plain, _ = drawn(
-        tmp_path / "b", Glb().add(*box(), uv=np.zeros((24, 2)), texture=texture), shading="albedo"
-    )
+    plain, _ = drawn(tmp_path / "b", Glb().add(*box(), uv=np.zeros((24, 2)), texture=texture), shading="albedo")
     covered = plain.images[plain.images[..., 3] == 255]
     np.testing.assert_allclose(covered, [[90, 150, 37, 255]] * len(covered), atol=1)
 

@@ -16,9 +16,7 @@ from gaussianverse.manifests.schema import ARROW_SCHEMA, Row
 
 
 def rows(n: int) -> list[Row]:
-    return [
-        Row(uid=f"{i % 7}_{i}", views=f"/data/{i}", caption=f"object {i}", category="Food") for i in range(n)
-    ]
+    return [Row(uid=f"{i % 7}_{i}", views=f"/data/{i}", caption=f"object {i}", category="Food") for i in range(n)]
 
 
 @given(n=st.integers(1, 40), shard_size=st.integers(1, 12), seed=st.integers(0, 5))

@@ -18,9 +18,7 @@ def test_folders_with_a_point_cloud_and_files_become_rows(tmp_path: Path) -> Non
         tmp_path, "1923/9611649/point_cloud.ply", "1923/9611649/gs2sphere.npy", "1923/77/point_cloud.npy",
         "vase.ply", "notes.txt", "empty/x.txt", "point_cloud_of_mine.ply",
     )  # fmt: skip
-    rows = splats.build(
-        root, captions={"1923/77": "a cat", "vase": "a vase", "of another": "x"}, caption_source="me"
-    )
+    rows = splats.build(root, captions={"1923/77": "a cat", "vase": "a vase", "of another": "x"}, caption_source="me")
     assert [(r.uid, r.views, r.source_id, r.caption, r.caption_source) for r in rows] == [
         ("point_cloud_of_mine", "point_cloud_of_mine.ply", "point_cloud_of_mine", "", ""),
         ("vase", "vase.ply", "vase", "a vase", "me"),
@@ -32,9 +30,7 @@ def test_folders_with_a_point_cloud_and_files_become_rows(tmp_path: Path) -> Non
 
 
 def test_a_caption_may_go_by_uid(tmp_path: Path) -> None:
-    (row,) = splats.build(
-        objects(tmp_path, "1/2/point_cloud.ply"), captions={"1_2": "by uid"}, license="CC0-1.0"
-    )
+    (row,) = splats.build(objects(tmp_path, "1/2/point_cloud.ply"), captions={"1_2": "by uid"}, license="CC0-1.0")
     assert (row.caption, row.license) == ("by uid", "CC0-1.0")
 
 

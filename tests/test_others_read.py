@@ -16,9 +16,7 @@ GOOD = [u for u in UIDS if u != "obj04"]
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three shards; one object was quarantined."""
-    return publish_dataset(
-        tmp_path_factory.mktemp("set"), UIDS, shard_size=3, quarantined=frozenset({"obj04"})
-    )
+    return publish_dataset(tmp_path_factory.mktemp("set"), UIDS, shard_size=3, quarantined=frozenset({"obj04"}))
 
 
 def shards(root: Path, stage: str = "atlas") -> list[str]:
@@ -59,11 +57,7 @@ def test_hugging_face_datasets(root: Path, tmp_path: Path, streaming: bool) -> N
 
     datasets.disable_progress_bars()
     loaded = datasets.load_dataset(
-        "webdataset",
-        data_files={"train": shards(root)},
-        split="train",
-        cache_dir=str(tmp_path),
-        streaming=streaming,
+        "webdataset", data_files={"train": shards(root)}, split="train", cache_dir=str(tmp_path), streaming=streaming
     )
     rows = list(loaded)
     assert [r["__key__"] for r in rows] == GOOD

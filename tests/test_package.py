@@ -82,9 +82,7 @@ def test_a_wheel_holds_one_package_and_every_file_of_its_rooms(wheel: Path, trac
     names = members(wheel)
     info = f"gaussianverse-{__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"gaussianverse", info}
-    rooms = {
-        f"gaussianverse/{name}" for name in tracked if name.startswith(tuple(f"{room}/" for room in ROOMS))
-    }
+    rooms = {f"gaussianverse/{name}" for name in tracked if name.startswith(tuple(f"{room}/" for room in ROOMS))}
     own = {name for name in tracked if name.startswith("gaussianverse/") and "." in name}
     expected = own | {name for name in rooms if not name.startswith("gaussianverse/manifests/sample/")}
     assert {name for name in names if not name.startswith(info)} == expected
@@ -152,9 +150,7 @@ def pip(programs: Path, *words: str | Path) -> None:
 
 
 @pytest.mark.slow
-def test_beside_the_other_fitter_both_work_and_ours_stays_when_it_goes(
-    installed: Path, tmp_path: Path
-) -> None:
+def test_beside_the_other_fitter_both_work_and_ours_stays_when_it_goes(installed: Path, tmp_path: Path) -> None:
     download = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(tmp_path), OTHER_FITTER]
     done = subprocess.run(download, capture_output=True, text=True)
     if done.returncode:
@@ -177,16 +173,7 @@ def test_beside_the_other_fitter_both_work_and_ours_stays_when_it_goes(
 def test_a_wheel_in_a_fresh_environment_builds_the_sample(installed: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    command = [
-        installed / "gaussianverse",
-        "fit-shard",
-        "--manifest",
-        SAMPLE,
-        "--out",
-        "out",
-        "--profile",
-        "test",
-    ]
+    command = [installed / "gaussianverse", "fit-shard", "--manifest", SAMPLE, "--out", "out", "--profile", "test"]
     ran(*command, cwd=work)
     ran(installed / "gaussianverse", "verify", "--out", "out", cwd=work)
     program = "import gaussianverse as g; print(g.__file__, len(list(g.AtlasDataset('.', shuffle=False))))"

@@ -49,11 +49,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     assert not ray.is_initialized(), "an earlier test left Ray running"
-    quick = {
-        "health_check_period_ms": 500,
-        "health_check_timeout_ms": 500,
-        "health_check_failure_threshold": 3,
-    }
+    quick = {"health_check_period_ms": 500, "health_check_timeout_ms": 500, "health_check_failure_threshold": 3}
     started = Cluster(
         initialize_head=True,
         head_node_args={
@@ -88,9 +84,7 @@ def at_work(node: Any) -> list[int]:
     return [pid for pid, title in workers_of(node).items() if title.startswith("ray::fit_object")]
 
 
-def built(
-    out: Path, manifest: str, cluster: Any, disturb: Callable[[LocalStorage], None]
-) -> tuple[Storage, Any]:
+def built(out: Path, manifest: str, cluster: Any, disturb: Callable[[LocalStorage], None]) -> tuple[Storage, Any]:
     """Run the job on the cluster while `disturb` kills workers or nodes."""
     config = profile(f"ray.address={cluster.address}")
     storage, run, base = job.plan(str(out), manifest, config)

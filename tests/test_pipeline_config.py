@@ -7,9 +7,7 @@ from gaussianverse.pipeline.config import RunConfig, digest_of, load
 
 
 def test_a_profile_with_overrides() -> None:
-    config = load(
-        "test", ["fit.steps=7", "fit.loss.l1=1", "ray.workers=2", "store.region=eu-west-1", "run.seed=3"]
-    )
+    config = load("test", ["fit.steps=7", "fit.loss.l1=1", "ray.workers=2", "store.region=eu-west-1", "run.seed=3"])
     assert (config.fit.steps, config.fit.loss.l1, config.ray.workers) == (7, 1.0, 2)
     assert (config.store.region, config.run.seed, config.fit.size) == ("eu-west-1", 3, 64)
 

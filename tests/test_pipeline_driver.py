@@ -226,9 +226,7 @@ def test_a_bad_object_is_quarantined_with_its_reason_and_the_others_finish(stora
         "decode_error": 1,
         "rough_atlas": 1,
     }
-    assert (
-        records.read(storage, dataset_format.SPLATS, 0, "b").facts["error_message"] == "told to: decode_error"
-    )
+    assert records.read(storage, dataset_format.SPLATS, 0, "b").facts["error_message"] == "told to: decode_error"
 
 
 def test_retries_follow_the_policy_and_are_counted(storage: LocalStorage) -> None:
@@ -411,7 +409,5 @@ def test_a_repetition_that_fails_quarantines_nothing_while_the_first_copy_runs(s
 def test_without_repeats_nothing_is_started_twice(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
     executor = Slow(storage, run, {"c"})
-    policy = PolicyConfig(
-        repeat_after_s=0, fit_deadline_s=50, atlas_deadline_s=50, pack_deadline_s=50, grace_s=5
-    )
+    policy = PolicyConfig(repeat_after_s=0, fit_deadline_s=50, atlas_deadline_s=50, pack_deadline_s=50, grace_s=5)
     assert drive(executor, run, policy=policy, tick=0.5).repeats == 0

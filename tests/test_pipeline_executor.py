@@ -32,12 +32,7 @@ def acting() -> Any:
             time.sleep(600)
         if row["do"] == "raise":
             raise ArithmeticError("no such number")
-        return {
-            "status": "ok",
-            "uid": row["uid"],
-            "attempt": attempt,
-            "threads": os.environ["OMP_NUM_THREADS"],
-        }
+        return {"status": "ok", "uid": row["uid"], "attempt": attempt, "threads": os.environ["OMP_NUM_THREADS"]}
 
     return act
 
@@ -119,9 +114,7 @@ class FakeRay:
         self.asked.append(options)
 
         def wrap(function: Any) -> Any:
-            return SimpleNamespace(
-                remote=lambda *a: self.calls.append((function.__name__, a)) or len(self.calls)
-            )
+            return SimpleNamespace(remote=lambda *a: self.calls.append((function.__name__, a)) or len(self.calls))
 
         return wrap
 
@@ -149,9 +142,7 @@ def test_slots_follow_the_cluster(overrides: list[str], resources: dict[str, flo
     assert RayExecutor(FakeRay(resources), load("test", overrides), Job("/x")).slots() == slots
 
 
-def test_the_cluster_is_not_counted_for_every_task_and_its_growth_is_seen(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_cluster_is_not_counted_for_every_task_and_its_growth_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("gaussianverse.pipeline.run.ray_executor.time.monotonic", lambda: now[0])
     fake = FakeRay({"CPU": 2})

@@ -87,8 +87,7 @@ def test_success_comes_last_and_holds_the_sum_of_the_sums(tmp_path: Path) -> Non
     assert tuple(keys) == dataset_format.FINAL
     assert is_finalized(storage)
     assert (
-        storage.get(dataset_format.SUCCESS)
-        == f"{sha256_of(storage.get(dataset_format.SUMS))}  SHA256SUMS\n".encode()
+        storage.get(dataset_format.SUCCESS) == f"{sha256_of(storage.get(dataset_format.SUMS))}  SHA256SUMS\n".encode()
     )
     named = {line.split("  ")[1] for line in storage.get(dataset_format.SUMS).decode().splitlines()}
     assert named == set(dataset(storage))

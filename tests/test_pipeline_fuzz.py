@@ -116,9 +116,7 @@ def test_damaged_fragments(made: tuple[LocalStorage, bytes, bytes], seed: int) -
 
 
 @FUZZ
-@given(
-    members=st.dictionaries(st.text("./ab\0é", min_size=1, max_size=6), st.binary(max_size=40), max_size=3)
-)
+@given(members=st.dictionaries(st.text("./ab\0é", min_size=1, max_size=6), st.binary(max_size=40), max_size=3))
 def test_tars_of_any_members(members: dict[str, bytes]) -> None:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:

@@ -20,9 +20,7 @@ L4 = Device("NVIDIA L4", (8, 9), 24 << 30)
 V100 = Device("Tesla V100", (7, 0), 16 << 30)
 TORCH = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 """Architectures that torch 2.13.0+cu130 reports."""
-TOOLKIT = Toolkit(
-    "/usr/local/cuda", "13.0", (), tuple(f"compute_{n}" for n in (75, 80, 86, 89, 90, 100, 120))
-)
+TOOLKIT = Toolkit("/usr/local/cuda", "13.0", (), tuple(f"compute_{n}" for n in (75, 80, 86, 89, 90, 100, 120)))
 COMPILERS = Compilers("/venv/bin/ninja", "c++", "13.3.0", ((6, 0, 0), (16, 0)))
 LIST = Architectures("8.9;9.0", ("sm_89", "sm_90"))
 BUILT = Build(True, directory="/cache/gsplat_cuda", compiled=True, code=("sm_89", "sm_90"))
@@ -83,27 +81,15 @@ ANYTHING = {
         ({"compilers": replace(COMPILERS, ninja="")}, "compilers", ["pip install", "ninja"]),
         ({"compilers": replace(COMPILERS, version="")}, "compilers", ["no C++ compiler", "g++"]),
         ({"compilers": replace(COMPILERS, version="16.1.0")}, "compilers", ["16.1.0", "before 16.0", "CXX"]),
-        (
-            {"architectures": Architectures("8.9", ("sm_89",))},
-            "architectures",
-            ["leaves out", "H100", "add 9.0"],
-        ),
-        (
-            {"architectures": Architectures("x", error="Unknown CUDA arch (x)")},
-            "architectures",
-            ["'x'", "Unkn"],
-        ),
+        ({"architectures": Architectures("8.9", ("sm_89",))}, "architectures", ["leaves out", "H100", "add 9.0"]),
+        ({"architectures": Architectures("x", error="Unknown CUDA arch (x)")}, "architectures", ["'x'", "Unkn"]),
         (
             {"architectures": Architectures("7.0;8.9+PTX", ("sm_70", "sm_89", "compute_89"))},
             "architectures",
             ["does not compile for sm_70", "remove it from TORCH_CUDA_ARCH_LIST"],
         ),
         ({"build": Build(False)}, "gsplat", ["not installed", "pip install"]),
-        (
-            {"build": Build(True, error="Permission denied: '/ro'")},
-            "gsplat",
-            ["/ro", "TORCH_EXTENSIONS_DIR"],
-        ),
+        ({"build": Build(True, error="Permission denied: '/ro'")}, "gsplat", ["/ro", "TORCH_EXTENSIONS_DIR"]),
     ],
 )
 def test_one_fault_is_found_and_named_with_its_remedy(
@@ -241,9 +227,7 @@ CAPABILITIES = st.tuples(st.integers(5, 13), st.integers(0, 9))
 
 
 @given(CAPABILITIES, CAPABILITIES)
-def test_machine_code_runs_nowhere_that_its_ptx_does_not(
-    target: tuple[int, int], device: tuple[int, int]
-) -> None:
+def test_machine_code_runs_nowhere_that_its_ptx_does_not(target: tuple[int, int], device: tuple[int, int]) -> None:
     number = f"{target[0]}{target[1]}"
     assert gpu.runs_on(f"compute_{number}", device) == (device >= target)
     if gpu.runs_on(f"sm_{number}", device):

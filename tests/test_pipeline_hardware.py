@@ -79,11 +79,7 @@ def test_a_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.toolkit().release == ""
     program(home / "bin" / "nvcc", NVCC)
     tools = hardware.toolkit()
-    assert (tools.home, tools.release, tools.architectures) == (
-        str(home),
-        "13.0",
-        ("compute_80", "compute_90"),
-    )
+    assert (tools.home, tools.release, tools.architectures) == (str(home), "13.0", ("compute_80", "compute_90"))
     assert tools.missing == ("include/cuda_runtime.h", "lib/libcudart.so")
     (home / "include").mkdir()
     (home / "include" / "cuda_runtime.h").touch()
@@ -97,9 +93,7 @@ def test_a_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
-def test_a_library_that_the_compiler_finds_on_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_that_the_compiler_finds_on_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "cuda"
     program(home / "bin" / "nvcc", NVCC)
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(home))
@@ -147,9 +141,7 @@ def test_scripts_of_this_python_lie_on_the_search_path() -> None:
         ("Ampere;9.0a", ("compute_86", "sm_80", "sm_86", "sm_90a")),
     ],
 )
-def test_the_list_as_torch_reads_it(
-    asked: str, code: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_list_as_torch_reads_it(asked: str, code: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
     assert hardware.architectures() == Architectures(asked, code)
 

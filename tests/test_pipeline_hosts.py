@@ -118,8 +118,7 @@ class Site:
     def names_in_journal(self) -> set[str]:
         """Names of the hosts whose fits are in the dataset."""
         tables = [
-            from_parquet(JOURNAL[SPLATS], self.storage.get(layout.journal(SPLATS, shard)))
-            for shard in range(2)
+            from_parquet(JOURNAL[SPLATS], self.storage.get(layout.journal(SPLATS, shard))) for shard in range(2)
         ]
         return {row["host"].partition("/")[0] for table in tables for row in table.to_pylist()}
 
@@ -257,9 +256,7 @@ def test_a_host_that_was_declared_dead_publishes_after_the_end_of_the_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("from_whom", ["everybody", "the driver", "a worker"])
-def test_the_store_cannot_be_reached_for_a_while(
-    from_whom: str, site: Site, undisturbed: dict[str, bytes]
-) -> None:
+def test_the_store_cannot_be_reached_for_a_while(from_whom: str, site: Site, undisturbed: dict[str, bytes]) -> None:
     other = {"the driver": site.head, "a worker": site.workers[1]}.get(from_whom)
     with site.running() as driver:
         in_the_middle(site, site.workers[1])
@@ -273,9 +270,7 @@ def test_the_store_cannot_be_reached_for_a_while(
 
 
 @pytest.mark.slow
-def test_every_worker_dies_at_once_and_another_host_takes_over(
-    site: Site, undisturbed: dict[str, bytes]
-) -> None:
+def test_every_worker_dies_at_once_and_another_host_takes_over(site: Site, undisturbed: dict[str, bytes]) -> None:
     with site.running() as driver:
         in_the_middle(site, site.workers[1])
         for host in site.workers:

@@ -166,9 +166,7 @@ def test_plane_indices_are_part_of_what_the_run_is(published: Path, tmp_path: Pa
 def test_the_ring_is_told_by_its_sphere(published: Path, imported: LocalStorage, tmp_path: Path) -> None:
     assert run_import(published, tmp_path / "out", "--set", "atlas.layout=ring") == 0
     assert cli.main(["verify", "--out", str(tmp_path / "out")]) == 0
-    ring, usual = (
-        run_file.load(s).identity["representation"] for s in (LocalStorage(tmp_path / "out"), imported)
-    )
+    ring, usual = (run_file.load(s).identity["representation"] for s in (LocalStorage(tmp_path / "out"), imported))
     assert ring["sphere_sha256"] != usual["sphere_sha256"]
     assert ring["plane_sha256"] != usual["plane_sha256"]
 
@@ -180,9 +178,7 @@ def run_export(imported: LocalStorage, dest: Path, *more: str) -> int:
 def test_ply_of_some_and_of_all(imported: LocalStorage, tmp_path: Path, capsys: Captured) -> None:
     assert run_export(imported, tmp_path / "one", "--format", "ply", "20_7") == 0
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "one" / "20_7.ply")]
-    np.testing.assert_array_equal(
-        read_ply((tmp_path / "one/20_7.ply").read_bytes()).means, OBJECTS["20/7"].means
-    )
+    np.testing.assert_array_equal(read_ply((tmp_path / "one/20_7.ply").read_bytes()).means, OBJECTS["20/7"].means)
     assert run_export(imported, tmp_path / "all", "--format", "ply", "--count", "800") == 0
     found = {p.stem: read_ply(p.read_bytes()) for p in (tmp_path / "all").iterdir()}
     assert {uid: (len(g), int((g.opacities > INVISIBLE).sum())) for uid, g in found.items()} == {

@@ -94,9 +94,7 @@ def test_both_copies_may_end_in_the_same_moment() -> None:
 def test_both_copies_may_fail_in_the_same_moment() -> None:
     site = Site(A)
     assert site.repeated() == 1
-    assert site.ended(_0=failed("nan_loss", "one"), _1=failed("nan_loss", "two")) == [
-        (A, failed("nan_loss", "two"))
-    ]
+    assert site.ended(_0=failed("nan_loss", "one"), _1=failed("nan_loss", "two")) == [(A, failed("nan_loss", "two"))]
 
 
 @pytest.mark.parametrize("first", [0, 1])

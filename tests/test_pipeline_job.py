@@ -8,14 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pipeline_runs import (
-    InProcess,
-    build_in_process,
-    dataset,
-    tiny_arguments,
-    write_inputs,
-    write_manifest,
-)
+from pipeline_runs import InProcess, build_in_process, dataset, tiny_arguments, write_inputs, write_manifest
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.store.errors import StoreError, StoreRefused
@@ -192,9 +185,7 @@ class Ending(InProcess):
 
 
 @pytest.mark.parametrize("stop", [BreakerOpen("the store is away"), KeyboardInterrupt()])
-def test_a_call_that_stops_early_leaves_its_summary_too(
-    manifest: str, tmp_path: Path, stop: BaseException
-) -> None:
+def test_a_call_that_stops_early_leaves_its_summary_too(manifest: str, tmp_path: Path, stop: BaseException) -> None:
     storage, run, base = planned(tmp_path / "out", manifest)
 
     @contextmanager

@@ -20,11 +20,7 @@ def test_no_two_purposes_share_a_key() -> None:
     keys = [layout.RUN, layout.MANIFEST, *dataset_format.FINAL]
     for stage in layout.STAGES:
         keys += [dataset_format.shard_tar(stage, 0), layout.stats(stage, 0), layout.journal(stage, 0)]
-        keys += [
-            layout.commit(stage, 0),
-            layout.fragment(stage, 0, "a"),
-            layout.run_record(stage, 0, "a", "0" * 64),
-        ]
+        keys += [layout.commit(stage, 0), layout.fragment(stage, 0, "a"), layout.run_record(stage, 0, "a", "0" * 64)]
     keys.append(layout.moments(0))
     assert len(set(keys)) == len(keys)
     for a in keys:

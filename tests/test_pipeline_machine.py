@@ -29,9 +29,7 @@ def test_what_keeps_gsplat_away_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         gpu.Finding("nvcc", False, "no CUDA toolkit"),
     ]
     monkeypatch.setattr(gpu, "examine", lambda: iter(found))
-    with pytest.raises(
-        PipelineError, match=r"driver 535.54.03 is too old.*--profile cpu.*--ray-address"
-    ) as raised:
+    with pytest.raises(PipelineError, match=r"driver 535.54.03 is too old.*--profile cpu.*--ray-address") as raised:
         machine.check_machine(load("fast").fit)
     assert "no CUDA toolkit" not in str(raised.value)
     assert "535.54.03" in machine.examine_node(load("paper"))

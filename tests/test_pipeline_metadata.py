@@ -64,9 +64,7 @@ class Repeated(LocalStorage):
     def __init__(self, rows: int) -> None:
         super().__init__("nowhere")
         facts = {"uid": "x" * 32, "caption": "a caption of ordinary length, of one object", "status": "ok"}
-        self._tables = {
-            stage: to_parquet(STATS[stage], [row(STATS[stage], facts)] * rows) for stage in layout.STAGES
-        }
+        self._tables = {stage: to_parquet(STATS[stage], [row(STATS[stage], facts)] * rows) for stage in layout.STAGES}
 
     def get(self, key: str) -> bytes:
         return self._tables[SPLATS if SPLATS in key else ATLAS]

@@ -59,9 +59,7 @@ def test_one_bad_answer_costs_one_attempt(fault: str, proxy: FaultProxy, tmp_pat
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_answer_to_a_read_is_a_fault_that_may_pass(
-    fault: str, proxy: FaultProxy, tmp_path: Path
-) -> None:
+def test_a_bad_answer_to_a_read_is_a_fault_that_may_pass(fault: str, proxy: FaultProxy, tmp_path: Path) -> None:
     storage = storage_through(proxy, tmp_path)
     storage.put_if_absent("k", b"data" * 1000)
     proxy.fault = fault
@@ -154,9 +152,7 @@ def test_every_seventh_request_fails_in_some_way_and_the_dataset_is_the_same(
     executor = Remote(storage, run)  # type: ignore[arg-type]
     executor._done = partial(_done, executor)  # type: ignore[method-assign]
     watch = Watch()
-    Driver(
-        storage, run, executor, policy, shards=range(run.n_shards), watches=[watch], sleep=lambda _: None
-    ).run()
+    Driver(storage, run, executor, policy, shards=range(run.n_shards), watches=[watch], sleep=lambda _: None).run()
     assert all(proxy.met[fault] > 1 for fault in quick), proxy.met
     proxy.fault = ""
     finalize(storage, run)
@@ -186,9 +182,7 @@ def test_an_outage_is_outlasted(fault: str, seconds: float, proxy: FaultProxy, t
         return fault if calls[0] >= 25 and not over.is_set() else ""
 
     proxy.fault = after_a_while
-    policy = PolicyConfig(
-        pause_s=0.05, pause_max_s=0.2, breaker_store_failures=1000, infrastructure_retries=500
-    )
+    policy = PolicyConfig(pause_s=0.05, pause_max_s=0.2, breaker_store_failures=1000, infrastructure_retries=500)
     started = time.monotonic()
     watch = driven(storage, policy)
     assert time.monotonic() - started > seconds

@@ -141,13 +141,7 @@ def test_seeds_depend_on_object_and_nan_only() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [
-        ("3", [3]),
-        ("0-2", [0, 1, 2]),
-        ("4,0-1,1", [0, 1, 4]),
-        (" 1 , 2 ", [1, 2]),
-        ("", [0, 1, 2, 3, 4]),
-    ],
+    [("3", [3]), ("0-2", [0, 1, 2]), ("4,0-1,1", [0, 1, 4]), (" 1 , 2 ", [1, 2]), ("", [0, 1, 2, 3, 4])],
 )
 def test_shards_are_read(text: str, expected: list[int]) -> None:
     assert ordered_shards(text, 5) == expected

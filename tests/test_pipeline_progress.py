@@ -7,9 +7,7 @@ from gaussianverse.pipeline.run.executor import FIT, Task
 from gaussianverse.pipeline.run.progress import ProgressBar
 
 
-def test_it_counts_old_new_and_quarantined_objects(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_it_counts_old_new_and_quarantined_objects(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressBar(10) as bar:
         bar.opened(4)
         bar.finished("a", False)

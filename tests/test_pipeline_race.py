@@ -110,9 +110,7 @@ def test_drivers_at_once_make_one_dataset_whose_atlases_are_of_its_fits(tmp_path
     assert list(verify(storage, run)) == []
     for shard in range(run.n_shards):
         for row in shards.stats_rows(storage, dataset_format.ATLAS, shard):
-            fit, atlas = (
-                shards.read_record(storage, stage, shard, str(row["uid"])) for stage in layout.STAGES
-            )
+            fit, atlas = (shards.read_record(storage, stage, shard, str(row["uid"])) for stage in layout.STAGES)
             assert fit.ok == atlas.ok
             if fit.ok:
                 assert atlas.main(dataset_format.ATLAS) == atlas_of(fit.main(dataset_format.SPLATS))

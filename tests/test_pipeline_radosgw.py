@@ -51,9 +51,7 @@ def test_conditional_puts_hold_and_one_of_eight_racing_writers_wins(endpoint: st
     prove_conditional_puts(storage)
     for number in range(10):
         with ThreadPoolExecutor(8) as pool:
-            ended = list(
-                pool.map(lambda k, n=number: publish(storage, f"k{n}", f"by {k}".encode()), range(8))
-            )
+            ended = list(pool.map(lambda k, n=number: publish(storage, f"k{n}", f"by {k}".encode()), range(8)))
         assert ended.count(Published.WRITTEN) + ended.count(Published.OURS) == 1
         assert ended.count(Published.ADOPTED) == 7
 

@@ -45,11 +45,7 @@ def test_a_sample_is_read_back_with_its_facts_caption_and_journal(storage: Local
 
 def test_a_quarantine_is_under_the_key_that_success_would_have_had(storage: LocalStorage) -> None:
     row = manifest_row(0, "a")
-    why = {
-        "reason": "low_psnr",
-        "error_class": "LowPsnr",
-        "error_message": "a line\nand\tanother " + "x" * 900,
-    }
+    why = {"reason": "low_psnr", "error_class": "LowPsnr", "error_message": "a line\nand\tanother " + "x" * 900}
     records.publish_quarantine(storage, STAGE, row, RUN, why, records.Stopwatch(1))
     publish_one(storage, RUN, STAGE, row, data=b"too late")
     record = records.read(storage, STAGE, 0, "a")
@@ -88,9 +84,7 @@ def test_a_lost_journal_entry_is_no_obstacle(storage: LocalStorage) -> None:
 
 
 @pytest.mark.parametrize("left", [b"", b"\0" * 300, b'{"index": 7'])
-def test_a_journal_entry_that_a_loss_of_power_damaged_is_as_a_lost_one(
-    storage: LocalStorage, left: bytes
-) -> None:
+def test_a_journal_entry_that_a_loss_of_power_damaged_is_as_a_lost_one(storage: LocalStorage, left: bytes) -> None:
     publish_one(storage, RUN, STAGE, manifest_row(7, "a"), data=b"x")
     sha256 = sha256_of(storage.get(layout.fragment(STAGE, 0, "a")))
     (storage.root / layout.run_record(STAGE, 0, "a", sha256)).write_bytes(left)
@@ -173,8 +167,7 @@ def test_any_bytes_are_an_error_with_the_key(data: bytes) -> None:
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(),
-        lambda c: st.lists(c) | st.dictionaries(st.text(), c),
+        st.none() | st.booleans() | st.floats() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)
     )
 )
 def test_any_json_as_facts_is_an_error(value: object) -> None:

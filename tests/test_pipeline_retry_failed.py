@@ -51,10 +51,7 @@ def arguments(folder: Path) -> list[str]:
 
 
 def rows(storage: LocalStorage) -> dict[str, str]:
-    return {
-        r["uid"]: r["status"]
-        for r in from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist()
-    }
+    return {r["uid"]: r["status"] for r in from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist()}
 
 
 def test_quarantined_objects_are_tried_again_and_nothing_that_was_there_changes(
@@ -81,9 +78,7 @@ def test_quarantined_objects_are_tried_again_and_nothing_that_was_there_changes(
     assert json.loads(second.get(layout.RUN))["revision_of"]["revision"] == 2
 
 
-def test_a_rescued_objects_samples_are_those_of_a_run_in_which_it_never_failed(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_rescued_objects_samples_are_those_of_a_run_in_which_it_never_failed(folder: Path, tmp_path: Path) -> None:
     write_views(folder / "views" / "b", 1)
     write_views(folder / "views" / "c", 2)
     assert cli.main(["retry-failed", *arguments(folder)]) == 0
@@ -116,9 +111,7 @@ def test_another_manifest_or_an_unfinished_run_is_refused(folder: Path, capsys: 
     assert "another manifest" in capsys.readouterr().err
 
 
-def test_when_all_fail_again_it_says_so_and_the_next_try_is_another_revision(
-    folder: Path, capsys: Captured
-) -> None:
+def test_when_all_fail_again_it_says_so_and_the_next_try_is_another_revision(folder: Path, capsys: Captured) -> None:
     assert cli.main(["retry-failed", *arguments(folder)]) == 1
     assert "all objects are quarantined (2 missing_views)" in capsys.readouterr().err
     write_views(folder / "views" / "b", 1)

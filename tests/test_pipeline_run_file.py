@@ -82,9 +82,7 @@ def test_killed_between_its_two_files_it_goes_on(storage: LocalStorage) -> None:
 
 def test_no_machine_credential_or_place_is_in_it(storage: LocalStorage) -> None:
     data = manifest()
-    run_file.establish(
-        storage, data, identity_of(data, "store.endpoint_url=http://10.0.0.1", "ray.address=h:1")
-    )
+    run_file.establish(storage, data, identity_of(data, "store.endpoint_url=http://10.0.0.1", "ray.address=h:1"))
     text = storage.get(layout.RUN).decode()
     assert not any(word in text for word in ("10.0.0.1", "h:1", str(storage.root), "secret"))
 

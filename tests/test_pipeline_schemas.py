@@ -39,9 +39,7 @@ def test_numbers_that_are_none_become_minus_one_and_json_stays_json() -> None:
     json.loads(to_json(row), parse_constant=lambda word: pytest.fail(word))
 
 
-@pytest.mark.parametrize(
-    "values", [{"psnr": "good"}, {"uid": 3}, {"uid": None}, {"steps": 1.5}, {"no_column": 1}]
-)
+@pytest.mark.parametrize("values", [{"psnr": "good"}, {"uid": 3}, {"uid": None}, {"steps": 1.5}, {"no_column": 1}])
 def test_values_of_another_kind_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(PipelineError, match=next(iter(values))):
         schemas.row(schemas.FACTS[SPLATS], values)

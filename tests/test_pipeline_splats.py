@@ -86,9 +86,7 @@ def invisible(folder: Path) -> None:
         (invisible, AtlasError, "all Gaussians are invisible"),
     ],
 )
-def test_what_is_refused(
-    pair: Path, spoil: Callable[[Path], object], kind: type[Exception], fault: str
-) -> None:
+def test_what_is_refused(pair: Path, spoil: Callable[[Path], object], kind: type[Exception], fault: str) -> None:
     spoil(pair)
     with pytest.raises(kind, match=fault):
         read_splats(pair, "splats")

@@ -76,9 +76,7 @@ def test_it_works_as_a_store_of_plain_puts(client: Any, store: StoreOptions) -> 
     assert [entry.key for entry in storage.list("a/")] == ["a/b"]
 
 
-def test_the_preflight_refuses_it_with_the_reason_and_leaves_nothing(
-    client: Any, store: StoreOptions
-) -> None:
+def test_the_preflight_refuses_it_with_the_reason_and_leaves_nothing(client: Any, store: StoreOptions) -> None:
     storage = S3Storage(f"s3://{BUCKET}/out", store)
     with pytest.raises(StoreRefused, match=REFUSAL):
         prove_conditional_puts(storage)
@@ -90,9 +88,7 @@ def test_nothing_is_ever_published_there(client: Any, store: StoreOptions, nbyte
     """Puts of any size are refused, after one attempt: another would be refused as well."""
     client.put_object(Bucket=BUCKET, Key="out/taken", Body=b"theirs")
     storage, answered = S3Storage(f"s3://{BUCKET}/out", store), list[object]()
-    storage._access().client.meta.events.register(
-        "after-call.s3.PutObject", lambda **_: answered.append(None)
-    )
+    storage._access().client.meta.events.register("after-call.s3.PutObject", lambda **_: answered.append(None))
     for key in ("free", "taken"):
         with pytest.raises(StoreRefused, match=REFUSAL):
             publish(storage, key, bytes(nbytes), pause_s=0)
@@ -121,9 +117,7 @@ def test_a_run_ends_with_one_line_before_any_fit(
     assert keys_of(client) == []
 
 
-def test_the_doctor_names_the_fault(
-    client: Any, store: StoreOptions, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_doctor_names_the_fault(client: Any, store: StoreOptions, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["doctor", "--out", f"s3://{BUCKET}/out", "--json", *tiny_arguments(), *chosen(store)]
     assert cli.main(asked) == 1
     found = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
@@ -132,9 +126,7 @@ def test_the_doctor_names_the_fault(
     assert keys_of(client) == []
 
 
-def test_where_no_run_is_status_says_so(
-    client: Any, store: StoreOptions, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_no_run_is_status_says_so(client: Any, store: StoreOptions, capsys: pytest.CaptureFixture[str]) -> None:
     out = f"s3://{BUCKET}/out"
     for verb in (["status"], ["verify"], ["inspect", "ball"]):
         assert cli.main([*verb, "--out", out, *chosen(store)]) == 1

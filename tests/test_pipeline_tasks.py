@@ -63,8 +63,7 @@ def test_the_stages_one_after_the_other(planned: Planned) -> None:
     assert tasks.atlas_object(p.job, p.row, 1) == {"status": "ok", "uid": "ball"}
     made = records.read(p.storage, ATLAS, 0, "ball")
     assert (
-        len(atlas.unpack(members.atlas_array(made.main(ATLAS), p.run.atlas), p.run.atlas))
-        == fit.facts["n_gaussians"]
+        len(atlas.unpack(members.atlas_array(made.main(ATLAS), p.run.atlas), p.run.atlas)) == fit.facts["n_gaussians"]
     )
     assert made.facts["n_dropped"] == 0
     assert made.facts["atlas_psnr"] > 60  # type: ignore[operator]

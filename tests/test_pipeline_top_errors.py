@@ -19,9 +19,7 @@ def give_up(storage: LocalStorage, run: Run, stage: str, uid: str, reason: str, 
         for row in shard_rows(storage, shard):
             if row["uid"] == uid:
                 why = {"reason": reason, "error_class": "Fault", "error_message": text}
-                records.publish_quarantine(
-                    storage, stage, {**row, "shard": shard}, run, why, records.Stopwatch(1)
-                )
+                records.publish_quarantine(storage, stage, {**row, "shard": shard}, run, why, records.Stopwatch(1))
 
 
 def test_causes_are_counted_once_per_object_across_stages_and_shards(tmp_path: Path) -> None:

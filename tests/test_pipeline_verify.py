@@ -95,9 +95,7 @@ def test_every_file_is_watched(copy: Copy, whole: tuple[dict[str, bytes], Run]) 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_flipped_bit_of_any_file_is_a_fault_and_never_an_exception(
-    copy: Copy, data: st.DataObject
-) -> None:
+def test_any_flipped_bit_of_any_file_is_a_fault_and_never_an_exception(copy: Copy, data: st.DataObject) -> None:
     key = data.draw(st.sampled_from(sorted(e.key for e in copy.storage.list(""))))
     before = copy.storage.get(key)
     position, bit = data.draw(st.integers(0, len(before) - 1)), data.draw(st.integers(0, 7))

@@ -89,9 +89,7 @@ def _rough() -> Iterator[None]:
         yield
 
 
-def built(
-    folder: Path, manifest: str, config: Any = CONFIG, **options: Any
-) -> tuple[LocalStorage, Run, bool]:
+def built(folder: Path, manifest: str, config: Any = CONFIG, **options: Any) -> tuple[LocalStorage, Run, bool]:
     storage, run, base = job.plan(str(folder), manifest, config)
     assert isinstance(storage, LocalStorage)
     return storage, run, build_in_process(storage, run, config, base, **options).finalized
@@ -134,9 +132,7 @@ def test_a_sample_is_pictures_and_cameras_in_the_world_of_the_gaussians(
     ]  # fmt: skip
     assert found["a.txt"].decode() == "a ball: a"
     assert json.loads(found["a.json"])["n_reference_views"] == COUNT
-    views = ReferenceViews.from_members(
-        found["a.cameras.npz"], [found[f"a.view0{k}.png"] for k in range(COUNT)]
-    )
+    views = ReferenceViews.from_members(found["a.cameras.npz"], [found[f"a.view0{k}.png"] for k in range(COUNT)])
     assert views.images.shape == (COUNT, SIZE, SIZE, 4)
     given = load_views(Path(manifest).parent / "views" / "a")
     where = [int(np.abs(given.viewmats - v).max(axis=(1, 2)).argmin()) for v in views.viewmats]
@@ -178,9 +174,7 @@ def test_without_views_nothing_is_as_if_there_were_such_an_option(
     assert "views/" not in storage.get(dataset_format.CARD).decode()
     for shard in (0, 1):  # and the fits of a run with views are the same
         mains = [
-            [r["sha256"] for r in stats_rows(s, stage, shard)]
-            for s in (storage, whole[0])
-            for stage in layout.STAGES
+            [r["sha256"] for r in stats_rows(s, stage, shard)] for s in (storage, whole[0]) for stage in layout.STAGES
         ]
         assert mains[:2] == mains[2:]
 
@@ -292,9 +286,7 @@ def test_a_flipped_byte_anywhere_in_the_views_is_noticed(copy: tuple[LocalStorag
     assert faults(storage, run) == []
 
 
-def test_swapped_images_that_were_covered_up_in_the_hashes_are_noticed(
-    copy: tuple[LocalStorage, Run],
-) -> None:
+def test_swapped_images_that_were_covered_up_in_the_hashes_are_noticed(copy: tuple[LocalStorage, Run]) -> None:
     storage, run = copy
     found = members(storage, KEYS[0])
     found["a.view00.png"], found["a.view01.png"] = found["a.view01.png"], found["a.view00.png"]

@@ -58,13 +58,7 @@ def test_of_many_writers_at_once_one_wins(storage: Storage) -> None:
 
 BYTES = bytes(range(100))
 SPANS = [(0, 100, None), (10, 5, None), (10, 5, 100), (99, 1, 100), (0, 0, None)]
-BEYOND = [
-    (90, 20, None, 110),
-    (100, 1, None, 101),
-    (300, 1, None, 301),
-    (0, 10, 101, 101),
-    (200, 10, 300, 300),
-]
+BEYOND = [(90, 20, None, 110), (100, 1, None, 101), (300, 1, None, 301), (0, 10, 101, 101), (200, 10, 300, 300)]
 
 
 @pytest.mark.parametrize("key", ["k", "a b/c+d~e(1)/é%41&=.bin"])
@@ -184,9 +178,7 @@ def test_a_missing_bucket_is_refused(s3_endpoint: str) -> None:
 
 
 def test_an_unreachable_store_is_a_fault_that_may_pass() -> None:
-    config = StoreOptions(
-        endpoint_url="http://127.0.0.1:9", region="us-east-1", max_attempts=1, connect_timeout_s=1
-    )
+    config = StoreOptions(endpoint_url="http://127.0.0.1:9", region="us-east-1", max_attempts=1, connect_timeout_s=1)
     with pytest.raises(StoreError) as caught:
         open_storage("s3://bucket/x", config).put_if_absent("k", b"")
     assert "secret" not in str(caught.value)
@@ -201,8 +193,6 @@ def test_other_addresses_are_refused(url: str) -> None:
 def test_an_object_without_our_metadata_still_has_a_sha256(s3_endpoint: str, tmp_path: Path) -> None:
     import boto3
 
-    boto3.client("s3", endpoint_url=s3_endpoint).put_object(
-        Bucket="bucket", Key=f"{tmp_path.name}/k", Body=b"abc"
-    )
+    boto3.client("s3", endpoint_url=s3_endpoint).put_object(Bucket="bucket", Key=f"{tmp_path.name}/k", Body=b"abc")
     storage = open_storage(f"s3://bucket/{tmp_path.name}", StoreOptions(endpoint_url=s3_endpoint))
     assert storage.head("k") == Head(3, sha256_of(b"abc"))

@@ -79,9 +79,7 @@ def test_the_first_get_is_boto3s_and_the_others_look_like_it(
     assert storage.read(key, 7, 100, len(BLOB)) == BLOB[7:107]
     assert asked == [f"x/{key}"]
     assert len({path for _, path, _ in behaviour.requests}) == 1
-    assert (
-        len({h["host"] for h in behaviour.headers}) == len({h["user-agent"] for h in behaviour.headers}) == 1
-    )
+    assert len({h["host"] for h in behaviour.headers}) == len({h["user-agent"] for h in behaviour.headers}) == 1
     scopes = {h.get("authorization", "").partition(", ")[0] for h in behaviour.headers}
     assert len(scopes) == 1
     assert scopes.pop().endswith("" if anonymous else "/us-east-1/s3/aws4_request")
@@ -125,15 +123,11 @@ def test_a_new_connection_that_fails_is_a_failed_try(endpoint: str, behaviour: B
     with serving(behaviour) as url:
         storage = storage_at(url, max_attempts=2, connect_timeout_s=1)
         storage.get("blob")
-    with pytest.raises(
-        StoreError, match=r"blob: 0 of 10 bytes after 2 tries in a row \(ConnectionRefusedError"
-    ):
+    with pytest.raises(StoreError, match=r"blob: 0 of 10 bytes after 2 tries in a row \(ConnectionRefusedError"):
         storage.read("blob", 0, 10)
 
 
-def test_after_an_answer_that_broke_off_its_connection_is_not_used_again(
-    behaviour: Behaviour, endpoint: str
-) -> None:
+def test_after_an_answer_that_broke_off_its_connection_is_not_used_again(behaviour: Behaviour, endpoint: str) -> None:
     storage = storage_at(endpoint, max_attempts=3)
     storage.get("blob")
     behaviour.cut_after = [200_000, 0]
@@ -164,9 +158,7 @@ def test_a_forked_process_has_connections_of_its_own(endpoint: str) -> None:
     assert storage.get("blob") == BLOB
 
 
-def test_behind_a_proxy_boto3_sends_all(
-    s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_behind_a_proxy_boto3_sends_all(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The address is of a network that is nowhere, so nothing comes past the proxy."""
     direct = S3Storage(f"s3://{BUCKET}/{tmp_path.name}", StoreOptions(endpoint_url=s3_endpoint))
     direct.put_if_absent("k", BLOB)
@@ -182,10 +174,7 @@ def test_behind_a_proxy_boto3_sends_all(
 
 def certificate(folder: Path) -> ssl.SSLContext:
     """TLS of 127.0.0.1, vouched for by folder/ca.pem alone."""
-    key, name = (
-        ec.generate_private_key(ec.SECP256R1()),
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "s3")]),
-    )
+    key, name = (ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "s3")]))
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
@@ -195,9 +184,7 @@ def certificate(folder: Path) -> ssl.SSLContext:
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         .sign(key, hashes.SHA256())
     )
@@ -236,10 +223,7 @@ SENT = [
 OTHERS = [
     ("AWS key:signature", "https://h/b/p/k%20%C3%A9"),
     (V4.format("key", "s3express"), "https://h/b/p/k%20%C3%A9"),
-    (
-        "AWS4-ECDSA-P256-SHA256 Credential=key/20260101/s3/aws4_request, Signature=0",
-        "https://h/b/p/k%20%C3%A9",
-    ),
+    ("AWS4-ECDSA-P256-SHA256 Credential=key/20260101/s3/aws4_request, Signature=0", "https://h/b/p/k%20%C3%A9"),
     ("", "https://h/b/p/k%20%C3%A9?X-Amz-Signature=0"),
     (V4.format("key", "s3"), "https://h/b/p/another"),
 ]

@@ -20,9 +20,7 @@ UIDS = [f"obj{i:02d}" for i in range(12)]
 
 
 @pytest.fixture
-def flaky(
-    tmp_path: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Behaviour, str]]:
+def flaky(tmp_path: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Behaviour, str]]:
     # `s3_endpoint` is there for its credentials
     monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.001)
     (tmp_path / "b/x").mkdir(parents=True)
@@ -146,9 +144,7 @@ def test_an_address_without_a_bucket_is_refused() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_dataset_in_a_bucket_is_the_one_in_the_folder(
-    tmp_path: Path, s3_endpoint: str, workers: int
-) -> None:
+def test_a_dataset_in_a_bucket_is_the_one_in_the_folder(tmp_path: Path, s3_endpoint: str, workers: int) -> None:
     root = publish_dataset(tmp_path, UIDS[:6], shard_size=2)
     upload(root, s3_endpoint, "bucket", f"some/prefix{workers}")
     options = StoreOptions(endpoint_url=s3_endpoint, region="us-east-1")
@@ -167,9 +163,7 @@ def test_a_dataset_in_a_bucket_is_the_one_in_the_folder(
 def test_a_cut_object_in_a_bucket_is_named(tmp_path: Path, flaky: tuple[Behaviour, str]) -> None:
     behaviour, endpoint = flaky
     root = publish_dataset(tmp_path / "b/set", UIDS[:3], shard_size=4)
-    dataset = AtlasDataset(
-        "s3://b/set", s3=StoreOptions(endpoint_url=endpoint, region="us-east-1"), shuffle=False
-    )
+    dataset = AtlasDataset("s3://b/set", s3=StoreOptions(endpoint_url=endpoint, region="us-east-1"), shuffle=False)
     shard = root / "atlas/atlas-000000.tar"
     whole = shard.read_bytes()
     for cut in range(512, len(whole), 512):
@@ -180,9 +174,7 @@ def test_a_cut_object_in_a_bucket_is_named(tmp_path: Path, flaky: tuple[Behaviou
     assert all(method in ("GET", "HEAD") for method, _, _ in behaviour.requests)
 
 
-def test_what_a_trainer_sees_of_a_store_that_fails_is_no_damage(
-    tmp_path: Path, flaky: tuple[Behaviour, str]
-) -> None:
+def test_what_a_trainer_sees_of_a_store_that_fails_is_no_damage(tmp_path: Path, flaky: tuple[Behaviour, str]) -> None:
     behaviour, endpoint = flaky
     options = StoreOptions(endpoint_url=endpoint, region="us-east-1", max_attempts=2)
     root = publish_dataset(tmp_path / "b/set", UIDS[:4], shard_size=2)

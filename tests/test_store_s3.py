@@ -13,15 +13,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
-from pipeline_runs import (
-    dataset,
-    in_process,
-    planned,
-    publish_all,
-    tiny_arguments,
-    write_manifest,
-    write_views,
-)
+from pipeline_runs import dataset, in_process, planned, publish_all, tiny_arguments, write_manifest, write_views
 from servers.moto_server import BUCKET
 
 from gaussianverse.atlas import dataset_format
@@ -103,9 +95,7 @@ def test_objects_lie_under_the_prefix_with_their_hash(storage: S3Storage, store:
     assert storage.head("a/b") == Head(4, sha256_of(b"data"))
 
 
-@pytest.mark.parametrize(
-    "url", [f"s3://{BUCKET}", f"s3://{BUCKET}/", f"s3://{BUCKET}/p", f"s3://{BUCKET}/p/q/"]
-)
+@pytest.mark.parametrize("url", [f"s3://{BUCKET}", f"s3://{BUCKET}/", f"s3://{BUCKET}/p", f"s3://{BUCKET}/p/q/"])
 def test_a_prefix_may_be_missing_or_end_in_a_slash(url: str, store: StoreOptions, tmp_path: Path) -> None:
     storage = S3Storage(url, store)
     key = f"{tmp_path.name}/k"
@@ -124,10 +114,7 @@ def test_a_lost_answer_is_looked_up(storage: S3Storage, fault: Exception, reache
 
 def test_a_412_for_our_own_write_is_recognised(storage: S3Storage) -> None:
     """botocore repeats a put whose answer was lost, and then hears that the key is taken: by itself."""
-    assert (
-        publish(lossy(storage, ("put_object", refused("PreconditionFailed"), True)), "k", b"m")
-        is Published.OURS
-    )
+    assert publish(lossy(storage, ("put_object", refused("PreconditionFailed"), True)), "k", b"m") is Published.OURS
 
 
 def test_a_409_is_tried_again(storage: S3Storage) -> None:
@@ -170,9 +157,7 @@ def test_conditional_puts_are_proven(storage: S3Storage) -> None:
 
 def test_bytes_that_were_damaged_on_the_way_are_no_answer(storage: S3Storage, store: StoreOptions) -> None:
     client = boto3.client("s3", endpoint_url=store.endpoint_url)
-    client.put_object(
-        Bucket=BUCKET, Key=f"{storage.prefix}k", Body=b"other", Metadata={"sha256": sha256_of(b"data")}
-    )
+    client.put_object(Bucket=BUCKET, Key=f"{storage.prefix}k", Body=b"other", Metadata={"sha256": sha256_of(b"data")})
     with pytest.raises(StoreError, match="not those that were written"):
         storage.get("k")
 
@@ -337,10 +322,7 @@ def test_inputs_are_fetched_and_removed_again(storage: S3Storage, store: StoreOp
     assert not root.exists()
     with inputs.local(f"{storage.url}/views/one.tar", store) as path:
         assert path.read_bytes() == b"views/one.tar"
-    with (
-        pytest.raises(inputs.NoViews, match="no views at this address"),
-        inputs.local(f"{storage.url}/none", store),
-    ):
+    with pytest.raises(inputs.NoViews, match="no views at this address"), inputs.local(f"{storage.url}/none", store):
         pass
 
 
@@ -363,10 +345,7 @@ def test_inputs_beyond_any_object_are_refused(
 
 def test_a_manifest_on_s3_that_is_not_there(store: StoreOptions, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ["--set", f"store.endpoint_url={store.endpoint_url}", *tiny_arguments()]
-    assert (
-        cli.main(["build", "--manifest", f"s3://{BUCKET}/no.jsonl", "--out", f"s3://{BUCKET}/o", *chosen])
-        == 1
-    )
+    assert cli.main(["build", "--manifest", f"s3://{BUCKET}/no.jsonl", "--out", f"s3://{BUCKET}/o", *chosen]) == 1
     assert "no.jsonl: no such file" in capsys.readouterr().err
 
 

@@ -54,9 +54,7 @@ class Order:
     smoothness: float
 
 
-def write_pair(
-    array: npt.ArrayLike, config: AtlasConfig | None = None
-) -> tuple[FloatArray, npt.NDArray[np.int32]]:
+def write_pair(array: npt.ArrayLike, config: AtlasConfig | None = None) -> tuple[FloatArray, npt.NDArray[np.int32]]:
     """Convert an atlas to the published form.
 
     Padding is kept, with opacity logit -30, so that every object has the same number of rows.

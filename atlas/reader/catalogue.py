@@ -18,16 +18,7 @@ import pyarrow.parquet as pq
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import read_npy
-from gaussianverse.atlas.dataset_format import (
-    ATLAS,
-    INDEX,
-    METADATA,
-    OK,
-    SUCCESS,
-    SUMS,
-    VIEWS,
-    address_column,
-)
+from gaussianverse.atlas.dataset_format import ATLAS, INDEX, METADATA, OK, SUCCESS, SUMS, VIEWS, address_column
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Readable
@@ -152,9 +143,7 @@ class Catalogue:
     def atlas_member(self, sample: int) -> ByteRange:
         """The bytes of a sample's .npy file in its shard."""
         key, total = self._layouts[ATLAS].files[int(self.shards[sample])]
-        offset, nbytes = (
-            self._columns[address_column(ATLAS, name)].item(sample) for name in ("offset", "nbytes")
-        )
+        offset, nbytes = (self._columns[address_column(ATLAS, name)].item(sample) for name in ("offset", "nbytes"))
         return ByteRange(key, offset, nbytes, total)
 
     def select(
@@ -238,9 +227,7 @@ class Catalogue:
         starts = offset - np.array([header_nbytes(n) for n in names.tolist()], np.int64)
         ends = np.where(last, totals - len(END), np.roll(starts, -1))
         wrong = (starts != np.where(first, 0, starts)) | (offset + nbytes > ends)
-        wrong |= place != np.arange(len(self)) - np.maximum.accumulate(
-            np.where(first, np.arange(len(self)), 0)
-        )
+        wrong |= place != np.arange(len(self)) - np.maximum.accumulate(np.where(first, np.arange(len(self)), 0))
         if wrong.any():
             uid = self.uids([int(wrong.argmax())])[0]
             raise DatasetError(f"{self.url}: {METADATA} and {INDEX} do not agree on where {uid} lies")

@@ -106,15 +106,11 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         if columns is not None:
             self.catalogue.check_columns(columns)
         if views and not self.catalogue.n_views:
-            raise DatasetError(
-                f"{self._store.url}: has no reference views; build the dataset with --set run.views=K"
-            )
+            raise DatasetError(f"{self._store.url}: has no reference views; build the dataset with --set run.views=K")
         if uneven not in order.UNEVEN:
             raise DatasetError(f"uneven {uneven!r} is none of {', '.join(order.UNEVEN)}")
         if window < 1 or batch_size < 1 or seed < 0:
-            raise DatasetError(
-                f"window {window}, batch_size {batch_size}: at least 1; seed {seed}: at least 0"
-            )
+            raise DatasetError(f"window {window}, batch_size {batch_size}: at least 1; seed {seed}: at least 0")
         self.rank, self.world = _place(rank, world)
         self._placed = rank is not None
         self.batch_size = batch_size
@@ -208,9 +204,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             DatasetError: the state belongs to another dataset, selection, seed, window or `uneven`.
         """
         if state.get("version") != STATE_VERSION:
-            raise DatasetError(
-                f"state of version {state.get('version')}, this gaussianverse reads {STATE_VERSION}"
-            )
+            raise DatasetError(f"state of version {state.get('version')}, this gaussianverse reads {STATE_VERSION}")
         for name, own in self._identity().items():
             if state.get(name) != own:
                 raise DatasetError(f"the state has {name} {state.get(name)!r}, this dataset {own!r}")

@@ -63,9 +63,7 @@ class AtlasLoader:
         **options: Any,
     ) -> None:  # fmt: skip
         if options.pop("persistent_workers", False):
-            raise ValueError(
-                "persistent_workers is not supported: workers must start from the state in each epoch"
-            )
+            raise ValueError("persistent_workers is not supported: workers must start from the state in each epoch")
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
         dataset.batch_size = batch_size
         options = {"collate_fn": collate, **options}
@@ -91,9 +89,7 @@ class AtlasLoader:
             batches = len(self)
         for number, batch in enumerate(self._loader, 1):
             # the epoch ends with the last batch: a consumer that counts to len(loader) never asks for another
-            self.dataset.cursor = (
-                start.taken(number * self.batch_size) if number < batches else start.next_epoch()
-            )
+            self.dataset.cursor = start.taken(number * self.batch_size) if number < batches else start.next_epoch()
             yield batch
 
     def state_dict(self) -> dict[str, Any]:

@@ -74,9 +74,7 @@ class Cursor:
             segments = tuple(Segment(int(world), int(taken)) for world, taken in state["segments"])
             cursor = cls(int(state["epoch"]), segments)
         except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"not the state of a dataset: {error!r}; expected epoch and segments"
-            ) from error
+            raise DatasetError(f"not the state of a dataset: {error!r}; expected epoch and segments") from error
         if cursor.epoch < 0 or any(s.world < 1 or s.taken < 0 for s in segments):
             raise DatasetError(f"not the state of a dataset: {state}")
         return cursor

@@ -74,9 +74,7 @@ def decode(data: memoryview, size: int) -> npt.NDArray[np.float32]:
     if array.shape != shape or array.dtype not in _DTYPES or not array.flags.c_contiguous:
         order = "C" if array.flags.c_contiguous else "Fortran"
         kinds = " or ".join(map(str, _DTYPES))
-        raise DatasetError(
-            f"{array.dtype} {array.shape} in {order} order, expected {kinds} {shape} in C order"
-        )
+        raise DatasetError(f"{array.dtype} {array.shape} in {order} order, expected {kinds} {shape} in C order")
     return np.asarray(array, np.float32)
 
 

@@ -68,9 +68,7 @@ class ReferenceViews:
         return {CAMERAS: npz({name: getattr(self, name) for name in _FIELDS}), **members}
 
     @classmethod
-    def from_members(
-        cls, cameras: bytes | memoryview, images: Sequence[bytes | memoryview]
-    ) -> ReferenceViews:
+    def from_members(cls, cameras: bytes | memoryview, images: Sequence[bytes | memoryview]) -> ReferenceViews:
         """Read the files of `to_members`.
 
         Args:
@@ -80,9 +78,7 @@ class ReferenceViews:
         Raises:
             DatasetError: a file is damaged, or the sizes differ.
         """
-        decoded = [
-            _decoded(image, name) for image, name in zip(images, view_suffixes(len(images)), strict=True)
-        ]
+        decoded = [_decoded(image, name) for image, name in zip(images, view_suffixes(len(images)), strict=True)]
         if len({image.shape for image in decoded}) != 1:
             raise DatasetError(f"views of {len({image.shape for image in decoded})} sizes, expected one")
         return cls(np.stack(decoded), **read_cameras(cameras))

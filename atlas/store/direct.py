@@ -85,18 +85,14 @@ class Direct:
             self._routes[bucket] = route
 
     @contextmanager
-    def get(
-        self, bucket: str, key: str, headers: dict[str, str]
-    ) -> Iterator[http.client.HTTPResponse | None]:
+    def get(self, bucket: str, key: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse | None]:
         """The answer to a GET if it is one of success, else None."""
         route = self._routes.get(bucket)
         if route is None:
             yield None
             return
         path = route.path + _quoted(key)
-        request = AWSRequest(
-            "GET", f"{route.scheme}://{route.host}{path}", {"User-Agent": route.agent, **headers}
-        )
+        request = AWSRequest("GET", f"{route.scheme}://{route.host}{path}", {"User-Agent": route.agent, **headers})
         if route.region:
             S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", route.region).add_auth(request)
         connection, answer = self._ask(route, path, dict(request.headers.items()))

@@ -147,9 +147,7 @@ class LocalStorage(Storage):
         if isinstance(error, FileNotFoundError):
             return NotFound(f"{where}: no such {'file' if self.root.is_dir() else 'folder'}")
         if isinstance(error, _HOPELESS) or error.errno == errno.EROFS:
-            return StoreRefused(
-                f"{where}: {error.strerror}; choose an output that can be written to and read"
-            )
+            return StoreRefused(f"{where}: {error.strerror}; choose an output that can be written to and read")
         return StoreError(f"{where}: {error.strerror or error}")
 
 

@@ -46,9 +46,7 @@ class Tries:
     def __init__(self, most: int) -> None:
         self._most, self._failed = most, 0
 
-    def failed(
-        self, error: Exception, where: str, *, progress: bool = False, so_far: str = "no success"
-    ) -> None:
+    def failed(self, error: Exception, where: str, *, progress: bool = False, so_far: str = "no success") -> None:
         """Return when it is time for another try.
 
         Raises:

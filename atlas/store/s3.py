@@ -19,16 +19,7 @@ from botocore.config import Config
 from gaussianverse.atlas.store.direct import Direct
 from gaussianverse.atlas.store.errors import Altered, StoreError, StoreRefused
 from gaussianverse.atlas.store.options import StoreOptions
-from gaussianverse.atlas.store.retries import (
-    BEYOND,
-    ERRORS,
-    FINAL,
-    MISSING,
-    TAKEN,
-    UNSUPPORTED,
-    Tries,
-    code_of,
-)
+from gaussianverse.atlas.store.retries import BEYOND, ERRORS, FINAL, MISSING, TAKEN, UNSUPPORTED, Tries, code_of
 from gaussianverse.atlas.store.storage import Entry, Head, Storage, fresh, sha256_of, wrong_size
 
 T = TypeVar("T")
@@ -75,9 +66,7 @@ class S3Storage(Storage):
 
         def put(client: Any) -> bool:
             try:
-                client.put_object(
-                    **self._at(key), Body=data, IfNoneMatch="*", Metadata={_SHA256: sha256_of(data)}
-                )
+                client.put_object(**self._at(key), Body=data, IfNoneMatch="*", Metadata={_SHA256: sha256_of(data)})
             except ERRORS as error:
                 if code_of(error) in TAKEN:
                     return False

@@ -89,15 +89,7 @@ def _pop(heap: Any, slot: Any, size: Any, key: Any) -> Any:
 
 @kernel(**OPTIONS)
 def augment(
-    b: Any,
-    bidders: Any,
-    profits: Any,
-    released: Any,
-    reserves: Any,
-    held: Any,
-    owner: Any,
-    reach: Any,
-    patience: Any,
+    b: Any, bidders: Any, profits: Any, released: Any, reserves: Any, held: Any, owner: Any, reach: Any, patience: Any
 ) -> Any:
     """Give each released bidder a place along a shortest path, keeping every dual feasible and tight.
 

@@ -24,11 +24,7 @@ Bounds = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 # Infinities keep their meaning; the solver refuses NaN.
-OPTIONS: dict[str, Any] = {
-    "fastmath": {"nsz", "contract", "arcp", "reassoc"},
-    "nogil": True,
-    "error_model": "numpy",
-}
+OPTIONS: dict[str, Any] = {"fastmath": {"nsz", "contract", "arcp", "reassoc"}, "nogil": True, "error_model": "numpy"}
 
 LEAF = 16
 GROUP = 16

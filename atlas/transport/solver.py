@@ -17,16 +17,7 @@ import numpy.typing as npt
 from gaussianverse.atlas.errors import TransportFailed
 from gaussianverse.atlas.transport.auction import auction
 from gaussianverse.atlas.transport.augment import DUMMY, FREE, augment
-from gaussianverse.atlas.transport.blocks import (
-    LEAF,
-    MUTABLE,
-    Blocks,
-    Floats,
-    Ints,
-    build_blocks,
-    price_out,
-    settle,
-)
+from gaussianverse.atlas.transport.blocks import LEAF, MUTABLE, Blocks, Floats, Ints, build_blocks, price_out, settle
 
 MAX_REL_GAP = 1e-12
 
@@ -111,9 +102,7 @@ def assign(points: npt.ArrayLike, sites: npt.ArrayLike) -> Assignment:
     x = _checked("points", points)
     s = _checked("sites", sites)
     if len(x) > len(s):
-        raise TransportFailed(
-            f"{len(x)} points do not fit on {len(s)} sites one-to-one; drop points or add sites"
-        )
+        raise TransportFailed(f"{len(x)} points do not fit on {len(s)} sites one-to-one; drop points or add sites")
     # Moving the points by a changes `x . s` by `a . s`, constant per site; moving the sites changes nothing.
     unit_x, center_x, scale_x = _unit(x)
     unit_s, center_s, scale_s = _unit(s)

@@ -22,10 +22,7 @@ def modules(name: str) -> Iterator[str]:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     pdoc.render.configure(
-        docformat="google",
-        show_source=False,
-        template_directory=Path(__file__).parent,
-        footer_text="gaussianverse",
+        docformat="google", show_source=False, template_directory=Path(__file__).parent, footer_text="gaussianverse"
     )
     pdoc.pdoc(*modules("gaussianverse"), output_directory=folder)
     print(f"{folder / 'index.html'}")

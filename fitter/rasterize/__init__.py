@@ -81,9 +81,7 @@ def _load(backend: str, device: torch.device) -> Backend:
             ) from error
         return gsplat_cuda.rasterize
     if device.type != "cpu":
-        raise BackendUnavailable(
-            f"backend {backend!r} needs tensors on the CPU, these are on {device}; move them"
-        )
+        raise BackendUnavailable(f"backend {backend!r} needs tensors on the CPU, these are on {device}; move them")
     if backend == "cpu":
         from gaussianverse.fitter.rasterize import cpu
 
@@ -189,9 +187,7 @@ def rasterization(
         # z is linear in the mean, so depth is rendered as a colour and torch derives its gradient; the second pass
         # is needed only for depth
         z = torch.einsum("ck,nk->cn", viewmats[:, 2, :3], means) + viewmats[:, 2, 3:]
-        as_colors = replace(
-            drawing, colors=z[..., None].expand(-1, -1, 3), backgrounds=torch.zeros_like(backgrounds)
-        )
+        as_colors = replace(drawing, colors=z[..., None].expand(-1, -1, 3), backgrounds=torch.zeros_like(backgrounds))
         depth = rasterize(as_colors)[0][..., :1]
         if render_mode == "RGB+ED":
             depth = depth / alpha.clamp(min=1e-10)

@@ -71,9 +71,7 @@ def depth_order(depths: Any, tiles: Any) -> Any:
 
 
 @kernel(**OPTIONS)
-def bin_pairs(
-    record: Any, tiles: Any, order: Any, tiles_x: Any, tiles_y: Any, offsets: Any, slots: Any
-) -> Any:
+def bin_pairs(record: Any, tiles: Any, order: Any, tiles_x: Any, tiles_y: Any, offsets: Any, slots: Any) -> Any:
     """List the pairs [P, 2] (Gaussian, slot) by tile, then depth; fill offsets [T + 1] and slots [N, 2] (first, end).
 
     A tile is listed only if the ellipse alpha >= 1/255 intersects a row of its pixel centres within the tile's

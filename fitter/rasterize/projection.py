@@ -178,9 +178,7 @@ def project(
 
 
 @njit(inline="always", **OPTIONS)
-def _project_lanes(
-    planes: Any, camera: Any, width: Any, height: Any, eps2d: Any, near: Any, far: Any
-) -> None:
+def _project_lanes(planes: Any, camera: Any, width: Any, height: Any, eps2d: Any, near: Any, far: Any) -> None:
     """Compute the record, tiles and radii of a group."""
     fx, fy, cx, cy = camera[3]
     zero, one, half, tile = f4(0), f4(1), f4(0.5), f4(TILE)

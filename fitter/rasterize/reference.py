@@ -23,14 +23,7 @@ def rotation_matrices(quats: Tensor) -> Tensor:
 
 
 def project(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    view: Tensor,
-    K: Tensor,
-    width: int,
-    height: int,
-    eps2d: float,
+    means: Tensor, quats: Tensor, scales: Tensor, view: Tensor, K: Tensor, width: int, height: int, eps2d: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Project to pixel means [N, 2], depths [N] and 2-D covariances [N, 2, 2] of a camera (Zwicker et al. 2002)."""
     x, y, z = (means @ view[:3, :3].T + view[:3, 3]).unbind(-1)
@@ -70,9 +63,7 @@ def rasterize(drawing: Drawing) -> tuple[Tensor, Tensor, dict[str, Any]]:
         with torch.no_grad():
             visible = (z > drawing.near_plane) & (z < drawing.far_plane) & (quats != 0).any(-1)
             visible &= (opacities >= float(ALPHA_MIN)) & (opacities < torch.inf)
-            extent = torch.sqrt(2 * torch.log(opacities / float(ALPHA_MIN)).clamp(min=0)).clamp(
-                max=float(EXTENT_MAX)
-            )
+            extent = torch.sqrt(2 * torch.log(opacities / float(ALPHA_MIN)).clamp(min=0)).clamp(max=float(EXTENT_MAX))
             sigma = torch.sqrt(torch.diagonal(covariance2d, dim1=1, dim2=2))
             reach = extent[:, None] * sigma
             low = torch.ceil(means2d[c] - reach - 0.5).clamp(min=0)

@@ -42,7 +42,5 @@ def read_depth(data: bytes, where: str) -> NDArray[np.float32]:
         surface = np.isfinite(red + green + blue) & ((red != 0) | (green != 0) | (blue != 0))
         surface &= np.isfinite(depth) & (depth > 0)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise DecodeError(
-            f"{where}: the EXR cannot be decoded ({error}); render or fetch it again"
-        ) from error
+        raise DecodeError(f"{where}: the EXR cannot be decoded ({error}); render or fetch it again") from error
     return np.where(surface, depth, np.float32(np.nan))

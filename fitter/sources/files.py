@@ -147,9 +147,7 @@ def list_tar(path: Path, limit: int = MAX_ARCHIVE_BYTES) -> list[str]:
 
 def _each(archive: tarfile.TarFile, limit: int, path: Path) -> Iterator[tarfile.TarInfo]:
     for member in archive:
-        if (
-            archive.offset > limit
-        ):  # offset of the next member, which tarfile would read up to without a check
+        if archive.offset > limit:  # offset of the next member, which tarfile would read up to without a check
             raise BadInput(f"{path}: member {member.name!r} is larger than the limit of {limit} bytes")
         yield member
 

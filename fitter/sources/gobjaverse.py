@@ -60,9 +60,7 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
                     f"{where}: depth has {depth.shape[1]} x {depth.shape[0]} pixels, expected {width} x {height} "
                     "as the image"
                 )
-        yield View(
-            view, image, _camera_to_world(camera, where), _intrinsics(camera, width, height, where), depth
-        )
+        yield View(view, image, _camera_to_world(camera, where), _intrinsics(camera, width, height, where), depth)
 
 
 def _list_folder(root: Path) -> tuple[str, dict[str, set[str]], _Read]:

@@ -45,9 +45,7 @@ def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
     except Image.DecompressionBombError as error:
         raise BadInput(f"{where}: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise DecodeError(
-            f"{where}: the image cannot be decoded ({error}); render or fetch it again"
-        ) from error
+        raise DecodeError(f"{where}: the image cannot be decoded ({error}); render or fetch it again") from error
 
 
 def _is_deep_without_alpha(data: bytes) -> bool:

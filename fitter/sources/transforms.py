@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 
 from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.fitter.errors import BadInput, MissingViews
-from gaussianverse.fitter.sources.files import (
-    MAX_IMAGE_BYTES,
-    MAX_JSON_BYTES,
-    Archive,
-    Folder,
-    list_tar,
-)
+from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, list_tar
 from gaussianverse.fitter.sources.image import decode_rgba
 from gaussianverse.fitter.sources.numbers import number, numbers
 from gaussianverse.fitter.sources.view import View
@@ -156,9 +150,7 @@ def _intrinsics(frame: _Camera, camera: _Camera, width: int, height: int, where:
         fy = sy * number(camera.get("fl_y", camera.get("fl_x")), where, "fl_y")
     else:
         spans = {"camera_angle_x": width, "camera_angle_y": height}
-        focal = [
-            span / 2 / np.tan(_angle(camera, key, where) / 2) for key, span in spans.items() if key in camera
-        ]
+        focal = [span / 2 / np.tan(_angle(camera, key, where) / 2) for key, span in spans.items() if key in camera]
         fx, fy = focal[0], focal[-1]
     cx = number(camera["cx"], where, "cx") * sx if "cx" in camera else width / 2
     cy = number(camera["cy"], where, "cy") * sy if "cy" in camera else height / 2

@@ -165,6 +165,5 @@ def _open_context() -> tuple[Any, Any]:
         return moderngl, moderngl.create_context(standalone=True, require=330, **backend)
     except Exception as error:  # moderngl raises plain Exception
         raise RenderError(
-            f"no OpenGL 3.3 through EGL ({error}); on Debian or Ubuntu: "
-            "apt-get install libegl1 libgl1-mesa-dri"
+            f"no OpenGL 3.3 through EGL ({error}); on Debian or Ubuntu: apt-get install libegl1 libgl1-mesa-dri"
         ) from error

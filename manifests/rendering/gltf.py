@@ -20,12 +20,7 @@ from PIL import Image
 from gaussianverse.manifests.errors import RenderError
 
 # Extensions that move triangles or change their texels, and that are read.
-_READ = {
-    "KHR_mesh_quantization",
-    "KHR_texture_transform",
-    "KHR_materials_pbrSpecularGlossiness",
-    "EXT_texture_webp",
-}
+_READ = {"KHR_mesh_quantization", "KHR_texture_transform", "KHR_materials_pbrSpecularGlossiness", "EXT_texture_webp"}
 # Extensions that are ignored in every file, like all KHR_materials_ except the one above.
 _LEFT_OUT = {"KHR_lights_punctual", "KHR_xmp_json_ld"}
 _COMPRESSED = {"KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression"}

@@ -109,9 +109,7 @@ def _normalise(parts: list[Part], path: Path) -> Mesh:
     return Mesh(tuple(moved), scale, offset)
 
 
-def _part(
-    gltf: Gltf, primitive: dict[str, Any], node: dict[str, Any], transform: NDArray[np.float64]
-) -> Part:
+def _part(gltf: Gltf, primitive: dict[str, Any], node: dict[str, Any], transform: NDArray[np.float64]) -> Part:
     attributes = primitive["attributes"]
     points = _attribute(gltf, attributes, "POSITION", 3).astype(np.float64)
     faces = _faces(gltf, primitive, len(points))
@@ -128,9 +126,7 @@ def _part(
     faces = np.where(mirrored[faces[:, :1]], faces[:, ::-1], faces)
     material = gltf.item("materials", primitive["material"]) if "material" in primitive else {}
     factor, info = _base_color(material)
-    colors = _vertex_colors(gltf, attributes, len(points)) * np.asarray(factor, np.float32).reshape(4).clip(
-        0, 1
-    )
+    colors = _vertex_colors(gltf, attributes, len(points)) * np.asarray(factor, np.float32).reshape(4).clip(0, 1)
     uv, texture, wrap = np.zeros((len(points), 2), np.float32), None, (REPEAT, REPEAT)
     if info is not None:
         uv = _texture_coordinates(gltf, attributes, info, len(points))
@@ -148,9 +144,7 @@ def _part(
     )
 
 
-def _attribute(
-    gltf: Gltf, attributes: dict[str, int], name: str, width: int, n: int | None = None
-) -> NDArray[Any]:
+def _attribute(gltf: Gltf, attributes: dict[str, int], name: str, width: int, n: int | None = None) -> NDArray[Any]:
     """Vertex attribute [n, width]."""
     array = gltf.array(attributes[name])
     if array.ndim != 2 or array.shape != (array.shape[0] if n is None else n, width):
@@ -246,9 +240,7 @@ def _base_color(material: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
     return pbr.get("baseColorFactor", (1, 1, 1, 1)), pbr.get("baseColorTexture")
 
 
-def _texture_coordinates(
-    gltf: Gltf, attributes: dict[str, int], info: dict[str, Any], n: int
-) -> NDArray[np.float32]:
+def _texture_coordinates(gltf: Gltf, attributes: dict[str, int], info: dict[str, Any], n: int) -> NDArray[np.float32]:
     """Texture coordinates, float32 [n, 2], with the origin at the lower left; glTF's is at the upper left."""
     transform = info.get("extensions", {}).get("KHR_texture_transform", {})
     name = f"TEXCOORD_{transform.get('texCoord', info.get('texCoord', 0))}"

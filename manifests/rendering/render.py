@@ -26,12 +26,7 @@ from gaussianverse.manifests.schema import Row
 
 
 def render_mesh(
-    glb_path: Path,
-    out_dir: Path,
-    *,
-    size: int = 512,
-    shading: Shading = "diffuse",
-    geometry: bool = True,
+    glb_path: Path, out_dir: Path, *, size: int = 512, shading: Shading = "diffuse", geometry: bool = True
 ) -> int:
     """Render a GLB file to 40 views in GObjaverse's layout, `VVVVV/VVVVV.{json,png,_nd.exr}`.
 
@@ -117,9 +112,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.manifest:
             jsonl.extended(args.manifest, _row(args))  # refuse a row that cannot be added before rendering
-        views = render_mesh(
-            args.mesh, args.out, size=args.size, shading=args.shading, geometry=not args.no_geometry
-        )
+        views = render_mesh(args.mesh, args.out, size=args.size, shading=args.shading, geometry=not args.no_geometry)
         if args.manifest:
             jsonl.append(args.manifest, _row(args))
     except (RenderError, ManifestError, OSError) as error:

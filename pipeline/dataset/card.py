@@ -133,7 +133,6 @@ def _counts(counts: Mapping[str, int], title: str) -> str:
         return "None."
     lines = [f"| {title} | objects |", "|---|---|"]
     lines += [
-        f"| {word.replace('|', '/')} | {n} |"
-        for word, n in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+        f"| {word.replace('|', '/')} | {n} |" for word, n in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
     ]
     return "\n".join(lines)

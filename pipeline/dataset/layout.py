@@ -20,15 +20,7 @@ from __future__ import annotations
 
 import re
 
-from gaussianverse.atlas.dataset_format import (
-    ATLAS,
-    FAMILIES,
-    SPLATS,
-    SUCCESS,
-    SUMS,
-    family_checked,
-    shard_number,
-)
+from gaussianverse.atlas.dataset_format import ATLAS, FAMILIES, SPLATS, SUCCESS, SUMS, family_checked, shard_number
 from gaussianverse.pipeline.store import probes
 
 STAGES = (SPLATS, ATLAS)

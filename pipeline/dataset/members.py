@@ -51,9 +51,7 @@ def check_views(members: Mapping[str, bytes], run: Run) -> None:
     count, size = run.settings.views, run.views_size
     views = ReferenceViews.from_members(members[CAMERAS], [members[name] for name in view_suffixes(count)])
     if views.images.shape[:2] != (count, size):
-        raise DatasetError(
-            f"{len(views)} views of {views.images.shape[1]} pixels, expected {count} of {size}"
-        )
+        raise DatasetError(f"{len(views)} views of {views.images.shape[1]} pixels, expected {count} of {size}")
 
 
 def representation(config: AtlasConfig) -> dict[str, Any]:

@@ -124,9 +124,7 @@ def _quarantined(splats: pa.Table, atlases: pa.Table) -> pa.Table:
     first, second = splats.filter(lost), atlases.filter(lost)
     fitted = pc.equal(first["status"], OK)
     columns = [
-        pc.if_else(fitted, ATLAS, SPLATS)
-        if name == "stage"
-        else pc.if_else(fitted, second[name], first[name])
+        pc.if_else(fitted, ATLAS, SPLATS) if name == "stage" else pc.if_else(fitted, second[name], first[name])
         for name in QUARANTINE.names
     ]
     return pa.Table.from_arrays(columns, schema=exact(QUARANTINE))

@@ -87,9 +87,7 @@ def assemble(family: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Asse
         rows.append(row(STATS[family], {**record.facts, **address}))
         digests.append(sha256_of(data))
     if missing:
-        raise FragmentError(
-            f"shard {shard}, {family}: no fragment of {', '.join(missing[:5])} ({len(missing)})"
-        )
+        raise FragmentError(f"shard {shard}, {family}: no fragment of {', '.join(missing[:5])} ({len(missing)})")
     tar += END
     return Assembled(tar, rows, digests)
 

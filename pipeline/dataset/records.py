@@ -100,12 +100,7 @@ def publish_sample(
 
 
 def publish_quarantine(
-    storage: Storage,
-    family: str,
-    manifest_row: Mapping[str, Any],
-    run: Run,
-    why: Mapping[str, Any],
-    watch: Stopwatch,
+    storage: Storage, family: str, manifest_row: Mapping[str, Any], run: Run, why: Mapping[str, Any], watch: Stopwatch
 ) -> Published:
     """Publish the fragment of a quarantined object, under the key that its success would have had.
 
@@ -131,9 +126,7 @@ def publish_quarantine(
     return _publish(storage, family, facts, members, watch.entry(family, facts, {}))
 
 
-def _publish(
-    storage: Storage, family: str, facts: Facts, members: Mapping[str, bytes], entry: Facts
-) -> Published:
+def _publish(storage: Storage, family: str, facts: Facts, members: Mapping[str, bytes], entry: Facts) -> Published:
     """Publish the journal entry first, under the fragment's hash: whichever fragment wins, its entry exists."""
     shard, uid = int(facts["shard"]), str(facts["uid"])
     data = tar.build(members)
@@ -168,13 +161,9 @@ def parse(family: str, shard: int, uid: str, data: bytes) -> Record:
         facts = from_json(FACTS[family], members.get(dataset_format.facts_member(uid), b""))
     except (AtlasError, PipelineError) as error:
         raise FragmentError(f"{where}: {error}; delete it, and the next run makes it again") from error
-    expected = (
-        set(sample_members(family, facts)) if facts["status"] == OK else {dataset_format.facts_member(uid)}
-    )
+    expected = set(sample_members(family, facts)) if facts["status"] == OK else {dataset_format.facts_member(uid)}
     if set(members) != expected or (facts["uid"], facts["shard"]) != (uid, shard):
-        raise FragmentError(
-            f"{where}: holds {', '.join(sorted(members))}, expected {', '.join(sorted(expected))}"
-        )
+        raise FragmentError(f"{where}: holds {', '.join(sorted(members))}, expected {', '.join(sorted(expected))}")
     return Record(facts, members)
 
 

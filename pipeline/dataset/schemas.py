@@ -122,9 +122,7 @@ def row(schema: pa.Schema, values: Mapping[str, Any]) -> Facts:
     """
     unknown = sorted(set(values) - set(schema.names))
     if unknown:
-        raise PipelineError(
-            f"no column for {', '.join(unknown)}; pipeline/dataset/schemas.py lists all columns"
-        )
+        raise PipelineError(f"no column for {', '.join(unknown)}; pipeline/dataset/schemas.py lists all columns")
     return {f.name: _typed(f, values[f.name]) if f.name in values else default_of(f.type) for f in schema}
 
 

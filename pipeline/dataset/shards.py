@@ -56,9 +56,7 @@ def _check_commit(record: dict[str, Any], family: str, shard: int) -> None:
     if not isinstance(files, dict) or not named <= set(files) <= named | {layout.moments(shard)}:
         raise PipelineError(f"its files are not {' and '.join(sorted(named))}")
     for name, stored in files.items():
-        if not (
-            isinstance(stored, dict) and is_count(stored.get("nbytes")) and is_sha256(stored.get("sha256"))
-        ):
+        if not (isinstance(stored, dict) and is_count(stored.get("nbytes")) and is_sha256(stored.get("sha256"))):
             raise PipelineError(f"{name} has no size and hash")
     if not (
         isinstance(quarantined, dict)

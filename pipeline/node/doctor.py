@@ -34,15 +34,11 @@ def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
         yield Finding("gpu", True, ", ".join(device.name for device in devices))
     else:
         yield Finding("gpu", True, "none that torch can see; profiles `cpu` and `test` need none")
-    yield _check(
-        "fitting", lambda: machine.check_machine(config.fit), f"backend {config.fit.backend} can run here"
-    )
+    yield _check("fitting", lambda: machine.check_machine(config.fit), f"backend {config.fit.backend} can run here")
     yield _check("kernels", lambda: machine.warm_up(config.fit, config.atlas), "compiled and cached")
     if out:
         storage = open_storage(out, config.store)
-        yield _check(
-            "store", lambda: prove_conditional_puts(storage), f"{storage.url}: conditional puts hold"
-        )
+        yield _check("store", lambda: prove_conditional_puts(storage), f"{storage.url}: conditional puts hold")
 
 
 def _check(name: str, check: Callable[[], object], text: str) -> Finding:

@@ -84,9 +84,7 @@ def judge_torch(version: str, cuda: str | None) -> Finding:
     return Finding("torch", False, text)
 
 
-def judge_driver(
-    version: str, cuda: str, driver: str, count: int, visible: str | None, error: str
-) -> Finding:
+def judge_driver(version: str, cuda: str, driver: str, count: int, visible: str | None, error: str) -> Finding:
     """Check that torch sees a device; if not, say why: no driver, an old one, hidden devices, or its own error."""
     if count:
         return Finding("driver", True, f"{driver or 'of unknown version'}, {count} device(s)")
@@ -119,9 +117,7 @@ def judge_driver(
 
 def judge_devices(version: str, seen: Sequence[Device], built_for: Sequence[str]) -> Finding:
     """Check that torch itself has code for every device."""
-    unsupported = [
-        d for d in seen if built_for and not any(runs_on(code, d.capability) for code in built_for)
-    ]
+    unsupported = [d for d in seen if built_for and not any(runs_on(code, d.capability) for code in built_for)]
     if not unsupported:
         return Finding("gpu", True, ", ".join(map(str, seen)))
     text = (
@@ -133,9 +129,7 @@ def judge_devices(version: str, seen: Sequence[Device], built_for: Sequence[str]
 
 def judge_toolkit(cuda: str, tools: Toolkit) -> Finding:
     """Check for a complete CUDA toolkit of torch's own major version."""
-    remedy = (
-        f"install the toolkit of CUDA {cuda} and set CUDA_HOME to it (docs/gpu.md shows how without root)"
-    )
+    remedy = f"install the toolkit of CUDA {cuda} and set CUDA_HOME to it (docs/gpu.md shows how without root)"
     if not tools.home:
         fault = "no CUDA toolkit: CUDA_HOME is not set, no nvcc is on PATH, and there is no /usr/local/cuda"
     elif not tools.release:
@@ -197,9 +191,7 @@ def judge_architectures(targets: Architectures, seen: Sequence[Device], tools: T
 def judge_build(found: Build, code: Sequence[str]) -> Finding:
     """Check that the extension is built or can be, and say if the first start will take minutes."""
     if not found.installed:
-        return Finding(
-            "gsplat", False, "gsplat is not installed; `pip install -c constraints.txt '.[build]'`"
-        )
+        return Finding("gsplat", False, "gsplat is not installed; `pip install -c constraints.txt '.[build]'`")
     if found.error:
         fault = f"gsplat's build folder cannot be created: {found.error}; set TORCH_EXTENSIONS_DIR to another"
         return Finding("gsplat", False, fault)

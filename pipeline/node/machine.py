@@ -70,9 +70,7 @@ def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
     opacities = values(count)
     backend = None if config.backend == "auto" else config.backend
     try:
-        image, _, _ = rasterization(
-            means, quats, scales, opacities, colors, viewmats, Ks, 16, 16, backend=backend
-        )
+        image, _, _ = rasterization(means, quats, scales, opacities, colors, viewmats, Ks, 16, 16, backend=backend)
         l1, ssim = l1_ssim(image, torch.zeros_like(image))
         (l1 + ssim).backward()  # type: ignore[no-untyped-call]
         fields = [t.detach().cpu().numpy() for t in (means, scales, quats, opacities, colors)]

@@ -69,12 +69,7 @@ class Plan:
 
 
 def plan_of(
-    manifest: bytes,
-    config: RunConfig,
-    *,
-    slots: int,
-    seconds: float | None = None,
-    measured: Measured | None = None,
+    manifest: bytes, config: RunConfig, *, slots: int, seconds: float | None = None, measured: Measured | None = None
 ) -> Plan:
     """Predict the cost of a whole manifest.
 

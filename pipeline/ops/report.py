@@ -69,9 +69,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _line(r: dict[str, Any], width: int) -> str:
     if r["status"] != OK:
         return f"{r['uid']:{width}}  quarantined: {r['reason']}: {r['error_message'][:200]}"
-    psnr, ssim = (
-        "-" if r[n] == _UNKNOWN else f"{r[n]:{form}}" for n, form in (("psnr", ".2f"), ("ssim", ".4f"))
-    )
+    psnr, ssim = ("-" if r[n] == _UNKNOWN else f"{r[n]:{form}}" for n, form in (("psnr", ".2f"), ("ssim", ".4f")))
     return (
         f"{r['uid']:{width}}  {r['n_gaussians']:>9}  {psnr:>10} dB  {ssim:>6}"
         f"  {r['smoothness']:>10.3f}  {r['seconds']:>7.1f}"

@@ -77,9 +77,7 @@ def open_revision(
             break
         failed |= _states(below, revision)
     else:
-        raise PipelineError(
-            f"{storage.url}: already has {layout.MAX_REVISIONS} revisions; start a new output"
-        )
+        raise PipelineError(f"{storage.url}: already has {layout.MAX_REVISIONS} revisions; start a new output")
     again = {uid for uid, reason in failed.items() if reason and (not reasons or reason in reasons)}
     if not again:
         return None
@@ -129,11 +127,7 @@ def run(args: argparse.Namespace) -> int:
         machine.check_machine(config.fit)
     revision = open_revision(storage, opened, manifest, config, reasons)
     if revision is None:
-        print(
-            f"Nothing to do: no object of this run is quarantined{' for these reasons' if reasons else ''}."
-        )
+        print(f"Nothing to do: no object of this run is quarantined{' for these reasons' if reasons else ''}.")
         return 0
     print(f"Revision {revision.number}: {revision.run.n_objects} objects")
-    return report.print_outcome(
-        job.build(revision.storage, revision.run, config, manifest.base, events=args.events)
-    )
+    return report.print_outcome(job.build(revision.storage, revision.run, config, manifest.base, events=args.events))

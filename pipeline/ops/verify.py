@@ -26,15 +26,7 @@ from gaussianverse.pipeline.dataset.pack import commit_record
 from gaussianverse.pipeline.dataset.parquet import from_parquet, same_rows
 from gaussianverse.pipeline.dataset.records import sample_members
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import (
-    FACTS,
-    QUARANTINE,
-    STATS,
-    Facts,
-    from_json,
-    known,
-    metadata_schema,
-)
+from gaussianverse.pipeline.dataset.schemas import FACTS, QUARANTINE, STATS, Facts, from_json, known, metadata_schema
 from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
 from gaussianverse.pipeline.dataset.statistics import merged_statistics, moments_of
 from gaussianverse.pipeline.errors import PipelineError, UsageError

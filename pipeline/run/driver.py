@@ -171,9 +171,7 @@ class Driver:
         }
         if SPLATS not in self._stages and len(done[SPLATS]) < len(uids):
             missing = len(uids) - len(done[SPLATS])
-            raise PipelineError(
-                f"shard {shard}: {missing} of {len(uids)} objects have no fit; run fit-shard first"
-            )
+            raise PipelineError(f"shard {shard}: {missing} of {len(uids)} objects have no fit; run fit-shard first")
         self._open[shard] = _Shard(len(uids), done, families)
         for watch in self._watches:
             watch.opened(len(done[self._stages[-1]]))
@@ -227,9 +225,7 @@ class Driver:
         stopwatch = records.Stopwatch(task.history.attempts)
         cause = {**result, "reason": decision.reason}
         self._with_retries(
-            lambda: records.publish_quarantine(
-                self._storage, task.stage, task.row, self._run, cause, stopwatch
-            )
+            lambda: records.publish_quarantine(self._storage, task.stage, task.row, self._run, cause, stopwatch)
         )
         self._complete(task, quarantined=True, fresh=True)
 

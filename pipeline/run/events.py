@@ -92,9 +92,7 @@ def goodput(summary: Summary) -> float:
     return summary.fit_seconds / summary.slot_seconds if summary.slot_seconds else 0.0
 
 
-def publish_summary(
-    storage: Storage, run: Run, summary: Summary, started: float, *, stopped: str = ""
-) -> str:
+def publish_summary(storage: Storage, run: Run, summary: Summary, started: float, *, stopped: str = "") -> str:
     """Publish the summary of a call under a key of its own below `runs/`; returns the key.
 
     `started` is in seconds since 1970, UTC; `stopped` is the class of the error that ended the call, "" if none did.

@@ -38,9 +38,7 @@ class Task:
     @property
     def name(self) -> str:
         """Name for messages, such as "fit of UID"."""
-        return (
-            f"{self.kind} of {self.row['uid']}" if self.row else f"{self.kind} of {self.stage} {self.shard}"
-        )
+        return f"{self.kind} of {self.row['uid']}" if self.row else f"{self.kind} of {self.stage} {self.shard}"
 
 
 class Executor(Protocol):

@@ -112,9 +112,7 @@ def build(
             executor = stack.enter_context(ray_executor(config, job))
             bar = stack.enter_context(ProgressBar(_objects(run, chosen)))
             watches = [bar, *lines, RayMetrics(executor.metrics)]
-            driver = Driver(
-                storage, run, executor, config.policy, shards=chosen, stages=stages, watches=watches
-            )
+            driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watches=watches)
             try:
                 summary = driver.run()
             except (PipelineError, StoreError, NotFound, KeyboardInterrupt) as error:
@@ -129,9 +127,7 @@ def build(
     return Outcome(storage, summary, finalized, complete)
 
 
-def _publish_stopped(
-    storage: Storage, run: Run, summary: Summary, started: float, error: BaseException
-) -> None:
+def _publish_stopped(storage: Storage, run: Run, summary: Summary, started: float, error: BaseException) -> None:
     """Publish the summary of a call that `error` ended; if that fails, log it, since `error` is the one to raise."""
     try:
         publish_summary(storage, run, summary, started, stopped=type(error).__name__)

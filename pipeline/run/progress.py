@@ -49,9 +49,7 @@ class ProgressBar(Watch):
 
     def retried(self, task: Task, reason: str, text: str) -> None:
         """See `Watch`."""
-        log.warning(
-            "%s failed (%s: %s), attempt %d follows", task.name, reason, text, task.history.attempts + 1
-        )
+        log.warning("%s failed (%s: %s), attempt %d follows", task.name, reason, text, task.history.attempts + 1)
 
     def _show(self, done: int) -> None:
         count = self._bar.n + done
@@ -60,8 +58,7 @@ class ProgressBar(Watch):
         seconds = int(3600 * (self._bar.total - count) / rate) if rate else 0
         left = f"{tqdm.format_interval(seconds)} left" if rate else "time left unknown"
         self._bar.set_description_str(
-            f"{count}/{self._bar.total} objects, {rate:.0f}/h, {self._quarantined} quarantined, {left}",
-            refresh=False,
+            f"{count}/{self._bar.total} objects, {rate:.0f}/h, {self._quarantined} quarantined, {left}", refresh=False
         )
         self._bar.update(done)
         self._bar.refresh()

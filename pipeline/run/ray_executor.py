@@ -89,9 +89,7 @@ class RayExecutor:
         if task.kind == PACK:
             handle = self._pack.remote(self._job, task.stage, task.shard)
         elif task.kind == FIT:
-            handle = self._fit.remote(
-                self._job, task.row, task.history.attempts + 1, task.history.count("nan_loss")
-            )
+            handle = self._fit.remote(self._job, task.row, task.history.attempts + 1, task.history.count("nan_loss"))
         else:
             handle = self._atlas.remote(self._job, task.row, task.history.attempts + 1)
         self._submitted[handle] = task, self._dead

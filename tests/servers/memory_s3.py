@@ -14,9 +14,7 @@ class MemoryS3:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], tuple[bytes, dict[str, str]]] = {}
 
-    def put_object(
-        self, *, Bucket: str, Key: str, Body: Any, IfNoneMatch: str, Metadata: dict[str, str]
-    ) -> Any:
+    def put_object(self, *, Bucket: str, Key: str, Body: Any, IfNoneMatch: str, Metadata: dict[str, str]) -> Any:
         assert IfNoneMatch == "*"
         if (Bucket, Key) in self.objects:
             raise _refused("PreconditionFailed")
@@ -42,9 +40,7 @@ class MemoryS3:
         return {}
 
     def list_objects_v2(self, *, Bucket: str, Prefix: str, ContinuationToken: str = "") -> Any:
-        keys = sorted(
-            k for b, k in self.objects if b == Bucket and k.startswith(Prefix) and k > ContinuationToken
-        )
+        keys = sorted(k for b, k in self.objects if b == Bucket and k.startswith(Prefix) and k > ContinuationToken)
         page = keys[:3]
         return {
             "Contents": [{"Key": k, "Size": len(self.objects[Bucket, k][0])} for k in page],

@@ -120,9 +120,7 @@ def why_not() -> str:
             os.setxattr(file.name, "user.swift", b"x")
         except OSError as fault:
             kind = errno.errorcode.get(fault.errno or 0, "")
-            return (
-                f"Swift keeps metadata in extended attributes, and {tempfile.gettempdir()} has none ({kind})"
-            )
+            return f"Swift keeps metadata in extended attributes, and {tempfile.gettempdir()} has none ({kind})"
     return ""
 
 
