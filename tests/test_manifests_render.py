@@ -12,6 +12,7 @@ from gaussianverse.fitter.views import Views, drop_duplicate_poses, load_views
 from gaussianverse.manifests import jsonl
 from gaussianverse.manifests.errors import RenderError
 from gaussianverse.manifests.rendering import drawing, render, rig
+from gaussianverse.pipeline import cli
 
 SIZE = 48
 
@@ -260,15 +261,15 @@ def test_command_line_renders_and_adds_a_row(tmp_path: Path, capsys: pytest.Capt
     manifest = tmp_path / "set" / "objects.jsonl"
     argv = [str(tmp_path / "m.glb"), str(tmp_path / "views" / "box"), "--size", "16", "--no-geometry"]
     row = ["--manifest", str(manifest), "--caption", "a white box", "--category", "Daily-Used"]
-    assert render.main(argv + row) == 0
+    assert cli.main(["render", *argv, *row]) == 0
     assert "40 views in" in capsys.readouterr().out
     (written,) = jsonl.read(manifest)
     assert (written.uid, written.views, written.caption) == ("box", "../views/box", "a white box")
     (resolved,) = jsonl.resolve_views([written], manifest.parent)
     assert load_views(resolved.views, with_depth=True).depths is None
-    assert render.main(argv) == 1
+    assert cli.main(["render", *argv]) == 1
     assert "not empty" in capsys.readouterr().err
     argv[1] = str(tmp_path / "views" / "other")
-    assert render.main([*argv, *row, "--uid", "box"]) == 1
+    assert cli.main(["render", *argv, *row, "--uid", "box"]) == 1
     assert "duplicate uid 'box'" in capsys.readouterr().err
     assert not (tmp_path / "views" / "other").exists()

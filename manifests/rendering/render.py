@@ -1,6 +1,6 @@
 """Render a mesh to views in GObjaverse's layout.
 
-    python -m gaussianverse.manifests.rendering.render MESH.glb OUT/
+    gaussianverse render MESH.glb OUT/
 
 Colour does not depend on the view, since the Gaussians have no spherical harmonics: it is base colour under a
 fixed soft light.
@@ -133,17 +133,3 @@ def _row(args: argparse.Namespace) -> Row:
         caption_source=args.caption_source,
         source_id=args.source_id,
     )
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Entry of `python -m gaussianverse.manifests.rendering.render`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gaussianverse.manifests.rendering.render",
-        description="Render a textured mesh to 40 views in GObjaverse's layout.",
-    )
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
