@@ -24,10 +24,10 @@ CHANNELS = len(CHANNEL_NAMES)
 OFFSET, ALBEDO, SCALE, QUATERNION = slice(0, 3), slice(4, 7), slice(8, 11), slice(12, 16)
 OPACITY_COPIES = (3, 7, 11)
 DTYPES = ("float32", "float16")
-"""Of a stored atlas, little-endian and in C order."""
+"""Types of a stored atlas, which is little-endian and in C order."""
 
 OK, QUARANTINED = "ok", "quarantined"
-"""Status of an object: it has a sample, or only a row that says why not."""
+"""Status of an object: it has a sample, or only a row with the reason why not."""
 
 SPLATS, ATLAS, VIEWS = "splats", "atlas", "views"
 FAMILIES = (SPLATS, ATLAS, VIEWS)
@@ -42,23 +42,23 @@ MAX_VIEWS = 99
 MEAN, STD, POINTS = "atlas_mean.npy", "atlas_std.npy", "sphere_points.npy"
 CHANNEL_STATISTICS = "channels.json"
 STATISTICS = (MEAN, STD, CHANNEL_STATISTICS, POINTS)
-"""Files about the arrays, listed in index.json with their hashes."""
+"""Files of statistics of the arrays, listed in index.json with their hashes."""
 METADATA, QUARANTINE = "metadata.parquet", "quarantine.parquet"
 INDEX, CARD, SUMS, SUCCESS = "index.json", "README.md", "SHA256SUMS", "_SUCCESS"
 FINAL = (*STATISTICS, METADATA, QUARANTINE, INDEX, CARD, SUMS, SUCCESS)
 
 ADDRESS = ("sample", "offset", "nbytes", "sha256")
-"""Where a sample's main member lies in its shard; metadata.parquet has these columns for each family."""
+"""Address of a sample's main member in its shard; metadata.parquet has these columns for each family."""
 
 
 def version_error(version: object) -> str:
-    """Why a dataset of this schema version cannot be read; "" where it can."""
+    """The reason why a dataset of this schema version cannot be read; "" if it can."""
     if type(version) is int and version in READABLE_VERSIONS:
         return ""
     known = ", ".join(map(str, READABLE_VERSIONS))
     newer = type(version) is int and version > SCHEMA_VERSION
-    mend = "; a newer gaussianverse wrote it, install that" if newer else ""
-    return f"schema version {version!r}, this gaussianverse reads {known}{mend}"
+    remedy = "; a newer gaussianverse wrote it, install that" if newer else ""
+    return f"schema version {version!r}, this gaussianverse reads {known}{remedy}"
 
 
 def shard_number(shard: int) -> str:

@@ -213,7 +213,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         self._cursor = cursor if len(self._sequence(cursor.at(self.world))) else cursor.next_epoch()
 
     def _identity(self) -> dict[str, Any]:
-        """What a state and a dataset must have in common for the state to mean the same samples."""
+        """Properties that a state and a dataset must share for the state to mean the same samples."""
         names = {"dataset": self.catalogue.digest, "selection": self._selection}
         return {**names, "seed": self._seed, "window": self._window, "uneven": self._uneven}
 

@@ -55,7 +55,7 @@ def check_views(members: Mapping[str, bytes], run: Run) -> None:
 
 
 def representation(config: AtlasConfig) -> dict[str, Any]:
-    """What readers need to know about the arrays, for run.json."""
+    """Facts about the arrays that readers need: channels, dtype, hashes of sphere and plane; for run.json."""
     sphere, plane = sphere_of(config), plane_of(config)
     return {
         "channels": list(CHANNEL_NAMES),

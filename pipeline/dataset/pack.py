@@ -141,7 +141,7 @@ def _pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]
 
 
 def _fetch(storage: Storage, family: str, shard: int) -> Fetch:
-    """What fetches the fragments of a shard.
+    """A function that fetches the fragments of a shard.
 
     Views are published before the fit, and are never quarantined by themselves: they follow the committed atlases,
     so that both families hold the same objects.
