@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
-from gaussianverse.fitter.anchors import Anchors, make_anchors
+from gaussianverse.fitter.anchors import Anchors, make_anchors, make_heads, new_anchors
 from gaussianverse.fitter.rasterize import rasterization
 
 
@@ -51,6 +52,41 @@ def test_dead_offsets_are_never_decoded() -> None:
     decoded = model.decode()
     assert model.alive.reshape(-1)[decoded.source].all()
     assert (model.opacities()[::2] == -1).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_heads_begin_uniform_and_quaternions_about_the_identity(seed: int) -> None:
+    """As `torch.nn.Linear` begins: within 1 / sqrt(F), so that what comes out is about as large as what goes in."""
+    heads = make_heads(4, 64, torch.Generator().manual_seed(seed))
+    bound = 64**-0.5
+    for name, tensor in heads.items():
+        values = tensor.clone()
+        if name == "covariance_b1":
+            values.view(4, 7)[:, 3] -= 1.0
+        assert values.abs().max() <= bound + 1e-6, name
+        if tensor.ndim == 2:
+            # of 256 and more uniform draws: both ends are reached, and the mean is within five deviations of 0
+            assert values.min() < -0.95 * bound
+            assert values.max() > 0.95 * bound
+            assert abs(values.mean()) < 5 * bound / (3 * values.numel()) ** 0.5
+    assert {name: tuple(tensor.shape) for name, tensor in heads.items() if name.endswith("w1")} == {
+        "opacity_w1": (4, 64), "covariance_w1": (28, 64), "color_w1": (12, 64),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_new_anchors_are_spread_and_as_large_as_their_spacing(seed: int) -> None:
+    positions, spacing = torch.zeros((3000, 3)), torch.linspace(0.1, 2, 3000)
+    fresh = new_anchors(positions, spacing, 4, 8, torch.Generator().manual_seed(seed))
+    assert fresh["positions"] is positions
+    assert fresh["alive"].shape == (3000, 4)
+    assert fresh["alive"].all()
+    torch.testing.assert_close(torch.exp(fresh["scalings"]), spacing[:, None].repeat(1, 6))
+    # of 24,000 and more normal draws: five deviations of the mean and of the standard deviation
+    for name, deviation in (("offsets", 0.5), ("features", 1.0)):
+        values = fresh[name]
+        assert abs(values.mean()) < 5 * deviation / values.numel() ** 0.5
+        assert abs(values.std() - deviation) < 5 * deviation / (2 * values.numel()) ** 0.5
 
 
 def test_first_render_is_not_blank_over_1000_seeds() -> None:

@@ -145,6 +145,17 @@ def test_what_is_missing_is_named_and_nothing_is_finalized(
     assert not is_finalized(storage)
 
 
+def test_a_finished_dataset_is_left_as_it_is(tmp_path: Path) -> None:
+    """Even where what it was made of is gone."""
+    storage, run = packed(tmp_path, set())
+    finalize(storage, run)
+    before = dataset(storage)
+    storage.delete(layout.moments(0))
+    storage.delete(layout.commit(ATLAS, 1))
+    finalize(storage, run)
+    assert {key: data for key, data in before.items() if storage.head(key)} == dataset(storage)
+
+
 def test_without_a_single_sample_there_is_no_dataset(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, set(UIDS))
     with pytest.raises(PipelineError, match=r"all objects are quarantined \(5 bad_input\)"):
