@@ -68,14 +68,14 @@ def publish(
                 return Published.WRITTEN
         except StoreRefused:
             raise
-        except StoreError as fault:  # was it written? look
-            last = fault
+        except StoreError as error:  # was it written? look
+            last = error
         try:
             there = storage.head(key)
         except StoreRefused:
             raise
-        except StoreError as fault:
-            last = fault
+        except StoreError as error:
+            last = error
             continue
         if there is not None:
             return Published.OURS if there.sha256 == sha256 else Published.ADOPTED
