@@ -22,8 +22,6 @@ _MAGIC = b"\x93NUMPY"
 _VERSIONS = {b"\1\0": (2, np.lib.format.read_array_header_1_0), b"\2\0": (4, np.lib.format.read_array_header_2_0)}
 """How many bytes give the header's length, and what parses it from there on."""
 _START = len(_MAGIC) + 2
-_MAX_HEADER = 10_000
-"""NumPy's parser takes no longer ones."""
 _NUMBERS = "biuf"
 """Kinds of dtype: truth values, whole and floating-point numbers."""
 
@@ -80,7 +78,7 @@ def _header_of(data: bytes | memoryview) -> bytes:
         raise AtlasError(f"not a .npy file: version {tuple(version)}, expected one of (1, 0), (2, 0)")
     begin = _START + _VERSIONS[version][0]
     end = begin + int.from_bytes(data[_START:begin], "little")
-    if end > len(data) or end > _MAX_HEADER:
+    if end > len(data):
         raise AtlasError(f"not a .npy file: a header of {end} bytes in a file of {len(data)}")
     return bytes(data[:end])
 

@@ -34,8 +34,7 @@ FAMILIES = (SPLATS, ATLAS, VIEWS)
 """Kinds of shards; every dataset has the first two."""
 
 MAIN_SUFFIX = {SPLATS: "splat.npz", ATLAS: "atlas.npy", VIEWS: "cameras.npz"}
-"""The member that holds the arrays and comes first in its sample."""
-FACTS_SUFFIX, CAPTION_SUFFIX = "json", "txt"
+"""The member that holds the arrays; of an atlas and of views it is the first in the sample."""
 MAX_VIEWS = 99
 """Reference views per object; their names have two digits."""
 
@@ -62,11 +61,7 @@ def version_error(version: object) -> str:
 
 
 def shard_number(shard: int) -> str:
-    """A shard's number as keys have it.
-
-    Raises:
-        ValueError: it is negative.
-    """
+    """A shard's number as keys have it. Raises ValueError if it is negative."""
     if shard < 0:
         raise ValueError(f"shard {shard} is negative")
     return f"{shard:06d}"
@@ -78,11 +73,7 @@ def shard_tar(family: str, shard: int) -> str:
 
 
 def family_checked(family: str) -> str:
-    """The family itself.
-
-    Raises:
-        ValueError: there is no such family.
-    """
+    """The family itself. Raises ValueError if there is no such family."""
     if family not in FAMILIES:
         raise ValueError(f"family {family!r} is none of {', '.join(FAMILIES)}")
     return family
@@ -95,12 +86,12 @@ def main_member(family: str, uid: str) -> str:
 
 def facts_member(uid: str) -> str:
     """Name of the member that holds an object's facts."""
-    return f"{uid}.{FACTS_SUFFIX}"
+    return f"{uid}.json"
 
 
 def caption_member(uid: str) -> str:
     """Name of the member that holds an object's caption."""
-    return f"{uid}.{CAPTION_SUFFIX}"
+    return f"{uid}.txt"
 
 
 def view_suffixes(count: int) -> list[str]:
@@ -126,11 +117,11 @@ def address_column(family: str, name: str) -> str:
 
 
 def sums_file(sums: Mapping[str, str]) -> bytes:
-    """{key: hex sha256} as SHA256SUMS has it, which `sha256sum -c` reads; `_SUCCESS` is one of SHA256SUMS alone."""
+    """SHA256SUMS for {key: hex sha256}, as `sha256sum -c` reads it; `_SUCCESS` is the same for SHA256SUMS alone."""
     return "".join(f"{digest}  {key}\n" for key, digest in sorted(sums.items())).encode()
 
 
 def read_sums(data: bytes) -> dict[str, str]:
-    """{key: hex sha256} of what `sums_file` wrote; lines of another form give keys that nothing has."""
+    """{key: hex sha256} of a file of `sums_file`; lines of another form give keys that no file has."""
     lines = (line.partition("  ") for line in data.decode(errors="replace").splitlines())
     return {key: digest for digest, _, key in lines}

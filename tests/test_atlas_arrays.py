@@ -53,6 +53,12 @@ def header(text: str) -> bytes:
         (b"\x93NUMPY\x09\x00" + npy(ONE)[8:], "not a .npy file"),
         (npy(ONE)[:60], "not a .npy file"),
         (npy(ONE)[:-1], "cut short: 96 bytes of numbers, 95 there"),
+        (npy(ONE) + b"x", "goes on after its array: 96 bytes of numbers, 97 there"),
+        (npy(ONE).replace(b"\x76\0", b"\xff\xff", 1), "a header of 65545 bytes in a file of 224"),
+        (
+            header("{'descr': '<f4', 'fortran_order': False, 'shape': ()}" + " " * 20_000) + bytes(4),
+            "not a .npy file",
+        ),
         (header("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 9)}"), "cut short"),
         (header("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -1)}") + bytes(8), "no array of numbers"),
         (header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}") + bytes(8), "no array of numbers"),

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import tarfile
 from collections.abc import Callable
@@ -66,3 +67,23 @@ def test_a_folder_in_a_tar_is_refused() -> None:
     info.type = tarfile.DIRTYPE
     with pytest.raises(AtlasError, match="not the plain file"):
         sample.parse(memoryview(bytearray(info.tobuf())), ROW, 8, hashes=False)
+
+
+def test_with_hashes_every_byte_must_be_that_of_the_row() -> None:
+    row = {**ROW, "atlas_sha256": hashlib.sha256(npy(ARRAY)).hexdigest()}
+    assert (sample.parse(data(json=b'{"uid":"a","n_gaussians":59}'), row, 8, hashes=True) == ARRAY).all()
+    for facts, words in (
+        (b'{"uid":"b"}', "a.json is damaged: uid differ"),
+        (b'{"uid":"a","x":1}', "a.json is damaged: x differ"),
+        (b'{"uid": "a"}', "a.json is damaged: spaces differ"),
+        (b'{"uid"', "a.json is damaged: invalid JSON"),
+        (b"[]", "a.json is damaged: expected a JSON object"),
+    ):
+        with pytest.raises(AtlasError, match=words):
+            sample.parse(data(json=facts), row, 8, hashes=True)
+    other = npy(ARRAY + 1)
+    with pytest.raises(AtlasError, match="a.atlas.npy is damaged: its sha256"):
+        sample.parse(data(atlas_npy=other), row, 8, hashes=True)
+    with pytest.raises(AtlasError, match="a.atlas.npy is damaged: its sha256"):
+        sample.decode_verified(memoryview(other), row, 8)
+    assert (sample.decode_verified(memoryview(npy(ARRAY)), row, 8) == ARRAY).all()

@@ -2,7 +2,7 @@ import io
 import tarfile
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gaussianverse.atlas.errors import AtlasError
@@ -32,6 +32,7 @@ def test_concatenated_fragments_are_a_tar_that_anybody_reads(objects: list[tuple
 
 
 @given(MEMBERS)
+@example({"n" * 100: b"1", "n" * 101: b"2", "n" * 150: b"3" * 600})
 def test_members_lie_where_tarfile_finds_them(members: dict[str, bytes]) -> None:
     whole = build(members) + END
     with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
@@ -48,6 +49,14 @@ def test_any_other_byte_around_the_members_is_noticed(data: st.DataObject) -> No
     whole[at] ^= data.draw(st.integers(1, 255), "flip")
     with pytest.raises(AtlasError):
         index(whole, exact=True)
+
+
+@given(st.integers(0, BLOCK - 1).filter(lambda k: not 148 <= k < 156), st.integers(1, 255))
+def test_a_checksum_notices_any_other_byte_of_a_header(at: int, flip: int) -> None:
+    whole = bytearray(build({"a.json": b"{}"}))
+    whole[at] ^= flip
+    with pytest.raises(AtlasError, match="tar header at byte 0"):
+        index(whole)
 
 
 @pytest.mark.parametrize(
