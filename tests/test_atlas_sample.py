@@ -82,8 +82,8 @@ def test_with_hashes_every_byte_must_be_that_of_the_row() -> None:
         with pytest.raises(AtlasError, match=words):
             sample.parse(data(json=facts), row, 8, hashes=True)
     other = npy(ARRAY + 1)
-    with pytest.raises(AtlasError, match="a.atlas.npy is damaged: its sha256"):
+    with pytest.raises(AtlasError, match=r"a\.atlas\.npy is damaged: its sha256"):
         sample.parse(data(atlas_npy=other), row, 8, hashes=True)
-    with pytest.raises(AtlasError, match="a.atlas.npy is damaged: its sha256"):
+    with pytest.raises(AtlasError, match=r"a\.atlas\.npy is damaged: its sha256"):
         sample.decode_verified(memoryview(other), row, 8)
     assert (sample.decode_verified(memoryview(npy(ARRAY)), row, 8) == ARRAY).all()
