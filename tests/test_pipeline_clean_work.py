@@ -59,7 +59,7 @@ def test_a_damaged_commit_keeps_its_fragments(half: tuple[LocalStorage, Run]) ->
     storage.delete(key)
     storage.put_if_absent(key, b"{}")
     before = work(storage)
-    with pytest.raises(PipelineError, match="not this shard's commit record"):
+    with pytest.raises(PipelineError, match="not the commit record of this shard"):
         clean_work(storage)
     assert work(storage) == before
 
