@@ -62,3 +62,24 @@ def test_no_key_ever_becomes_a_path_outside(keys: list[str]) -> None:
     for entry in entries:
         assert (root / entry.key).is_relative_to(root / "views")
         assert ".." not in (root / entry.key).parts
+
+
+def test_limits_are_of_the_object_and_may_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MAX_FILES", 3)
+    monkeypatch.setattr(inputs, "MAX_BYTES", 3)
+    keys = ["views/a", "views/b", "views/c"]
+    assert [entry.key for entry in inputs._files(Listing(keys), "views")] == keys
+    monkeypatch.setattr(inputs, "MAX_BYTES", 99)
+    with pytest.raises(inputs.InputTooLarge, match="more than 3 files"):
+        list(inputs._files(Listing([*keys, "views/d"]), "views"))
+    monkeypatch.setattr(inputs, "MAX_FILES", 99)
+    monkeypatch.setattr(inputs, "MAX_BYTES", 2)
+    with pytest.raises(inputs.InputTooLarge, match="or 2 bytes"):
+        list(inputs._files(Listing(keys), "views"))
+
+
+def test_an_objects_files_are_those_below_it_or_it_itself() -> None:
+    keys = ["views/", "views/a.png", "views/sub/", "views/sub/b.png", "viewsX/c.png", "views.tar"]
+    found = [entry.key for entry in inputs._files(Listing(keys), "views")]
+    assert found == ["views/a.png", "views/sub/b.png"]
+    assert [entry.key for entry in inputs._files(Listing(keys), "views.tar")] == ["views.tar"]
