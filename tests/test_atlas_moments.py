@@ -86,8 +86,11 @@ def test_merging_nothing_with_nothing_is_nothing() -> None:
 def test_faults_are_named() -> None:
     with pytest.raises(AtlasError, match=r"cannot include \(8, 8, 16\)"):
         Moments(4).add(np.zeros((8, 8, 16)))
-    with pytest.raises(AtlasError, match="not finite"):
-        Moments(4).add(np.full((4, 4, 16), np.nan))
+    for value in (np.nan, np.inf, -np.inf):
+        atlas = np.zeros((4, 4, 16))
+        atlas[3, 2, 15] = value
+        with pytest.raises(AtlasError, match="not finite"):
+            Moments(4).add(atlas)
     with pytest.raises(AtlasError, match="cannot include"):
         Moments(4).merge(Moments(8))
     good = gathered(atlases(1)).to_bytes()
