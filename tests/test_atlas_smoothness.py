@@ -130,14 +130,16 @@ def test_the_fewest_that_have_a_smoothness_are_six() -> None:
 
 
 def test_appearance_does_not_depend_on_units_nor_on_what_is_the_same_everywhere() -> None:
-    g = gaussians(cloud("shell", 1024))
-    found = smoothness(g, GRID)
-    large = Gaussians(g.means, 512 * g.scales, g.quats, g.opacities, g.colors)
-    assert smoothness(large, GRID).appearance == pytest.approx(found.appearance, rel=1e-6)
-    colors = np.repeat(g.colors[:, :1], 3, axis=1)
-    colors[:, 1] = 0.5
-    gray = Gaussians(g.means, g.scales, g.quats, np.ones_like(g.opacities), colors)
-    assert np.isfinite(smoothness(gray, GRID).appearance)
+    """On a sheet whose colours vary along x and whose scales along y, turned so that only one of both is smooth."""
+    means = np.concatenate([GRID, np.zeros((1024, 1))], axis=1) / 32
+    g, one = gaussians(means), np.ones(1024)
+    colors = np.stack([means[:, 0], 0.5 * one, 0.5 * one], axis=1)
+    scales = 0.01 + 0.01 * means[:, [1, 1, 1]]
+    cells = GRID[np.random.default_rng(0).permutation(32)[GRID[:, 0]] * 32 + GRID[:, 1]]
+    found = smoothness(Gaussians(means, scales, g.quats, one, colors), cells).appearance
+    assert 0.1 < found < 0.9
+    large = Gaussians(means, 512 * scales, g.quats, one, colors)
+    assert smoothness(large, cells).appearance == pytest.approx(found, abs=1e-3)
 
 
 @pytest.mark.parametrize("size", [8, 31])
