@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussianverse.atlas.os_errors import exists
 from gaussianverse.fitter.errors import BadInput, MissingViews
 from gaussianverse.fitter.resample import shrink_depth, shrink_rgba
 from gaussianverse.fitter.sources.gobjaverse import read_gobjaverse
@@ -174,11 +175,12 @@ def load_views(
         MissingViews: `path` does not exist, or has fewer than `min_views` complete views.
         BadInput: cameras or sizes are wrong, an image has no alpha, or a limit is exceeded.
         DecodeError: an image, EXR or archive is broken.
+        OSError: the machine's, see `atlas.os_errors`: it says nothing about the object.
     """
     if format not in FORMATS:
         raise BadInput(f"{path}: unknown format {format!r}; expected one of {', '.join(FORMATS)}")
     root = Path(path)
-    if not root.exists():
+    if not exists(root):
         raise MissingViews(f"{root}: no such file or folder")
     if format == "auto":
         format = "transforms" if root.suffix == ".json" or find_transforms(root) else "gobjaverse"

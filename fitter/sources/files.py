@@ -1,6 +1,9 @@
 """Readers of untrusted folders and archives that refuse files outside them and files that are too large.
 
 Archives are read into memory and not extracted, so a member's name cannot become a path.
+
+Errors of the machine (a lost share, a bad sector, too many open files) pass through as the OSError that they are:
+they say nothing about the object.
 """
 
 import gzip
@@ -13,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from gaussianverse.atlas.os_errors import describe, is_machines
 from gaussianverse.fitter.errors import BadInput, DecodeError, MissingViews
 
 MAX_JSON_BYTES = 32 << 20  # a transforms.json of 10,000 frames is about 6 MB
@@ -37,6 +41,7 @@ class Folder:
 
         Raises:
             BadInput: `name` is absolute, has a "..", or is not a valid file name.
+            OSError: the machine's, see `is_machines`.
         """
         path = self.root / _below(name, self.root)
         try:
@@ -44,6 +49,8 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:  # too long, NUL byte, circular link
+            if is_machines(error):
+                raise
             raise BadInput(f"{self.root}: {name[:200]!r} is not a usable file name: {error}") from error
 
     def read(self, name: str, limit: int) -> bytes:
@@ -52,7 +59,8 @@ class Folder:
         Raises:
             MissingViews: the file does not exist.
             BadInput: as `find` raises, or it has more than `limit` bytes.
-            DecodeError: it cannot be read.
+            DecodeError: it became something else meanwhile.
+            OSError: the machine's.
         """
         path = self.find(name)
         if path is None:
@@ -60,8 +68,12 @@ class Folder:
         try:
             with path.open("rb") as file:
                 data = file.read(limit + 1)
+        except FileNotFoundError as error:
+            raise MissingViews(f"{path}: no such file") from error
         except OSError as error:
-            raise DecodeError(f"{path}: cannot be read: {error}") from error
+            if is_machines(error):
+                raise
+            raise DecodeError(f"{path}: cannot be read: {describe(error)}") from error
         if len(data) > limit:
             raise BadInput(f"{path}: larger than the limit of {limit} bytes")
         return data
@@ -101,6 +113,7 @@ class Archive:
         DecodeError: it is truncated or not an archive.
         BadInput: a wanted member is not a regular file or its name leads outside, or the unpacked archive is
             larger than `limit`.
+        OSError: the machine's, also in the middle of the archive.
     """
 
     def __init__(self, path: Path, wanted: re.Pattern[str], limit: int = MAX_ARCHIVE_BYTES) -> None:
@@ -164,4 +177,6 @@ def _opened(path: Path, limit: int) -> Iterator[tarfile.TarFile]:
     except FileNotFoundError as error:
         raise MissingViews(f"{path}: no such archive") from error
     except _BROKEN_TAR as error:
+        if is_machines(error):
+            raise
         raise DecodeError(f"{path}: truncated or not a tar archive ({error}); fetch it again") from error

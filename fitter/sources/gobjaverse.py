@@ -4,7 +4,9 @@ The per-view JSON has `x`, `y`, `z`, `origin`, the columns of an OpenCV camera-t
 `x_fov`, `y_fov` in radians. Its other entries (bbox, scale, offset) are ignored.
 """
 
+import errno
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.atlas.canonical_json import json_object
+from gaussianverse.atlas.os_errors import is_file, is_folder
 from gaussianverse.fitter.errors import BadInput, MissingViews
 from gaussianverse.fitter.sources.exr import read_depth
 from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder
@@ -42,7 +45,7 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
             the same number.
         DecodeError: an image, EXR or archive is broken.
     """
-    level, kinds, read = _list_folder(path) if path.is_dir() else _list_tar(path, with_depth)
+    level, kinds, read = _list_folder(path) if is_folder(path) else _list_tar(path, with_depth)
     for view in sorted(kinds, key=int):
         lacking = [kind for kind in _REQUIRED if kind not in kinds[view]]
         if lacking:
@@ -65,16 +68,27 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
 
 def _list_folder(root: Path) -> tuple[str, dict[str, set[str]], _Read]:
     """The folder of the views ("" or "campos_512_v4/"), {view: kinds of file}, and a function that reads them."""
-    bases = [root, *sorted(d for d in root.glob("campos_*") if d.is_dir())]
+    bases = [root, *sorted(d for d in root.iterdir() if d.name.startswith("campos_") and is_folder(d))]
     names = [
         f"{base.relative_to(root) / entry.name / entry.name}{kind}"
         for base in bases
         for entry in base.iterdir()
         if entry.name.isascii() and entry.name.isdigit()
-        for kind in (*_REQUIRED, _DEPTH)
-        if (entry / f"{entry.name}{kind}").is_file()
+        for kind in _kinds_in(entry)
     ]
     return *_group(root, names), Folder(root).read
+
+
+def _kinds_in(folder: Path) -> list[str]:
+    """The kinds of file that the folder of a view has; none if it is no folder, or a link that leads nowhere.
+
+    Raises:
+        OSError: the machine's; ESTALE if the folder, which was listed a moment ago, is gone, as on a share that is.
+    """
+    kinds = [kind for kind in (*_REQUIRED, _DEPTH) if is_file(folder / f"{folder.name}{kind}")]
+    if not os.path.lexists(folder):
+        raise OSError(errno.ESTALE, "vanished while it was read", str(folder))
+    return kinds
 
 
 def _list_tar(path: Path, with_depth: bool) -> tuple[str, dict[str, set[str]], _Read]:

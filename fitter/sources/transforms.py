@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.atlas.canonical_json import json_object
+from gaussianverse.atlas.os_errors import is_file, is_folder
 from gaussianverse.fitter.errors import BadInput, MissingViews
 from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, list_tar
 from gaussianverse.fitter.sources.image import decode_rgba
@@ -42,8 +43,8 @@ def find_transforms(path: Path) -> list[str]:
         BadInput: an archive holds several sets of them.
         FitError: as `list_tar` raises.
     """
-    if path.is_dir():
-        return _chosen([name for name in (WHOLE, *SPLITS) if (path / name).is_file()])
+    if is_folder(path):
+        return _chosen([name for name in (WHOLE, *SPLITS) if is_file(path / name)])
     names = [PurePosixPath(name) for name in list_tar(path)]
     found = sorted({name for name in names if name.name in (WHOLE, *SPLITS)})
     levels = sorted({str(name.parent) for name in found})
@@ -67,14 +68,14 @@ def read_transforms(path: Path) -> Iterator[View]:
         BadInput: a camera file is invalid, or an image has no alpha.
         DecodeError: an image or archive is broken.
     """
-    if path.suffix == ".json" and not path.is_dir():
-        if not path.is_file():
+    if path.suffix == ".json" and not is_folder(path):
+        if not is_file(path):
             raise MissingViews(f"{path}: no such file")
         source: Folder | Archive = Folder(path.parent)
         files = [path.name]
     else:
         files = find_transforms(path)
-        source = Folder(path) if path.is_dir() else Archive(path, _WANTED)
+        source = Folder(path) if is_folder(path) else Archive(path, _WANTED)
     if not files:
         raise MissingViews(f"{path}: no {WHOLE} and no {SPLITS[0]}")
     for file in files:
