@@ -78,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         fit.gaussians.save(options.out)
         if options.picture:
             _, heldout = split_heldout(views, config.heldout_every)
-            options.picture.write_bytes(comparison(heldout if len(heldout) else views, fit.gaussians))
+            shown = fit.placed.views(heldout if len(heldout) else views)
+            options.picture.write_bytes(comparison(shown, fit.gaussians))
         if options.ply:
             options.ply.write_bytes(write_ply(fit.gaussians))
     except (FitError, AtlasError, ConfigError, LpipsUnavailable, BackendUnavailable, OSError) as error:

@@ -23,6 +23,7 @@ INITS = ("hull", "depth", "random")
 RANKINGS = ("gaussian+anchor", "gaussian", "opacity", "random", "none")
 LPIPS_NETS = ("none", "vgg", "alex", "squeeze")
 BACKGROUNDS = ("random", "white", "black")
+NORMALISE = ("auto", "never", "always")
 BACKENDS = ("auto", "gsplat", "cpu", "reference")
 TABLES = ("fit", "atlas", "run", "ray", "policy", "store")
 """Names of the tables of a profile."""
@@ -143,6 +144,9 @@ class FitConfig:
     start_until: float = 0.0
     heldout_every: int = 0
     """Hold out every k-th distinct view for the reported metrics; 0 trains on all."""
+    normalise: str = "auto"
+    """Which objects are published centred and scaled: "auto", those whose world is unlike GObjaverse's; or "never",
+    "always"."""
     min_views: int = 3
     min_gaussians: int = 16
     min_psnr: float = 0.0
@@ -157,6 +161,7 @@ class FitConfig:
         check_choice("init", self.init, INITS)
         check_choice("ranking", self.ranking, RANKINGS)
         check_choice("background", self.background, BACKGROUNDS)
+        check_choice("normalise", self.normalise, NORMALISE)
         for name in (
             "size", "k", "tau", "initial_anchors", "feature_dim", "steps", "min_views", "min_gaussians",
         ):  # fmt: skip

@@ -12,28 +12,36 @@ from torch import Tensor
 from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
 from gaussianverse.fitter.anchors import Anchors, Decoded, make_anchors
 from gaussianverse.fitter.config import FitConfig
-from gaussianverse.fitter.errors import LowPsnr, MissingViews, NanLoss, TooFewGaussians
-from gaussianverse.fitter.frame import frame_of
+from gaussianverse.fitter.errors import LowPsnr, NanLoss, TooFewGaussians
+from gaussianverse.fitter.frame import Frame
 from gaussianverse.fitter.growth import Statistics, grow, observe, screen_gradient, survivors
 from gaussianverse.fitter.initial import INITIAL, camera_extent, neighbour_distance
 from gaussianverse.fitter.memory import peak_mb, reset_peak
 from gaussianverse.fitter.metrics import BACKGROUND, measure
 from gaussianverse.fitter.optimizer import RowAdam
 from gaussianverse.fitter.plain import Plain, bake, halves, plain_at, split_parents
+from gaussianverse.fitter.prepare import prepare
 from gaussianverse.fitter.rasterize.compiled import ALPHA_MIN
 from gaussianverse.fitter.scene import make_scene
 from gaussianverse.fitter.training import Progress, Training
-from gaussianverse.fitter.views import Views, resize, split_heldout
+from gaussianverse.fitter.views import Views
 
 _PLAIN_SHARE = 0.1  # largest growth of plain Gaussians per relocation, as a fraction
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A finished fit: `gaussians`, and `stats`, a flat dict without None and NaN."""
+    """A finished fit.
+
+    Attributes:
+        gaussians: in coordinates about the unit sphere; `placed.world` takes them to the world of the views.
+        stats: a flat dict without None and NaN.
+        placed: the frame of the Gaussians in the world of the views; the world itself where positions are kept.
+    """
 
     gaussians: Gaussians
     stats: dict[str, float | int | str]
+    placed: Frame
 
 
 def _fit_anchors(training: Training, anchors: Anchors, extent: float, last: int) -> Anchors:
@@ -174,16 +182,18 @@ def fit_object(
     On the CPU, equal views, configuration and seed give equal bytes for any number of threads.
 
     Args:
-        views: at least `config.min_views` that are not blank, in any unit of length; shrunk to `config.size`.
+        views: at least `config.min_views` that are not blank, in any unit of length and at any place; shrunk to
+            `config.size`.
         config: see `FitConfig`.
         seed: seed of all random numbers.
         deadline: `time.monotonic()` after which `FitTimeout` is raised, checked at every step.
         progress: called after every step with (steps done, number of Gaussians, loss).
 
     Returns:
-        The Gaussians and a flat dict: n_views, n_heldout, n_blank, n_anchors, n_gaussians, n_pruned (by the
-        ranking, over all adjust steps), steps, loss, psnr, psnr_min, ssim, ssim_min, lpips, lpips_max (-1 without
-        a backbone), metrics_on ("heldout" or "train"), background, bbox_min/max_x/y/z, backend, device,
+        The Gaussians, where they are in the world, and a flat dict: n_views, n_heldout, n_blank, n_views_used,
+        views_skipped, center_x/y/z and unit (world = center + unit * published), n_anchors, n_gaussians, n_pruned (by
+        the ranking, over all adjust steps), steps, loss, psnr, psnr_min, ssim, ssim_min, lpips, lpips_max (-1 without
+        a backbone), metrics_on ("heldout" or "train"), background, bbox_min/max_x/y/z (published), backend, device,
         lpips_sha256, seconds_init/fit/metrics, peak_mb.
 
     Raises:
@@ -203,19 +213,8 @@ def fit_object(
 def _fit_object(views: Views, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None) -> Fit:
     started = time.perf_counter()
     reset_peak()
-    views = resize(views, config.size)
-    # a blank view has no information, and would make the visual hull empty
-    shown = np.flatnonzero(views.images[..., 3].any(axis=(1, 2)))
-    if not len(shown):
-        raise TooFewGaussians("every view is fully transparent, so there is nothing to fit; check the renders")
-    train, heldout = split_heldout(views[shown], config.heldout_every)
-    if len(train) < config.min_views:
-        raise MissingViews(
-            f"{len(train)} distinct training views are not blank, expected at least {config.min_views}; render more, "
-            "or lower min_views"
-        )
-    frame = frame_of(train)
-    train, heldout = frame.views(train), frame.views(heldout)
+    prepared = prepare(views, config)
+    train, heldout = prepared.train, prepared.heldout
     training = Training(train, config, seed, deadline, progress)
     if config.model == "plain":
         n_anchors, initialised, decoded = _fit_from_plain(training, train, seed)
@@ -233,13 +232,11 @@ def _fit_object(views: Views, config: FitConfig, seed: int, deadline: float | No
     mean_psnr = float(np.mean(metrics.psnr))
     if mean_psnr < config.min_psnr:
         raise LowPsnr(f"mean PSNR on white is {mean_psnr:.2f} dB, expected at least {config.min_psnr:.2f} (min_psnr)")
-    gaussians = frame.world(gaussians)
+    gaussians = prepared.publish(gaussians)
     low, high = gaussians.means.min(0), gaussians.means.max(0)
     has_lpips = training.lpips is not None
     stats: dict[str, float | int | str] = {
-        "n_views": len(train),
-        "n_heldout": len(heldout),
-        "n_blank": len(views) - len(shown),
+        **prepared.stats,
         "n_anchors": n_anchors,
         "n_gaussians": len(gaussians),
         "n_pruned": training.pruned,
@@ -263,7 +260,7 @@ def _fit_object(views: Views, config: FitConfig, seed: int, deadline: float | No
         "seconds_metrics": time.perf_counter() - fitted,
         "peak_mb": peak_mb(),
     }
-    return Fit(gaussians, stats)
+    return Fit(gaussians, stats, prepared.placed)
 
 
 def _fit_from_anchors(training: Training, views: Views, seed: int) -> tuple[int, float, Decoded]:

@@ -8,41 +8,56 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 from gaussianverse.fitter.errors import BadInput, TooFewGaussians
-from gaussianverse.fitter.views import Views
+from gaussianverse.fitter.views import OPAQUE, Views, silhouettes
 
 Points = NDArray[np.float64]
 
 _COARSE = 48
-_OPAQUE = 128
 _NEAR = 1e-3
 _ROUNDS = 40
+_CENTRED = 1e-9  # of a side: rounding of intrinsics that were scaled with their images
 
 
 def camera_extent(views: Views) -> float:
     """1.1 times the largest distance of a camera from the cameras' centroid (3DGS's scene extent); > 0."""
     centers = views.c2w[:, :3, 3]
     extent = 1.1 * float(np.linalg.norm(centers - centers.mean(0), axis=1).max())
+    origin = float(np.linalg.norm(centers[0]))
     # a single camera has no extent, so its distance to the origin is the scale
-    return extent if extent > 1e-6 else max(1e-3, float(np.linalg.norm(centers[0])))
+    return extent if extent > 1e-6 * min(1.0, origin) else max(1e-3, origin)
 
 
 def focus_box(views: Views) -> tuple[Points, Points]:
-    """Corners of the cube in view: centred at the point nearest to all optical axes, as wide as the widest view.
+    """Corners of the cube in view: centred at the point nearest to the rays through all images' centres.
 
-    If the axes are parallel or meet behind the cameras, the cube is in front of them at the distance of their extent.
+    It is as wide as the widest view. If the rays are parallel or meet behind the cameras, the cube is in front of
+    them at the distance of their extent.
     """
-    centers, axes = views.c2w[:, :3, 3], views.c2w[:, :3, 2]
+    centers, axes = views.c2w[:, :3, 3], _central_rays(views)
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
     # a small weight on the cameras' centroid makes the system solvable for parallel axes
     system = across.sum(0) + 1e-9 * np.eye(3)
     focus = np.linalg.solve(system, (across @ centers[:, :, None]).sum(0)[:, 0] + 1e-9 * centers.mean(0))
     distance = ((focus - centers) * axes).sum(1)
-    if np.linalg.cond(system) > 1e6 or np.median(distance) <= _NEAR:
-        reach = camera_extent(views)
+    reach = camera_extent(views)
+    if np.linalg.cond(system) > 1e6 or np.median(distance) <= _NEAR * min(1.0, reach):
         focus, distance = (centers + reach * axes).mean(0), np.full(len(views), reach)
-    half_fov = 0.5 * max(views.width, views.height) / np.minimum(views.Ks[:, 0, 0], views.Ks[:, 1, 1])
+    # pixels may be wider than high: each side has its own focal length
+    half_fov = 0.5 * np.maximum(views.width / views.Ks[:, 0, 0], views.height / views.Ks[:, 1, 1])
     half = float(np.median(np.abs(distance)) * half_fov.max()) * 1.05
     return focus - half, focus + half
+
+
+def _central_rays(views: Views) -> Points:
+    """World directions [V, 3] through the images' centres: the optical axes, unless images are off centre."""
+    K = views.Ks
+    x, y = 0.5 * views.width - K[:, 0, 2], 0.5 * views.height - K[:, 1, 2]
+    x[np.abs(x) < _CENTRED * views.width] = 0
+    y[np.abs(y) < _CENTRED * views.height] = 0
+    rays = np.stack([x / K[:, 0, 0], y / K[:, 1, 1], np.ones(len(views))], -1)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    world: Points = (views.c2w[:, :3, :3] @ rays[..., None])[..., 0]
+    return world
 
 
 def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -60,14 +75,14 @@ def inside_hull(points: Points, views: Views, reach: float = 0.0) -> NDArray[np.
 
     Args:
         points: in the views' world.
-        views: their silhouette is where alpha is at least half of 255, or half of the view's maximum (glass).
+        views: their silhouettes are those of `fitter.views.silhouettes`.
         reach: if > 0, radius of a ball about each point, which is outside only if the whole ball is, so that thin
             parts between the centres of a grid's cells are found. If < 0, it is inside only if the whole ball is.
     """
     height, width = views.height, views.width
     judges = np.zeros(len(points), np.intp)
     inside = np.ones(len(points), bool)
-    for alpha, viewmat, K in zip(views.images[..., 3], views.viewmats, views.Ks, strict=True):
+    for shown, viewmat, K in zip(silhouettes(views), views.viewmats, views.Ks, strict=True):
         rows = np.flatnonzero(inside)
         camera = points[rows] @ viewmat[:3, :3].T + viewmat[:3, 3]
         ahead = camera[:, 2] > _NEAR + abs(reach)
@@ -77,7 +92,6 @@ def inside_hull(points: Points, views: Views, reach: float = 0.0) -> NDArray[np.
         judged = ahead & (x >= 0) & (x < width) & (y >= 0) & (y < height)
         rows, x, y, z = rows[judged], x[judged].astype(np.intp), y[judged].astype(np.intp), z[judged]
         judges[rows] += 1
-        shown = alpha >= min(_OPAQUE, max(1.0, 0.5 * float(alpha.max())))
         # distance to the silhouette's edge in pixels, negative inside; the ball's radius plus one pixel of rounding
         to_edge = _distance(~shown) - _distance(shown) if reach else np.where(shown, -1.0, 1.0)
         pixels = max(K[0, 0], K[1, 1]) * reach / (z - abs(reach)) + np.sign(reach)
@@ -135,7 +149,7 @@ def depth_points(views: Views, count: int, rng: np.random.Generator) -> Points:
     """
     if views.depths is None:
         raise BadInput("init = 'depth' needs depth maps (`_nd.exr`) and the views have none; use init = 'hull'")
-    usable = (views.images[..., 3] >= _OPAQUE) & np.isfinite(views.depths) & (views.depths > _NEAR)
+    usable = (views.images[..., 3] >= OPAQUE) & np.isfinite(views.depths) & (views.depths > _NEAR)
     pixels = np.argwhere(usable)
     if not len(pixels):
         raise TooFewGaussians("no opaque pixel of the views has a depth; use init = 'hull'")

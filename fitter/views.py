@@ -20,6 +20,7 @@ FORMATS = ("auto", "gobjaverse", "transforms")
 _ROTATION_TOLERANCE = 1e-3
 _SAME_POSE = 1e-6
 _LARGEST = 1e12  # largest entry of a camera: products of two stay finite in float32
+OPAQUE = 128
 _MAX_BYTES = 4 << 30  # limit of one object's decoded images
 
 
@@ -114,16 +115,36 @@ def _check_camera(name: str, c2w: NDArray[np.float64], K: NDArray[np.float64]) -
 
 
 def drop_duplicate_poses(views: Views) -> Views:
-    """Keep the first of all views whose poses are equal within 1e-6 in every entry.
+    """Keep the first of all views whose poses are equal: axes within 1e-6, positions within 1e-6 of their spread.
 
     GObjaverse's rings end where they start (38 of 40 views are distinct); a held-out duplicate would be seen in
     training.
     """
+    poses = views.c2w[:, :3].copy()
+    farthest = float(np.abs(poses[..., 3]).max(initial=0))
+    poses[..., 3] -= poses[..., 3].mean(0) if len(views) else 0.0
+    spread = float(np.linalg.norm(poses[..., 3], axis=1).max(initial=0))
+    # cameras at one place have no spread, only rounding
+    poses[..., 3] /= max(spread, min(1.0, farthest)) or 1.0
+    rows = poses.reshape(len(views), 12)
+    # poses that are equal within the tolerance lie in the same cell along any line, or in the next one
+    line = np.random.default_rng(0).uniform(-1, 1, 12)
+    cells = np.floor(rows @ line / (_SAME_POSE * np.abs(line).sum())).astype(np.int64).tolist()
     kept: list[int] = []
-    for i, pose in enumerate(views.c2w):
-        if not kept or (np.abs(views.c2w[kept] - pose).max(axis=(1, 2)) > _SAME_POSE).all():
+    in_cell: dict[int, list[int]] = {}
+    for i, cell in enumerate(cells):
+        near = [j for c in (cell - 1, cell, cell + 1) for j in in_cell.get(c, ())]
+        if not near or (np.abs(rows[near] - rows[i]).max(axis=1) > _SAME_POSE).all():
             kept.append(i)
+            in_cell.setdefault(cell, []).append(i)
     return views[np.array(kept, np.intp)]
+
+
+def silhouettes(views: Views) -> Iterator[NDArray[np.bool_]]:
+    """Masks [H, W] of where alpha is at least half of 255, or half of a view's maximum (glass)."""
+    for image in views.images:
+        alpha = image[..., 3]
+        yield alpha >= min(OPAQUE, max(1.0, 0.5 * float(alpha.max())))
 
 
 def split_heldout(views: Views, every: int) -> tuple[Views, Views]:

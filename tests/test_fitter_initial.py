@@ -47,6 +47,29 @@ def test_the_box_does_not_depend_on_the_world() -> None:
     assert np.isclose(camera_extent(moved), scale * camera_extent(views))
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_pixels_that_are_wider_than_high_do_not_widen_the_box(axis: int) -> None:
+    views = ball_views(12)
+    low, high = focus_box(views)
+    images, Ks = np.repeat(views.images, 2, axis=2 - axis), views.Ks.copy()
+    Ks[:, axis] *= 2
+    wide_low, wide_high = focus_box(dataclasses.replace(views, images=images, Ks=Ks))
+    np.testing.assert_allclose([wide_low, wide_high], [low, high], atol=1e-6)
+
+
+def test_images_cropped_off_centre_move_the_box_to_what_they_show() -> None:
+    views = ball_views(12)
+    right, down = np.array([0.3, 0, 0]), np.array([0, -0.2, 0.1])
+    # cameras that look past the ball, and images of which only the part with the ball was kept
+    c2w, Ks = views.c2w.copy(), views.Ks.copy()
+    for pose, K in zip(c2w, Ks, strict=True):
+        camera = np.linalg.inv(pose) @ [*(-right - down), 1]
+        K[:2, 2] -= K[0, 0] * camera[:2] / camera[2]
+    c2w[:, :3, 3] += right + down
+    low, high = focus_box(dataclasses.replace(views, c2w=c2w, Ks=Ks))
+    np.testing.assert_allclose((low + high) / 2, 0, atol=0.03)
+
+
 def slab_views(half: tuple[float, float, float], alpha: int = 255) -> Views:
     """Silhouettes of a box about the origin, with half sides `half`, from the cameras of the ball."""
     views = ball_views(24, 128)

@@ -138,6 +138,31 @@ def test_duplicates_keep_the_first_and_near_poses_stay() -> None:
     assert distinct.names == ("a", "b", "c", "e", "f")
 
 
+@pytest.mark.parametrize(("unit", "shift"), [(1e-4, 0), (1e4, 0), (1, 5e6)])
+def test_duplicates_are_the_same_in_any_unit_and_at_any_place(unit: float, shift: float) -> None:
+    views = ring(6)[np.array([0, 1, 2, 0, 3, 1])]
+    c2w = views.c2w.copy()
+    c2w[3, 0, 3] += 5e-7
+    c2w[5, 0, 3] += 2e-5
+    c2w[2, :3, :3] = c2w[0, :3, :3]
+    c2w[2, :3, 3] = c2w[0, :3, 3] + 1e-3  # moved aside a little, without a turn
+    c2w[:, :3, 3] = unit * c2w[:, :3, 3] + shift
+    distinct = drop_duplicate_poses(dataclasses.replace(views, c2w=c2w, names=tuple("abcdef")))
+    assert distinct.names == ("a", "b", "c", "e", "f")
+
+
+def test_duplicates_are_found_whatever_the_order_and_among_thousands() -> None:
+    rng = np.random.default_rng(0)
+    single = ring(1, 1, 1)
+    c2w = np.repeat(single.c2w, 6000, 0)
+    c2w[:, :3, 3] = rng.uniform(-1, 1, (6000, 3))
+    c2w[3000:] = c2w[rng.permutation(3000)]
+    c2w[3000:, :3, 3] += rng.uniform(-2e-7, 2e-7, (3000, 3))
+    images, Ks = np.repeat(single.images, 6000, 0), np.repeat(single.Ks, 6000, 0)
+    distinct = drop_duplicate_poses(Views(images, c2w, Ks, tuple(map(str, range(6000)))))
+    assert distinct.names == tuple(map(str, range(3000)))
+
+
 @given(n=st.integers(1, 30), every=st.integers(2, 12), repeats=st.integers(0, 5))
 def test_split_never_leaks_nor_leaves_training_empty(n: int, every: int, repeats: int) -> None:
     index = np.concatenate([np.arange(n), np.arange(repeats) % n])

@@ -29,6 +29,28 @@ def test_normalised_centred_and_z_up(tmp_path: Path) -> None:
     np.testing.assert_allclose(mesh.offset, -0.9 / 40 * np.array([7, -100, -3]), rtol=1e-6)
 
 
+def test_a_root_far_out_leaves_every_vertex_in_its_place(tmp_path: Path) -> None:
+    far, turned = np.eye(4), np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    far[:3, 3] = 5e5, -120, 5e6
+    vertices, faces = box((0.3, 0, 0), (1, 2, 0.5))
+    here = load(tmp_path, Glb().add(vertices, faces, matrix=turned))
+    there = load(tmp_path, Glb().add(vertices, faces, matrix=far @ turned))
+    np.testing.assert_allclose(there.parts[0].vertices, here.parts[0].vertices, atol=1e-6)
+    assert there.parts[0].vertices.dtype == np.float32
+    assert there.scale == pytest.approx(here.scale)
+    # a vertex of the file is still at scale * vertex + offset
+    np.testing.assert_allclose(there.offset + there.scale * np.array([5e5, -5e6, -120.0]), here.offset, atol=1e-6)
+
+
+def test_vertices_that_the_file_itself_has_rounded_are_refused(tmp_path: Path) -> None:
+    vertices, faces = box((5e6, 0, 0), (1, 2, 0.5))
+    with pytest.raises(RenderError, match=r"rounds them to 0\.5, and the mesh is 2 wide; move it to the origin"):
+        load(tmp_path, Glb().add(vertices, faces))
+    load(tmp_path, Glb().add(*box((5e6, 0, 0), (1e3, 2e3, 500))))
+    # rounded in a part that is drawn much smaller
+    load(tmp_path, Glb().add(vertices, faces, matrix=np.diag([1e-6, 1e-6, 1e-6, 1])).add(*box()))
+
+
 def test_gltf_up_is_z_and_gltf_front_is_minus_y(tmp_path: Path) -> None:
     glb = Glb().add(*box()).add(*box((0, 2, 0), (0.1, 0.1, 0.1))).add(*box((0, 0, 1), (0.1, 0.1, 0.1)))
     mesh = load(tmp_path, glb)

@@ -11,6 +11,7 @@ from gaussianverse.manifests.errors import RenderError
 from gaussianverse.manifests.rendering.gltf import REPEAT, Gltf
 
 EXTENT = 0.9  # longest side of a normalised mesh's bounding box
+_ROUNDED = 1 / 256  # a larger step of the file's numbers is refused, as a fraction of the mesh
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 
@@ -20,7 +21,7 @@ class Part:
     """Triangles of one material.
 
     Attributes:
-        vertices: float32 [N, 3].
+        vertices: float32 [N, 3]; float64 until the mesh is centred, since it may lie far out.
         normals: float32 [N, 3], unit length, or 0 where unknown.
         uv: float32 [N, 2], origin at the lower left of the texture.
         colors: float32 [N, 4], linear RGBA that multiplies the texture.
@@ -28,9 +29,10 @@ class Part:
         texture: uint8 [h, w, 4], sRGB with straight alpha, top row first; or None.
         wrap: wrap modes of the texture in u and v; `gltf.REPEAT`, `MIRROR` or `CLAMP`.
         cutoff: alpha below which a texel is empty, 0 if opaque; None if alpha is coverage.
+        step: distance between neighbouring numbers of the file's format at its vertices, in the mesh's unit.
     """
 
-    vertices: NDArray[np.float32]
+    vertices: NDArray[np.floating]
     normals: NDArray[np.float32]
     uv: NDArray[np.float32]
     colors: NDArray[np.float32]
@@ -38,6 +40,7 @@ class Part:
     texture: NDArray[np.uint8] | None
     wrap: tuple[int, int]
     cutoff: float | None
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Mesh:
     @property
     def points(self) -> NDArray[np.float32]:
         """Vertices that triangles use, float32 [N, 3]."""
-        return np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts])
+        return np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts]).astype(np.float32)
 
 
 def load_mesh(path: Path) -> Mesh:
@@ -93,25 +96,30 @@ def _primitives(gltf: Gltf, node: dict[str, Any], path: Path) -> list[dict[str, 
 def _normalise(parts: list[Part], path: Path) -> Mesh:
     if not parts:
         raise RenderError(f"{path}: no triangles; only meshes can be rendered")
-    used = np.concatenate([part.vertices[np.unique(part.faces)] for part in parts]).astype(np.float64)
+    used = np.concatenate([part.vertices[np.unique(part.faces)] for part in parts])
     if not np.isfinite(used).all():
         raise RenderError(f"{path}: has vertices that are NaN or infinite")
     low, high = used.min(0), used.max(0)
     extent = float((high - low).max())
     if extent == 0:
         raise RenderError(f"{path}: all vertices are at one point")
+    step = max(part.step for part in parts)
+    if step > _ROUNDED * extent:
+        raise RenderError(
+            f"{path}: its vertices lie so far out that float32 rounds them to {step:.2g}, and the mesh is "
+            f"{extent:.3g} wide; move it to the origin in the program that made it, and export it again"
+        )
     scale = EXTENT / extent
-    offset = -scale * (low + high) / 2
-    moved = (
-        replace(part, vertices=(scale * part.vertices.astype(np.float64) + offset).astype(np.float32))
-        for part in parts
-    )
+    middle = low / 2 + high / 2
+    offset = -scale * middle
+    moved = (replace(part, vertices=(scale * (part.vertices - middle)).astype(np.float32)) for part in parts)
     return Mesh(tuple(moved), scale, offset)
 
 
 def _part(gltf: Gltf, primitive: dict[str, Any], node: dict[str, Any], transform: NDArray[np.float64]) -> Part:
     attributes = primitive["attributes"]
-    points = _attribute(gltf, attributes, "POSITION", 3).astype(np.float64)
+    stored = _attribute(gltf, attributes, "POSITION", 3)
+    points = stored.astype(np.float64)
     faces = _faces(gltf, primitive, len(points))
     if "NORMAL" in attributes:
         normals = _attribute(gltf, attributes, "NORMAL", 3, len(points)).astype(np.float64)
@@ -133,7 +141,7 @@ def _part(gltf: Gltf, primitive: dict[str, Any], node: dict[str, Any], transform
         texture, wrap = gltf.image(info["index"]), gltf.wrap(info["index"])
     cutoffs = {"OPAQUE": 0.0, "MASK": float(material.get("alphaCutoff", 0.5)), "BLEND": None}
     return Part(
-        vertices.astype(np.float32),
+        vertices,
         normals.astype(np.float32),
         uv,
         colors,
@@ -141,7 +149,15 @@ def _part(gltf: Gltf, primitive: dict[str, Any], node: dict[str, Any], transform
         texture,
         wrap,
         cutoffs[material.get("alphaMode", "OPAQUE")],
+        _step(stored, faces) * float(np.linalg.norm(linear, axis=1).max()),
     )
+
+
+def _step(stored: NDArray[Any], faces: NDArray[np.int64]) -> float:
+    """Largest distance between neighbouring float32 numbers at the vertices that are used; 0 for integers."""
+    if stored.dtype.kind != "f" or not faces.size:
+        return 0.0
+    return float(np.spacing(np.abs(stored[np.unique(faces)]).max().astype(np.float32)))
 
 
 def _attribute(gltf: Gltf, attributes: dict[str, int], name: str, width: int, n: int | None = None) -> NDArray[Any]:

@@ -26,6 +26,7 @@ from gaussianverse.fitter import fit_object as fit_views
 from gaussianverse.fitter import load_views
 from gaussianverse.fitter.errors import BadInput, FitError
 from gaussianverse.fitter.lpips import LpipsUnavailable
+from gaussianverse.fitter.prepare import prepare
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.reference import reference_views
 from gaussianverse.fitter.views import Views
@@ -91,7 +92,8 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
             seconds_load = time.perf_counter() - started
             if run.settings.views:
                 # before the fit, so that the fragment of the splats implies that of the views
-                _publish_views(storage, run, row, views, records.Stopwatch(attempt))
+                placed = prepare(views, config).placed.views(views)
+                _publish_views(storage, run, row, placed, records.Stopwatch(attempt))
             seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
             fit = fit_views(views, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
             gaussians, found = fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}

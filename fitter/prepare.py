@@ -1,0 +1,67 @@
+"""Preparation of an object's views for its fit: which are used, and in which coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.fitter.config import FitConfig
+from gaussianverse.fitter.errors import MissingViews, TooFewGaussians
+from gaussianverse.fitter.frame import Frame, frame_of, published_frame
+from gaussianverse.fitter.views import Views, resize, split_heldout
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Views of one object as its fit takes them.
+
+    Attributes:
+        train: views that are trained on, in the fit's frame.
+        heldout: views that are measured on, in the fit's frame.
+        frame: the fit's frame, in the world of the views.
+        placed: the frame in which Gaussians are published; the world itself if `frame.WORLD`.
+        stats: what is known of the views: n_views, n_heldout, n_blank, n_views_used, views_skipped, and `placed`.
+    """
+
+    train: Views
+    heldout: Views
+    frame: Frame
+    placed: Frame
+    stats: dict[str, float | int | str]
+
+    def publish(self, gaussians: Gaussians) -> Gaussians:
+        """Transform Gaussians from the fit's frame to the one they are published in."""
+        return gaussians if self.placed is self.frame else self.frame.world(gaussians)
+
+
+def prepare(views: Views, config: FitConfig) -> Prepared:
+    """Shrink the views, leave out blank and repeated ones, hold some out, and find the frames.
+
+    Raises:
+        TooFewGaussians: all views are blank.
+        MissingViews: fewer than `config.min_views` training views are left.
+        BadInput: float32 cannot hold the object's positions, and `config.normalise` is "never".
+    """
+    views = resize(views, config.size)
+    # a blank view has no information, and would make the visual hull empty
+    shown = np.flatnonzero(views.images[..., 3].any(axis=(1, 2)))
+    if not len(shown):
+        raise TooFewGaussians("every view is fully transparent, so there is nothing to fit; check the renders")
+    train, heldout = split_heldout(views[shown], config.heldout_every)
+    if len(train) < config.min_views:
+        raise MissingViews(
+            f"{len(train)} distinct training views are not blank, expected at least {config.min_views}; render more, "
+            "or lower min_views"
+        )
+    frame = frame_of(train)
+    placed = published_frame(train, frame, config.normalise)
+    stats: dict[str, float | int | str] = {
+        "n_views": len(train),
+        "n_heldout": len(heldout),
+        "n_blank": len(views) - len(shown),
+        "n_views_used": len(train) + len(heldout),
+        **placed.stats,
+    }
+    return Prepared(frame.views(train), frame.views(heldout), frame, placed, stats)
