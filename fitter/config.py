@@ -24,6 +24,7 @@ RANKINGS = ("gaussian+anchor", "gaussian", "opacity", "random", "none")
 LPIPS_NETS = ("none", "vgg", "alex", "squeeze")
 BACKGROUNDS = ("random", "white", "black")
 NORMALISE = ("auto", "never", "always")
+POSE_GATES = ("refuse", "warn", "off")
 BACKENDS = ("auto", "gsplat", "cpu", "reference")
 TABLES = ("fit", "atlas", "run", "ray", "policy", "store")
 """Names of the tables of a profile."""
@@ -148,6 +149,11 @@ class FitConfig:
     """Which objects are published centred and scaled: "auto", those whose world is unlike GObjaverse's; or "never",
     "always"."""
     min_views: int = 3
+    pose_gate: str = "refuse"
+    """Before a fit, ask whether cameras and silhouettes agree: "refuse" views that do not and leave out single wrong
+    ones; "warn" fits all and only records what is wrong; "off" does not ask."""
+    max_bad_views: float = 0.25
+    """Largest share of an object's views that may be bad and left out."""
     min_gaussians: int = 16
     min_psnr: float = 0.0
     """Least mean PSNR on white, in dB; a worse fit is refused."""
@@ -160,6 +166,7 @@ class FitConfig:
         check_choice("model", self.model, MODELS)
         check_choice("init", self.init, INITS)
         check_choice("ranking", self.ranking, RANKINGS)
+        check_choice("pose_gate", self.pose_gate, POSE_GATES)
         check_choice("background", self.background, BACKGROUNDS)
         check_choice("normalise", self.normalise, NORMALISE)
         for name in (
@@ -173,7 +180,7 @@ class FitConfig:
             raise ConfigError("heldout_every is 1, which leaves no training views; use 0 or at least 2")
         if not 0 < self.max_alpha < 1:
             raise ConfigError(f"max_alpha is {self.max_alpha!r}, expected between 0 and 1")
-        for name in ("bake_at", "start_until"):
+        for name in ("bake_at", "start_until", "max_bad_views"):
             check_fraction(name, getattr(self, name))
 
 

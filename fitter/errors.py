@@ -25,6 +25,12 @@ class DecodeError(FitError):
     reason = "decode_error"
 
 
+class InconsistentViews(FitError):
+    """Cameras and silhouettes contradict each other."""
+
+    reason = "inconsistent_views"
+
+
 class TooFewGaussians(FitError):
     """The fit has fewer Gaussians than the configuration requires, or there is nothing to fit."""
 

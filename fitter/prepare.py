@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.fitter.agreement.gate import gate
 from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.errors import MissingViews, TooFewGaussians
 from gaussianverse.fitter.frame import Frame, frame_of, published_frame
@@ -22,7 +23,8 @@ class Prepared:
         heldout: views that are measured on, in the fit's frame.
         frame: the fit's frame, in the world of the views.
         placed: the frame in which Gaussians are published; the world itself if `frame.WORLD`.
-        stats: what is known of the views: n_views, n_heldout, n_blank, n_views_used, views_skipped, and `placed`.
+        stats: what is known of the views: n_views, n_heldout, n_blank, n_views_used, views_skipped, pose_agreement,
+            views_doubtful, and `placed`.
     """
 
     train: Views
@@ -37,10 +39,11 @@ class Prepared:
 
 
 def prepare(views: Views, config: FitConfig) -> Prepared:
-    """Shrink the views, leave out blank and repeated ones, hold some out, and find the frames.
+    """Shrink the views, leave out blank, wrong and repeated ones, hold some out, and find the frames.
 
     Raises:
         TooFewGaussians: all views are blank.
+        InconsistentViews: cameras and silhouettes contradict each other, and `config.pose_gate` is "refuse".
         MissingViews: fewer than `config.min_views` training views are left.
         BadInput: float32 cannot hold the object's positions, and `config.normalise` is "never".
     """
@@ -49,7 +52,8 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
     shown = np.flatnonzero(views.images[..., 3].any(axis=(1, 2)))
     if not len(shown):
         raise TooFewGaussians("every view is fully transparent, so there is nothing to fit; check the renders")
-    train, heldout = split_heldout(views[shown], config.heldout_every)
+    gated = gate(views[shown], config.pose_gate, config.max_bad_views)
+    train, heldout = split_heldout(gated.views, config.heldout_every)
     if len(train) < config.min_views:
         raise MissingViews(
             f"{len(train)} distinct training views are not blank, expected at least {config.min_views}; render more, "
@@ -62,6 +66,9 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
         "n_heldout": len(heldout),
         "n_blank": len(views) - len(shown),
         "n_views_used": len(train) + len(heldout),
+        "views_skipped": "; ".join(f"{name}: contradicts the other views" for name in gated.left_out),
+        "pose_agreement": gated.agreement,
+        "views_doubtful": ", ".join(gated.doubtful),
         **placed.stats,
     }
     return Prepared(frame.views(train), frame.views(heldout), frame, placed, stats)

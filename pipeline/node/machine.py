@@ -12,6 +12,7 @@ from gaussianverse import atlas
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
+from gaussianverse.fitter.agreement import check
 from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.lpips import LpipsUnavailable, load_lpips
 from gaussianverse.fitter.photometric import l1_ssim
@@ -77,5 +78,8 @@ def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
         fields[2] = canonical_quats(fields[2])
         gaussians = Gaussians(*fields)
         atlas.pack(gaussians, replace(atlas_config, size=8, min_smoothness=0.0))
+        squares = np.zeros((2, 8, 8), np.uint8)
+        squares[:, 3:5, 3:5] = 255
+        check(squares, np.repeat(np.eye(4)[None], 2, 0), np.repeat(np.diag([8.0, 8.0, 1.0])[None], 2, 0))
     except (BackendUnavailable, AtlasError, NumbaError, RuntimeError) as error:  # the last is CUDA's
         raise PipelineError(f"the kernels do not run here: {message(error)}") from error

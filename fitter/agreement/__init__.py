@@ -1,0 +1,5 @@
+"""Do the cameras and the silhouettes of one object agree? Asked before a fit, of alpha and cameras alone."""
+
+from gaussianverse.fitter.agreement.verdict import Verdict, check
+
+__all__ = ["Verdict", "check"]
