@@ -41,7 +41,7 @@ from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.policy import PolicyConfig
 from gaussianverse.pipeline.run.driver import Driver
 from gaussianverse.pipeline.run.executor import ATLAS, PACK, Job, Task
-from gaussianverse.pipeline.run.ray_executor import ray_executor
+from gaussianverse.pipeline.run.ray_start import ray_executor
 
 PAPER = 205_737
 SHARD = 256

@@ -85,13 +85,14 @@ def read_shard(source: Source, shard: int) -> list[IndexedRow]:
     with _open(source) as file:
         if not 0 <= shard < file.num_row_groups:
             raise ManifestError(f"{_name(source)}: no shard {shard}; it has 0 to {file.num_row_groups - 1}")
-        records = file.read_row_group(shard).to_pylist()
+        # with Arrow's own threads, one may outlive the interpreter and then abort the process
+        records = file.read_row_group(shard, use_threads=False).to_pylist()
     return [IndexedRow(**record) for record in records]
 
 
 def _open(source: Source) -> Any:
     try:
-        file = pq.ParquetFile(source, pre_buffer=True)
+        file = pq.ParquetFile(source, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"{_name(source)}: cannot be read as Parquet: {error}") from error
     if not file.schema_arrow.equals(ARROW_SCHEMA, check_metadata=True):

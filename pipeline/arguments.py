@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +60,47 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         "--plane-indices", metavar="FILE", help="such as the published sphere2plane.npy; default: ours"
     )
     parser.add_argument("--workers", type=int, help="cores to use on this machine; default: all")
-    parser.add_argument("--ray-address", help="Ray cluster to join; default: Ray on this machine")
+    parser.add_argument(
+        "--ray-address",
+        help="Ray cluster to join: host:port, ray://host:port or auto; local = start Ray on this machine; "
+        "default: RAY_ADDRESS, else local",
+    )
     parser.add_argument("--events", type=Path, metavar="FILE", help="append events to this file as JSON lines")
     add_overrides(parser)
+
+
+def add_building(parser: argparse.ArgumentParser) -> None:
+    """Add the options of verbs that build shards: `add_config`, `--fail-above` and `--json`."""
+    add_config(parser)
+    parser.add_argument(
+        "--fail-above",
+        type=_share,
+        metavar="SHARE",
+        help="exit code 6 if more than this share of the objects, 0 to 1, is quarantined; default: never",
+    )
+    add_json(parser)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share, expected a number from 0 to 1")
+    return share
+
+
+def building_config_of(args: argparse.Namespace) -> RunConfig:
+    """`config_of`, where RAY_ADDRESS names the cluster if no option does, as everywhere in Ray; says so on stderr."""
+    config = config_of(args)
+    given = os.environ.get("RAY_ADDRESS", "")
+    if not config.ray.address and given and given != "local":
+        print(f"Ray: joining {given}, as RAY_ADDRESS says (--ray-address local starts it here)", file=sys.stderr)
+        config = replace(config, ray=replace(config.ray, address=given))
+    if config.ray.address == "local":
+        config = replace(config, ray=replace(config.ray, address=""))
+    return config
 
 
 def config_of(args: argparse.Namespace) -> RunConfig:

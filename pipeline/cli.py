@@ -1,6 +1,7 @@
 """The command line: `gaussianverse VERB`. A verb's module is imported when the verb is called, not for `--help`.
 
-Exit codes: 0 done, 1 error, 2 usage, 3 breaker, 4 watchdog, 5 conflict.
+Exit codes: 0 done, 1 error, 2 usage, 3 breaker, 4 watchdog, 5 conflict, 6 more quarantined than `--fail-above`,
+130 interrupted (SIGINT), 143 terminated (SIGTERM). A reader that leaves, as `head` does, changes none of them.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.manifests.errors import ManifestError, RenderError
 from gaussianverse.pipeline.arguments import (
-    add_config,
+    add_building,
     add_manifest,
     add_output,
     add_overrides,
     add_shards,
-    config_of,
+    building_config_of,
     open_output,
 )
 from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.interrupt import sigterm_interrupts
+from gaussianverse.terminal import one_line, printing
 
 if TYPE_CHECKING:
     from gaussianverse.manifests.schema import Row
@@ -56,7 +59,19 @@ class Verb:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    given = sys.argv[1:] if argv is None else argv
+    try:
+        with printing(), sigterm_interrupts() as termination:
+            try:
+                return _run(sys.argv[1:] if argv is None else argv)
+            except KeyboardInterrupt:
+                print(f"{termination.name}; run the same command again to continue", file=sys.stderr)
+                return termination.exit_code
+    except OSError as error:
+        print(f"error: the output cannot be written: {one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def _run(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(_help())
         return 0 if given else 2
@@ -80,15 +95,15 @@ def main(argv: list[str] | None = None) -> int:
         return verb.run(args)
     except ManifestError as error:
         for line in error.faults[:_MOST_FAULTS]:
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {one_line(line)}", file=sys.stderr)
         if len(error.faults) > _MOST_FAULTS:
             print(f"error: ... and {len(error.faults) - _MOST_FAULTS} more", file=sys.stderr)
         return 1
     except (PipelineError, StoreError, NotFound, ConfigError, AtlasError, RenderError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, PipelineError) else 1
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
 
 
@@ -134,10 +149,10 @@ def _fit_shard(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.ops import report
     from gaussianverse.pipeline.run import job
 
-    config = config_of(args)
+    config = building_config_of(args)
     storage, run, base = job.plan(args.out, args.manifest, config)
     shards = getattr(args, "shards", "")  # `build` has no --shard
-    return report.print_outcome(job.build(storage, run, config, base, shards=shards, events=args.events))
+    return report.print_outcome(job.build(storage, run, config, base, shards=shards, events=args.events), args)
 
 
 def _atlas_shard(args: argparse.Namespace) -> int:
@@ -145,8 +160,9 @@ def _atlas_shard(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.run import job
 
     storage, run = open_output(args)
-    outcome = job.build(storage, run, config_of(args), "", shards=args.shards, stages=(ATLAS,), events=args.events)
-    return report.print_outcome(outcome)
+    config = building_config_of(args)
+    outcome = job.build(storage, run, config, "", shards=args.shards, stages=(ATLAS,), events=args.events)
+    return report.print_outcome(outcome, args)
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
@@ -169,7 +185,7 @@ def _import(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.run import job
     from gaussianverse.pipeline.run.manifest import Manifest
 
-    config = config_of(args)
+    config = building_config_of(args)
     captions: dict[str, str] = {}
     for file in args.captions:
         captions = gobjaverse.read_captions(Path(file)) | captions
@@ -183,7 +199,7 @@ def _import(args: argparse.Namespace) -> int:
     )
     given = Manifest(runform.encode(rows, shard_size=config.run.shard_size), str(folder))
     storage, run, base = job.plan(args.out, given, config)
-    return report.print_outcome(job.build(storage, run, config, base, shards=args.shards, events=args.events))
+    return report.print_outcome(job.build(storage, run, config, base, shards=args.shards, events=args.events), args)
 
 
 def _finalize(args: argparse.Namespace) -> int:
@@ -205,19 +221,19 @@ _VERBS: dict[str, Verb] = {
     "fit-shard": Verb(
         "build",
         "fit objects, build atlases, pack shards; finalize after the last",
-        (add_manifest, add_output, add_shards, add_config),
+        (add_manifest, add_output, add_shards, add_building),
         _fit_shard,
     ),
     "build": Verb(
-        "build", "run fit-shard for every shard of a manifest", (add_manifest, add_output, add_config), _fit_shard
+        "build", "run fit-shard for every shard of a manifest", (add_manifest, add_output, add_building), _fit_shard
     ),
     "atlas-shard": Verb(
-        "build", "build atlases of existing fits", (add_output, add_shards, add_config), _atlas_shard
+        "build", "build atlases of existing fits", (add_output, add_shards, add_building), _atlas_shard
     ),
     "import": Verb(
         "build",
         "build shards of objects that are already Gaussians",
-        (_add_import, add_output, add_shards, add_config),
+        (_add_import, add_output, add_shards, add_building),
         _import,
     ),
     "finalize": Verb(

@@ -161,7 +161,7 @@ class InProcess:
 
 @contextmanager
 def in_process(config: RunConfig, given: Job) -> Iterator[InProcess]:
-    """Stands in for `pipeline.run.ray_executor.ray_executor`."""
+    """Stands in for `pipeline.run.ray_start.ray_executor`."""
     yield InProcess(given)
 
 

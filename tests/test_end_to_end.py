@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
-from pipeline_runs import dataset, tiny_arguments, write_manifest, write_views
+from pipeline_runs import dataset, tiny_arguments, until, write_manifest, write_views
 
 from gaussianverse.atlas import AtlasConfig, Gaussians, dataset_format, unpack
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
@@ -65,12 +65,12 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lo
     """A run that nothing disturbed, and what it printed."""
     out, home = (tmp_path_factory.mktemp("finished") / name for name in ("out", "home"))
     home.mkdir()
-    # as a user's shell is: Ray chooses its own security, and keeps a token in the home folder
+    # as a user's shell is, without the switches of these tests
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = run(build_command(inputs, out), {**environment, "HOME": str(home)})
     assert done.returncode == 0, done.stderr
     assert "Ray" not in done.stderr, "the first thing that a user sees is the progress"
-    assert (home / ".ray" / "auth_token").stat().st_size > 0, "Ray's own default, a token, is in force"
+    assert not (home / ".ray").exists(), "the token is the run's own and goes with it"
     return LocalStorage(out), done.stdout
 
 
@@ -227,6 +227,36 @@ def test_killed_half_way_and_started_again_it_gives_the_same_bytes(
     entries = from_parquet(JOURNAL[SPLATS], storage.get(layout.journal(SPLATS, 0))).to_pylist()
     before = {str(r["uid"]) for r in entries if r["started"] < killed}
     assert {layout.parse_fragment(key)[2] for key in done} <= before  # type: ignore[index]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds Ray's processes in /proc")
+def test_sigterm_ends_it_quietly_with_all_of_its_processes(
+    inputs: Path, finished: tuple[LocalStorage, str], tmp_path: Path
+) -> None:
+    """As Slurm and systemd send it: to the whole group, Ray's own processes included."""
+    out, errors = tmp_path / "out", tmp_path / "errors"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with errors.open("wb") as sink:
+        driver = subprocess.Popen(
+            [*build_command(inputs, out), "--set", "fit.steps=400"], cwd=ROOT, env={**environment, "TMPDIR": "/tmp"},
+            stdout=subprocess.DEVNULL, stderr=sink, start_new_session=True,
+        )  # fmt: skip
+    try:
+        until(lambda: driver.poll() is not None or any(LocalStorage(out).list(layout.fragments(SPLATS, 0))))
+        below = descendants(driver.pid)
+        os.killpg(driver.pid, signal.SIGTERM)
+        assert driver.wait(60) == 143, errors.read_text()
+    finally:
+        left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
+        for pid in (driver.pid, *left):
+            kill(pid)
+    assert below, "Ray's processes were not found"
+    assert not left, "children outlived the run"
+    told = errors.read_text().replace("\r", "\n").splitlines()
+    assert told[-1] == "terminated; run the same command again to continue"
+    assert not [line for line in told if "Check failed" in line or "*** SIG" in line or "Traceback" in line]
+    (summary,) = (out / "runs").glob("summary-*.json")
+    assert json.loads(summary.read_text())["stopped"] == "KeyboardInterrupt"
 
 
 def test_the_scratch_may_go_once_the_dataset_is_complete(

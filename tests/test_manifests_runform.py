@@ -2,6 +2,8 @@
 
 import io
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,6 +63,19 @@ def test_a_shard_is_read_without_the_other_shards() -> None:
     assert total > 800_000
     body = [r for r in file.ranges if r[1] <= total - (64 << 10)]  # before the footer's block
     assert sum(stop - start for start, stop in body) < total / 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+def test_reading_starts_no_thread_which_could_outlive_the_interpreter_and_abort_it(tmp_path: Path) -> None:
+    runform.write(tmp_path / "objects.parquet", rows(600))
+    program = (
+        "import io, os, pathlib, sys; from gaussianverse.manifests import runform\n"
+        "data = io.BytesIO(pathlib.Path(sys.argv[1]).read_bytes()); before = len(os.listdir('/proc/self/task'))\n"
+        "assert [len(runform.read_shard(data, k)) for k in range(runform.count_shards(data))] == [256, 256, 88]\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "objects.parquet")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "0\n"
 
 
 def test_null_free_explicit_schema(tmp_path: Path) -> None:

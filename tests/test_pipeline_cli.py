@@ -112,6 +112,33 @@ def test_every_broken_object_is_quarantined_with_its_reason_and_the_others_are_f
     assert (found["splats"]["reason"], found["atlas"]["reason"]) == ("bad_input", "bad_input")
 
 
+def test_the_last_line_counts_and_a_share_above_the_limit_is_exit_code_6(folder: Path, capsys: Captured) -> None:
+    write_manifest(folder, ["good", "lost-1", "lost-2"])
+    assert build(folder, "--fail-above", "0.5") == 6
+    printed = capsys.readouterr()
+    expected = "1 of 3 objects published, 2 quarantined: 2 missing_views (gaussianverse inspect lost-1 --out "
+    assert printed.out.splitlines()[-1].startswith(expected)
+    assert "error: 66.7% of the objects are quarantined, more than --fail-above\n" in printed.err
+    (summary,) = (folder / "out" / "runs").glob("summary-*.json")
+    counts = {"objects": 3, "published": 1, "quarantined": 2, "reasons": {"missing_views": 2}}
+    assert json.loads(summary.read_text())["requested"] == counts
+    assert build(folder, "--fail-above", "0.67") == 0, "also where nothing is left to do"
+    assert build(folder, "--fail-above", "0", "--json") == 6
+    *_, line = capsys.readouterr().out.splitlines()
+    assert counts.items() <= json.loads(line).items()
+    with pytest.raises(SystemExit) as ended:
+        build(folder, "--fail-above", "20")
+    assert ended.value.code == 2
+
+
+def test_foreign_text_in_an_error_cannot_steer_the_terminal(folder: Path, capsys: Captured) -> None:
+    (folder / "objects.jsonl").write_text(json.dumps({"uid": "a", "views": "v", "\x1b[2J\nfine": 1}) + "\n")
+    assert build(folder) == 1
+    error = capsys.readouterr().err
+    assert "\x1b" not in error
+    assert error.count("\n") == 1
+
+
 ROW = {"uid": "good", "views": "views/good"}
 
 

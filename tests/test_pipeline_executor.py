@@ -17,7 +17,8 @@ from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.policy import INFRASTRUCTURE, History
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Job, Task
-from gaussianverse.pipeline.run.ray_executor import RayExecutor, ray_executor
+from gaussianverse.pipeline.run.ray_executor import RayExecutor
+from gaussianverse.pipeline.run.ray_start import ray_executor
 
 CONFIG = load("test", ["ray.workers=2", "ray.object_store_mb=80"])
 

@@ -5,7 +5,8 @@ from pipeline_runs import planned, publish_all
 
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import layout, pack
-from gaussianverse.pipeline.ops.report import MAX_LINES, result_rows, table
+from gaussianverse.pipeline.dataset.shards import Counts, counts_of
+from gaussianverse.pipeline.ops.report import MAX_LINES, counts_text, result_rows, table
 
 
 def row(uid: str, **fields: Any) -> dict[str, Any]:
@@ -54,3 +55,29 @@ def test_a_long_table_is_cut_and_says_so() -> None:
     text = table([row(f"o{i}") for i in range(MAX_LINES + 7)])
     assert "and 7 more" in text
     assert len(text.splitlines()) == MAX_LINES + 3
+
+
+def test_the_last_line_says_how_many_were_published_and_why_the_others_were_not(tmp_path: Path) -> None:
+    counts = Counts(11, 6, {"decode_error": 3, "missing_views": 2})
+    assert counts_text(counts, "s3://lake/set", "b7") == (
+        "6 of 11 objects published, 5 quarantined: 3 decode_error, 2 missing_views "
+        "(gaussianverse inspect b7 --out s3://lake/set)"
+    )
+    assert counts_text(counts, "out", "").endswith("(gaussianverse top-errors --out out)")
+    assert counts_text(Counts(3, 3, {}), "out", "") == "3 of 3 objects published"
+
+
+def test_counts_are_those_of_the_given_shards(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, ["a", "b", "c"], shard_size=2)
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage, quarantined={"b"})
+        for shard in range(2):
+            pack.pack(storage, run, stage, shard)
+    assert counts_of(storage, [0, 1]) == Counts(3, 2, {"bad_input": 1})
+    assert counts_of(storage, [1]) == Counts(1, 1, {})
+
+
+def test_a_message_of_the_table_cannot_steer_the_terminal() -> None:
+    text = table([row("bad", status="quarantined", reason="bad_input", error_message="\x1b[2J\nall is well")])
+    assert "quarantined: bad_input: \\x1b[2J\\nall is well" in text

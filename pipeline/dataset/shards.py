@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +12,7 @@ import pyarrow.compute as pc
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import json_object, to_json
-from gaussianverse.atlas.dataset_format import OK
+from gaussianverse.atlas.dataset_format import ATLAS, OK
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
@@ -70,6 +73,32 @@ def _check_commit(record: dict[str, Any], family: str, shard: int) -> None:
         raise PipelineError(
             f"{objects!r} objects, {samples!r} samples, quarantined {quarantined}: the numbers do not add up"
         )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the objects of some shards."""
+
+    objects: int
+    published: int
+    reasons: dict[str, int]
+    """Quarantined objects by reason, the most frequent first."""
+
+    @property
+    def quarantined(self) -> int:
+        """Number of quarantined objects."""
+        return sum(self.reasons.values())
+
+
+def counts_of(storage: Storage, shards: Iterable[int]) -> Counts:
+    """Count the objects of shards whose atlases are committed; raises the errors of `read_commit`."""
+    objects = published = 0
+    reasons: Counter[str] = Counter()
+    for shard in shards:
+        commit = read_commit(storage, ATLAS, shard)
+        objects, published = objects + commit["objects"], published + commit["samples"]
+        reasons.update(commit["quarantined"])
+    return Counts(objects, published, dict(reasons.most_common()))
 
 
 def stats_table(storage: Storage, family: str, shard: int) -> pa.Table:

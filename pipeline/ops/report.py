@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
@@ -13,11 +15,14 @@ from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_reading, add_shards, open_output
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows, stats_rows
+from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, journal_rows, stats_rows
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.job import Outcome
+from gaussianverse.terminal import one_line
 
 MAX_LINES = 60
+TOO_MANY_QUARANTINED = 6
+"""Exit code if more than `--fail-above` of the objects are quarantined."""
 _UNKNOWN = -1
 """Value in the tables for what was not measured, as for imported objects."""
 
@@ -68,7 +73,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def _line(r: dict[str, Any], width: int) -> str:
     if r["status"] != OK:
-        return f"{r['uid']:{width}}  quarantined: {r['reason']}: {r['error_message'][:200]}"
+        return f"{r['uid']:{width}}  quarantined: {r['reason']}: {one_line(r['error_message'][:200])}"
     psnr, ssim = ("-" if r[n] == _UNKNOWN else f"{r[n]:{form}}" for n, form in (("psnr", ".2f"), ("ssim", ".4f")))
     return (
         f"{r['uid']:{width}}  {r['n_gaussians']:>9}  {psnr:>10} dB  {ssim:>6}"
@@ -76,18 +81,46 @@ def _line(r: dict[str, Any], width: int) -> str:
     )
 
 
-def print_outcome(outcome: Outcome) -> int:
-    """Print the table of a call that built shards, and their address; returns the exit code, 0."""
+def print_outcome(outcome: Outcome, args: argparse.Namespace) -> int:
+    """Print what a call that built shards has done: a table, their address, and last how many objects were published.
+
+    Args:
+        outcome: the result of the call.
+        args: the options of `add_building`.
+
+    Returns:
+        The exit code: 0, or `TOO_MANY_QUARANTINED`.
+    """
+    url, counts = outcome.storage.url, outcome.counts
+    too_many = args.fail_above is not None and counts.quarantined > args.fail_above * counts.objects
+    if args.json:
+        numbers = {**asdict(counts), "quarantined": counts.quarantined}
+        print(json.dumps({"url": url, "finalized": outcome.finalized, "idle": outcome.idle, **numbers}))
+        return TOO_MANY_QUARANTINED if too_many else 0
     if outcome.idle:
         print("Nothing to do: the requested shards are committed already.")
     if rows := result_rows(outcome.storage, outcome.complete[:MAX_LINES]):
         print(table(rows))
-    url = outcome.storage.url
     if outcome.finalized:
         print(f"\nThe dataset is complete: {url} (shards in atlas/ and splats/, described in README.md)")
     else:
         print(f"\nShards are committed: {url} (the dataset is finalized once all of its shards are)")
+    print(counts_text(counts, url, next((r["uid"] for r in rows if r["status"] != OK), "")))
+    if too_many:
+        share = counts.quarantined / counts.objects
+        print(f"error: {share:.1%} of the objects are quarantined, more than --fail-above", file=sys.stderr)
+        return TOO_MANY_QUARANTINED
     return 0
+
+
+def counts_text(counts: Counts, url: str, uid: str) -> str:
+    """The last line of a run; `uid` is a quarantined object to look at, "" if none is at hand."""
+    line = f"{counts.published} of {counts.objects} objects published"
+    if not counts.quarantined:
+        return line
+    listed = ", ".join(f"{n} {reason}" for reason, n in counts.reasons.items())
+    look = f"gaussianverse inspect {uid} --out {url}" if uid else f"gaussianverse top-errors --out {url}"
+    return f"{line}, {counts.quarantined} quarantined: {listed} ({look})"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
-from gaussianverse.pipeline.arguments import add_config, add_manifest, add_output, config_of, open_output
+from gaussianverse.pipeline.arguments import add_building, add_manifest, add_output, building_config_of, open_output
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, members, run_file, shards
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
@@ -112,12 +112,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_manifest(parser)
     add_output(parser)
     parser.add_argument("--reasons", default="", help="such as timeout,nan_loss; default: all")
-    add_config(parser)
+    add_building(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Work on the next revision and print its table; returns the exit code."""
-    config = config_of(args)
+    config = building_config_of(args)
     reasons = frozenset(filter(None, args.reasons.split(",")))
     if unknown := sorted(reasons - set(REASONS)):
         raise UsageError(f"--reasons {', '.join(unknown)}: expected some of {', '.join(REASONS)}")
@@ -129,5 +129,7 @@ def run(args: argparse.Namespace) -> int:
     if revision is None:
         print(f"Nothing to do: no object of this run is quarantined{' for these reasons' if reasons else ''}.")
         return 0
-    print(f"Revision {revision.number}: {revision.run.n_objects} objects")
-    return report.print_outcome(job.build(revision.storage, revision.run, config, manifest.base, events=args.events))
+    if not args.json:
+        print(f"Revision {revision.number}: {revision.run.n_objects} objects")
+    outcome = job.build(revision.storage, revision.run, config, manifest.base, events=args.events)
+    return report.print_outcome(outcome, args)

@@ -15,12 +15,23 @@ from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_reading, open_output
 from gaussianverse.pipeline.dataset import layout, records, shards
+from gaussianverse.terminal import one_line
 
 _SMALL = 16 << 10
 """Bytes. The fragment of a quarantined object holds one short JSON file; larger ones need not be read."""
 _EXAMPLES = 3
 _COLUMNS = ("uid", "status", "reason", "error_class", "error_message")
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+_TAKEN_OUT = (
+    (re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`"), "<name>"),
+    (re.compile(r"\b(view|member|frame|image|file|column) (?!<)[^\s:,;]+"), r"\1 <name>"),
+    (re.compile(r"(?:\w+://)?[^\s:,;()'\"]*/[^\s:,;()'\"]*"), "<path>"),
+    (re.compile(r"\S+\.(?:png|jpe?g|webp|exr|json|npy|npz|ply|glb|gltf|bin|tar|t?gz|zip|parquet)\b"), "<path>"),
+    (re.compile(r"\b0x[0-9a-f]+\b", re.I), "#"),
+    (re.compile(r"\b[0-9a-f]{16,}\b"), "#"),
+    (re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|\b[-+]?(?:nan|inf|infinity)\b", re.I), "#"),
+    (re.compile(r"#(?:[\s,x]+#)+"), "#"),
+)
+"""What tells two objects apart that failed for the same cause, in this order, and what stands for it."""
 
 
 @dataclass
@@ -31,7 +42,7 @@ class Cause:
     reason: str
     error_class: str
     pattern: str
-    """The message without its numbers and uids."""
+    """The message without numbers, names, paths and uids."""
     count: int = 0
     uids: list[str] = field(default_factory=list)
     """The first few."""
@@ -68,12 +79,21 @@ def _count(found: dict[tuple[str, ...], Cause], seen: set[str], stage: str, fact
         return
     seen.add(uid)
     text = str(facts["error_message"])
-    pattern = _NUMBER.sub("#", text.replace(uid, "<uid>"))
+    pattern = pattern_of(text, uid)
     key = (stage, str(facts["reason"]), str(facts["error_class"]), pattern)
     cause = found.setdefault(key, Cause(*key, message=text))
     cause.count += 1
     if len(cause.uids) < _EXAMPLES:
         cause.uids.append(uid)
+
+
+def pattern_of(text: str, uid: str = "") -> str:
+    """The message with numbers, names, paths and the object's uid taken out, equal for messages of one kind."""
+    if uid:
+        text = re.sub(rf"(?<![\w-]){re.escape(uid)}(?![\w-])", "<uid>", text)
+    for pattern, stand_in in _TAKEN_OUT:
+        text = pattern.sub(stand_in, text)
+    return " ".join(text.split())
 
 
 def errors_text(causes: list[Cause], most: int) -> str:
@@ -82,7 +102,7 @@ def errors_text(causes: list[Cause], most: int) -> str:
         return "no object was quarantined"
     lines = []
     for cause in causes[:most]:
-        lines.append(f"{cause.count:>7}  {cause.stage}: {cause.reason}: {cause.message}")
+        lines.append(f"{cause.count:>7}  {cause.stage}: {cause.reason}: {one_line(cause.message)}")
         lines.append(f"         such as {', '.join(cause.uids)}")
     if len(causes) > most:
         rest = sum(cause.count for cause in causes[most:])

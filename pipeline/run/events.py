@@ -15,6 +15,7 @@ from gaussianverse.atlas.canonical_json import to_json_file
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.shards import Counts
 from gaussianverse.pipeline.run.driver import Summary, Watch
 from gaussianverse.pipeline.run.executor import Task
 from gaussianverse.pipeline.store.publish import publish
@@ -92,10 +93,18 @@ def goodput(summary: Summary) -> float:
     return summary.fit_seconds / summary.slot_seconds if summary.slot_seconds else 0.0
 
 
-def publish_summary(storage: Storage, run: Run, summary: Summary, started: float, *, stopped: str = "") -> str:
+def publish_summary(
+    storage: Storage, run: Run, summary: Summary, started: float, counts: Counts | None = None, *, stopped: str = ""
+) -> str:
     """Publish the summary of a call under a key of its own below `runs/`; returns the key.
 
-    `started` is in seconds since 1970, UTC; `stopped` is the class of the error that ended the call, "" if none did.
+    Args:
+        storage: store of the run.
+        run: the run.
+        summary: counts and times of the call.
+        started: seconds since 1970, UTC.
+        counts: what became of the objects of the requested shards, as the call's last line says; None if it stopped.
+        stopped: class of the error that ended the call, "" if none did.
     """
     when = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started))
     key = layout.summary(f"{when}-{socket.gethostname()}-{os.getpid()}")
@@ -108,6 +117,7 @@ def publish_summary(storage: Storage, run: Run, summary: Summary, started: float
         "fit_seconds": round(summary.fit_seconds, 3),
         "slot_seconds": round(summary.slot_seconds, 3),
         "goodput": round(goodput(summary), 4),
+        **({} if counts is None else {"requested": {**asdict(counts), "quarantined": counts.quarantined}}),
     }
     publish(storage, key, to_json_file(values))
     return key

@@ -15,7 +15,7 @@ from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, members, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.shards import committed_shards
+from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, counts_of
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.policy import ordered_shards
@@ -24,7 +24,7 @@ from gaussianverse.pipeline.run.events import EventLog, RayMetrics, publish_summ
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
 from gaussianverse.pipeline.run.progress import ProgressBar
-from gaussianverse.pipeline.run.ray_executor import ray_executor
+from gaussianverse.pipeline.run.ray_start import ray_executor
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class Outcome:
     finalized: bool
     complete: list[int]
     """Requested shards that are committed in every family."""
+    counts: Counts
+    """What became of the objects of these shards."""
 
     @property
     def idle(self) -> bool:
@@ -118,13 +120,18 @@ def build(
             except (PipelineError, StoreError, NotFound, KeyboardInterrupt) as error:
                 _publish_stopped(storage, run, driver.summary, started, error)
                 raise
-        publish_summary(storage, run, summary, started)
         committed = committed_shards(storage)
+        counts = counts_of(storage, _complete(run, chosen, committed))
+        publish_summary(storage, run, summary, started, counts)
+    complete = _complete(run, chosen, committed)
     finalized = len(committed) == len(run.families) * run.n_shards
     if finalized:
         finalize(storage, run)
-    complete = [k for k in chosen if all((family, k) in committed for family in run.families)]
-    return Outcome(storage, summary, finalized, complete)
+    return Outcome(storage, summary, finalized, complete, counts_of(storage, complete))
+
+
+def _complete(run: Run, chosen: list[int], committed: set[tuple[str, int]]) -> list[int]:
+    return [k for k in chosen if all((family, k) in committed for family in run.families)]
 
 
 def _publish_stopped(storage: Storage, run: Run, summary: Summary, started: float, error: BaseException) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
 from importlib import import_module
 from typing import Any
 
-from gaussianverse.fitter.threads import available_cores
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.errors import PipelineError, message
@@ -136,46 +132,3 @@ class RayExecutor:
 
     def _dead_nodes(self) -> frozenset[str]:
         return frozenset(node["NodeID"] for node in self._ray.nodes() if not node["Alive"])
-
-
-# one thread per worker: the pipeline is parallel over objects
-_WORKER_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-
-
-@contextmanager
-def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
-    """Start Ray on 127.0.0.1, or join the cluster at `config.ray.address`; leave it at the end of the context.
-
-    Raises:
-        PipelineError: Ray does not start, or the cluster cannot be reached.
-    """
-    # Ray reads these switches from the environment when it is imported
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not config.ray.address:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        if "ray" not in sys.modules:
-            # Ray's default for a new cluster; if it is set, Ray does not warn that it chose it
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
-
-    options: dict[str, Any] = {"address": config.ray.address}
-    if not config.ray.address:
-        options = {
-            "address": "local",
-            "num_cpus": config.ray.workers or available_cores(),
-            "object_store_memory": config.ray.object_store_mb << 20,
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
-        }
-    environment = {"env_vars": _WORKER_THREADS}
-    try:
-        ray.init(log_to_driver=False, configure_logging=False, runtime_env=environment, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise PipelineError(f"Ray did not start: {message(error)}") from error
-    try:
-        executor = RayExecutor(ray, config, job)
-        if config.ray.address or config.gpus_per_fit:
-            executor.examine_nodes(config)
-        yield executor
-    finally:
-        ray.shutdown()

@@ -1,0 +1,81 @@
+"""Prints to a terminal or a pipe: foreign text cannot steer the terminal, and a reader that leaves ends nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+# controls, C1 controls, line and paragraph separators, marks that turn the direction of writing, lone surrogates
+_UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+_CONTROLS = re.compile(f"[{_UNSAFE}]")
+_CONTROLS_OF_TEXT = re.compile(rf"(?![\t\n])[{_UNSAFE}]")
+
+
+def one_line(text: object) -> str:
+    r"""The text with every control character shown as an escape such as \x1b, line ends included."""
+    return _CONTROLS.sub(_escape, str(text))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
+
+
+class Printed:
+    """A text stream whose control characters are shown as escapes, and that outlives its reader.
+
+    Line ends and tabs pass, and a carriage return at the start of what is written, by which progress bars return.
+    Characters that the stream's encoding lacks are shown as escapes too.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        """Write text; returns its length."""
+        start = text[:1] if text.startswith("\r") else ""
+        try:
+            self._stream.write(start + _CONTROLS_OF_TEXT.sub(_escape, text[len(start) :]))
+        except BrokenPipeError:
+            self._leave()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Let everything that follows go nowhere, also what Python flushes at its end."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Make `sys.stdout` and `sys.stderr` `Printed` within the context, and flush them at its end.
+
+    Raises:
+        OSError: what was printed cannot be written, such as to a full disk.
+    """
+    before = sys.stdout, sys.stderr
+    # one of them is None if the process was started without it
+    printed = [stream and Printed(stream) for stream in before]
+    sys.stdout, sys.stderr = printed
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for stream in filter(None, printed):
+            stream.flush()

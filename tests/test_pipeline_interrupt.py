@@ -1,0 +1,51 @@
+"""SIGTERM ends a command as Ctrl-C does, with exit codes of their own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.interrupt import sigterm_interrupts, sigterm_kept
+
+
+def test_the_first_sigterm_interrupts_and_those_after_it_leave_the_clean_up_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with sigterm_interrupts() as termination:
+        assert termination.exit_code == 130
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert termination.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("leave", [lambda: signal.raise_signal(signal.SIGTERM), lambda: None])
+def test_a_handler_that_a_library_sets_does_not_stay(leave: Callable[[], None]) -> None:
+    """Ray's own handler leaves with SystemExit, in the middle of its start and for ever after."""
+    with sigterm_interrupts() as termination:
+        ours = signal.getsignal(signal.SIGTERM)
+        try:
+            with sigterm_kept():
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+                leave()
+        except KeyboardInterrupt:
+            assert termination.came
+        else:
+            assert not termination.came
+        assert signal.getsignal(signal.SIGTERM) is ours
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_exit_codes(
+    number: signal.Signals, code: int, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb = cli.Verb("look", "", (), lambda args: signal.raise_signal(number) or 0)
+    monkeypatch.setitem(cli._VERBS, "wait", verb)
+    assert cli.main(["wait"]) == code
+    assert capsys.readouterr().err == f"{word}; run the same command again to continue\n"
