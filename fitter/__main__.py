@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             size=config.size,
             min_views=config.min_views,
             with_depth=config.init == "depth",
+            max_bad_views=config.max_bad_views,
         )
         with tqdm(total=config.steps, unit="step", disable=None) as bar:
 

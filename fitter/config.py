@@ -153,7 +153,7 @@ class FitConfig:
     """Before a fit, ask whether cameras and silhouettes agree: "refuse" views that do not and leave out single wrong
     ones; "warn" fits all and only records what is wrong; "off" does not ask."""
     max_bad_views: float = 0.25
-    """Largest share of an object's views that may be bad and left out."""
+    """Largest share of an object's views that may be broken or contradict the others; they are left out."""
     min_gaussians: int = 16
     min_psnr: float = 0.0
     """Least mean PSNR on white, in dB; a worse fit is refused."""

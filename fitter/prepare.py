@@ -59,6 +59,7 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
             f"{len(train)} distinct training views are not blank, expected at least {config.min_views}; render more, "
             "or lower min_views"
         )
+    wrong = [f"{name}: contradicts the other views" for name in gated.left_out]
     frame = frame_of(train)
     placed = published_frame(train, frame, config.normalise)
     stats: dict[str, float | int | str] = {
@@ -66,7 +67,7 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
         "n_heldout": len(heldout),
         "n_blank": len(views) - len(shown),
         "n_views_used": len(train) + len(heldout),
-        "views_skipped": "; ".join(f"{name}: contradicts the other views" for name in gated.left_out),
+        "views_skipped": "; ".join([*views.skipped, *wrong]),
         "pose_agreement": gated.agreement,
         "views_doubtful": ", ".join(gated.doubtful),
         **placed.stats,

@@ -1,25 +1,27 @@
 """Posed images of one object, the input of a fit."""
 
+import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gaussianverse.atlas.os_errors import exists
-from gaussianverse.fitter.errors import BadInput, MissingViews
+from gaussianverse.atlas.os_errors import exists, is_file, is_folder
+from gaussianverse.fitter.cameras import check_camera, distinct_poses
+from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.resample import shrink_depth, shrink_rgba
 from gaussianverse.fitter.sources.gobjaverse import read_gobjaverse
 from gaussianverse.fitter.sources.transforms import find_transforms, read_transforms
+from gaussianverse.fitter.sources.unread import Unread, check_enough, relative, summaries, unread
 from gaussianverse.fitter.sources.view import View
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("auto", "gobjaverse", "transforms")
 
-_ROTATION_TOLERANCE = 1e-3
-_SAME_POSE = 1e-6
-_LARGEST = 1e12  # largest entry of a camera: products of two stay finite in float32
 OPAQUE = 128
 _MAX_BYTES = 4 << 30  # limit of one object's decoded images
 
@@ -34,6 +36,7 @@ class Views:
         Ks: float64 [V, 3, 3], in pixels; the centre of the top-left pixel is at (0.5, 0.5).
         names: V names, for errors and reports.
         depths: float32 [V, H, W] along the optical axis, NaN or 0 where empty or unknown; or None.
+        skipped: sentences about the object's views that are not among these, as "00003: no PNG".
 
     Raises:
         BadInput: an array has a wrong shape or dtype; a pose is not finite, or not a right-handed rotation with a
@@ -46,6 +49,7 @@ class Views:
     Ks: NDArray[np.float64]
     names: tuple[str, ...]
     depths: NDArray[np.float32] | None = None
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         V = len(self.names)
@@ -62,7 +66,10 @@ class Views:
         if V and not (H and W):
             raise BadInput(f"images have {W} x {H} pixels, expected at least 1 x 1")
         for name, c2w, K in zip(self.names, self.c2w, self.Ks, strict=True):
-            _check_camera(name, c2w, K)
+            try:
+                check_camera(c2w, K)
+            except BadInput as error:
+                raise BadInput(f"view {name}: {error}") from error
 
     def __len__(self) -> int:
         return len(self.names)
@@ -90,27 +97,7 @@ class Views:
             self.Ks[index],
             tuple(self.names[i] for i in index),
             None if self.depths is None else self.depths[index],
-        )
-
-
-def _check_camera(name: str, c2w: NDArray[np.float64], K: NDArray[np.float64]) -> None:
-    if not (np.isfinite(c2w).all() and np.isfinite(K).all()):
-        raise BadInput(f"view {name}: its pose or intrinsics have NaN or infinity; render it again or remove it")
-    if max(np.abs(c2w).max(), np.abs(K).max()) > _LARGEST:
-        raise BadInput(
-            f"view {name}: its pose or intrinsics have numbers beyond {_LARGEST:.0e}; use a larger unit of length"
-        )
-    R = c2w[:3, :3]
-    error = float(np.abs(R.T @ R - np.eye(3)).max())
-    if error > _ROTATION_TOLERANCE or np.linalg.det(R) < 0 or (c2w[3] != (0, 0, 0, 1)).any():
-        raise BadInput(
-            f"view {name}: its pose is not a right-handed rotation with a translation "
-            f"(det {np.linalg.det(R):+.4f}, R^T R - I up to {error:.1e}, last row {c2w[3].tolist()}); "
-            "remove scale and mirroring from the camera matrix"
-        )
-    if K[0, 0] <= 0 or K[1, 1] <= 0 or K[0, 1] != 0 or K[1, 0] != 0 or (K[2] != (0, 0, 1)).any():
-        raise BadInput(
-            f"view {name}: intrinsics are {K.tolist()}, expected focal lengths > 0, skew 0, last row 0 0 1"
+            self.skipped,
         )
 
 
@@ -120,24 +107,7 @@ def drop_duplicate_poses(views: Views) -> Views:
     GObjaverse's rings end where they start (38 of 40 views are distinct); a held-out duplicate would be seen in
     training.
     """
-    poses = views.c2w[:, :3].copy()
-    farthest = float(np.abs(poses[..., 3]).max(initial=0))
-    poses[..., 3] -= poses[..., 3].mean(0) if len(views) else 0.0
-    spread = float(np.linalg.norm(poses[..., 3], axis=1).max(initial=0))
-    # cameras at one place have no spread, only rounding
-    poses[..., 3] /= max(spread, min(1.0, farthest)) or 1.0
-    rows = poses.reshape(len(views), 12)
-    # poses that are equal within the tolerance lie in the same cell along any line, or in the next one
-    line = np.random.default_rng(0).uniform(-1, 1, 12)
-    cells = np.floor(rows @ line / (_SAME_POSE * np.abs(line).sum())).astype(np.int64).tolist()
-    kept: list[int] = []
-    in_cell: dict[int, list[int]] = {}
-    for i, cell in enumerate(cells):
-        near = [j for c in (cell - 1, cell, cell + 1) for j in in_cell.get(c, ())]
-        if not near or (np.abs(rows[near] - rows[i]).max(axis=1) > _SAME_POSE).all():
-            kept.append(i)
-            in_cell.setdefault(cell, []).append(i)
-    return views[np.array(kept, np.intp)]
+    return views[distinct_poses(views.c2w)]
 
 
 def silhouettes(views: Views) -> Iterator[NDArray[np.bool_]]:
@@ -169,7 +139,7 @@ def resize(views: Views, size: int) -> Views:
     Colour is averaged by area, premultiplied; depth is sampled; Ks are scaled.
     """
     shrunk = [_shrink(view, size) for view in _each(views)]
-    return _stack(shrunk) if shrunk else views
+    return replace(_stack(shrunk), skipped=views.skipped) if shrunk else views
 
 
 def load_views(
@@ -179,6 +149,7 @@ def load_views(
     size: int | None = None,
     min_views: int = 1,
     with_depth: bool = False,
+    max_bad_views: float = 0.25,
 ) -> Views:
     """Load the views of one object from disk.
 
@@ -188,42 +159,76 @@ def load_views(
             a file.
         format: "gobjaverse", "transforms", or "auto" to detect which.
         size: longer side, in pixels, to which views are shrunk while reading; None keeps the size.
-        min_views: least number of complete views; incomplete ones are skipped.
+        min_views: least number of complete views; incomplete ones are left out and named in `skipped`.
         with_depth: whether to read GObjaverse's `_nd.exr`. `depths` is None if no view has one, and NaN for
             single views without one.
+        max_bad_views: largest share of the views whose files are there and cannot be used: the image is broken, the
+            camera is wrong, or the size differs from the others'. They are left out as if they were missing.
 
     Raises:
         MissingViews: `path` does not exist, or has fewer than `min_views` complete views.
-        BadInput: cameras or sizes are wrong, an image has no alpha, or a limit is exceeded.
-        DecodeError: an image, EXR or archive is broken.
+        BadInput: too many cameras or sizes are wrong or images have no alpha, or a limit is exceeded.
+        DecodeError: too many images or EXRs are broken, or an archive is.
         OSError: the machine's, see `atlas.os_errors`: it says nothing about the object.
     """
-    if format not in FORMATS:
-        raise BadInput(f"{path}: unknown format {format!r}; expected one of {', '.join(FORMATS)}")
     root = Path(path)
+    try:
+        return _load(root, format, size, max(min_views, 1), with_depth, max_bad_views)
+    except FitError as error:
+        text = relative(str(error), root)  # published texts name no place of this machine
+        if text == str(error):
+            raise
+        raise type(error)(text) from error
+
+
+def _load(root: Path, format: str, size: int | None, min_views: int, with_depth: bool, max_bad_views: float) -> Views:
+    if format not in FORMATS:
+        raise BadInput(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
     if not exists(root):
-        raise MissingViews(f"{root}: no such file or folder")
+        raise MissingViews("no such file or folder; check the address of the views")
+    if not is_folder(root) and not is_file(root):
+        raise BadInput("the views are neither a folder nor a regular file")
     if format == "auto":
         format = "transforms" if root.suffix == ".json" or find_transforms(root) else "gobjaverse"
-    found: Iterator[View]
-    if format == "transforms":
-        found = read_transforms(root)
-    else:
-        found = read_gobjaverse(root, with_depth=with_depth)
-    views: list[View] = []
-    for view in found:
-        views.append(view if size is None else _shrink(view, size))
-        if len(views) * views[0].image.nbytes > _MAX_BYTES:
-            raise BadInput(f"{root}: its images take more than {_MAX_BYTES >> 30} GiB; lower size")
-    if len(views) < max(min_views, 1):
-        raise MissingViews(
-            f"{root}: {len(views)} complete views, expected at least {max(min_views, 1)}; render or fetch the "
-            "missing ones"
-        )
-    try:
-        return _stack(views)
-    except BadInput as error:
-        raise BadInput(f"{root}: {error}") from error
+    found: Iterator[View | Unread]
+    found = read_transforms(root) if format == "transforms" else read_gobjaverse(root, with_depth=with_depth)
+    views, given, without, nbytes = list[View](), list[tuple[int, ...]](), list[Unread](), 0
+    for one in found:
+        if isinstance(one, Unread):
+            without.append(one)
+            continue
+        try:
+            check_camera(one.c2w, one.K)
+        except BadInput as error:
+            without.append(unread(one.name, f"view {one.name}", error, root))
+            continue
+        given.append(one.image.shape[:2])
+        views.append(one if size is None else _shrink(one, size))
+        nbytes += views[-1].image.nbytes
+        if nbytes > _MAX_BYTES:
+            raise BadInput(f"the images take more than {_MAX_BYTES >> 30} GiB; lower size")
+    views, odd = _of_one_size(views, given)
+    without += odd
+    for one in without:
+        log.warning("%s: %s skipped: %s", root, one.where, one.cause)
+    check_enough(without, len(views), max_bad_views, min_views)
+    return replace(_stack(views), skipped=summaries(without))
+
+
+def _of_one_size(views: list[View], given: list[tuple[int, ...]]) -> tuple[list[View], list[Unread]]:
+    """Keep the views of the most common size, of two the first; the others are odd. `given`: sizes in the files."""
+    sizes = [view.image.shape[:2] for view in views]
+    if len(set(sizes)) < 2:
+        return views, []
+    common = max(dict.fromkeys(sizes), key=sizes.count)
+    first = sizes.index(common)
+    as_most = f"view {views[first].name} {given[first][1]} x {given[first][0]}"
+    odd = []
+    for view, size, (h, w) in zip(views, sizes, given, strict=True):
+        if size != common:
+            cause = f"has {w} x {h} pixels, {as_most}; all views of an object must have the same size"
+            odd.append(Unread(view.name, f"view {view.name}", cause, BadInput))
+    return [view for view, size in zip(views, sizes, strict=True) if size == common], odd
 
 
 def _each(views: Views) -> Iterator[View]:
@@ -247,13 +252,6 @@ def _shrink(view: View, size: int) -> View:
 def _stack(views: list[View]) -> Views:
     """Stack records of one size into `Views`."""
     H, W = views[0].image.shape[:2]
-    for view in views:
-        if view.image.shape[:2] != (H, W):
-            h, w = view.image.shape[:2]
-            raise BadInput(
-                f"view {view.name} has {w} x {h} pixels, view {views[0].name} {W} x {H}; "
-                "all views of an object must have the same size"
-            )
     depths = None
     if any(view.depth is not None for view in views):
         unknown = np.full((H, W), np.nan, np.float32)

@@ -108,8 +108,11 @@ def test_a_view_without_its_pair_is_skipped_and_counted(tmp_path: Path, caplog: 
     del found["00001/00001.png"], found["00002/00002.json"]
     write_folder(tmp_path, found)
     assert load_views(tmp_path, min_views=2).names == ("00000", "00003")
-    assert "view 00001 skipped: it has no .png" in caplog.text
-    with pytest.raises(MissingViews, match="2 complete views, expected at least 3"):
+    assert "view 00001 skipped: no PNG" in caplog.text
+    assert load_views(tmp_path, min_views=2).skipped == ("00001: no PNG", "00002: no JSON")
+    with pytest.raises(
+        MissingViews, match=r"2 complete views, expected at least 3 \(00001: no PNG; 00002: no JSON\)"
+    ):
         load_views(tmp_path, min_views=3)
 
 
@@ -156,8 +159,13 @@ def test_two_sets_of_views_are_ambiguous(tmp_path: Path) -> None:
 )
 def test_wrong_camera_names_the_view_and_the_fault(data: bytes, message: str, tmp_path: Path) -> None:
     write_folder(tmp_path, members() | {"00001/00001.json": data})
-    with pytest.raises(BadInput, match=f"(?s)view 00001.*{message}"):
-        load_views(tmp_path)
+    with pytest.raises(BadInput, match=f"(?s)^1 of 4 views cannot be used .*: view 00001: .*{message}"):
+        load_views(tmp_path, max_bad_views=0)
+    left = load_views(tmp_path)
+    assert left.names == ("00000", "00002", "00003")
+    (sentence,) = left.skipped
+    assert re.search(message, sentence.removeprefix("00001: "))
+    assert str(tmp_path) not in sentence
 
 
 @pytest.mark.parametrize(
@@ -167,14 +175,15 @@ def test_wrong_camera_names_the_view_and_the_fault(data: bytes, message: str, tm
 )
 def test_broken_png_is_a_decode_error(data: bytes, tmp_path: Path) -> None:
     write_folder(tmp_path, members() | {"00002/00002.png": data})
-    with pytest.raises(DecodeError, match=r"view 00002.*cannot be decoded"):
-        load_views(tmp_path)
+    with pytest.raises(DecodeError, match=r"view 00002: the image cannot be decoded, it is (empty|damaged|no PNG)"):
+        load_views(tmp_path, max_bad_views=0)
+    assert load_views(tmp_path).names == ("00000", "00001", "00003")
 
 
 def test_image_without_alpha_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path, members() | {"00002/00002.png": png(mode="RGB")})
     with pytest.raises(BadInput, match=r"view 00002.*no alpha"):
-        load_views(tmp_path)
+        load_views(tmp_path, max_bad_views=0)
 
 
 def raw_png(depth: int, color: int, row: bytes, transparent: bytes = b"") -> bytes:
@@ -218,8 +227,15 @@ def test_sixteen_bits_with_a_transparent_colour_are_refused(data: bytes) -> None
 
 def test_sizes_must_agree(tmp_path: Path) -> None:
     write_folder(tmp_path, members() | {"00003/00003.png": png(size=(8, 9))})
-    with pytest.raises(BadInput, match="view 00003 has 8 x 9 pixels, view 00000 8 x 8"):
+    with pytest.raises(BadInput, match="view 00003: has 8 x 9 pixels, view 00000 8 x 8"):
+        load_views(tmp_path, max_bad_views=0)
+    write_folder(tmp_path, {"00000/00000.png": png(size=(4, 4))})
+    with pytest.raises(
+        BadInput, match=r"2 of 4 views .*: view 00000: has 4 x 4 pixels, view 00001 8 x 8.*; 00003: has"
+    ):
         load_views(tmp_path)
+    write_folder(tmp_path, {"00003/00003.png": png()})  # the most common size counts, and not the first
+    assert load_views(tmp_path).skipped == ("00000: has 4 x 4 pixels, view 00001 8 x 8",)
 
 
 def test_huge_image_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

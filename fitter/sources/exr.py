@@ -1,12 +1,16 @@
 """Reader of depth from GObjaverse's `_nd.exr`, which holds world normals and z-depth of one view."""
 
 import io
+import logging
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussianverse.atlas.os_errors import is_machines
 from gaussianverse.fitter.errors import BadInput, DecodeError
 from gaussianverse.fitter.sources.image import MAX_SIDE
+
+log = logging.getLogger(__name__)
 
 
 def read_depth(data: bytes, where: str) -> NDArray[np.float32]:
@@ -42,5 +46,10 @@ def read_depth(data: bytes, where: str) -> NDArray[np.float32]:
         surface = np.isfinite(red + green + blue) & ((red != 0) | (green != 0) | (blue != 0))
         surface &= np.isfinite(depth) & (depth > 0)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise DecodeError(f"{where}: the EXR cannot be decoded ({error}); render or fetch it again") from error
+        if is_machines(error):
+            raise
+        log.debug("%s: %s", where, error)  # the decoder's own words, which may differ between versions
+        raise DecodeError(
+            f"{where}: the EXR cannot be decoded, it is damaged or cut short; render or fetch it again"
+        ) from error
     return np.where(surface, depth, np.float32(np.nan))

@@ -51,7 +51,8 @@ class Folder:
         except (OSError, ValueError) as error:  # too long, NUL byte, circular link
             if is_machines(error):
                 raise
-            raise BadInput(f"{self.root}: {name[:200]!r} is not a usable file name: {error}") from error
+            cause = describe(error) if isinstance(error, OSError) else error
+            raise BadInput(f"{self.root}: {name[:200]!r} is not a usable file name: {cause}") from error
 
     def read(self, name: str, limit: int) -> bytes:
         """Read the file `name`.

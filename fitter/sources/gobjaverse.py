@@ -5,7 +5,6 @@ The per-view JSON has `x`, `y`, `z`, `origin`, the columns of an OpenCV camera-t
 """
 
 import errno
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 
 from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.atlas.os_errors import is_file, is_folder
-from gaussianverse.fitter.errors import BadInput, MissingViews
+from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.sources.exr import read_depth
 from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder
 from gaussianverse.fitter.sources.image import decode_rgba
 from gaussianverse.fitter.sources.numbers import number, numbers
+from gaussianverse.fitter.sources.unread import Unread, unread
 from gaussianverse.fitter.sources.view import View
-
-log = logging.getLogger(__name__)
 
 _REQUIRED, _DEPTH = (".json", ".png"), "_nd.exr"
 _MEMBER = re.compile(r"(?:(?P<level>.*)/)?(?P<view>[0-9]{1,9})/(?P=view)(?P<kind>\.json|\.png|_nd\.exr)")
@@ -34,36 +32,45 @@ _LAYOUT = "VVVVV/VVVVV.json with VVVVV/VVVVV.png, optionally below one campos_* 
 _Read = Callable[[str, int], bytes]
 
 
-def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View]:
-    """Yield the views of one object in the order of their numbers; those without JSON or PNG are skipped.
+def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View | Unread]:
+    """Yield the views of one object in the order of their numbers, also those that cannot be used.
 
     With `with_depth`, a view without `_nd.exr` has depth None.
 
     Raises:
         MissingViews: there are no views.
-        BadInput: a JSON has no camera, an image has no alpha, there are several sets of views, or two views have
-            the same number.
-        DecodeError: an image, EXR or archive is broken.
+        BadInput: there are several sets of views, or two views have the same number.
+        DecodeError: an archive is broken.
     """
     level, kinds, read = _list_folder(path) if is_folder(path) else _list_tar(path, with_depth)
     for view in sorted(kinds, key=int):
         lacking = [kind for kind in _REQUIRED if kind not in kinds[view]]
         if lacking:
-            log.warning("%s: view %s skipped: it has no %s", path, view, " and no ".join(lacking))
+            yield Unread(view, f"view {view}", " and ".join(f"no {kind[1:].upper()}" for kind in lacking))
             continue
-        where, stem = f"{path}: view {view}", f"{level}{view}/{view}"
-        camera = json_object(read(f"{stem}.json", MAX_JSON_BYTES), BadInput, where)
-        image = decode_rgba(read(f"{stem}.png", MAX_IMAGE_BYTES), where)
-        height, width = image.shape[:2]
-        depth = None
-        if with_depth and _DEPTH in kinds[view]:
-            depth = read_depth(read(f"{stem}_nd.exr", MAX_IMAGE_BYTES), where)
-            if depth.shape != (height, width):
-                raise BadInput(
-                    f"{where}: depth has {depth.shape[1]} x {depth.shape[0]} pixels, expected {width} x {height} "
-                    "as the image"
-                )
-        yield View(view, image, _camera_to_world(camera, where), _intrinsics(camera, width, height, where), depth)
+        try:
+            found: View | Unread = _read_view(
+                view, f"{level}{view}/{view}", read, with_depth and _DEPTH in kinds[view]
+            )
+        except FitError as error:
+            found = unread(view, f"view {view}", error, path)
+        yield found
+
+
+def _read_view(view: str, stem: str, read: _Read, with_depth: bool) -> View:
+    where = f"view {view}"
+    camera = json_object(read(f"{stem}.json", MAX_JSON_BYTES), BadInput, where)
+    image = decode_rgba(read(f"{stem}.png", MAX_IMAGE_BYTES), where)
+    height, width = image.shape[:2]
+    depth = None
+    if with_depth:
+        depth = read_depth(read(f"{stem}_nd.exr", MAX_IMAGE_BYTES), where)
+        if depth.shape != (height, width):
+            raise BadInput(
+                f"{where}: depth has {depth.shape[1]} x {depth.shape[0]} pixels, expected {width} x {height} "
+                "as the image"
+            )
+    return View(view, image, _camera_to_world(camera, where), _intrinsics(camera, width, height, where), depth)
 
 
 def _list_folder(root: Path) -> tuple[str, dict[str, set[str]], _Read]:

@@ -1,6 +1,7 @@
 """Decoder of RGBA images, within limits."""
 
 import io
+import logging
 import struct
 import zlib
 
@@ -8,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gaussianverse.atlas.os_errors import is_machines
 from gaussianverse.fitter.errors import BadInput, DecodeError
+
+log = logging.getLogger(__name__)
 
 MAX_SIDE = 8192  # pixels
 _FORMATS = ("PNG", "WEBP", "JPEG")  # JPEG only so that the error can say that it has no alpha
@@ -43,9 +47,21 @@ def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return np.array(image if image.mode == "RGBA" else image.convert("RGBA"), np.uint8)
     except Image.DecompressionBombError as error:
-        raise BadInput(f"{where}: {error}") from error
+        raise BadInput(f"{where}: the image has too many pixels; render a smaller one") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise DecodeError(f"{where}: the image cannot be decoded ({error}); render or fetch it again") from error
+        if is_machines(error):
+            raise
+        # the decoder's own words differ between versions, and may name addresses in memory
+        fault = _fault(data)
+        log.debug("%s: %s: %s", where, fault, error)
+        raise DecodeError(f"{where}: the image cannot be decoded, {fault}; render or fetch it again") from error
+
+
+def _fault(data: bytes) -> str:
+    if not data:
+        return "it is empty"
+    known = data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (data[:4] + data[8:12] == b"RIFFWEBP")
+    return "it is damaged or cut short" if known else "it is no PNG or WebP"
 
 
 def _is_deep_without_alpha(data: bytes) -> bool:

@@ -5,7 +5,6 @@ Matrices are OpenGL camera-to-world (x right, y up, z backward) in a z-up world.
 Distorted and fisheye lenses and separate masks (`mask_path`) are not supported and refused.
 """
 
-import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 
 from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.atlas.os_errors import is_file, is_folder
-from gaussianverse.fitter.errors import BadInput, MissingViews
+from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, list_tar
 from gaussianverse.fitter.sources.image import decode_rgba
 from gaussianverse.fitter.sources.numbers import number, numbers
+from gaussianverse.fitter.sources.unread import Unread, printable, unread
 from gaussianverse.fitter.sources.view import View
-
-log = logging.getLogger(__name__)
 
 WHOLE = "transforms.json"
 SPLITS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
@@ -31,7 +29,8 @@ _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")  # the last if its distortio
 _DISTORTION = re.compile(r"[kp][0-9]+")
 _OTHER_LENSES = re.compile(r"is_fisheye|latlong|equirectangular|ftheta_.*")  # instant-ngp's
 _FOCAL = {"fl_x", "fl_y", "camera_angle_x", "camera_angle_y"}
-_WANTED = re.compile(r".*\.(json|png|webp|jpe?g)", re.IGNORECASE)
+_SUFFIXES = ("", ".png", ".webp", ".PNG", ".WEBP")
+_WANTED = re.compile(r".*\.(json|png|webp|jpe?g)|(.*/)?[^./]+", re.IGNORECASE)
 
 _Camera = dict[str, Any]
 
@@ -58,15 +57,13 @@ def _chosen(found: list[str]) -> list[str]:
     return [by_name[WHOLE]] if WHOLE in by_name else [by_name[name] for name in SPLITS if name in by_name]
 
 
-def read_transforms(path: Path) -> Iterator[View]:
-    """Yield the views of a folder or archive (all its splits) or of one camera file.
-
-    Frames without an image are skipped.
+def read_transforms(path: Path) -> Iterator[View | Unread]:
+    """Yield the views of a folder or archive (all its splits) or of one camera file, also those that cannot be used.
 
     Raises:
         MissingViews: there is no camera file.
-        BadInput: a camera file is invalid, or an image has no alpha.
-        DecodeError: an image or archive is broken.
+        BadInput: a camera file has no frames.
+        DecodeError: an archive is broken.
     """
     if path.suffix == ".json" and not is_folder(path):
         if not is_file(path):
@@ -82,36 +79,50 @@ def read_transforms(path: Path) -> Iterator[View]:
         yield from _read_file(source, file)
 
 
-def _read_file(source: Folder | Archive, file: str) -> Iterator[View]:
-    place = f"{source.root}/{file}"
-    shared = json_object(source.read(file, MAX_JSON_BYTES), BadInput, place)
+def _read_file(source: Folder | Archive, file: str) -> Iterator[View | Unread]:
+    shared = json_object(source.read(file, MAX_JSON_BYTES), BadInput, file)
     frames = shared.get("frames")
     if not isinstance(frames, list):
-        raise BadInput(f"{place}: no list 'frames'")
+        raise BadInput(f"{file}: no list 'frames'")
     for index, frame in enumerate(frames):
-        where = f"{place}: frame {index}"
+        where = f"{file}: frame {index}"
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
-            raise BadInput(f"{where}: no 'file_path'")
-        where = f"{where} ({frame['file_path']})"
-        camera = shared | frame
-        _check_lens(camera, where)
-        if camera.get("mask_path"):
-            raise BadInput(f"{where}: 'mask_path' is not read; put the mask into the image as alpha")
-        image_name = _image_name(source, PurePosixPath(file).parent, frame["file_path"])
-        if image_name is None:
-            log.warning("%s: skipped: no such image", where)
+            yield Unread(f"frame {index}", where, "no 'file_path'", BadInput)
             continue
-        image = decode_rgba(source.read(image_name, MAX_IMAGE_BYTES), where)
-        height, width = image.shape[:2]
-        name = str(PurePosixPath(image_name).relative_to(PurePosixPath(file).parent).with_suffix(""))
-        K = _intrinsics(frame, camera, width, height, where)
-        yield View(name, image, _camera_to_world(camera, where), K)
+        given = printable(frame["file_path"])
+        try:
+            found: View | Unread = _read_frame(source, file, shared, frame, f"{where} ({given})")
+        except FitError as error:
+            found = unread(given, f"{where} ({given})", error, source.root)
+        yield found
+
+
+def _read_frame(source: Folder | Archive, file: str, shared: _Camera, frame: _Camera, where: str) -> View | Unread:
+    level = PurePosixPath(file).parent
+    image_name = _image_name(source, level, frame["file_path"])
+    if image_name is None:
+        return Unread(printable(frame["file_path"]), where, "no such image")
+    camera = shared | frame
+    _check_lens(camera, where)
+    if camera.get("mask_path"):
+        raise BadInput(f"{where}: 'mask_path' is not read; put the mask into the image as alpha")
+    image = decode_rgba(source.read(image_name, MAX_IMAGE_BYTES), where)
+    height, width = image.shape[:2]
+    name = printable(str(PurePosixPath(image_name).relative_to(level).with_suffix("")))
+    return View(name, image, _camera_to_world(camera, where), _intrinsics(frame, camera, width, height, where))
 
 
 def _image_name(source: Folder | Archive, level: PurePosixPath, file_path: str) -> str | None:
-    """Name of an existing image: `file_path`, or with the .png that Blender's exporters leave out."""
-    names = (str(level / file_path), f"{level / file_path}.png")
-    return next((name for name in names if source.find(name)), None)
+    """Name of an existing image: `file_path`, or with the suffix that Blender's exporters leave out.
+
+    Exporters on Windows separate folders by backslashes.
+    """
+    for path in dict.fromkeys((file_path, file_path.replace("\\", "/"))):
+        for suffix in _SUFFIXES:
+            name = f"{level / path}{suffix}"
+            if source.find(name):
+                return name
+    return None
 
 
 def _check_lens(camera: _Camera, where: str) -> None:

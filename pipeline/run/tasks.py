@@ -88,6 +88,7 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
                 size=None if run.settings.views else config.size,
                 min_views=config.min_views,
                 with_depth=config.init == "depth",
+                max_bad_views=config.max_bad_views,
             )
             seconds_load = time.perf_counter() - started
             if run.settings.views:

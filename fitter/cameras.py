@@ -1,0 +1,57 @@
+"""Cameras of views: what is refused, and which poses repeat."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaussianverse.fitter.errors import BadInput
+
+_ROTATION_TOLERANCE = 1e-3
+_SAME_POSE = 1e-6
+_LARGEST = 1e12  # largest entry of a camera: products of two stay finite in float32
+
+
+def check_camera(c2w: NDArray[np.float64], K: NDArray[np.float64]) -> None:
+    """Check a camera-to-world matrix [4, 4] and intrinsics [3, 3].
+
+    Raises:
+        BadInput: an entry is not finite or beyond 1e12, the pose is not a right-handed rotation with a translation
+            (tolerance 1e-3), a focal length is not positive, or there is skew.
+    """
+    if not (np.isfinite(c2w).all() and np.isfinite(K).all()):
+        raise BadInput("its pose or intrinsics have NaN or infinity; render it again or remove it")
+    if max(np.abs(c2w).max(), np.abs(K).max()) > _LARGEST:
+        raise BadInput(f"its pose or intrinsics have numbers beyond {_LARGEST:.0e}; use a larger unit of length")
+    R = c2w[:3, :3]
+    error = float(np.abs(R.T @ R - np.eye(3)).max())
+    if error > _ROTATION_TOLERANCE or np.linalg.det(R) < 0 or (c2w[3] != (0, 0, 0, 1)).any():
+        raise BadInput(
+            "its pose is not a right-handed rotation with a translation "
+            f"(det {np.linalg.det(R):+.4f}, R^T R - I up to {error:.1e}, last row {c2w[3].tolist()}); "
+            "remove scale and mirroring from the camera matrix"
+        )
+    if K[0, 0] <= 0 or K[1, 1] <= 0 or K[0, 1] != 0 or K[1, 0] != 0 or (K[2] != (0, 0, 1)).any():
+        raise BadInput(f"intrinsics are {K.tolist()}, expected focal lengths > 0, skew 0, last row 0 0 1")
+
+
+def distinct_poses(c2w: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Indices of the first of all poses [V, 4, 4] that are equal: axes within 1e-6, positions of their spread."""
+    poses = c2w[:, :3].copy()
+    farthest = float(np.abs(poses[..., 3]).max(initial=0))
+    poses[..., 3] -= poses[..., 3].mean(0) if len(poses) else 0.0
+    spread = float(np.linalg.norm(poses[..., 3], axis=1).max(initial=0))
+    # cameras at one place have no spread, only rounding
+    poses[..., 3] /= max(spread, min(1.0, farthest)) or 1.0
+    rows = poses.reshape(len(poses), 12)
+    # poses that are equal within the tolerance lie in the same cell along any line, or in the next one
+    line = np.random.default_rng(0).uniform(-1, 1, 12)
+    cells = np.floor(rows @ line / (_SAME_POSE * np.abs(line).sum())).astype(np.int64).tolist()
+    kept: list[int] = []
+    in_cell: dict[int, list[int]] = {}
+    for i, cell in enumerate(cells):
+        near = [j for c in (cell - 1, cell, cell + 1) for j in in_cell.get(c, ())]
+        if not near or (np.abs(rows[near] - rows[i]).max(axis=1) > _SAME_POSE).all():
+            kept.append(i)
+            in_cell.setdefault(cell, []).append(i)
+    return np.array(kept, np.intp)
