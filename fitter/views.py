@@ -170,15 +170,14 @@ def load_views(
         BadInput: too many cameras or sizes are wrong or images have no alpha, or a limit is exceeded.
         DecodeError: too many images or EXRs are broken, or an archive is.
         OSError: the machine's, see `atlas.os_errors`: it says nothing about the object.
+
+    Errors begin with `path`, and name everything else relative to it.
     """
     root = Path(path)
     try:
         return _load(root, format, size, max(min_views, 1), with_depth, max_bad_views)
     except FitError as error:
-        text = relative(str(error), root)  # published texts name no place of this machine
-        if text == str(error):
-            raise
-        raise type(error)(text) from error
+        raise type(error)(f"{root}: {relative(str(error), root)}") from error
 
 
 def _load(root: Path, format: str, size: int | None, min_views: int, with_depth: bool, max_bad_views: float) -> Views:

@@ -129,6 +129,9 @@ def test_missing_views_do_not_say_where_the_manifest_lay(planned: Planned) -> No
     result = tasks.fit_object(planned.job, {**planned.row, "views": "views/none"}, 1, 0)
     assert result["reason"] == "missing_views"
     assert str(result["error_message"]).startswith("views/none: ")
+    for views in (f"{planned.job.base}/views/none", "/nowhere/else"):
+        result = tasks.fit_object(planned.job, {**planned.row, "views": views}, 1, 0)
+        assert str(result["error_message"]) == "no such file or folder; check the address of the views"
 
 
 def test_stage_2_quarantines_what_stage_1_did_for_the_same_reason(planned: Planned) -> None:

@@ -112,7 +112,14 @@ def _local_views(job: Job, row: Facts) -> Iterator[Path]:
         try:
             yield path
         except (FitError, AtlasError) as error:
-            raise type(error)(str(error).replace(str(path), str(row["views"]))) from error
+            raise type(error)(_without_place(str(error), str(path), str(row["views"]))) from error
+
+
+def _without_place(text: str, path: str, views: str) -> str:
+    """Text of an error that calls `path` as the manifest does, or leaves it out if that is a place of a machine."""
+    if views.startswith("/"):
+        return text.replace(f"{path}: ", "").replace(f"{path}/", "").replace(path, "the views")
+    return text.replace(path, views)
 
 
 def _publish_views(storage: Storage, run: Run, row: Facts, views: Views, watch: records.Stopwatch) -> None:
