@@ -26,7 +26,7 @@ BACKGROUNDS = ("random", "white", "black")
 NORMALISE = ("auto", "never", "always")
 POSE_GATES = ("refuse", "warn", "off")
 BACKENDS = ("auto", "gsplat", "cpu", "reference")
-TABLES = ("fit", "atlas", "run", "ray", "policy", "store")
+TABLES = ("fit", "atlas", "run", "splats", "ray", "policy", "store")
 """Names of the tables of a profile."""
 
 

@@ -177,6 +177,18 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--caption-source", default="", help="who wrote the captions")
     parser.add_argument("--license", default="", help="licence of all objects")
+    parser.add_argument(
+        "--sh", choices=("bake", "dc"), default="bake", help="view-dependent colour: bake what is seen, or drop it"
+    )
+    parser.add_argument(
+        "--min-sh-psnr", type=float, default=0.0, metavar="DB", help="quarantine objects that look less like before"
+    )
+    parser.add_argument(
+        "--activated",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="whether opacities and scales are activated already; auto: refuse those that seem to be",
+    )
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -185,6 +197,7 @@ def _import(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.run import job
     from gaussianverse.pipeline.run.manifest import Manifest
 
+    args.set += [f"splats.{name}={getattr(args, name)}" for name in ("sh", "min_sh_psnr", "activated")]
     config = building_config_of(args)
     captions: dict[str, str] = {}
     for file in args.captions:

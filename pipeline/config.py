@@ -1,6 +1,6 @@
 """`RunConfig`: the configuration of a run, from one TOML profile and `--set section.key=value` overrides.
 
-`fit`, `atlas` and `run` determine the bytes: they are the run's identity, hashed into run.json, and are fixed for an
+`fit`, `atlas`, `run` and `splats` determine the bytes: they are the run's identity, hashed into run.json, and are fixed for an
 output. `ray`, `policy` and `store` say how the work is done and may differ between two calls.
 """
 
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gaussianverse.atlas.config import AtlasConfig
-from gaussianverse.atlas.configuration import ConfigError, check_whole, from_table
+from gaussianverse.atlas.configuration import ConfigError, check_at_least, check_choice, check_whole, from_table
 from gaussianverse.atlas.dataset_format import MAX_VIEWS
+from gaussianverse.atlas.interchange.activation import ACTIVATED
 from gaussianverse.atlas.plane import pinned
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.fitter.config import FitConfig, load_profile
@@ -47,6 +48,34 @@ class RunSettings:
         return table if self.views else {n: v for n, v in table.items() if not n.startswith("views")}
 
 
+BAKE, DC = "bake", "dc"
+
+
+@dataclass(frozen=True)
+class SplatsConfig:
+    """Objects that already are Gaussians."""
+
+    sh: str = BAKE
+    """What becomes of view-dependent colour: "bake" finds the colour that looks most like it from all around, "dc"
+    takes the constant spherical harmonic."""
+    min_sh_psnr: float = 0.0
+    """An object is quarantined whose renders without view-dependent colour have a lower PSNR against those with it,
+    in dB."""
+    activated: str = "auto"
+    """Whether opacities and scales are activated already: "yes", "no"; "auto" takes no and refuses what looks like
+    yes."""
+
+    def __post_init__(self) -> None:
+        check_choice("splats.sh", self.sh, (BAKE, DC))
+        check_choice("splats.activated", self.activated, ACTIVATED)
+        check_at_least("splats.min_sh_psnr", self.min_sh_psnr, 0)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that differ from the defaults, so that these do not change the digest of a run of fits."""
+        default = SplatsConfig()
+        return {n: v for n, v in dataclasses.asdict(self).items() if v != getattr(default, n)}
+
+
 @dataclass(frozen=True)
 class RayConfig:
     """Ray cluster or machine, and resources per task."""
@@ -73,6 +102,7 @@ class RunConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     atlas: AtlasConfig = field(default_factory=AtlasConfig)
     run: RunSettings = field(default_factory=RunSettings)
+    splats: SplatsConfig = field(default_factory=SplatsConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     store: StoreOptions = field(default_factory=StoreOptions)
@@ -84,6 +114,8 @@ class RunConfig:
             "atlas": dataclasses.asdict(pinned(self.atlas)),
             "run": self.run.identity(),
         }
+        if splats := self.splats.identity():
+            tables["splats"] = splats
         plain: dict[str, Any] = json.loads(json.dumps(tables))
         return plain
 

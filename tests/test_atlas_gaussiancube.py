@@ -5,7 +5,7 @@ from scipy.optimize import linear_sum_assignment
 
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.interchange.gaussiancube import from_cube, to_cube
-from gaussianverse.atlas.interchange.ply import SH_C0
+from gaussianverse.atlas.interchange.harmonics import SH_C0
 from gaussianverse.atlas.padding import prune
 
 

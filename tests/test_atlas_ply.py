@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
-from gaussianverse.atlas.interchange.ply import INVISIBLE, SH_C0, read_ply, write_ply
+from gaussianverse.atlas.interchange.ply import INVISIBLE, SH_C0, read_ply, read_view_dependent, write_ply
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "gaussianverse_samples"
 
@@ -79,7 +79,7 @@ def test_other_properties_and_orders_are_read_by_name() -> None:
     header, _, body = data.partition(b"end_header\n")
     table = np.frombuffer(body, "<f4").reshape(3, 17)
     extra = np.hstack([np.full((3, 1), 7, "<f4"), table]).tobytes()
-    longer = header.replace(b"property float x\n", b"comment c\nproperty float f_rest_0\nproperty float x\n")
+    longer = header.replace(b"property float x\n", b"comment c\nproperty float label\nproperty float x\n")
     assert np.array_equal(read_ply(longer + b"end_header\n" + extra).means, some(3).means)
 
 
@@ -95,6 +95,10 @@ def test_other_properties_and_orders_are_read_by_name() -> None:
         (lambda d: d.replace(b"float nx", b"half nx"), "unknown type"),
         (lambda d: d.replace(b"float ny", b"float nx"), "repeated"),
         (lambda d: b"solid" + d, "no header"),
+        (lambda d: d.replace(b"vertex 3", b"vertex " + b"9" * 5000), "number of vertices"),
+        (lambda d: d.replace(b"element vertex", b"element chunk 1\nproperty float min_x\nelement vertex"), "SuperSplat"),
+        (lambda d: d.replace(b"float nx", b"float f_rest_0"), "1 columns f_rest, expected 0, 9, 24, 45"),
+        (lambda d: d.replace(b"end_header\n", b"comment end_header\n", 1), "no header"),
         (lambda _: b"", "no header"),
         (lambda d: d[:20], "no header"),
     ],
@@ -102,6 +106,28 @@ def test_other_properties_and_orders_are_read_by_name() -> None:
 def test_what_is_wrong_with_a_file_is_named(change, fault) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(AtlasError, match=fault):
         read_ply(change(write_ply(some(3))))
+
+
+def test_end_header_in_a_comment_is_not_the_end() -> None:
+    data = write_ply(some(3))
+    for comment in (b"comment end_header\n", b"comment an\ncomment end_header of mine\n", b"obj_info end_header\n"):
+        longer = data.replace(b"element vertex", comment + b"element vertex")
+        assert np.array_equal(read_ply(longer).means, some(3).means)
+    windows = data.partition(b"end_header\n")
+    crlf = windows[0].replace(b"\n", b"\r\n") + b"end_header\r\n" + windows[2]
+    assert np.array_equal(read_ply(crlf).means, some(3).means)
+
+
+def test_harmonics_lie_channel_after_channel() -> None:
+    plain, rest = some(3), np.arange(3 * 9, dtype="<f4").reshape(3, 9) / 10
+    header, _, body = write_ply(plain, sh_rest=9).partition(b"end_header\n")
+    table = np.frombuffer(body, "<f4").reshape(3, -1).copy()
+    table[:, 9:18] = rest
+    seen = read_view_dependent(header + b"end_header\n" + table.tobytes())
+    assert (seen.degree, seen.harmonics.shape) == (1, (3, 4, 3))
+    for channel in range(3):
+        assert np.array_equal(seen.harmonics[:, 1:, channel], rest[:, 3 * channel : 3 * channel + 3])
+    np.testing.assert_allclose(0.5 + SH_C0 * seen.harmonics[:, 0], plain.colors, atol=1e-6)
 
 
 def test_nan_is_refused_with_its_row() -> None:

@@ -5,7 +5,8 @@ from gaussianverse import atlas
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
 from gaussianverse.pipeline.dataset.members import atlas_array
-from gaussianverse.pipeline.run.fidelity import _FOV, _viewmats, atlas_psnr
+from gaussianverse.pipeline.run.around import FOV, viewmats_around
+from gaussianverse.pipeline.run.fidelity import _DIRECTIONS, atlas_psnr
 
 
 def shell(count: int = 200, seed: int = 0, scale: float = 1.0, centre: float = 0.0) -> Gaussians:
@@ -71,9 +72,9 @@ def test_the_whole_object_is_in_every_view() -> None:
     rng = np.random.default_rng(0)
     ball = rng.normal(size=(500, 3))
     ball = centre + radius * ball / np.linalg.norm(ball, axis=1, keepdims=True)
-    for viewmat in _viewmats(centre, radius):
+    for viewmat in viewmats_around(_DIRECTIONS, centre, radius):
         seen = ball @ viewmat[:3, :3].T + viewmat[:3, 3]
         assert np.linalg.det(viewmat[:3, :3]) == pytest.approx(1, abs=1e-5)
         assert (seen[:, 2] > 0).all()
         tangent = np.linalg.norm(seen[:, :2], axis=1) / seen[:, 2]
-        assert np.tan(_FOV / 2) * 0.9 < tangent.max() <= np.tan(_FOV / 2) * 1.001
+        assert np.tan(FOV / 2) * 0.9 < tangent.max() <= np.tan(FOV / 2) * 1.001

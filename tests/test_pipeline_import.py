@@ -277,3 +277,57 @@ def test_published_fits_and_a_statue_go_through(tmp_path: Path) -> None:
     fit = Gaussians.from_bytes(read_record(storage, SPLATS, 0, "9351401").main(SPLATS))
     red, _, blue = fit.colors.mean(axis=0)
     assert red > blue + 0.05
+
+
+def view_dependent(g: Gaussians, seed: int = 0) -> bytes:
+    """The file of `g` with random harmonics of degree 2."""
+    header, _, body = write_ply(g, sh_rest=24).partition(b"end_header\n")
+    table = np.frombuffer(body, "<f4").reshape(len(g), -1).copy()
+    table[:, 9:33] = np.random.default_rng(seed).normal(size=(len(g), 24)) * 0.3
+    return header + b"end_header\n" + table.tobytes()
+
+
+def splats_of(storage: LocalStorage, uid: str) -> Gaussians:
+    return Gaussians.from_bytes(read_record(storage, SPLATS, 0, uid).main(SPLATS))
+
+
+def test_view_dependent_colour_is_baked_measured_and_part_of_what_the_run_is(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    root, plain = tmp_path / "in", OBJECTS["20/7"]
+    root.mkdir()
+    (root / "a.ply").write_bytes(view_dependent(plain))
+    (root / "b.ply").write_bytes(write_ply(plain, sh_rest=24))
+    assert run_import(root, tmp_path / "baked") == run_import(root, tmp_path / "dropped", "--sh", "dc") == 0
+    baked, dropped = LocalStorage(tmp_path / "baked"), LocalStorage(tmp_path / "dropped")
+    np.testing.assert_allclose(splats_of(dropped, "a").colors, plain.colors, atol=1e-6)
+    assert np.abs(splats_of(baked, "a").colors - plain.colors).mean() > 0.02
+    assert splats_of(baked, "b").to_bytes() == splats_of(dropped, "b").to_bytes()
+    facts, other = rows_of(baked), rows_of(dropped)
+    assert {uid: row["sh_degree_in"] for uid, row in facts.items()} == {"a": 2, "b": 0}
+    assert facts["b"]["sh_psnr"] == other["b"]["sh_psnr"] == 100.0
+    assert 10 < other["a"]["sh_psnr"] < facts["a"]["sh_psnr"] < 40
+    assert run_import(root, tmp_path / "baked", "--sh", "dc") == 5
+    assert 'config.splats is null there, {"sh": "dc"} here' in capsys.readouterr().err
+    assert run_import(root, tmp_path / "strict", "--min-sh-psnr", "50") == 0
+    rows = rows_of(LocalStorage(tmp_path / "strict"))
+    assert {uid: (r["status"], r["reason"]) for uid, r in rows.items()} == {
+        "a": ("quarantined", "low_psnr"), "b": ("ok", ""),
+    }  # fmt: skip
+    assert "a.ply: without its view-dependent colour (degree 2)" in rows["a"]["error_message"]
+    assert str(tmp_path) not in rows["a"]["error_message"]
+
+
+def test_activated_values_are_refused_or_taken(tmp_path: Path) -> None:
+    root, g = tmp_path / "in", OBJECTS["20/7"]
+    root.mkdir()
+    header, _, body = write_ply(g).partition(b"end_header\n")
+    table = np.frombuffer(body, "<f4").reshape(len(g), -1).copy()
+    table[:, 9], table[:, 10:13] = g.opacities, g.scales
+    (root / "a.ply").write_bytes(header + b"end_header\n" + table.tobytes())
+    assert run_import(root, tmp_path / "out") == 0
+    (row,) = rows_of(LocalStorage(tmp_path / "out")).values()
+    assert row["reason"] == "bad_input"
+    assert "--activated yes" in row["error_message"]
+    assert run_import(root, tmp_path / "taken", "--activated", "yes") == 0
+    np.testing.assert_allclose(splats_of(LocalStorage(tmp_path / "taken"), "a").scales, g.scales, rtol=1e-5)

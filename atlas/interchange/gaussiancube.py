@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import FloatArray, Gaussians, canonical_quats
-from gaussianverse.atlas.interchange.ply import SH_C0
+from gaussianverse.atlas.interchange.harmonics import SH_C0
 from gaussianverse.atlas.padding import prune
 from gaussianverse.atlas.transport.solver import assign
 

@@ -1,20 +1,23 @@
 """3D Gaussians as PLY files in the layout of the original 3DGS, which viewers open.
 
 Properties: x y z, nx ny nz (zero), f_dc_0..2, f_rest (zero, optional), opacity (logit), scale_0..2 (log), rot_0..3
-(wxyz), all float32, binary little-endian. Reading ignores other properties, including f_rest of view-dependent
-colour.
+(wxyz), all float32, binary little-endian. Reading takes filter_3D of Mip-Splatting as well and ignores other
+properties.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from itertools import count, takewhile
 
 import numpy as np
 import numpy.typing as npt
 
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
-
-# the constant spherical harmonic, 1 / (2 sqrt(pi))
-SH_C0 = 0.28209479177387814
+from gaussianverse.atlas.interchange.activation import checked, with_filter
+from gaussianverse.atlas.interchange.harmonics import MAX_DEGREE, SH_C0, ViewDependent
 
 _GROUPS = {
     "means": ("x", "y", "z"),
@@ -30,6 +33,8 @@ _TYPES = {
     "float": "<f4", "float32": "<f4", "double": "<f8", "float64": "<f8",
 }  # fmt: skip
 _MAX_HEADER = 64 << 10
+_END = re.compile(rb"(?<=\n)end_header[ \t]*\r?\n")
+_FILTER = "filter_3D"
 # logit(1) is infinite, so opacity 1 is written as the largest float32 below 1
 _MAX_OPACITY = float(np.nextafter(np.float32(1), np.float32(0)))
 
@@ -60,32 +65,64 @@ def write_ply(gaussians: Gaussians, *, sh_rest: int = 0) -> bytes:
 
 
 def read_ply(data: bytes) -> Gaussians:
-    """Decode a PLY file of 3D Gaussians.
+    """Decode a PLY file of 3D Gaussians in the colours of their constant harmonic; see `read_view_dependent`."""
+    return read_view_dependent(data).gaussians
 
-    Colours are clipped to [0, 1], which view-dependent fits exceed; quaternions are made canonical.
+
+def read_view_dependent(data: bytes, *, activated: str = "auto") -> ViewDependent:
+    """Decode a PLY file of 3D Gaussians with their spherical harmonics.
+
+    The 3D filter of Mip-Splatting is applied; quaternions are made canonical.
+
+    Args:
+        data: the file.
+        activated: whether its opacities and scales are activated already, see `activation.ACTIVATED`.
 
     Raises:
-        AtlasError: `data` is not a binary little-endian PLY or is cut short, a property is missing, or a value
-            is not finite.
+        AtlasError: `data` is not a binary little-endian PLY or is cut short, a property is missing, a value is not
+            finite, or `activated` is wrong.
     """
-    columns, count, start = _header(data)
+    return from_raw_harmonics(read_raw(data, activated=activated))
+
+
+def read_raw(data: bytes, *, activated: str = "auto") -> dict[str, Floats]:
+    """Decode the values before activation, as `raw_of` gives them, and "rest", [M, K - 1, 3]; as `read_view_dependent`.
+
+    Positions keep the precision of the file.
+    """
+    columns, n_rows, start = _header(data)
     row, there = np.dtype(columns), dict(columns)
     needed = [name for group, names in _GROUPS.items() if group != "normals" for name in names]
     missing = [name for name in needed if name not in there]
     if missing:
         raise AtlasError(f"not a PLY of 3D Gaussians: its vertices lack {', '.join(missing)}")
-    if len(data) - start < count * row.itemsize:
+    if len(data) - start < n_rows * row.itemsize:
         raise AtlasError(
-            f"the PLY is cut short: {count} vertices need {count * row.itemsize} bytes, it has {len(data) - start}"
+            f"the PLY is cut short: {n_rows} vertices need {n_rows * row.itemsize} bytes, it has {len(data) - start}"
         )
-    table = np.frombuffer(data, row, count, start)
-    return from_raw(
-        {
-            group: np.stack([table[column].astype(np.float64) for column in names], axis=1)
-            for group, names in _GROUPS.items()
-            if group != "normals"
-        }
-    )
+    table = np.frombuffer(data, row, n_rows, start)
+
+    def stacked(names: Sequence[str]) -> Floats:
+        return np.stack([table[name].astype(np.float64) for name in names], axis=1)
+
+    raw = checked({group: stacked(names) for group, names in _GROUPS.items() if group != "normals"}, activated)
+    if _FILTER in there:
+        raw = with_filter(raw, table[_FILTER].astype(np.float64))
+    rest = _rest_columns(there)
+    # all of red first, then green, then blue
+    return raw | {"rest": stacked(rest).reshape(n_rows, 3, -1).swapaxes(1, 2) if rest else np.zeros((n_rows, 0, 3))}
+
+
+def _rest_columns(there: Container[str]) -> list[str]:
+    """Names of the columns of view-dependent colour."""
+    rest = list(takewhile(there.__contains__, (f"f_rest_{k}" for k in count(0))))
+    allowed = [3 * ((degree + 1) ** 2 - 1) for degree in range(MAX_DEGREE + 1)]
+    if len(rest) not in allowed:
+        raise AtlasError(
+            f"the PLY has {len(rest)} columns f_rest, expected {', '.join(map(str, allowed))} (spherical harmonics up "
+            f"to degree {MAX_DEGREE}); export it with such a degree"
+        )
+    return rest
 
 
 def raw_of(gaussians: Gaussians) -> dict[str, Floats]:
@@ -123,36 +160,53 @@ def from_raw(raw: dict[str, Floats]) -> Gaussians:
     )
 
 
+def from_raw_harmonics(raw: dict[str, Floats]) -> ViewDependent:
+    """Gaussians with the view-dependent colour of "colors" and "rest"; see `read_raw`.
+
+    Raises:
+        AtlasError: a value is not finite.
+    """
+    return ViewDependent(from_raw(raw), np.concatenate([raw["colors"][:, None], raw["rest"]], axis=1))
+
+
 def _header(data: bytes) -> tuple[list[tuple[str, str]], int, int]:
     """Columns of a vertex, number of vertices, and offset of the first in bytes."""
-    end = data.find(b"end_header", 0, _MAX_HEADER)
-    start = data.find(b"\n", end) + 1
-    if not data.startswith((b"ply\n", b"ply\r\n")) or end < 0 or start == 0:
+    if not data.startswith((b"ply\n", b"ply\r\n")):
         raise AtlasError("not a PLY file: it has no header")
+    # a line of its own, since a comment may hold the word
+    ended = _END.search(data, 0, _MAX_HEADER)
+    if ended is None:
+        raise AtlasError(f"not a PLY file: it has no header, or one of more than {_MAX_HEADER} bytes")
+    end, start = ended.span()
     columns: list[tuple[str, str]] = []
-    count, element = -1, ""
+    n_rows, element = -1, ""
     for line in data[:end].decode("ascii", errors="replace").splitlines()[1:]:
         match line.split():
             case ["format", kind, *_] if kind != "binary_little_endian":
                 raise AtlasError(f"the PLY's format is {kind}; only binary_little_endian is read")
             case ["element", name, number]:
+                if name == "chunk" and not element:
+                    raise AtlasError(
+                        "this is a compressed PLY of SuperSplat; convert it to a plain PLY first, for instance with "
+                        "PlayCanvas' splat-transform"
+                    )
                 if name == "vertex" and element:
                     raise AtlasError(f"the PLY's first element is {element}, expected vertex")
                 element = name
                 if name == "vertex":
-                    count = _vertex_count(number)
+                    n_rows = _vertex_count(number)
             case ["property", kind, name] if element == "vertex":
                 if kind not in _TYPES or name in dict(columns):
                     raise AtlasError(f"the PLY's property {line[:80]!r} is repeated or has an unknown type")
                 columns.append((name, _TYPES[kind]))
             case ["property", "list", *_] if element == "vertex":
                 raise AtlasError("the PLY's vertices have a list property; 3D Gaussians have none")
-    if count < 0:
+    if n_rows < 0:
         raise AtlasError("the PLY has no vertices")
-    return columns, count, start
+    return columns, n_rows, start
 
 
 def _vertex_count(number: str) -> int:
-    if not number.isdecimal():
+    if not number.isdecimal() or len(number) > 18:
         raise AtlasError(f"the PLY's number of vertices is {number[:40]!r}, expected an integer")
     return int(number)

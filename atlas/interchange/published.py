@@ -9,7 +9,7 @@ sphere's order, which reads the same in both directions, and reading tries both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.dataset_format import ALBEDO, OFFSET, QUATERNION, SCALE
 from gaussianverse.atlas.errors import AtlasError, RoughAtlas
 from gaussianverse.atlas.gaussians import FloatArray, Gaussians
-from gaussianverse.atlas.interchange.ply import INVISIBLE, from_raw, raw_of
+from gaussianverse.atlas.interchange.activation import checked
+from gaussianverse.atlas.interchange.ply import INVISIBLE, Floats, from_raw, raw_of
 from gaussianverse.atlas.packing import check_array, lay_out
 from gaussianverse.atlas.plane import plane_of, points_of
 from gaussianverse.atlas.smoothness import smoothness
@@ -32,6 +33,7 @@ _OF = {
     "scales": [52, 53, 54],
     "quats": [55, 56, 57, 58],
 }
+_HARMONICS = slice(4, 52)
 MIN_SMOOTHNESS = 0.90
 
 Ints = npt.NDArray[np.int64]
@@ -92,23 +94,25 @@ def write_pair(array: npt.ArrayLike, config: AtlasConfig | None = None) -> tuple
     return point_cloud, np.arange(len(cells), dtype=np.int32)
 
 
-def read_point_cloud(point_cloud: npt.ArrayLike) -> Gaussians:
-    """Gaussians of a published point cloud, in its order; view-dependent colour is left out.
+def read_raw_point_cloud(point_cloud: npt.ArrayLike, *, activated: str = "auto") -> dict[str, Floats]:
+    """Values of a published point cloud before activation, in its order; see `ply.read_raw`.
 
     Raises:
-        AtlasError: `point_cloud` is not [N, 59] of floats, or a value is not finite.
+        AtlasError: `point_cloud` is not [N, 59] of floats, or `activated` is wrong.
     """
     values = np.asarray(point_cloud)
     if values.ndim != 2 or values.shape[1] != COLUMNS or not np.issubdtype(values.dtype, np.floating):
         raise AtlasError(
             f"a published point cloud has shape [N, {COLUMNS}] of floats, got {values.dtype} {values.shape}"
         )
-    return from_raw({name: values[:, columns].astype(np.float64) for name, columns in _OF.items()})
+    raw = checked({name: values[:, columns].astype(np.float64) for name, columns in _OF.items()}, activated)
+    harmonics = values[:, _HARMONICS].astype(np.float64).reshape(len(values), 3, -1).swapaxes(1, 2)
+    return raw | {"rest": harmonics[:, 1:]}
 
 
-def swap_red_blue(gaussians: Gaussians) -> Gaussians:
-    """Exchange red and blue, which published fits need."""
-    return replace(gaussians, colors=gaussians.colors[:, ::-1])
+def read_point_cloud(point_cloud: npt.ArrayLike) -> Gaussians:
+    """Gaussians of a published point cloud in the colours of their constant harmonic; as `read_raw_point_cloud`."""
+    return from_raw(read_raw_point_cloud(point_cloud))
 
 
 def visible(gaussians: Gaussians) -> npt.NDArray[np.bool_]:

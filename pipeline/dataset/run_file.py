@@ -21,7 +21,7 @@ from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.fitter.config import FitConfig
 from gaussianverse.manifests import runform
-from gaussianverse.pipeline.config import RunConfig, RunSettings, digest_of
+from gaussianverse.pipeline.config import RunConfig, RunSettings, SplatsConfig, digest_of
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.schemas import is_count, is_sha256
 from gaussianverse.pipeline.errors import PipelineError, RunConflict
@@ -66,6 +66,11 @@ class Run:
     def settings(self) -> RunSettings:
         """Configuration of the run: seed, shard size and reference views."""
         return from_table(RunSettings, self.identity["config"]["run"], "run")
+
+    @property
+    def splats(self) -> SplatsConfig:
+        """How objects are read that already are Gaussians."""
+        return from_table(SplatsConfig, self.identity["config"].get("splats", {}), "splats")
 
     @property
     def families(self) -> tuple[str, ...]:

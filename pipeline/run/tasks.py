@@ -78,7 +78,7 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
         if row["format"] in splats.FORMATS:
             if run.settings.views:
                 raise BadInput("Gaussians come without views, and run.views asks for some; set run.views=0")
-            gaussians, found = splats.read_splats(path, str(row["format"]))
+            gaussians, found = splats.read_splats(path, str(row["format"]), run.splats)
         else:
             config, started = run.fit, time.perf_counter()
             views = load_views(
