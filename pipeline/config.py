@@ -1,7 +1,7 @@
 """`RunConfig`: the configuration of a run, from one TOML profile and `--set section.key=value` overrides.
 
-`fit`, `atlas`, `run` and `splats` determine the bytes: they are the run's identity, hashed into run.json, and are fixed for an
-output. `ray`, `policy` and `store` say how the work is done and may differ between two calls.
+`fit`, `atlas`, `run` and `splats` determine the bytes: they are the run's identity, hashed into run.json, and are
+fixed for an output. `ray`, `policy` and `store` say how the work is done and may differ between two calls.
 """
 
 from __future__ import annotations

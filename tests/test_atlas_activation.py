@@ -56,7 +56,7 @@ def test_activated_values_are_recognised(scales: bool, opacities: bool) -> None:
         small = Gaussians(small.means, small.scales * np.float32(0.05), small.quats, small.opacities, small.colors)
         if scales and not opacities:  # as logarithms they are told by the extent alone
             small = Gaussians(small.means * np.float32(0.3), small.scales, small.quats, small.opacities, small.colors)
-        with pytest.raises(AtlasError, match="activated values .* --activated yes"):
+        with pytest.raises(AtlasError, match=r"activated values .* --activated yes"):
             read_ply(activated(small, scales=scales, opacities=opacities))
 
 

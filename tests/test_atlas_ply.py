@@ -96,7 +96,10 @@ def test_other_properties_and_orders_are_read_by_name() -> None:
         (lambda d: d.replace(b"float ny", b"float nx"), "repeated"),
         (lambda d: b"solid" + d, "no header"),
         (lambda d: d.replace(b"vertex 3", b"vertex " + b"9" * 5000), "number of vertices"),
-        (lambda d: d.replace(b"element vertex", b"element chunk 1\nproperty float min_x\nelement vertex"), "SuperSplat"),
+        (
+            lambda d: d.replace(b"element vertex", b"element chunk 1\nproperty float min_x\nelement vertex"),
+            "SuperSplat",
+        ),
         (lambda d: d.replace(b"float nx", b"float f_rest_0"), "1 columns f_rest, expected 0, 9, 24, 45"),
         (lambda d: d.replace(b"end_header\n", b"comment end_header\n", 1), "no header"),
         (lambda _: b"", "no header"),

@@ -10,13 +10,7 @@ from gaussianverse.atlas import AtlasConfig, Gaussians, pack, unpack
 from gaussianverse.atlas.errors import AtlasError, RoughAtlas
 from gaussianverse.atlas.gaussians import canonical_quats
 from gaussianverse.atlas.interchange.ply import SH_C0, read_ply, read_view_dependent
-from gaussianverse.atlas.interchange.published import (
-    atlas_of,
-    find_order,
-    read_point_cloud,
-    visible,
-    write_pair,
-)
+from gaussianverse.atlas.interchange.published import atlas_of, find_order, read_point_cloud, visible, write_pair
 from gaussianverse.atlas.sphere import fibonacci_sphere
 from gaussianverse.atlas.transport.solver import assign
 

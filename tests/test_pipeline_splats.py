@@ -15,6 +15,8 @@ from gaussianverse.atlas.interchange.ply import write_ply
 from gaussianverse.atlas.interchange.published import write_pair
 from gaussianverse.atlas.sphere import fibonacci_sphere
 from gaussianverse.atlas.transport.solver import assign
+from gaussianverse.fitter.errors import LowPsnr
+from gaussianverse.pipeline.config import SplatsConfig
 from gaussianverse.pipeline.run.splats import read_splats
 
 G = gaussians(cloud("shell", 1024))
@@ -95,3 +97,37 @@ def test_what_is_refused(pair: Path, spoil: Callable[[Path], object], kind: type
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(AtlasError, match=r"a\.ply: cannot be read: No such file"):
         read_splats(tmp_path / "a.ply", "splats")
+
+
+def test_what_view_dependent_colour_was_and_what_is_left_of_it(tmp_path: Path) -> None:
+    header, _, body = write_ply(G[:300], sh_rest=24).partition(b"end_header\n")
+    table = np.frombuffer(body, "<f4").reshape(300, -1).copy()
+    table[:, 9:33] = np.random.default_rng(0).normal(size=(300, 24)) * 0.3
+    (tmp_path / "a.ply").write_bytes(header + b"end_header\n" + table.tobytes())
+    (tmp_path / "b.ply").write_bytes(write_ply(G[:300], sh_rest=24))
+    baked, facts = read_splats(tmp_path / "a.ply", "splats")
+    dropped, other = read_splats(tmp_path / "a.ply", "splats", SplatsConfig(sh="dc"))
+    np.testing.assert_allclose(dropped.colors, G[:300].colors, atol=1e-6)
+    assert facts["sh_degree_in"] == other["sh_degree_in"] == 2
+    assert 30 < other["sh_psnr"] < facts["sh_psnr"] < 40
+    swapped, found = read_splats(tmp_path / "a.ply", "splats-bgr")
+    np.testing.assert_allclose(swapped.colors, baked.colors[:, ::-1], atol=1e-5)
+    assert found["sh_psnr"] == pytest.approx(facts["sh_psnr"], abs=1e-3)
+    plain = read_splats(tmp_path / "b.ply", "splats")[1]
+    assert (plain["sh_degree_in"], plain["sh_psnr"]) == (0, 100.0)
+    with pytest.raises(LowPsnr, match=r"a\.ply: without its view-dependent colour \(degree 2\) .* at least 45\.00"):
+        read_splats(tmp_path / "a.ply", "splats", SplatsConfig(min_sh_psnr=45))
+
+
+def test_a_published_point_cloud_keeps_its_harmonics(tmp_path: Path) -> None:
+    few, config = gaussians(cloud("shell", 64)), AtlasConfig(size=8, min_smoothness=0.0)
+    rows, _ = write_pair(pack(few, config).array, config)
+    rows[:, 5:20] = 0.2  # the other harmonics of red
+    np.save(tmp_path / "point_cloud.npy", rows)
+    read, facts = read_splats(tmp_path, "splats")
+    assert facts["sh_degree_in"] == 3
+    plain = np.sort(few.colors, axis=0)
+    assert (
+        np.abs(np.sort(read.colors, axis=0) - plain).mean(axis=0)[0]
+        > 10 * np.abs(np.sort(read.colors, axis=0) - plain).mean(axis=0)[1:].max()
+    )

@@ -38,8 +38,8 @@ def checked(raw: dict[str, Floats], activated: str) -> dict[str, Floats]:
 def signs_of_activation(raw: dict[str, Floats]) -> str:
     """Describe why the opacities or scales can hardly be values before activation; "" if they can.
 
-    Opacities from near 0 to near 1 would all lie between 0.5 and 0.73 if they were logits. Scales that are all above 0
-    would all exceed 1 if they were logarithms, and are told by opacities within [0, 1], or by positions that hardly
+    Opacities from near 0 to near 1 would all lie between 0.5 and 0.73 if they were logits. Scales that are all above
+    0 would all exceed 1 if they were logarithms, and are told by opacities within [0, 1], or by positions that hardly
     extend farther than a single Gaussian.
 
     Args:
@@ -49,7 +49,7 @@ def signs_of_activation(raw: dict[str, Floats]) -> str:
         return ""
     opacities, scales = raw["opacities"], raw["scales"]
     low, high = float(opacities.min()), float(opacities.max())
-    within, positive = 0 <= low and high <= 1, bool((scales > 0).all())
+    within, positive = low >= 0 and high <= 1, bool((scales > 0).all())
     if within and (positive or (len(opacities) >= _FEW and low < 0.25 and high > 0.75)):
         return f"its opacities lie within [{low:.3g}, {high:.3g}]{' and its scales are positive' if positive else ''}"
     extent = float(np.linalg.norm(np.ptp(raw["means"], axis=0)))

@@ -107,7 +107,8 @@ class ViewDependent:
         rays = self.gaussians.means.astype(np.float64) - np.asarray(eye, np.float64)
         lengths = np.linalg.norm(rays, axis=1, keepdims=True)
         values = basis(rays / np.where(lengths > 0, lengths, 1.0), self.degree)
-        return np.maximum(0.5 + np.einsum("mk,mkc->mc", values, self.harmonics[:, : values.shape[1]]), 0.0)
+        colors: Floats = np.maximum(0.5 + np.einsum("mk,mkc->mc", values, self.harmonics[:, : values.shape[1]]), 0)
+        return colors
 
     def swap_red_blue(self) -> ViewDependent:
         """Exchange red and blue, which published fits need."""

@@ -86,9 +86,9 @@ def read_view_dependent(data: bytes, *, activated: str = "auto") -> ViewDependen
 
 
 def read_raw(data: bytes, *, activated: str = "auto") -> dict[str, Floats]:
-    """Decode the values before activation, as `raw_of` gives them, and "rest", [M, K - 1, 3]; as `read_view_dependent`.
+    """Decode the values before activation, as `raw_of` gives them, and "rest", [M, K - 1, 3].
 
-    Positions keep the precision of the file.
+    Positions keep the precision of the file. Arguments and errors are those of `read_view_dependent`.
     """
     columns, n_rows, start = _header(data)
     row, there = np.dtype(columns), dict(columns)
@@ -119,8 +119,8 @@ def _rest_columns(there: Container[str]) -> list[str]:
     allowed = [3 * ((degree + 1) ** 2 - 1) for degree in range(MAX_DEGREE + 1)]
     if len(rest) not in allowed:
         raise AtlasError(
-            f"the PLY has {len(rest)} columns f_rest, expected {', '.join(map(str, allowed))} (spherical harmonics up "
-            f"to degree {MAX_DEGREE}); export it with such a degree"
+            f"the PLY has {len(rest)} columns f_rest, expected {', '.join(map(str, allowed))} (spherical harmonics "
+            f"up to degree {MAX_DEGREE}); export it with such a degree"
         )
     return rest
 

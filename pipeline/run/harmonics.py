@@ -1,9 +1,8 @@
 """Baking of view-dependent colour: the one colour per Gaussian that looks most like it from all directions.
 
-A render is linear in the colours, so the colours whose renders have the least squared error are a linear least-squares
-problem. It starts at the mean over directions around the object, weighted by what a Gaussian contributes to the
-renders, and takes a few preconditioned conjugate-gradient steps; more of them would fit the cameras and not the object
-(`make bench-sh`).
+A render is linear in the colours, so to find those whose renders have the least squared error is a linear problem. It
+starts at the mean over directions around the object, weighted by what a Gaussian contributes to the renders, and
+takes a few preconditioned conjugate-gradient steps; more would fit the cameras and not the object (`make bench-sh`).
 """
 
 from __future__ import annotations
@@ -65,9 +64,9 @@ def bake(seen: ViewDependent, views: int = BAKE_VIEWS, size: int = BAKE_SIZE, st
     for (viewmat, _), target in zip(cameras, targets, strict=True):
         gradient += _pass(framed.gaussians, viewmat, size, found, target, residual=True)[1]
     direction, power = scale * gradient, (gradient * scale * gradient).sum(0)
-    for step in range(steps):
+    for _ in range(steps):
         curved, energy = np.zeros((count, 3)), np.zeros(3)
-        for viewmat, _ in cameras:
+        for viewmat, _eye in cameras:
             image, slope = _pass(framed.gaussians, viewmat, size, direction)
             curved += slope
             energy += image.double().square().sum((0, 1, 2)).numpy()
@@ -97,7 +96,13 @@ def sh_psnr(seen: ViewDependent, baked: Gaussians) -> float:
 
 
 def _pass(
-    gaussians: Gaussians, viewmat: Tensor, size: int, colors: Floats, target: Tensor | None = None, *, residual: bool = False
+    gaussians: Gaussians,
+    viewmat: Tensor,
+    size: int,
+    colors: Floats,
+    target: Tensor | None = None,
+    *,
+    residual: bool = False,
 ) -> tuple[Tensor, Floats]:
     """The render A c of one camera on black, and A^T applied to `target`, to `target` - A c, or to A c itself."""
     leaf = torch.from_numpy(colors.astype(np.float32)).requires_grad_()
@@ -115,7 +120,11 @@ def _framed(seen: ViewDependent) -> ViewDependent:
     means = g.means.astype(np.float64)
     low, high = np.quantile(means, [_STRAYS, 1 - _STRAYS], axis=0)
     radius = max(float(np.linalg.norm(high - low)) / 2, float(np.median(g.scales)), 1e-30)
-    framed = replace(g, means=(means - (low + high) / 2) / radius, scales=g.scales.astype(np.float64) / radius)
+    framed = replace(
+        g,
+        means=((means - (low + high) / 2) / radius).astype(np.float32),
+        scales=(g.scales / radius).astype(np.float32),
+    )
     return ViewDependent(framed, seen.harmonics)
 
 
