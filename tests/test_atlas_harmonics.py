@@ -19,7 +19,8 @@ def seen(count: int = 40, degree: int = 3, seed: int = 0) -> ViewDependent:
     return ViewDependent(
         Gaussians(
             rng.normal(size=(count, 3)), rng.uniform(0.01, 0.1, (count, 3)),
-            canonical_quats(rng.normal(size=(count, 4))), rng.uniform(0.1, 1, count), np.clip(0.5 + SH_C0 * harmonics[:, 0], 0, 1),
+            canonical_quats(rng.normal(size=(count, 4))), rng.uniform(0.1, 1, count),
+            np.clip(0.5 + SH_C0 * harmonics[:, 0], 0, 1),
         ),
         harmonics,
     )  # fmt: skip
