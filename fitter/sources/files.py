@@ -6,24 +6,18 @@ Errors of the machine (a lost share, a bad sector, too many open files) pass thr
 they say nothing about the object.
 """
 
-import gzip
 import re
 import stat
-import tarfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
 
+from gaussianverse import foreign
 from gaussianverse.atlas.os_errors import describe, is_machines
 from gaussianverse.fitter.errors import BadInput, DecodeError, MissingViews
+from gaussianverse.fitter.sources import tar_stream
+from gaussianverse.fitter.sources.tar_stream import MAX_ARCHIVE_BYTES
 
 MAX_JSON_BYTES = 32 << 20  # a transforms.json of 10,000 frames is about 6 MB
 MAX_IMAGE_BYTES = 256 << 20
-MAX_ARCHIVE_BYTES = 4 << 30  # decompressed; a GObjaverse object with all its maps is about 0.2 GB
-# tarfile raises ValueError and RecursionError for contradictory headers and for links in a circle
-_BROKEN_TAR = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError)
 
 
 class Folder:
@@ -67,17 +61,17 @@ class Folder:
         if path is None:
             raise MissingViews(f"{self.root / name}: no such file")
         try:
-            with path.open("rb") as file:
-                data = file.read(limit + 1)
+            return foreign.read_bytes(path, limit)
+        except foreign.TooLarge as error:
+            raise BadInput(f"{path}: larger than the limit of {limit} bytes") from error
+        except foreign.NotAFile as error:
+            raise BadInput(f"{path}: {error}") from error
         except FileNotFoundError as error:
             raise MissingViews(f"{path}: no such file") from error
         except OSError as error:
             if is_machines(error):
                 raise
             raise DecodeError(f"{path}: cannot be read: {describe(error)}") from error
-        if len(data) > limit:
-            raise BadInput(f"{path}: larger than the limit of {limit} bytes")
-        return data
 
 
 def _below(name: str, root: Path) -> PurePosixPath:
@@ -85,20 +79,6 @@ def _below(name: str, root: Path) -> PurePosixPath:
     if parts.is_absolute() or ".." in parts.parts:
         raise BadInput(f"{root}: {name!r} leads outside; move the file into it")
     return parts
-
-
-class _Bounded:
-    """Binary stream that raises after `limit` bytes, as a guard against decompression bombs."""
-
-    def __init__(self, stream: IO[bytes], limit: int, where: Path) -> None:
-        self._stream, self._left, self._limit, self._where = stream, limit, limit, where
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size if 0 <= size <= self._left else self._left + 1)
-        self._left -= len(data)
-        if self._left < 0:
-            raise BadInput(f"{self._where}: more than the limit of {self._limit} bytes when unpacked")
-        return data
 
 
 class Archive:
@@ -112,26 +92,25 @@ class Archive:
     Raises:
         MissingViews: the archive does not exist.
         DecodeError: it is truncated or not an archive.
-        BadInput: a wanted member is not a regular file or its name leads outside, or the unpacked archive is
-            larger than `limit`.
+        BadInput: it is another kind of file; a wanted member is not a regular file or its name leads outside; or more
+            would be read than `limit` or the budget of `tar_stream`.
         OSError: the machine's, also in the middle of the archive.
     """
 
     def __init__(self, path: Path, wanted: re.Pattern[str], limit: int = MAX_ARCHIVE_BYTES) -> None:
         self.root = path
         self.members: dict[str, bytes] = {}
-        with _opened(path, limit) as archive:
-            for member in _each(archive, limit, path):
+        with tar_stream.opened(path, limit) as members:
+            for member in members:
                 parts = PurePosixPath(member.name)
                 if not wanted.fullmatch(str(parts)):
                     continue
                 if parts.is_absolute() or ".." in parts.parts:
                     raise BadInput(f"{path}: member {member.name!r} leads outside; pack the archive again")
-                plain = member.isreg() and not member.issparse()
-                file = archive.extractfile(member) if plain else None
-                if file is None:
-                    raise BadInput(f"{path}: member {member.name!r} is not a regular file")
-                self.members[str(parts)] = file.read()  # the last of equal names wins, as when tar unpacks
+                if member.unusual:
+                    raise BadInput(f"{path}: member {member.name!r} is not a regular file but {member.unusual}")
+                # the last of equal names wins, as when tar unpacks
+                self.members[str(parts)] = member.read(MAX_IMAGE_BYTES)
 
     def find(self, name: str) -> str | None:
         """Normalised name of the member `name`, or None if there is none; raises as `Folder.find`."""
@@ -155,29 +134,5 @@ class Archive:
 
 def list_tar(path: Path, limit: int = MAX_ARCHIVE_BYTES) -> list[str]:
     """Normalised names of the members of a .tar or .tar.gz; raises as `Archive`."""
-    with _opened(path, limit) as archive:
-        return [str(PurePosixPath(member.name)) for member in _each(archive, limit, path)]
-
-
-def _each(archive: tarfile.TarFile, limit: int, path: Path) -> Iterator[tarfile.TarInfo]:
-    for member in archive:
-        if archive.offset > limit:  # offset of the next member, which tarfile would read up to without a check
-            raise BadInput(f"{path}: member {member.name!r} is larger than the limit of {limit} bytes")
-        yield member
-
-
-@contextmanager
-def _opened(path: Path, limit: int) -> Iterator[tarfile.TarFile]:
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
-            with tarfile.open(fileobj=_Bounded(stream, limit, path), mode="r|") as archive:  # type: ignore[call-overload]
-                yield archive
-    except FileNotFoundError as error:
-        raise MissingViews(f"{path}: no such archive") from error
-    except _BROKEN_TAR as error:
-        if is_machines(error):
-            raise
-        raise DecodeError(f"{path}: truncated or not a tar archive ({error}); fetch it again") from error
+    with tar_stream.opened(path, limit) as members:
+        return [str(PurePosixPath(member.name)) for member in members]
