@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from gaussianverse import foreign
 from gaussianverse.atlas.arrays import npy, read_npy
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import ConfigError
@@ -79,12 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _read(path: Path) -> Gaussians:
-    data = path.read_bytes()
+    data = foreign.read_bytes(path)
     return read_ply(data) if path.suffix == ".ply" else Gaussians.from_bytes(data)
 
 
 def _load(options: argparse.Namespace) -> tuple[Any, AtlasConfig]:
-    array = read_npy(options.source.read_bytes())
+    array = read_npy(foreign.read_bytes(options.source))
     if array.ndim != 3:
         raise AtlasError(f"an atlas has shape [size, size, 16], got {array.shape}")
     return array, AtlasConfig(size=array.shape[0], **{name: getattr(options, name) for name in _READING})

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gaussianverse import foreign
 from gaussianverse.atlas.arrays import npz, read_npz
 from gaussianverse.atlas.errors import AtlasError
 
@@ -79,7 +80,7 @@ class Gaussians:
     def load(cls, path: str | Path) -> Gaussians:
         """Read a file that `save` wrote; errors name the file."""
         try:
-            return cls.from_bytes(Path(path).read_bytes())
+            return cls.from_bytes(foreign.read_bytes(path))
         except AtlasError as error:
             raise AtlasError(f"{path}: {error}") from error
 

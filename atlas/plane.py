@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gaussianverse import foreign
 from gaussianverse.atlas.arrays import read_npy
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.errors import AtlasError
@@ -101,7 +102,7 @@ def read_plane_indices(path: str, size: int, sha256: str = "") -> Indices:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return foreign.read_bytes(path)
     except OSError as error:
         raise AtlasError(f"plane indices {path} cannot be read: {error.strerror}") from error
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gaussianverse import foreign
 from gaussianverse.atlas.configuration import (
     ConfigError,
     check_at_least,
@@ -207,7 +208,9 @@ def load_profile(profile: str | Path) -> dict[str, Any]:
     """
     path = profile_path(profile)
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(foreign.read_text(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
     for name, table in tables.items():

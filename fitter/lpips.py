@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gaussianverse import foreign
 from gaussianverse.fitter.config import LPIPS_NETS
 
 PUBLISHED = {
@@ -57,10 +58,11 @@ def _import_lpips() -> Any:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        with foreign.opened(path) as file, np.load(file, allow_pickle=False) as archive:
             state = {name: torch.from_numpy(archive[name]) for name in archive.files}
     else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with foreign.opened(path) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
     prefix = "features."
     if any(name.startswith(prefix) for name in state):
         state = {name[len(prefix) :]: t for name, t in state.items() if name.startswith(prefix)}
@@ -126,4 +128,4 @@ def _load_lpips(
         result: Tensor = model(planes, targets, normalize=True).mean()
         return result
 
-    return distance, hashlib.sha256(path.read_bytes()).hexdigest()
+    return distance, hashlib.sha256(foreign.read_bytes(path)).hexdigest()

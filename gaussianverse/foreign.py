@@ -22,15 +22,20 @@ _KINDS = {
 }  # fmt: skip
 
 
-class NotAFile(Exception):
-    """There is something else than a regular file; the message says what, without the path."""
+class Refused(OSError):
+    """The file is not read; `strerror` says why, without the path. It has no number: the system did not fail."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.strerror = text
 
 
-class TooLarge(Exception):
-    """The file has more bytes than the limit; the message says so, without the path."""
+class NotAFile(Refused):
+    """There is something else than a regular file."""
 
 
-REFUSED = (NotAFile, TooLarge)
+class TooLarge(Refused):
+    """The file has more bytes than the limit."""
 
 
 @contextmanager

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gaussianverse import foreign
 from gaussianverse.manifests.errors import ManifestError
 
 
 def read_bytes(path: Path) -> bytes:
     """Read a file; raises ManifestError if it cannot be read."""
     try:
-        return path.read_bytes()
+        return foreign.read_bytes(path)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -8,6 +8,7 @@ Cap3D_automated_Objaverse_full.csv          <objaverse uid>,caption  without a h
 """
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from gaussianverse import foreign
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import parse_json, read_bytes
 from gaussianverse.manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row, is_address
@@ -43,7 +45,7 @@ def read_captions(path: Path) -> dict[str, str]:
         return captions
     captions, faults = {}, []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with foreign.opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             for row in reader:
                 fault = _caption_fault(row, captions)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from gaussianverse import foreign
 from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Entry, Head, Storage, fresh, wrong_size
 
@@ -28,7 +30,7 @@ class LocalStorage(Storage):
     def get(self, key: str) -> bytes:
         """See `Storage`."""
         try:
-            return self._path(key).read_bytes()
+            return foreign.read_bytes(self._path(key), sys.maxsize - 1)
         except OSError as error:
             raise self._error(error, key) from error
 
@@ -36,7 +38,8 @@ class LocalStorage(Storage):
         """See `Storage`."""
         data, where = fresh(nbytes), f"{self.url}/{key}"
         try:
-            file = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+            # a pipe is not waited for: its size, 0, is the wrong one
+            file = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 found = os.fstat(file).st_size
                 if found != total and (total is not None or found < offset + nbytes):
@@ -86,7 +89,7 @@ class LocalStorage(Storage):
         """See `Storage`. The sha256 is computed from the file, which is therefore read."""
         digest, nbytes = hashlib.sha256(), 0
         try:
-            with self._path(key).open("rb") as file:
+            with foreign.opened(self._path(key)) as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
                     nbytes += len(block)

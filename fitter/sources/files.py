@@ -64,7 +64,7 @@ class Folder:
             return foreign.read_bytes(path, limit)
         except foreign.TooLarge as error:
             raise BadInput(f"{path}: larger than the limit of {limit} bytes") from error
-        except foreign.NotAFile as error:
+        except foreign.Refused as error:
             raise BadInput(f"{path}: {error}") from error
         except FileNotFoundError as error:
             raise MissingViews(f"{path}: no such file") from error

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gaussianverse import foreign
 from gaussianverse.manifests.errors import RenderError
 
 # Extensions that move triangles or change their texels, and that are read.
@@ -46,7 +47,7 @@ class Gltf:
         if not path.is_file():
             raise RenderError(f"{path}: no such file")
         self.path = path
-        text, self._chunk = _unpacked(path.read_bytes())
+        text, self._chunk = _unpacked(foreign.read_bytes(path))
         self.json: dict[str, Any] = json.loads(text)
         version = str(self.json["asset"]["version"])
         if version.split(".")[0] != "2":
@@ -181,7 +182,7 @@ class Gltf:
         name = PurePosixPath(unquote(uri))
         if "://" in uri or name.is_absolute() or ".." in name.parts:
             raise RenderError(f"{self.path}: {uri[:200]!r} is not beside the file; move it there")
-        return (self.path.parent / name).read_bytes()
+        return foreign.read_bytes(self.path.parent / name)
 
 
 def _unpacked(data: bytes) -> tuple[bytes, bytes]:

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from gaussianverse import foreign
 from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.options import StoreOptions
@@ -48,7 +49,7 @@ def _encoded(path: Path, shard_size: int) -> bytes:
     if path.suffix != ".parquet":
         return runform.encode(jsonl.read(path), shard_size=shard_size)
     try:
-        data = path.read_bytes()
+        data = foreign.read_bytes(path)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
     if not runform.count_shards(path):

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from gaussianverse import foreign
 from gaussianverse.atlas.arrays import read_npy
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.errors import AtlasError
@@ -91,7 +92,7 @@ def _read(path: Path, config: SplatsConfig) -> tuple[dict[str, Floats], NDArray[
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return foreign.read_bytes(path)
     except OSError as error:
         raise AtlasError(f"{path}: cannot be read: {error.strerror}") from error
 
