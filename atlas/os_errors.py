@@ -15,10 +15,21 @@ from pathlib import Path
 OBJECTS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """Numbers of errors that are about the object; and only if something beside it can be read at that moment, since a
 share that is gone looks the same."""
-LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 """Numbers of errors that stay until somebody mends their cause."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Numbers that mean that a disk, a quota or a limit of file sizes is full."""
+_MENDS = {
+    errno.ENOSPC: "free space there",
+    errno.EDQUOT: "raise the quota or free space there",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EROFS: "mount it so that it can be written to",
+    errno.EACCES: "give this user the right to use it",
+    errno.EPERM: "give this user the right to use it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the system's limit of open files",
+    errno.ENOMEM: "free memory, or use fewer workers",
+}
 _OF_THE_SYSTEM = (
     ConnectionError,
     TimeoutError,
@@ -74,6 +85,11 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
 def exists(path: str | os.PathLike[str]) -> bool:
     """Whether `path` leads to anything; raises as `status_of`."""
     return status_of(path) is not None
+
+
+def mend_of(error: OSError) -> str:
+    """What to do about an error of the machine."""
+    return _MENDS.get(error.errno or 0, "check its disk or share")
 
 
 def describe(error: OSError) -> str:

@@ -11,23 +11,41 @@ from typing import Any
 from gaussianverse.pipeline.errors import UsageError, message
 
 REASONS = (
-    "bad_input", "missing_views", "decode_error", "too_few_gaussians", "nan_loss", "low_psnr", "cuda_error",
-    "out_of_memory", "timeout", "worker_killed", "transport_failed", "rough_atlas", "unknown",
+    "bad_input", "missing_views", "unreadable", "inconsistent_views", "decode_error", "too_few_gaussians", "nan_loss",
+    "low_psnr", "cuda_error", "out_of_memory", "timeout", "worker_killed", "transport_failed", "rough_atlas",
+    "unknown",
 )  # fmt: skip
 """Reasons of quarantine; a closed list."""
 
+PROVISIONAL = frozenset({
+    "missing_views", "unreadable", "decode_error", "cuda_error", "out_of_memory", "timeout", "worker_killed",
+    "unknown",
+})  # fmt: skip
+"""Reasons that could come from outside. Such a verdict is held back until the rest of its shard is done and the run
+is seen to be well; a run that stops before that has not quarantined the object."""
+
 INFRASTRUCTURE = "infrastructure"
 """Reason of a task that failed because of the store or the machine; never quarantines its object."""
+UNREAD = "unread"
+"""Reason of a task that could not read its views, while it could read those of another object beside them. It becomes
+`unreadable` when it stays with the object."""
 DAMAGED = "damaged"
 """Reason of a task whose fragment is damaged or missing: reading it again may help; never quarantines its object."""
 CONFLICT = "conflict"
 """Reason of a task that found other bytes under a key than its own; ends the run."""
 
 
-def failed(reason: str, error: BaseException | str) -> dict[str, Any]:
-    """Result of a failed task."""
+def failed(reason: str, error: BaseException | str, *, lasting: bool = False) -> dict[str, Any]:
+    """Result of a failed task.
+
+    Args:
+        reason: one of `REASONS`, or of those above.
+        error: what happened.
+        lasting: the cause stays until somebody mends it (a full disk, no permission), so that waiting is no use.
+    """
     kind = type(error).__name__ if isinstance(error, BaseException) else ""
-    return {"status": "failed", "reason": reason, "error_class": kind, "error_message": message(error)}
+    result = {"status": "failed", "reason": reason, "error_class": kind, "error_message": message(error)}
+    return {**result, "lasting": True} if lasting else result
 
 
 @dataclass(frozen=True)
@@ -42,14 +60,24 @@ class PolicyConfig:
     timeout_retries: int = 1
     unknown_retries: int = 1
     damage_retries: int = 2
+    unread_tries: int = 5
+    """Tries, with pauses that double, after which views that cannot be read, while others can, are the object's
+    fault."""
     kills: int = 3
-    """An object that has killed this many workers is quarantined."""
+    """An object that has killed this many workers, and another one when it ran alone on its node, is quarantined."""
     pause_s: float = 1.0
     """Before the first retry after an infrastructure failure; doubles up to `pause_max_s`."""
     pause_max_s: float = 60.0
     breaker_window: int = 200
     breaker_fraction: float = 0.2
+    breaker_streak: int = 8
+    """The run stops if so many objects in a row fail for one reason that could come from outside; 0 = never."""
     breaker_store_failures: int = 10
+    breaker_store_s: float = 120.0
+    """The run stops if the store or the machine fails `breaker_store_failures` times in a row, for at least so long;
+    at once where waiting is no use."""
+    memory_calm_s: float = 300.0
+    """Seconds without a kill after which half of the slots lost to kills for memory is given back."""
     fit_deadline_s: float = 3600.0
     """Checked by the fit itself at every step."""
     atlas_deadline_s: float = 600.0
@@ -105,7 +133,12 @@ class Stop:
     message: str
 
 
-Decision = Retry | Quarantine | Stop
+@dataclass(frozen=True)
+class Alone:
+    """Run the task once with nothing else on its node: others may have taken the memory."""
+
+
+Decision = Retry | Quarantine | Stop | Alone
 
 
 def retries_of(reason: str, config: PolicyConfig) -> int:
@@ -117,51 +150,122 @@ def retries_of(reason: str, config: PolicyConfig) -> int:
         "out_of_memory": config.memory_retries,
         "timeout": config.timeout_retries,
         "unknown": config.unknown_retries,
+        UNREAD: config.unread_tries - 1,
         DAMAGED: config.damage_retries,
         "worker_killed": config.kills - 1,
     }.get(reason, 0)
 
 
-def decide(reason: str, history: History, config: PolicyConfig) -> Decision:
-    """Decide about a task that has just failed for `reason`, a failure that `history` already counts."""
-    if reason not in (INFRASTRUCTURE, DAMAGED, *REASONS):
+KILLS = frozenset({"out_of_memory", "worker_killed"})
+"""Reasons that the other tasks of a node may be the cause of."""
+
+
+def decide(reason: str, history: History, config: PolicyConfig, *, alone: bool = False) -> Decision:
+    """Decide about a task that has just failed for `reason`, a failure that `history` already counts.
+
+    `alone`: it had its node for itself.
+    """
+    if reason not in (INFRASTRUCTURE, UNREAD, DAMAGED, *REASONS):
         reason = "unknown"
+    if reason in KILLS and alone:
+        return Quarantine(reason)
     if history.count(reason) <= retries_of(reason, config):
-        if reason != INFRASTRUCTURE:
+        if reason not in (INFRASTRUCTURE, UNREAD):
             return Retry()
         return Retry(min(config.pause_max_s, config.pause_s * 2 ** (history.count(reason) - 1)))
+    if reason in KILLS:
+        return Alone()
     if reason in (INFRASTRUCTURE, DAMAGED):
         return Stop(f"failed {history.count(reason)} times because of the store or the machine")
-    return Quarantine(reason)
+    return Quarantine("unreadable" if reason == UNREAD else reason)
 
 
 class Breaker:
     """Stops a run whose failures look like an outage rather than like bad objects.
 
-    By default it opens when more than 20 % of the last 200 objects were quarantined, or after ten infrastructure
-    failures without a success in between. A small run never fills the window, so a few bad objects cannot stop it.
+    By default it opens when more than 20 % of the last 200 objects failed, when eight in a row failed in one stage
+    for one reason that could come from outside, or after ten infrastructure failures without a success in between
+    that took two minutes, or that waiting does not mend. A small run never fills the window, so a few bad objects
+    cannot stop it.
     """
 
     def __init__(self, config: PolicyConfig) -> None:
         self._config = config
         self._recent: deque[bool] = deque(maxlen=config.breaker_window)
-        self._store_failures = 0
+        self._streaks: dict[str, tuple[str, int]] = {}
+        self._store_failures, self._lasting, self._since = 0, 0, 0.0
+
+    def succeeded(self, stage: str) -> None:
+        """Record that a task did its work; `stage` is "" for one that is of no object."""
+        self._store_failures = self._lasting = 0
+        self._streaks.pop(stage, None)
 
     def finished(self, quarantined: bool) -> str | None:
-        """Record a finished object; returns why the run must stop, or None."""
-        self._store_failures = 0
+        """Record an object that is complete or was given up; returns why the run must stop, or None."""
         self._recent.append(quarantined)
         bad, limit = sum(self._recent), self._config.breaker_fraction * self._config.breaker_window
         if len(self._recent) == self._config.breaker_window and bad > limit:
             return f"{bad} of the last {len(self._recent)} objects were quarantined"
         return None
 
-    def infrastructure(self) -> str | None:
-        """Record an infrastructure failure; returns why the run must stop, or None."""
+    def gave_up(self, stage: str, reason: str) -> str | None:
+        """Record that an object is to be quarantined; returns why the run must stop, or None."""
+        self._store_failures = self._lasting = 0
+        if reason not in PROVISIONAL:
+            self._streaks.pop(stage, None)
+        else:
+            before, count = self._streaks.get(stage, (reason, 0))
+            self._streaks[stage] = reason, count + 1 if before == reason else 1
+        outage = self.finished(True)
+        _, count = self._streaks.get(stage, ("", 0))
+        if 0 < self._config.breaker_streak <= count:
+            return (
+                f"{count} objects in a row failed as {reason}, which looks like a fault of the machine (if the "
+                "objects are really so: --set policy.breaker_streak=0)"
+            )
+        return outage
+
+    def calm(self, stage: str) -> bool:
+        """Whether the last object of this stage that ended did not fail for a reason that could come from outside."""
+        return stage not in self._streaks
+
+    def infrastructure(self, now: float, *, lasting: bool = False) -> str | None:
+        """Record an infrastructure failure at `now`, in seconds; returns why the run must stop, or None."""
+        if not self._store_failures:
+            self._since = now
         self._store_failures += 1
-        if self._store_failures >= self._config.breaker_store_failures:
-            return f"{self._store_failures} infrastructure failures in a row"
-        return None
+        self._lasting += lasting
+        if self._store_failures < self._config.breaker_store_failures:
+            return None
+        if self._lasting < self._config.breaker_store_failures and now - self._since < self._config.breaker_store_s:
+            return None
+        return f"{self._store_failures} infrastructure failures in a row"
+
+
+class Throttle:
+    """Slots that are used: half as many after kills for memory, for a while."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._calm_s, self._halvings, self._last = config.memory_calm_s, 0, 0.0
+        self._settles = 0.0
+
+    def killed(self, now: float, slots: int) -> None:
+        """Record a kill at `now`, in seconds. Kills within a tenth of `memory_calm_s` are of one shortage."""
+        self._recover(now)
+        if now >= self._settles and self.slots(slots, now) > 1:
+            self._halvings += 1
+            self._settles = now + self._calm_s / 10
+        self._last = now
+
+    def slots(self, slots: int, now: float) -> int:
+        """Number of `slots` to use at `now`, at least 1."""
+        self._recover(now)
+        return max(1, slots >> self._halvings)
+
+    def _recover(self, now: float) -> None:
+        while self._halvings and now - self._last >= self._calm_s:
+            self._halvings -= 1
+            self._last += self._calm_s
 
 
 def seed_of(config_seed: int, uid: str, nan_losses: int) -> int:

@@ -235,13 +235,13 @@ def test_retries_follow_the_policy_and_are_counted(storage: LocalStorage) -> Non
         (FIT, "a"): [INFRASTRUCTURE] * 5,
         (FIT, "b"): ["cuda_error"] * 2,
         (FIT, "c"): ["nan_loss"] * 2,
-        (ATLAS, "d"): [KILLED] * 3,
+        (ATLAS, "d"): [KILLED] * 4,
         (PACK, "splats-0"): [INFRASTRUCTURE, KILLED],
     }
     watch, executor = Watch(), Inline(storage, run, faults)
     summary = drive(executor, run, watch=watch)
     assert watch.ends == {"a": False, "b": False, "c": True, "d": True, "e": False}
-    assert summary.retries == watch.retries == 5 + 2 + 1 + 2 + 2
+    assert summary.retries == watch.retries == 5 + 2 + 1 + 3 + 2
     assert executor.log.count((FIT, "a")) == 6
     assert records.read(storage, dataset_format.ATLAS, 0, "d").facts["reason"] == "worker_killed"
 
@@ -249,7 +249,7 @@ def test_retries_follow_the_policy_and_are_counted(storage: LocalStorage) -> Non
 def test_an_outage_stops_the_run_and_quarantines_nothing(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
     executor = Inline(storage, run, {(FIT, uid): [INFRASTRUCTURE] * 99 for uid in UIDS})
-    with pytest.raises(BreakerOpen, match="10 infrastructure failures in a row"):
+    with pytest.raises(BreakerOpen, match=r"infrastructure failures in a row.*told to.*No object was quarantined"):
         drive(executor, run)
     assert list(storage.list(layout.fragments(dataset_format.SPLATS, 0))) == []
     drive(Inline(storage, run), run)
@@ -352,9 +352,9 @@ def unreliable(storage: LocalStorage, fault: Callable[[], Exception], times: int
 
 def test_the_drivers_own_store_calls_outlast_a_short_outage_only(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
-    unreliable(storage, lambda: StoreError("503"), 9)
+    unreliable(storage, lambda: StoreError("503"), 119)
     assert drive(Inline(storage, run), run).objects == 5
-    unreliable(storage, lambda: StoreError("503"), 10)
+    unreliable(storage, lambda: StoreError("503"), 122)
     with pytest.raises(BreakerOpen, match="503"):
         drive(Inline(storage, run), run)
 
@@ -362,7 +362,7 @@ def test_the_drivers_own_store_calls_outlast_a_short_outage_only(storage: LocalS
 def test_a_refusing_store_ends_the_run_at_once(storage: LocalStorage) -> None:
     run = planned(storage, UIDS)
     unreliable(storage, lambda: StoreRefused("AccessDenied"), 1)
-    with pytest.raises(StoreRefused):
+    with pytest.raises(BreakerOpen, match="AccessDenied"):
         drive(Inline(storage, run), run)
 
 

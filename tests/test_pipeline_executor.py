@@ -174,6 +174,35 @@ def test_each_kind_of_task_goes_to_its_function() -> None:
     ]  # fmt: skip
 
 
+def test_a_task_that_runs_alone_takes_all_cores_of_the_largest_node_that_can_fit() -> None:
+    class Sizes(FakeRay):
+        def nodes(self) -> list[dict[str, Any]]:
+            sizes = [(True, 4, 1), (True, 16, 1), (True, 64, 0), (False, 32, 1)]
+            return [
+                {"NodeID": str(k), "Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}}
+                for k, (alive, cpus, gpus) in enumerate(sizes)
+            ]
+
+        def remote(self, **options: Any) -> Any:
+            def wrap(function: Any) -> Any:
+                def call(*_: Any, **given: Any) -> int:
+                    self.asked.append({**options, **given, "name": function.__name__})
+                    return len(self.asked)
+
+                return SimpleNamespace(remote=call, options=lambda **o: SimpleNamespace(remote=lambda *a: call(**o)))
+
+            return wrap
+
+    for overrides, cores in (([], 64), (["fit.backend=gsplat"], 16)):
+        fake = Sizes({})
+        executor = RayExecutor(fake, load("test", overrides), Job("/x"))
+        for kind, stage in ((FIT, "splats"), (ATLAS, "atlas")):
+            for alone in (True, False):
+                executor.submit(Task(kind, stage, 0, {"uid": "a"}, alone=alone))
+        assert [asked["num_cpus"] for asked in fake.asked] == [cores, 1, cores, 1]
+        assert [asked["name"] for asked in fake.asked] == ["fit_object"] * 2 + ["atlas_object"] * 2
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [

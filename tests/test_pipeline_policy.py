@@ -6,13 +6,17 @@ from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.policy import (
     DAMAGED,
     INFRASTRUCTURE,
+    PROVISIONAL,
     REASONS,
+    UNREAD,
+    Alone,
     Breaker,
     History,
     PolicyConfig,
     Quarantine,
     Retry,
     Stop,
+    Throttle,
     deadline_of,
     decide,
     failed,
@@ -37,12 +41,30 @@ def attempts_until_decided(reason: str) -> tuple[int, object]:
     ("reason", "attempts"),
     [
         ("bad_input", 1), ("missing_views", 1), ("decode_error", 1), ("too_few_gaussians", 1), ("low_psnr", 1),
-        ("rough_atlas", 1), ("transport_failed", 1), ("nan_loss", 2), ("cuda_error", 3), ("worker_killed", 3),
-        ("timeout", 2), ("out_of_memory", 2), ("unknown", 2),
+        ("rough_atlas", 1), ("transport_failed", 1), ("nan_loss", 2), ("cuda_error", 3), ("timeout", 2),
+        ("unknown", 2),
     ],
 )  # fmt: skip
 def test_each_fault_has_its_own_patience(reason: str, attempts: int) -> None:
     assert attempts_until_decided(reason) == (attempts, Quarantine(reason))
+
+
+@pytest.mark.parametrize(("reason", "attempts"), [("worker_killed", 3), ("out_of_memory", 2)])
+def test_who_is_killed_for_memory_runs_alone_before_it_is_blamed(reason: str, attempts: int) -> None:
+    assert attempts_until_decided(reason) == (attempts, Alone())
+    assert decide(reason, History().after(reason), CONFIG, alone=True) == Quarantine(reason)
+    assert decide("nan_loss", History().after("nan_loss"), CONFIG, alone=True) == Retry()
+
+
+def test_views_that_stay_unread_are_unreadable_after_five_tries_with_pauses_that_double() -> None:
+    assert attempts_until_decided(UNREAD) == (5, Quarantine("unreadable"))
+    history, pauses = History(), []
+    for _ in range(4):
+        history = history.after(UNREAD).after(INFRASTRUCTURE)
+        decision = decide(UNREAD, history, CONFIG)
+        assert isinstance(decision, Retry)
+        pauses.append(decision.pause_s)
+    assert pauses == [1, 2, 4, 8]
 
 
 def test_infrastructure_never_quarantines_an_object() -> None:
@@ -75,7 +97,7 @@ def test_each_reason_is_counted_for_itself() -> None:
     assert decide(INFRASTRUCTURE, history.after(INFRASTRUCTURE), CONFIG) == Retry(4.0)
 
 
-@given(st.lists(st.sampled_from([*REASONS, INFRASTRUCTURE, DAMAGED]), max_size=100))
+@given(st.lists(st.sampled_from([*REASONS, INFRASTRUCTURE, UNREAD, DAMAGED]), max_size=100))
 def test_every_mixture_of_faults_ends(reasons: list[str]) -> None:
     history, retries = History(), 0
     for reason in reasons:
@@ -83,7 +105,7 @@ def test_every_mixture_of_faults_ends(reasons: list[str]) -> None:
         if not isinstance(decide(reason, history, CONFIG), Retry):
             break
         retries += 1
-    assert retries <= 20 + 2 + 1 + 2 + 1 + 1 + 1  # the sum of all retries
+    assert retries <= 20 + 4 + 2 + 1 + 2 + 1 + 1 + 1 + 2  # the sum of all retries
 
 
 def test_a_failure_names_the_class_of_its_error() -> None:
@@ -123,12 +145,79 @@ def breaker_after(breaker: Breaker, quarantined: list[bool]) -> str | None:
     return found
 
 
-def test_the_breaker_opens_after_ten_infrastructure_faults_in_a_row_only() -> None:
+@pytest.mark.parametrize("lasting", [False, True])
+def test_the_breaker_opens_after_ten_infrastructure_faults_in_a_row_only(lasting: bool) -> None:
+    breaker, long = Breaker(CONFIG), CONFIG.breaker_store_s
+    for _ in range(2):
+        assert [breaker.infrastructure(now, lasting=lasting) for now in [0.0, *[long] * 8]] == [None] * 9
+        breaker.succeeded("splats")
+    assert [breaker.infrastructure(now, lasting=lasting) for now in [0.0, *[long] * 8]] == [None] * 9
+    assert breaker.infrastructure(long, lasting=lasting) == "10 infrastructure failures in a row"
+
+
+def test_an_outage_that_may_pass_has_two_minutes_and_one_that_lasts_has_none() -> None:
+    assert CONFIG.breaker_store_s == 120
+    passing, lasting = Breaker(CONFIG), Breaker(CONFIG)
+    assert [passing.infrastructure(float(now)) for now in range(100, 220)] == [None] * 120
+    assert "121 infrastructure failures" in str(passing.infrastructure(220.0))
+    assert [lasting.infrastructure(0.0, lasting=True) for _ in range(9)] == [None] * 9
+    assert lasting.infrastructure(0.0, lasting=True) is not None
+
+
+def test_eight_objects_in_a_row_with_one_reason_from_outside_are_a_streak() -> None:
     breaker = Breaker(CONFIG)
-    assert [breaker.infrastructure() for _ in range(9)] == [None] * 9
-    breaker.finished(False)
-    assert [breaker.infrastructure() for _ in range(9)] == [None] * 9
-    assert breaker.infrastructure() is not None
+    assert breaker.calm("splats")
+    assert [breaker.gave_up("splats", "missing_views") for _ in range(7)] == [None] * 7
+    assert not breaker.calm("splats")
+    assert breaker.calm("atlas")
+    assert "8 objects in a row failed as missing_views" in str(breaker.gave_up("splats", "missing_views"))
+
+
+@pytest.mark.parametrize("between", ["success", "bad_input", "timeout"])
+def test_a_streak_ends_with_a_success_or_another_reason(between: str) -> None:
+    breaker = Breaker(CONFIG)
+    for _ in range(3):
+        assert [breaker.gave_up("splats", "missing_views") for _ in range(7)] == [None] * 7
+        breaker.succeeded("atlas")  # says nothing about the other stage
+        if between == "success":
+            breaker.succeeded("splats")
+        else:
+            breaker.gave_up("splats", between)
+        assert breaker.calm("splats") == (between != "timeout")
+
+
+def test_reasons_of_the_object_and_a_streak_of_0_are_no_streak() -> None:
+    breaker, off = Breaker(CONFIG), Breaker(PolicyConfig(breaker_streak=0))
+    assert [breaker.gave_up("splats", "bad_input") for _ in range(40)] == [None] * 40
+    assert [off.gave_up("splats", "missing_views") for _ in range(40)] == [None] * 40
+
+
+def test_what_comes_from_outside_is_provisional() -> None:
+    assert set(REASONS) >= PROVISIONAL
+    assert set(REASONS) - PROVISIONAL == {
+        "bad_input", "inconsistent_views", "too_few_gaussians", "nan_loss", "low_psnr", "transport_failed",
+        "rough_atlas",
+    }  # fmt: skip
+
+
+def test_kills_halve_the_slots_for_a_while() -> None:
+    throttle = Throttle(CONFIG)
+    assert throttle.slots(16, 0.0) == 16
+    throttle.killed(0.0, 16)
+    throttle.killed(1.0, 16)  # of the same shortage
+    assert throttle.slots(16, 1.0) == 8
+    throttle.killed(40.0, 16)
+    assert throttle.slots(16, 339.0) == 4
+    assert throttle.slots(16, 340.0) == 8
+    assert throttle.slots(16, 640.0) == 16
+
+
+def test_one_slot_is_always_left() -> None:
+    throttle = Throttle(CONFIG)
+    for k in range(20):
+        throttle.killed(k * 31.0, 6)
+    assert throttle.slots(6, 600.0) == 1
+    assert [throttle.slots(6, 589.0 + 300 * k) for k in range(4)] == [1, 3, 6, 6]
 
 
 def test_seeds_depend_on_object_and_nan_only() -> None:

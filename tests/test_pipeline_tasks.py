@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,11 @@ from gaussianverse.pipeline.dataset import layout, members, records, statistics
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL
 from gaussianverse.pipeline.errors import FragmentError, ShardConflict
-from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, seed_of
+from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, UNREAD, seed_of
 from gaussianverse.pipeline.run import inputs, job, tasks
 from gaussianverse.pipeline.run.executor import Job
+from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE
+from gaussianverse.pipeline.run.reading import Unreachable, Unread
 
 CONFIG = load("test", TINY)
 
@@ -130,7 +135,8 @@ def test_missing_views_do_not_say_where_the_manifest_lay(planned: Planned) -> No
     assert result["reason"] == "missing_views"
     assert str(result["error_message"]).startswith("views/none: ")
     for views in (f"{planned.job.base}/views/none", "/nowhere/else"):
-        result = tasks.fit_object(planned.job, {**planned.row, "views": views}, 1, 0)
+        row = {**planned.row, "views": views, BESIDE: f"{planned.job.base}/views/ball"}
+        result = tasks.fit_object(planned.job, row, 1, 0)
         assert str(result["error_message"]) == "no such file or folder; check the address of the views"
 
 
@@ -174,6 +180,13 @@ FAULTS: list[tuple[BaseException, str]] = [
     (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
     (RuntimeError("CUDA error: an illegal memory access"), "cuda_error"),
     (RuntimeError("something"), "unknown"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out_of_memory"),
+    (OSError("an error without a number"), "unknown"),
+    (Unread("x"), UNREAD),
+    (Unreachable("x"), INFRASTRUCTURE),
+    (inputs.NoRoom("x"), INFRASTRUCTURE),
+    (ModuleNotFoundError("no module"), INFRASTRUCTURE),
+    (ConnectionError("cut"), INFRASTRUCTURE),
     (ZeroDivisionError("x"), "unknown"),
 ]
 
@@ -185,8 +198,30 @@ def test_every_error_has_its_reason(fault: BaseException, reason: str) -> None:
 
     result = tasks._guarded(body)
     assert (result["status"], result["reason"]) == ("failed", reason)
-    assert result["error_class"] == type(fault).__name__
+    assert result["error_class"] == ("" if isinstance(fault, ConnectionError) else type(fault).__name__)
     assert result["error_message"]
+
+
+@pytest.mark.parametrize("number", sorted(errno.errorcode))
+def test_whatever_the_system_says_while_no_views_are_read_is_the_machines_fault(number: int) -> None:
+    def body() -> dict[str, Any]:
+        raise OSError(number, os.strerror(number), "/some/where")
+
+    result = tasks._guarded(body)
+    assert result["reason"] == INFRASTRUCTURE
+    assert str(result["error_message"]).startswith(f"/some/where: {os.strerror(number)}; ")
+    lasting = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+    assert bool(result.get("lasting")) == (number in lasting)
+
+
+def test_a_task_that_is_alone_on_a_node_without_room_does_not_begin(
+    planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "memory_shortage", lambda: "1 of 64 GiB are free")
+    monkeypatch.setattr(tasks, "_open", lambda job: pytest.fail("it began"))
+    for body in (partial(tasks.fit_object, nan_losses=0), tasks.atlas_object):
+        result = body(planned.job, {**planned.row, ALONE: 1}, 1)
+        assert (result["reason"], result["error_message"]) == (INFRASTRUCTURE, "1 of 64 GiB are free")
 
 
 def test_death_is_not_a_fault() -> None:

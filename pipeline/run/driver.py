@@ -15,7 +15,7 @@ from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import FAMILIES, OK, SPLATS, VIEWS
 from gaussianverse.atlas.store.errors import StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Storage
-from gaussianverse.pipeline.dataset import layout, records
+from gaussianverse.pipeline.dataset import layout, records, shards
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
@@ -24,21 +24,26 @@ from gaussianverse.pipeline.errors import BreakerOpen, PipelineError, ShardConfl
 from gaussianverse.pipeline.policy import (
     CONFLICT,
     INFRASTRUCTURE,
+    KILLS,
+    PROVISIONAL,
+    Alone,
     Breaker,
     History,
     PolicyConfig,
-    Quarantine,
     Retry,
     Stop,
+    Throttle,
     decide,
 )
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Executor, Task
 from gaussianverse.pipeline.run.in_flight import InFlight
+from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE, Neighbours
+from gaussianverse.pipeline.store.publish import Published
 
 T = TypeVar("T")
 
 _POLL_S = 1.0
-_REMEDY = "No object was quarantined. Fix the cause and run the same command again."
+_REMEDY = "Fix the cause and run the same command again."
 
 
 class Watch:
@@ -53,6 +58,9 @@ class Watch:
     def retried(self, task: Task, reason: str, text: str) -> None:
         """A task failed and will be tried again."""
 
+    def held(self, task: Task, reason: str, text: str) -> None:
+        """A task failed for good, for a reason that could come from outside; its object is not yet quarantined."""
+
 
 @dataclass
 class Summary:
@@ -62,12 +70,22 @@ class Summary:
     objects: int = 0
     quarantined: int = 0
     retries: int = 0
+    held: int = 0
+    """Objects that failed for reasons that could come from outside and, when the call ended, were not quarantined."""
     repeats: int = 0
     """Tasks started a second time at the end of the run."""
     fit_seconds: float = 0.0
     """Seconds of fits whose fragment was published."""
     slot_seconds: float = 0.0
     """Slots times wall time."""
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """A quarantine that is held back."""
+
+    task: Task
+    cause: Facts
 
 
 @dataclass
@@ -77,6 +95,13 @@ class _Shard:
     objects: int
     done: dict[str, set[str]]
     committed: set[str]
+    views: Neighbours
+    held: dict[str, list[_Verdict]] = field(default_factory=lambda: {stage: [] for stage in layout.STAGES})
+    """By stage."""
+
+    def complete(self, stage: str) -> bool:
+        """Whether every object of a stage is done, or held back."""
+        return len(self.done[stage]) + len(self.held[stage]) == self.objects
 
 
 @dataclass(order=True)
@@ -118,11 +143,15 @@ class Driver:
         self._shards, self._stages, self._watches = list(shards), stages, watches
         self._families = families_of(run, stages)
         self._clock, self._sleep = clock, sleep
-        self._breaker = Breaker(policy)
+        self._breaker, self._throttle = Breaker(policy), Throttle(policy)
         self._open: dict[int, _Shard] = {}
         self._ready: deque[Task] = deque()
         self._delayed: list[_Delayed] = []
+        self._suspects: deque[Task] = deque()
+        """Tasks that are run alone, when nothing else is left."""
         self._in_flight = InFlight(executor, policy, clock)
+        self._read: deque[str] = deque(maxlen=2)
+        """Views that were read lately."""
         self._order = itertools.count()
         self.summary = Summary()
 
@@ -141,14 +170,16 @@ class Driver:
             slots = self._executor.slots()
             last, before = self._clock(), last
             self.summary.slot_seconds += slots * (last - before)
-            window = self._policy.window * slots
+            used = self._throttle.slots(slots, last)
+            window = self._policy.window * slots if used == slots else used
             while waiting and len(self._ready) + len(self._delayed) + len(self._in_flight) < window:
                 self._open_shard(waiting.popleft(), committed)
             now = self._clock()
             while self._delayed and self._delayed[0].due <= now:
-                self._ready.append(heapq.heappop(self._delayed).task)
+                task = heapq.heappop(self._delayed).task
+                (self._suspects if task.alone else self._ready).append(task)
             while self._ready and len(self._in_flight) < window:
-                self._in_flight.submit(self._ready.popleft())
+                self._submit(self._ready.popleft())
             if not waiting and not self._ready and not self._delayed:
                 self.summary.repeats += self._in_flight.repeat(slots)
             if self._in_flight:
@@ -157,7 +188,19 @@ class Driver:
             elif self._delayed:
                 self._sleep(max(0.0, min(_POLL_S, self._delayed[0].due - self._clock())))
             elif not waiting and not self._ready:
-                return self.summary
+                if self._suspects:
+                    self._submit(self._suspects.popleft())
+                elif not self._publish_held(last=True):
+                    return self.summary
+            self._publish_held()
+
+    def _submit(self, task: Task) -> None:
+        if task.kind == FIT:
+            row = {**task.row, BESIDE: self._open[task.shard].views.beside(str(task.row["views"]), self._read)}
+            task = replace(task, row=row)
+        if task.alone:
+            task = replace(task, row={**task.row, ALONE: 1})
+        self._in_flight.submit(task)
 
     def _open_shard(self, shard: int, committed: set[tuple[str, int]]) -> None:
         rows = self._with_retries(lambda: shard_rows(self._storage, shard))
@@ -172,7 +215,8 @@ class Driver:
         if SPLATS not in self._stages and len(done[SPLATS]) < len(uids):
             missing = len(uids) - len(done[SPLATS])
             raise PipelineError(f"shard {shard}: {missing} of {len(uids)} objects have no fit; run fit-shard first")
-        self._open[shard] = _Shard(len(uids), done, families)
+        self._open[shard] = _Shard(len(uids), done, families, Neighbours(str(r["views"]) for r in rows))
+        self._read.extend([str(r["views"]) for r in rows if r["uid"] in done[SPLATS]][: 2 - len(self._read)])
         for watch in self._watches:
             watch.opened(len(done[self._stages[-1]]))
         for manifest_row in rows:
@@ -198,38 +242,92 @@ class Driver:
             self._ready.appendleft(Task(PACK, family, shard))
 
     def _settle(self, task: Task, result: Facts) -> None:
+        task = replace(task, row={name: value for name, value in task.row.items() if name not in (BESIDE, ALONE)})
         if result["status"] != "failed":
             self.summary.fit_seconds += float(result.get("fit_seconds", 0.0))
-            self._complete(task, quarantined=result["status"] != OK, fresh=False)
+            self._breaker.succeeded("" if task.kind == PACK else task.stage)
+            if task.kind == FIT:
+                self._read.append(str(task.row["views"]))
+            self._complete(task, quarantined=result["status"] != OK)
             return
         reason, text = str(result["reason"]), str(result["error_message"])
         if reason == CONFLICT:
             raise ShardConflict(text)
-        task = replace(task, history=task.history.after(reason))
-        if reason == INFRASTRUCTURE and (outage := self._breaker.infrastructure()):
-            raise BreakerOpen(f"{outage}; last, {task.name}: {text}. {_REMEDY}")
-        decision = decide(reason, task.history, self._policy)
-        if isinstance(decision, Retry):
+        task, now = replace(task, history=task.history.after(reason)), self._clock()
+        if reason == INFRASTRUCTURE and (
+            outage := self._breaker.infrastructure(now, lasting=bool(result.get("lasting")))
+        ):
+            raise self._stopped(f"{outage}; last, {task.name}: {text}")
+        decision = decide(reason, task.history, self._policy, alone=task.alone)
+        if reason in KILLS and not task.alone:
+            self._throttle.killed(now, self._executor.slots())
+        if isinstance(decision, Retry | Alone):
             self.summary.retries += 1
             for watch in self._watches:
                 watch.retried(task, reason, text)
-            heapq.heappush(self._delayed, _Delayed(self._clock() + decision.pause_s, next(self._order), task))
+            if isinstance(decision, Alone):
+                self._suspects.append(replace(task, alone=True))
+            else:
+                heapq.heappush(self._delayed, _Delayed(now + decision.pause_s, next(self._order), task))
         elif isinstance(decision, Stop):
-            raise BreakerOpen(f"{task.name} {decision.message}: {text}. {_REMEDY}")
+            raise self._stopped(f"{task.name} {decision.message}: {text}")
         elif task.kind == PACK:
             raise PipelineError(f"{task.name} failed ({reason}): {text}")
         else:
-            self._quarantine(task, decision, result)
+            self._give_up(_Verdict(task, {**result, "reason": decision.reason}))
 
-    def _quarantine(self, task: Task, decision: Quarantine, result: Facts) -> None:
-        stopwatch = records.Stopwatch(task.history.attempts)
-        cause = {**result, "reason": decision.reason}
-        self._with_retries(
-            lambda: records.publish_quarantine(self._storage, task.stage, task.row, self._run, cause, stopwatch)
+    def _give_up(self, verdict: _Verdict) -> None:
+        """Quarantine an object; later, if the cause could lie outside."""
+        task, reason = verdict.task, str(verdict.cause["reason"])
+        if reason in PROVISIONAL:
+            self._open[task.shard].held[task.stage].append(verdict)
+            self.summary.held += 1
+            for watch in self._watches:
+                watch.held(task, reason, str(verdict.cause["error_message"]))
+        else:
+            self._quarantine(verdict)
+        if outage := self._breaker.gave_up(task.stage, reason):
+            if not self.summary.held:
+                raise BreakerOpen(f"{outage}; `gaussianverse top-errors` lists the reasons")
+            raise self._stopped(f"{outage}; last, {task.name}: {verdict.cause['error_message']}")
+
+    def _publish_held(self, *, last: bool = False) -> bool:
+        """Publish the verdicts of stages that are otherwise complete, if the run is well; returns whether there were.
+
+        `last`: nothing else is left to do, so no later object will show whether the run is well.
+        """
+        found = False
+        for shard, stage in [(k, stage) for k, state in self._open.items() for stage in state.held]:
+            state = self._open.get(shard)
+            if state and state.held[stage] and state.complete(stage) and (last or self._breaker.calm(stage)):
+                verdicts, state.held[stage] = state.held[stage], []
+                self.summary.held -= len(verdicts)
+                for verdict in verdicts:
+                    self._quarantine(verdict)
+                found = True
+        return found
+
+    def _quarantine(self, verdict: _Verdict) -> None:
+        task, stopwatch = verdict.task, records.Stopwatch(verdict.task.history.attempts)
+        ended = self._with_retries(
+            lambda: records.publish_quarantine(
+                self._storage, task.stage, task.row, self._run, verdict.cause, stopwatch
+            )
         )
-        self._complete(task, quarantined=True, fresh=True)
+        # another driver may have brought it through meanwhile
+        adopted = ended is Published.ADOPTED
+        there = adopted and self._with_retries(
+            lambda: shards.read_record(self._storage, task.stage, task.shard, str(task.row["uid"])).ok
+        )
+        self._complete(task, quarantined=not there, fresh=True)
 
-    def _complete(self, task: Task, *, quarantined: bool, fresh: bool) -> None:
+    def _stopped(self, why: str) -> BreakerOpen:
+        """The error that ends a run which is ill."""
+        held = self.summary.held
+        quarantined = f"The last {held} that failed were not quarantined" if held else "No object was quarantined"
+        return BreakerOpen(f"{why}. {quarantined}. {_REMEDY}")
+
+    def _complete(self, task: Task, *, quarantined: bool, fresh: bool = False) -> None:
         """Record that a fragment or a shard exists. `fresh`: it is a quarantine that this driver decided."""
         state = self._open[task.shard]
         if task.kind == PACK:
@@ -249,9 +347,10 @@ class Driver:
             for watch in self._watches:
                 watch.finished(uid, quarantined)
         elif uid not in state.done[dataset_format.ATLAS]:
-            self._ready.appendleft(replace(task, kind=ATLAS, stage=dataset_format.ATLAS, history=History()))
-        if (fresh or (last and not quarantined)) and (outage := self._breaker.finished(fresh)):
-            raise BreakerOpen(f"{outage}; `gaussianverse status` shows the reasons")
+            fitted = replace(task, kind=ATLAS, stage=dataset_format.ATLAS, history=History(), alone=False)
+            self._ready.appendleft(fitted)
+        if last and not quarantined and not fresh and (outage := self._breaker.finished(False)):
+            raise BreakerOpen(f"{outage}; `gaussianverse top-errors` lists the reasons")
         self._pack_when_complete(task.shard, task.stage)
 
     def _with_retries(self, operation: Callable[[], T]) -> T:
@@ -259,11 +358,11 @@ class Driver:
         while True:
             try:
                 return operation()
-            except StoreRefused:
-                raise
+            except StoreRefused as error:
+                raise self._stopped(str(error)) from error
             except StoreError as error:
-                if outage := self._breaker.infrastructure():
-                    raise BreakerOpen(f"{outage}; last: {error}. {_REMEDY}") from error
+                if outage := self._breaker.infrastructure(self._clock()):
+                    raise self._stopped(f"{outage}; last: {error}") from error
                 self._sleep(self._policy.pause_s)
 
 

@@ -56,8 +56,15 @@ class EventLog(Watch):
 
     def retried(self, task: Task, reason: str, text: str) -> None:
         """See `Watch`."""
+        self._write_task("retried", task, reason, text)
+
+    def held(self, task: Task, reason: str, text: str) -> None:
+        """See `Watch`."""
+        self._write_task("held", task, reason, text)
+
+    def _write_task(self, event: str, task: Task, reason: str, text: str) -> None:
         self.write(
-            "retried",
+            event,
             task=task.kind,
             stage=task.stage,
             shard=task.shard,

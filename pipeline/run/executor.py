@@ -34,6 +34,8 @@ class Task:
     shard: int
     row: Facts = field(default_factory=dict)
     history: History = field(default_factory=History)
+    alone: bool = False
+    """Nothing else may run on its node."""
 
     @property
     def name(self) -> str:

@@ -59,7 +59,9 @@ class InFlight:
         """
         now, idle = self._clock(), slots - len(self._submissions)
         once = [
-            s for s in self._submissions.values() if not s.repeated and s.task.kind != PACK and s.cancelled is None
+            s
+            for s in self._submissions.values()
+            if not (s.repeated or s.task.kind == PACK or s.task.alone) and s.cancelled is None
         ]
         chosen = repeats([now - submission.submitted for submission in once], idle, self._policy)
         for submission in (once[k] for k in chosen):

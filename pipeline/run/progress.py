@@ -51,6 +51,10 @@ class ProgressBar(Watch):
         """See `Watch`."""
         log.warning("%s failed (%s: %s), attempt %d follows", task.name, reason, text, task.history.attempts + 1)
 
+    def held(self, task: Task, reason: str, text: str) -> None:
+        """See `Watch`."""
+        log.warning("%s gave up (%s: %s); its quarantine waits for the rest of its shard", task.name, reason, text)
+
     def _show(self, done: int) -> None:
         count = self._bar.n + done
         hours = (time.monotonic() - self._started) / 3600

@@ -49,8 +49,7 @@ class RayExecutor:
 
         checks = {}
         for node in self._ray.nodes():
-            resources = node["Resources"]
-            if not node["Alive"] or resources.get("CPU", 0) < 1 or resources.get("GPU", 0) < self._gpus:
+            if not node["Alive"] or not self._can_fit(node):
                 continue
             check = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=0)(machine.examine_node)
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -82,12 +81,14 @@ class RayExecutor:
 
     def submit(self, task: Task) -> Hashable:
         """See `Executor`."""
+        attempt = task.history.attempts + 1
         if task.kind == PACK:
             handle = self._pack.remote(self._job, task.stage, task.shard)
         elif task.kind == FIT:
-            handle = self._fit.remote(self._job, task.row, task.history.attempts + 1, task.history.count("nan_loss"))
+            fit = self._alone(self._fit) if task.alone else self._fit
+            handle = fit.remote(self._job, task.row, attempt, task.history.count("nan_loss"))
         else:
-            handle = self._atlas.remote(self._job, task.row, task.history.attempts + 1)
+            handle = (self._alone(self._atlas) if task.alone else self._atlas).remote(self._job, task.row, attempt)
         self._submitted[handle] = task, self._dead
         return handle  # type: ignore[no-any-return]
 
@@ -129,6 +130,14 @@ class RayExecutor:
         """See `Executor`."""
         self._submitted.pop(handle, None)
         self._ray.cancel(handle, force=True)
+
+    def _alone(self, function: Any) -> Any:
+        """A task that takes all cores of the largest node, so that no other runs beside it."""
+        cores = [n["Resources"].get("CPU", 1) for n in self._ray.nodes() if n["Alive"] and self._can_fit(n)]
+        return function.options(num_cpus=max(cores, default=1))
+
+    def _can_fit(self, node: Any) -> bool:
+        return bool(node["Resources"].get("CPU", 0) >= 1 and node["Resources"].get("GPU", 0) >= self._gpus)
 
     def _dead_nodes(self) -> frozenset[str]:
         return frozenset(node["NodeID"] for node in self._ray.nodes() if not node["Alive"])

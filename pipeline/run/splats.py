@@ -15,6 +15,7 @@ from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.interchange.ply import Floats, from_raw_harmonics, read_raw
 from gaussianverse.atlas.interchange.published import find_order, read_raw_point_cloud, visible
+from gaussianverse.atlas.os_errors import describe, exists, is_machines
 from gaussianverse.fitter.errors import LowPsnr
 from gaussianverse.manifests.schema import SPLATS, SPLATS_BGR
 from gaussianverse.manifests.splats import POINT_CLOUDS
@@ -78,7 +79,7 @@ def _read(path: Path, config: SplatsConfig) -> tuple[dict[str, Floats], NDArray[
     """The values before activation, and the sphere indices if there are any."""
     if path.suffix == ".ply":
         return read_raw(_bytes_of(path), activated=config.activated), None
-    found = [path / name for name in POINT_CLOUDS if (path / name).exists()]
+    found = [path / name for name in POINT_CLOUDS if exists(path / name)]
     if len(found) != 1:
         raise AtlasError(f"{path}: expected one of {' and '.join(POINT_CLOUDS)}, found {len(found)}")
     data = _bytes_of(found[0])
@@ -87,14 +88,16 @@ def _read(path: Path, config: SplatsConfig) -> tuple[dict[str, Floats], NDArray[
     else:
         raw = read_raw_point_cloud(_array(data, found[0]), activated=config.activated)
     indices = path / SPHERE_INDICES
-    return raw, _array(_bytes_of(indices), indices) if indices.exists() else None
+    return raw, _array(_bytes_of(indices), indices) if exists(indices) else None
 
 
 def _bytes_of(path: Path) -> bytes:
     try:
         return foreign.read_bytes(path)
     except OSError as error:
-        raise AtlasError(f"{path}: cannot be read: {error.strerror}") from error
+        if is_machines(error):
+            raise
+        raise AtlasError(f"{path}: cannot be read: {describe(error)}") from error
 
 
 def _array(data: bytes, path: Path) -> NDArray[Any]:

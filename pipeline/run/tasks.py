@@ -7,8 +7,9 @@ dict with its reason, and the driver decides what to do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from gaussianverse import atlas
 from gaussianverse.atlas.dataset_format import ATLAS, OK, QUARANTINED, SPLATS, VIEWS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.os_errors import LASTING, describe, is_machines, mend_of
 from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha256
 from gaussianverse.atlas.store import open_storage
-from gaussianverse.atlas.store.errors import NotFound, StoreError
+from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter import fit_object as fit_views
 from gaussianverse.fitter import load_views
@@ -35,10 +37,13 @@ from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run, load_cached
 from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, Facts, known
 from gaussianverse.pipeline.errors import FragmentError, ShardConflict
-from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, failed, seed_of
+from gaussianverse.pipeline.node.memory import memory_shortage
+from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, UNREAD, failed, seed_of
 from gaussianverse.pipeline.run import inputs, splats
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.fidelity import atlas_psnr
+from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE
+from gaussianverse.pipeline.run.reading import Unreachable, Unread, local_views, settled
 from gaussianverse.pipeline.store.publish import Published
 
 
@@ -47,12 +52,12 @@ def fit_object(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
 
     Attempts count from 1; `nan_losses`, the number of those whose loss was not finite, changes the seed.
     """
-    return _guarded(lambda: _fit(job, row, attempt, nan_losses))
+    return _guarded(lambda: _fit(job, row, attempt, nan_losses), alone=ALONE in row)
 
 
 def atlas_object(job: Job, row: Facts, attempt: int) -> Facts:
     """Stage 2: build the atlas of an object's Gaussians and publish its fragment."""
-    return _guarded(lambda: _atlas(job, row, attempt))
+    return _guarded(lambda: _atlas(job, row, attempt), alone=ALONE in row)
 
 
 def pack_shard(job: Job, stage: str, shard: int) -> Facts:
@@ -74,30 +79,34 @@ def _open(job: Job) -> tuple[Storage, Run]:
 def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
     storage, run = _open(job)
     watch, stage = records.Stopwatch(attempt), SPLATS
-    with _local_views(job, row) as path:
-        if row["format"] in splats.FORMATS:
-            if run.settings.views:
-                raise BadInput("Gaussians come without views, and run.views asks for some; set run.views=0")
+    if row["format"] in splats.FORMATS:
+        if run.settings.views:
+            raise BadInput("Gaussians come without views, and run.views asks for some; set run.views=0")
+        with _local_views(job, row) as path:
             gaussians, found = splats.read_splats(path, str(row["format"]), run.splats)
-        else:
-            config, started = run.fit, time.perf_counter()
-            views = load_views(
-                path,
-                str(row["format"]),
-                # reference views need the full size; the fit downscales them in the same way as the loader
-                size=None if run.settings.views else config.size,
-                min_views=config.min_views,
-                with_depth=config.init == "depth",
-                max_bad_views=config.max_bad_views,
+    else:
+        config, started = run.fit, time.perf_counter()
+        with _local_views(job, row) as path:
+            views = settled(
+                partial(
+                    load_views,
+                    path,
+                    str(row["format"]),
+                    # reference views need the full size; the fit downscales them in the same way as the loader
+                    size=None if run.settings.views else config.size,
+                    min_views=config.min_views,
+                    with_depth=config.init == "depth",
+                    max_bad_views=config.max_bad_views,
+                )
             )
-            seconds_load = time.perf_counter() - started
-            if run.settings.views:
-                # before the fit, so that the fragment of the splats implies that of the views
-                placed = prepare(views, config).placed.views(views)
-                _publish_views(storage, run, row, placed, records.Stopwatch(attempt))
-            seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
-            fit = fit_views(views, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
-            gaussians, found = fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}
+        seconds_load = time.perf_counter() - started
+        if run.settings.views:
+            # before the fit, so that the fragment of the splats implies that of the views
+            placed = prepare(views, config).placed.views(views)
+            _publish_views(storage, run, row, placed, records.Stopwatch(attempt))
+        seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
+        fit = fit_views(views, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
+        gaussians, found = fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}
     facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], found))
     measured = known(JOURNAL[stage], found)
     ended = records.publish_sample(storage, stage, facts, gaussians.to_bytes(), watch, measured)
@@ -105,21 +114,8 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
     return {"status": OK, "uid": row["uid"], "fit_seconds": spent}
 
 
-@contextmanager
-def _local_views(job: Job, row: Facts) -> Iterator[Path]:
-    """Yield the object's `views` as a local path; errors name them as the manifest does."""
-    with inputs.local(inputs.resolve(str(row["views"]), job.base), job.store) as path:
-        try:
-            yield path
-        except (FitError, AtlasError) as error:
-            raise type(error)(_without_place(str(error), str(path), str(row["views"]))) from error
-
-
-def _without_place(text: str, path: str, views: str) -> str:
-    """Text of an error that calls `path` as the manifest does, or leaves it out if that is a place of a machine."""
-    if views.startswith("/"):
-        return text.replace(f"{path}: ", "").replace(f"{path}/", "").replace(path, "the views")
-    return text.replace(path, views)
+def _local_views(job: Job, row: Facts) -> AbstractContextManager[Path]:
+    return local_views(job, str(row["views"]), str(row.get(BESIDE, "")).splitlines())
 
 
 def _publish_views(storage: Storage, run: Run, row: Facts, views: Views, watch: records.Stopwatch) -> None:
@@ -158,9 +154,16 @@ def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
     return {"status": OK, "uid": row["uid"]}
 
 
-def _guarded(body: Callable[[], Facts]) -> Facts:
-    """Return the result of `body`, or a failed result with the reason of its error."""
+def _guarded(body: Callable[[], Facts], *, alone: bool = False) -> Facts:
+    """Return the result of `body`, or a failed result with the reason of its error.
+
+    A task that has its node for itself does not begin while the node is short of memory.
+
+    Whatever the system says while no views are read is the machine's fault, whatever its number.
+    """
     try:
+        if alone and (text := memory_shortage()):
+            return failed(INFRASTRUCTURE, text)
         return body()
     except (FitError, AtlasError) as error:
         return failed(error.reason, error)
@@ -170,11 +173,23 @@ def _guarded(body: Callable[[], Facts]) -> Facts:
         return failed("missing_views", error)
     except ShardConflict as error:
         return failed(CONFLICT, error)
+    except Unread as error:
+        return failed(UNREAD, error)
     except (FragmentError, NotFound) as error:
         return failed(DAMAGED, error)
-    except (StoreError, BackendUnavailable, LpipsUnavailable) as error:
+    except (StoreRefused, inputs.NoRoom, BackendUnavailable, LpipsUnavailable, ImportError) as error:
+        return failed(INFRASTRUCTURE, error, lasting=True)
+    except (StoreError, Unreachable) as error:
         return failed(INFRASTRUCTURE, error)
+    except OSError as error:
+        if error.errno is None and not is_machines(error):
+            return failed("unknown", error)
+        text = f"{error.filename or 'this machine'}: {describe(error)}; {mend_of(error)}"
+        return failed(INFRASTRUCTURE, text, lasting=error.errno in LASTING)
     except (MemoryError, torch.OutOfMemoryError) as error:
         return failed("out_of_memory", error)
     except Exception as error:  # any other error counts against this object; the driver decides how often
-        return failed("cuda_error" if "CUDA" in str(error) else "unknown", error)
+        text = str(error)
+        if "can't allocate memory" in text:  # torch's, on CPUs
+            return failed("out_of_memory", error)
+        return failed("cuda_error" if "CUDA" in text else "unknown", error)
