@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The version that is written."""
-READABLE_VERSIONS = (1,)
+READABLE_VERSIONS = (1, 2)
 
 CHANNEL_NAMES = (
     "offset_x", "offset_y", "offset_z", "opacity", "red", "green", "blue", "opacity",

@@ -3,25 +3,37 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from gaussianverse.manifests.jsonl import Fault, describe, parse, resolve_views
+from gaussianverse.manifests.authored import parse
+from gaussianverse.manifests.jsonl import describe, resolve_views
 from gaussianverse.manifests.licenses import check_wanted, described
 from gaussianverse.manifests.schema import Row
+from gaussianverse.manifests.table import Fault, Rules
 
 Probe = Callable[[Row], object]
 
 
-def check(path: Path, *, probe: Probe | None = None, count: int = 0, licenses: Collection[str] = ()) -> list[str]:
-    """List all faults of a manifest in authoring form.
+def check(
+    path: Path,
+    *,
+    probe: Probe | None = None,
+    count: int = 0,
+    licenses: Collection[str] = (),
+    categories: Collection[str] = (),
+    rules: Rules = Rules(),  # noqa: B008
+) -> list[str]:
+    """List all faults of a manifest, JSON Lines or Parquet.
 
     Faults are: invalid JSON, unknown and missing keys, values that are not text, bad uids, duplicate uids,
-    unknown categories and formats, missing captions, an empty manifest; with `licenses`, rows under any
-    other licence; with `probe`, views that cannot be read.
+    unknown formats and splits, columns without one type, missing captions, an empty manifest; with `licenses` and
+    `categories`, rows of any other; with `probe`, views that cannot be read.
 
     Args:
         path: the manifest.
         probe: called with rows whose `views` are resolved; any exception it raises is a fault of the row.
         count: number of rows to probe, evenly spread over the manifest.
         licenses: licences that rows may have; empty allows all.
+        categories: categories that rows may have; empty allows all.
+        rules: defaults of columns, and sources that views may lie under.
 
     Returns:
         One message a fault, "<path>:<line>: <message>", in the order of lines.
@@ -29,7 +41,8 @@ def check(path: Path, *, probe: Probe | None = None, count: int = 0, licenses: C
     Raises:
         ManifestError: the file cannot be read, or `licenses` are misspelled.
     """
-    lines, faults = parse(path)
+    found = parse(path, rules)
+    lines, faults = found.lines, list(found.faults)
     faults += [
         Fault(line.number, f"{line.row.uid!r} has no caption; text conditioning needs one")
         for line in lines
@@ -42,6 +55,11 @@ def check(path: Path, *, probe: Probe | None = None, count: int = 0, licenses: C
             for line in lines
             if line.row.license not in licenses
         ]
+    faults += [
+        Fault(line.number, f"{line.row.uid!r}: category {line.row.category!r} is not among {', '.join(categories)}")
+        for line in lines
+        if categories and line.row.category not in categories
+    ]
     if probe is not None:
         count = min(count, len(lines))
         chosen = [lines[i * len(lines) // count] for i in range(count)]

@@ -2,28 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import locked, parse_json, read_bytes, write_whole
-from gaussianverse.manifests.schema import FIELDS, Row, faults_of, row_from
-
-
-class Line(NamedTuple):
-    """A row and the number of its line, from 1."""
-
-    number: int
-    row: Row
-
-
-class Fault(NamedTuple):
-    """A fault of one line; line 0 means the whole file."""
-
-    number: int
-    message: str
+from gaussianverse.manifests.schema import LISTS, TEXTS, Row, completed, faults_of
+from gaussianverse.manifests.table import Entry, Fault, Line, checked
 
 
 def describe(path: Path, faults: Iterable[Fault]) -> list[str]:
@@ -34,6 +21,21 @@ def describe(path: Path, faults: Iterable[Fault]) -> list[str]:
     ]
 
 
+def entries(path: Path) -> Iterator[Entry]:
+    """Yield the lines of a manifest that are not blank, parsed.
+
+    Raises:
+        ManifestError: the file cannot be read.
+    """
+    for number, raw in enumerate(read_bytes(path).split(b"\n"), start=1):
+        if not raw.strip():
+            continue
+        try:
+            yield number, _entries(raw)
+        except ManifestError as error:
+            yield number, error
+
+
 def parse(path: Path) -> tuple[list[Line], list[Fault]]:
     """Parse a manifest into its well-formed rows and all its faults.
 
@@ -42,24 +44,8 @@ def parse(path: Path) -> tuple[list[Line], list[Fault]]:
     Raises:
         ManifestError: the file cannot be read.
     """
-    lines: list[Line] = []
-    faults: list[Fault] = []
-    first: dict[str, int] = {}
-    for number, raw in enumerate(read_bytes(path).split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        try:
-            row = row_from(_entries(raw))
-        except ManifestError as error:
-            faults += [Fault(number, message) for message in error.faults]
-            continue
-        lines.append(Line(number, row))
-        faults += [Fault(number, message) for message in faults_of(row)]
-        if first.setdefault(row.uid, number) != number:
-            faults.append(Fault(number, f"duplicate uid {row.uid!r}, first on line {first[row.uid]}"))
-    if not lines and not faults:
-        faults.append(Fault(0, "the manifest is empty; it needs one JSON object a line"))
-    return lines, faults
+    found = checked(entries(path))
+    return found.lines, found.faults
 
 
 def _entries(raw: bytes) -> dict[str, Any]:
@@ -88,10 +74,12 @@ def resolve_views(rows: Iterable[Row], folder: Path) -> list[Row]:
 
 
 def dumps(row: Row) -> str:
-    """Format a row as JSON without a newline; empty fields except the caption are left out."""
-    entries = {key: value for key, value in asdict(row).items() if key in FIELDS}
-    kept = {key: value for key, value in entries.items() if value or key == "caption"}
-    return json.dumps(kept, ensure_ascii=False)
+    """Format a row as one line of JSON; empty fields but the caption, and lists of one caption, are left out."""
+    row = completed(row)
+    kept = {key: getattr(row, key) for key in TEXTS if getattr(row, key) or key == "caption"}
+    if len(row.captions) > 1:
+        kept |= {key: getattr(row, key) for key in LISTS}
+    return json.dumps({**kept, **row.extras}, ensure_ascii=False)
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
@@ -126,7 +114,7 @@ def extended(path: Path, row: Row) -> list[Row]:
     """
     rows = read(path) if path.exists() else []
     faults = faults_of(row)
-    if any(other.uid == row.uid for other in rows):
+    if any(other.uid.lower() == row.uid.lower() for other in rows):
         faults.append(f"duplicate uid {row.uid!r}")
     if faults:
         raise ManifestError(f"{path}: {fault}" for fault in faults)

@@ -4,8 +4,8 @@ A job reads its shard with the footer and one range request. Equal rows give equ
 """
 
 import io
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +15,19 @@ import pyarrow.parquet as pq
 
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import write_whole
-from gaussianverse.manifests.schema import ARROW_SCHEMA, IndexedRow, Row, faults_of
+from gaussianverse.manifests.schema import (
+    FIELDS,
+    LISTS,
+    RESERVED,
+    TEXTS,
+    IndexedRow,
+    Row,
+    arrow_schema,
+    completed,
+    extras_of,
+    faults_of,
+)
+from gaussianverse.manifests.table import kinds_of
 
 SHARD_SIZE = 256
 
@@ -33,16 +45,18 @@ def encode(rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> bytes:
         raise ValueError(f"shard_size = {shard_size}: expected at least 1")
     if not rows:
         raise ManifestError("the manifest is empty; there is nothing to build")
-    ordered = sorted(rows, key=lambda row: row.uid)
-    faults = [f"{row.uid}: {fault}" for row in ordered for fault in faults_of(row)]
+    ordered = sorted((completed(row) for row in rows), key=lambda row: row.uid)
+    kinds = kinds_of(ordered)
+    faults = [f"{row.uid}: {fault}" for row in ordered for fault in _faults_of(row, kinds)]
     faults += [f"duplicate uid {a.uid!r}" for a, b in pairwise(ordered) if a.uid == b.uid]
     if faults:
         raise ManifestError(faults)
-    records = [asdict(row) | {"index": index} for index, row in enumerate(ordered)]
+    schema = arrow_schema(kinds)
+    records = [{**flat(row), "index": index} for index, row in enumerate(ordered)]
     out = io.BytesIO()
     with pq.ParquetWriter(
         out,
-        ARROW_SCHEMA,
+        schema,
         version="2.6",
         compression="zstd",
         compression_level=9,
@@ -50,9 +64,32 @@ def encode(rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> bytes:
         write_statistics=["index", "uid"],  # the footer is read by every job
     ) as writer:
         for start in range(0, len(records), shard_size):
-            group = pa.Table.from_pylist(records[start : start + shard_size], schema=ARROW_SCHEMA)
+            group = pa.Table.from_pylist(records[start : start + shard_size], schema=schema)
             writer.write_table(group, row_group_size=shard_size)
     return out.getvalue()
+
+
+def _faults_of(row: Row, kinds: Mapping[str, str]) -> list[str]:
+    faults = faults_of(replace(row, views="none") if row.fault else row)
+    return faults + [f"no {name!r}, which other rows have" for name in kinds if name not in row.extras]
+
+
+def flat(row: Row, *, authored: bool = False) -> dict[str, Any]:
+    """A row as one flat dict, the columns of the author last; with `authored` only what an author writes."""
+    own = {name: getattr(row, name) for name in FIELDS}
+    own |= {name: list(own[name]) for name in LISTS}
+    if authored:
+        return {**own, **row.extras}
+    index = {"index": row.index} if isinstance(row, IndexedRow) else {}
+    return {**index, **own, "fault": row.fault, **row.extras}
+
+
+def row_of(values: Mapping[str, Any]) -> Row:
+    """The row whose `flat` form has these values; others, such as its shard, are left out."""
+    own: dict[str, Any] = {name: values[name] for name in (*TEXTS, "fault") if name in values}
+    own |= {name: tuple(values[name]) for name in LISTS if name in values}
+    own["extras"] = {name: value for name, value in values.items() if name not in (*FIELDS, *RESERVED)}
+    return Row(**own)
 
 
 def write(path: Path, rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> int:
@@ -72,6 +109,12 @@ def count_shards(source: Source) -> int:
         return int(file.num_row_groups)
 
 
+def read_kinds(source: Source) -> dict[str, str]:
+    """{column of the manifest's author: its kind}, from the footer. Raises ManifestError."""
+    with _open(source) as file:
+        return extras_of(file.schema_arrow) or {}
+
+
 def read_shard(source: Source, shard: int) -> list[IndexedRow]:
     """Read the rows of one shard, in uid order.
 
@@ -87,7 +130,17 @@ def read_shard(source: Source, shard: int) -> list[IndexedRow]:
             raise ManifestError(f"{_name(source)}: no shard {shard}; it has 0 to {file.num_row_groups - 1}")
         # with Arrow's own threads, one may outlive the interpreter and then abort the process
         records = file.read_row_group(shard, use_threads=False).to_pylist()
-    return [IndexedRow(**record) for record in records]
+    # those of the first edition lack lists of captions
+    return [IndexedRow(**vars(completed(row_of(record))), index=record["index"]) for record in records]
+
+
+def is_run_form(path: Path) -> bool:
+    """Whether a file says that it is a manifest in run form. Raises ManifestError if it is not Parquet."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return b"gaussianverse.manifest" in (file.schema_arrow.metadata or {})
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(f"{path.name}: cannot be read as Parquet: {error}") from error
 
 
 def _open(source: Source) -> Any:
@@ -95,7 +148,7 @@ def _open(source: Source) -> Any:
         file = pq.ParquetFile(source, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"{_name(source)}: cannot be read as Parquet: {error}") from error
-    if not file.schema_arrow.equals(ARROW_SCHEMA, check_metadata=True):
+    if extras_of(file.schema_arrow) is None:
         file.close()
         raise ManifestError(f"{_name(source)}: not a manifest in run form; make it with 'manifest shard'")
     return file

@@ -36,6 +36,8 @@ def manifest_row(index: int, uid: str, shard: int = 0) -> dict[str, Any]:
     return {
         "index": index, "uid": uid, "shard": shard, "views": f"views/{uid}", "format": "auto", "category": "",
         "license": "CC0-1.0", "caption": f"caption of {uid}: é", "caption_source": "hand", "source_id": "",
+        "captions": [f"caption of {uid}: é"], "caption_sources": ["hand"], "split": "", "attribution": "",
+        "fault": "",
     }  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def test_a_shard_without_samples_is_no_fault(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (index(lambda i: i.update(schema_version=9)), "schema version 9, this gaussianverse reads 1; a newer"),
+        (index(lambda i: i.update(schema_version=9)), "schema version 9, this gaussianverse reads 1, 2; a newer"),
         (index(lambda i: i["shards"][2]["atlas"].update(samples=3)), "000002.tar has 3 samples in index.json and 2"),
         (index(lambda i: i["shards"].pop()), "samples that index.json does not count"),
         (index(lambda i: i.update(samples=5)), "samples that index.json does not count"),

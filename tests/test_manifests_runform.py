@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.errors import ManifestError
-from gaussianverse.manifests.schema import ARROW_SCHEMA, Row
+from gaussianverse.manifests.schema import ARROW_SCHEMA, FIRST_SCHEMA, Row
 
 
 def rows(n: int) -> list[Row]:
@@ -81,11 +81,49 @@ def test_reading_starts_no_thread_which_could_outlive_the_interpreter_and_abort_
 def test_null_free_explicit_schema(tmp_path: Path) -> None:
     assert runform.write(tmp_path / "objects.parquet", [Row("a", "b")]) == 1
     table = pq.read_table(tmp_path / "objects.parquet")
-    assert table.schema.equals(ARROW_SCHEMA, check_metadata=True)
-    assert table.to_pylist() == [
-        {"index": 0, "uid": "a", "views": "b", "format": "auto"}
-        | dict.fromkeys(("category", "license", "caption", "caption_source", "source_id"), "")
+    assert [(f.name, f.type, f.nullable) for f in table.schema] == [
+        (f.name, f.type, f.nullable) for f in ARROW_SCHEMA
     ]
+    assert table.schema.metadata == {b"gaussianverse.manifest": b"2"}
+    texts = ("category", "license", "caption", "caption_source", "source_id", "split", "attribution", "fault")
+    assert table.to_pylist() == [
+        {"index": 0, "uid": "a", "views": "b", "format": "auto", "captions": [], "caption_sources": []}
+        | dict.fromkeys(texts, "")
+    ]
+
+
+def test_columns_of_the_author_keep_their_types() -> None:
+    given = [
+        Row("b", "v", extras={"score": 0.5, "views_seen": 3, "good": True, "note": "x"}, captions=("one", "two")),
+        Row("a", "v", extras={"score": 1, "views_seen": 2**40, "good": False, "note": ""}),
+    ]
+    data = runform.encode(given)
+    assert runform.read_kinds(io.BytesIO(data)) == {
+        "good": "truth", "note": "text", "score": "number", "views_seen": "integer",
+    }  # fmt: skip
+    first, second = runform.read_shard(io.BytesIO(data), 0)
+    assert first.extras == {"good": False, "note": "", "score": 1.0, "views_seen": 2**40}
+    assert second.captions == ("one", "two")
+    assert second.caption == "one"
+    assert runform.row_of({**runform.flat(second), "shard": 4}) == Row(
+        **{k: v for k, v in vars(second).items() if k != "index"}
+    )
+    assert runform.encode([runform.row_of(runform.flat(row)) for row in (second, first)]) == data
+
+
+def test_the_first_edition_is_still_read(tmp_path: Path) -> None:
+    values = {
+        "index": [0],
+        "uid": ["a"],
+        "views": ["v"],
+        "format": ["auto"],
+        "category": ["Food"],
+        "license": ["CC0-1.0"],
+    }
+    values |= {"caption": ["a pear"], "caption_source": ["Cap3D"], "source_id": [""]}
+    pq.write_table(pa.table(values, schema=FIRST_SCHEMA), tmp_path / "objects.parquet")
+    (row,) = runform.read_shard(tmp_path / "objects.parquet", 0)
+    assert (row.caption, row.captions, row.caption_sources, row.split) == ("a pear", ("a pear",), ("Cap3D",), "")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +132,8 @@ def test_null_free_explicit_schema(tmp_path: Path) -> None:
         ([], "manifest is empty"),
         ([Row("a", "x"), Row("b", "y"), Row("a", "z")], "duplicate uid 'a'"),
         ([Row("a/b", "x")], "uid 'a/b'"),
-        ([Row("a", "x", category="Vehicles")], "unknown category"),
+        ([Row("a", "x", format="colmap")], "unknown format"),
+        ([Row("a", "x", extras={"score": 1}), Row("b", "x", extras={"score": 2}), Row("c", "x")], "c: no 'score'"),
     ],
 )
 def test_faulty_rows_are_refused_and_nothing_is_written(bad: list[Row], message: str, tmp_path: Path) -> None:

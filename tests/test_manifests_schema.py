@@ -46,8 +46,14 @@ def test_ten_categories_nine_by_default() -> None:
         ({"views": ""}, "'views' is empty"),
         ({"views": "a\0b"}, "not printable"),
         ({"format": "colmap"}, "unknown format 'colmap'"),
-        ({"category": "Vehicles"}, "unknown category 'Vehicles'"),
-        ({"category": "food"}, "unknown category 'food'"),
+        ({"category": "a\nb"}, "not printable"),
+        ({"split": "training"}, "unknown split 'training'"),
+        ({"captions": ("A pear.", "x")}, "'caption' is not the first"),
+        ({"captions": ("A pear.\nRipe.", "x"), "caption_sources": ("a",)}, "1 caption_sources for 2 captions"),
+        ({"attribution": "x" * 5000}, "5000 characters"),
+        ({"extras": {"score": float("nan")}}, "'score' is nan"),
+        ({"extras": {"count": 2**63}}, "an integer of 64 bits"),
+        ({"extras": {"note": "\x1b[31m"}}, "not printable"),
         ({"caption": "\ud800"}, "not printable"),
         ({"caption": "bell \a"}, "not printable"),
         ({"license": "CC\n"}, "not printable"),
@@ -63,10 +69,13 @@ def test_bad_values_are_named(change: dict[str, str], message: str) -> None:
     [
         ({"uid": "a"}, "no 'views'"),
         ({"views": "a"}, "no 'uid'"),
-        ({"uid": "a", "views": "b", "captoin": "c"}, "unknown key 'captoin'"),
+        ({"uid": "a", "views": "b", "captions": "c"}, "'captions' is 'c', expected a list"),
+        ({"uid": "a", "views": "b", "score": [1]}, r"'score' is \[1\]"),
+        ({"uid": "a", "views": "b", "my score": 1}, "cannot be called 'my score'"),
+        ({"uid": "a", "views": "b", "psnr": 1}, "cannot be called 'psnr'"),
         ({"uid": 7, "views": "b"}, "'uid' is 7"),
         ({"uid": "a", "views": "b", "caption": None}, "'caption' is None"),
-        ({"uid": "a", "views": "b", "index": 3}, "unknown key 'index'"),
+        ({"uid": "a", "views": "b", "index": 3}, "cannot be called 'index'"),
     ],
 )
 def test_keys_and_types_are_checked(entries: dict[str, Any], message: str) -> None:
@@ -76,14 +85,14 @@ def test_keys_and_types_are_checked(entries: dict[str, Any], message: str) -> No
 
 def test_all_faults_of_a_row_are_reported_at_once() -> None:
     with pytest.raises(ManifestError) as caught:
-        row_from({"caption": None, "x": 1})
+        row_from({"caption": None, "x": [1]})
     assert len(caught.value.faults) == 4
 
 
 def test_arrow_schema_names_the_fields_and_allows_no_null() -> None:
-    assert ARROW_SCHEMA.names == ["index", *FIELDS]
+    assert ARROW_SCHEMA.names == ["index", *FIELDS, "fault"]
     assert not any(field.nullable for field in ARROW_SCHEMA)
-    assert {f.name for f in dataclasses.fields(IndexedRow)} == set(ARROW_SCHEMA.names)
+    assert {f.name for f in dataclasses.fields(IndexedRow)} == {*ARROW_SCHEMA.names, "extras"}
 
 
 @given(st.text())

@@ -135,11 +135,11 @@ def test_finalize_finds_nothing_to_do(copy: Path) -> None:
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("version", [2, "1", None])
+@pytest.mark.parametrize("version", [3, "1", None])
 def test_a_version_that_is_not_known_is_refused_by_all(
     copy: Path, capsys: pytest.CaptureFixture[str], version: object
 ) -> None:
-    expected = f"schema version {version!r}, this gaussianverse reads 1"
+    expected = f"schema version {version!r}, this gaussianverse reads 1, 2"
     for key in ("index.json", "_commits/atlas/000000.json", "run.json"):
         values = json.loads((copy / key).read_text())
         (copy / key).write_text(json.dumps({**values, "schema_version": version}))

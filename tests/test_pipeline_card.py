@@ -8,7 +8,7 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import METADATA, row
 
 INDEX = {"size": 128, "shards": [{}, {}], "channels": ["offset_x", "opacity"]}
-RUN = Run({"config_digest": "d" * 64})
+RUN = Run({"schema_version": 2, "config_digest": "d" * 64, "config": {"fit": {}, "run": {"seed": 0}}})
 
 
 def card(*rows: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import JOURNAL
 from gaussianverse.pipeline.errors import FragmentError, ShardConflict
 
-RUN = Run({"config_digest": "d" * 64})
+RUN = Run({"schema_version": 2, "config_digest": "d" * 64, "config": {"fit": {}, "run": {"seed": 0}}})
 
 
 def fragment(stage: str, index: int, uid: str, data: bytes | None) -> bytes:

@@ -19,7 +19,7 @@ from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL
 from gaussianverse.pipeline.errors import FragmentError, PipelineError
 
 STAGE = SPLATS
-RUN = Run({"config_digest": "d" * 64})
+RUN = Run({"schema_version": 2, "config_digest": "d" * 64, "config": {"fit": {}, "run": {"seed": 0}}})
 
 
 @pytest.fixture

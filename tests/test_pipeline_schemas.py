@@ -1,11 +1,13 @@
 import json
 import math
+from functools import partial
 
 import pyarrow as pa
 import pytest
 
 from gaussianverse.atlas.canonical_json import to_json
-from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, SPLATS
+from gaussianverse.manifests import schema as manifest_schema
 from gaussianverse.pipeline.dataset import parquet, schemas
 from gaussianverse.pipeline.errors import PipelineError
 
@@ -56,3 +58,48 @@ def test_a_null_in_json_is_refused() -> None:
     row: dict[str, object] = {**schemas.row(schema, {}), "caption": None}
     with pytest.raises(PipelineError, match="caption"):
         schemas.from_json(schema, json.dumps(row).encode())
+
+
+EXTRAS = [("good", pa.bool_()), ("note", pa.string()), ("score", pa.float64())]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_table_tells_its_version_and_the_columns_of_the_author(version: int) -> None:
+    extras = EXTRAS if version == 2 else []
+    schema = schemas.stats_schema(SPLATS, extras, version)
+    found = schemas.like(partial(schemas.stats_schema, SPLATS), schema, after=len(ADDRESS))
+    assert found == schema
+    assert schemas.extras_in(schema) == extras
+
+
+@pytest.mark.parametrize(
+    "extras",
+    [
+        [("psnr", pa.float64())],
+        [("score", pa.float32())],
+        [("when", pa.timestamp("s"))],
+        [("n", pa.list_(pa.int64()))],
+    ],
+)
+def test_columns_that_no_author_may_have_are_told(extras: list[tuple[str, pa.DataType]]) -> None:
+    schema = schemas.stats_schema(SPLATS, extras)
+    assert schemas.like(partial(schemas.stats_schema, SPLATS), schema, after=len(ADDRESS)) is None
+
+
+def test_a_member_tells_the_types_of_the_columns_of_the_author() -> None:
+    schema = schemas.facts_schema(SPLATS, EXTRAS)
+    row = schemas.row(schema, {"schema_version": 2, "captions": ["a", "b"], "good": True, "note": "x", "score": 1})
+    assert row["score"] == 1.0
+    assert type(row["score"]) is float
+    assert schemas.facts_from_json(SPLATS, to_json(row)) == row
+    assert schemas.extras_of(row) == EXTRAS
+    for change in ({"score": None}, {"score": [1]}, {"schema_version": 3}, {"captions": [1]}, {"psnr": True}):
+        with pytest.raises(PipelineError):
+            schemas.facts_from_json(SPLATS, to_json({**row, **change}))
+
+
+def test_names_that_a_manifest_may_not_use_are_those_of_all_tables() -> None:
+    own = {"uid", "views", "format", "category", "license", "caption", "caption_source", "source_id", "split"}
+    own |= {"attribution", "captions", "caption_sources"}
+    assert schemas.RESERVED - own <= manifest_schema.RESERVED
+    assert set(manifest_schema.FIELDS) == own

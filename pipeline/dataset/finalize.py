@@ -7,7 +7,7 @@ from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import to_json_file
-from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, sums_file
+from gaussianverse.atlas.dataset_format import ATLAS, sums_file
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.dataset import card, layout
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
@@ -83,7 +83,7 @@ def index_of(
 ) -> dict[str, Any]:
     """The content of index.json: the shards with their keys, sizes and hashes, and the totals."""
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": run.version,
         "config_digest": run.digest,
         "manifest_sha256": run.identity["manifest_sha256"],
         "objects": totals.objects,

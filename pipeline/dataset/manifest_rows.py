@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +24,7 @@ def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
     """
     source = io.BufferedReader(_Object(storage, layout.MANIFEST), buffer_size=1 << 18)
     try:
-        return [asdict(row) for row in runform.read_shard(source, shard)]
+        return [runform.flat(row) for row in runform.read_shard(source, shard)]
     except (ManifestError, pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise PipelineError(f"{storage.url}/{layout.MANIFEST}: shard {shard}: {message(error)}") from error
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, SPLATS, address_column
+from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, SCHEMA_VERSION, SPLATS, address_column
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import ParquetSink, exact
-from gaussianverse.pipeline.dataset.schemas import QUARANTINE, STATS, metadata_schema
+from gaussianverse.pipeline.dataset.schemas import extras_in, metadata_schema, quarantine_schema
 from gaussianverse.pipeline.dataset.shards import stats_table
 from gaussianverse.pipeline.errors import PipelineError
 
@@ -89,8 +89,11 @@ def tables_of(storage: Storage, n_shards: int, families: tuple[str, ...] = layou
         NotFound: the table of a shard is missing.
         PipelineError: a table is damaged, or tables of one shard have different objects.
     """
-    schema = metadata_schema(families)
-    metadata, quarantine, totals = ParquetSink(schema), ParquetSink(QUARANTINE), Totals()
+    first = stats_table(storage, families[0], 0)
+    version = SCHEMA_VERSION if "captions" in first.schema.names else 1
+    schema = metadata_schema(families, extras_in(first.schema), version)
+    lost = quarantine_schema(version)
+    metadata, quarantine, totals = ParquetSink(schema), ParquetSink(lost), Totals()
     for shard in range(n_shards):
         tables = {family: stats_table(storage, family, shard) for family in families}
         splats, atlases = (tables[family] for family in layout.STAGES)
@@ -98,7 +101,7 @@ def tables_of(storage: Storage, n_shards: int, families: tuple[str, ...] = layou
             raise PipelineError(f"shard {shard}: its tables have different objects")
         rows = _joined(tables, schema)
         metadata.add(rows)
-        quarantine.add(_quarantined(splats, atlases))
+        quarantine.add(_quarantined(splats, atlases, lost))
         totals.add(rows)
     return Tables(metadata.finish(), quarantine.finish(), totals)
 
@@ -113,18 +116,18 @@ def _joined(tables: Mapping[str, pa.Table], schema: pa.Schema) -> pa.Table:
         elif name in _STATE:
             family, column = ATLAS, name
         else:
-            family, column = next(f for f in tables if name in STATS[f].names), name
+            family, column = next(f for f in tables if name in tables[f].schema.names), name
         columns.append(tables[family][column])
     return pa.Table.from_arrays(columns, schema=exact(schema))
 
 
-def _quarantined(splats: pa.Table, atlases: pa.Table) -> pa.Table:
+def _quarantined(splats: pa.Table, atlases: pa.Table, schema: pa.Schema) -> pa.Table:
     """Rows of quarantine.parquet: each object once, with the stage that quarantined it."""
     lost = pc.not_equal(atlases["status"], OK)
     first, second = splats.filter(lost), atlases.filter(lost)
     fitted = pc.equal(first["status"], OK)
     columns = [
         pc.if_else(fitted, ATLAS, SPLATS) if name == "stage" else pc.if_else(fitted, second[name], first[name])
-        for name in QUARANTINE.names
+        for name in schema.names
     ]
-    return pa.Table.from_arrays(columns, schema=exact(QUARANTINE))
+    return pa.Table.from_arrays(columns, schema=exact(schema))

@@ -9,7 +9,7 @@ from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import to_json_file
-from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, VIEWS
+from gaussianverse.atlas.dataset_format import ATLAS, VIEWS
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.atlas.tar import END, index
@@ -17,7 +17,7 @@ from gaussianverse.pipeline.dataset import layout, records
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.parquet import to_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import JOURNAL, STATS, Facts, row
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, Facts
 from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
 from gaussianverse.pipeline.dataset.statistics import moments_of
 from gaussianverse.pipeline.errors import FragmentError
@@ -84,7 +84,7 @@ def assemble(family: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Asse
             }
             tar += data
             sample += 1
-        rows.append(row(STATS[family], {**record.facts, **address}))
+        rows.append({**record.facts, **address})
         digests.append(sha256_of(data))
     if missing:
         raise FragmentError(f"shard {shard}, {family}: no fragment of {', '.join(missing[:5])} ({len(missing)})")
@@ -121,13 +121,20 @@ def pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:
 def _pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:
     uids = [str(r["uid"]) for r in shard_rows(storage, shard)]
     assembled = assemble(family, shard, uids, _fetch(storage, family, shard))
+    schema = run.stats_schema(family)
+    for facts in assembled.rows:
+        if list(facts) != schema.names:
+            where = layout.fragment(family, shard, str(facts["uid"]))
+            raise FragmentError(
+                f"{where}: its columns are not those of this run; delete it, and the next run makes it again"
+            )
     files: dict[str, Head] = {}
 
     def put(key: str, data: bytes | bytearray) -> None:
         files[key] = publish_exact(storage, key, data)
 
     put(dataset_format.shard_tar(family, shard), assembled.tar)
-    put(layout.stats(family, shard), to_parquet(STATS[family], assembled.rows))
+    put(layout.stats(family, shard), to_parquet(schema, assembled.rows))
     if family == ATLAS:
         put(layout.moments(shard), moments_of(assembled.mains(), run))
     entries = [
@@ -169,7 +176,7 @@ def commit_record(
         if facts["sample"] == -1:
             reasons[str(facts["reason"])] = reasons.get(str(facts["reason"]), 0) + 1
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": run.version,
         "config_digest": run.digest,
         "stage": family,
         "shard": shard,

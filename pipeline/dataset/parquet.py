@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gaussianverse.atlas.dataset_format import SCHEMA_VERSION
 from gaussianverse.pipeline.errors import PipelineError, message
 
 
@@ -105,12 +104,21 @@ def from_parquet(schema: pa.Schema, data: bytes) -> pa.Table:
     Raises:
         PipelineError: damaged, not a Parquet file, or of another schema.
     """
+    table = read_table(data)
+    if [(f.name, f.type) for f in table.schema] != [(f.name, f.type) for f in schema]:
+        raise other_columns(table)
+    return table
+
+
+def read_table(data: bytes) -> pa.Table:
+    """Read a file of any columns. Raises PipelineError if it is damaged or not a Parquet file."""
     try:
         # not pq.read_table, whose threads may outlive the interpreter and then abort the process
-        table = _opened(data).read(use_threads=False)
+        return _opened(data).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise PipelineError(f"not a readable Parquet file: {message(error)}") from error
-    names = [(f.name, f.type) for f in table.schema]
-    if names != [(f.name, f.type) for f in schema]:
-        raise PipelineError(f"columns {table.schema.names} are not those of schema version {SCHEMA_VERSION}")
-    return table
+
+
+def other_columns(table: pa.Table) -> PipelineError:
+    """The error of a table that has other columns than it should."""
+    return PipelineError(f"columns {table.schema.names} are not those of a schema version that is read")

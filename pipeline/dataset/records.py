@@ -11,18 +11,32 @@ from typing import Any
 
 from gaussianverse.atlas import dataset_format, tar
 from gaussianverse.atlas.canonical_json import to_json
-from gaussianverse.atlas.dataset_format import MAX_VIEWS, OK, QUARANTINED
+from gaussianverse.atlas.dataset_format import ATLAS, MAX_VIEWS, OK, QUARANTINED, SPLATS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.provenance import code_digest, made_with
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, Facts, from_json, known, row
+from gaussianverse.pipeline.dataset.schemas import (
+    JOURNAL,
+    Facts,
+    extras_of,
+    facts_from_json,
+    facts_schema,
+    from_json,
+    known,
+    row,
+)
 from gaussianverse.pipeline.errors import FragmentError, PipelineError, message
 from gaussianverse.pipeline.policy import REASONS
 from gaussianverse.pipeline.store.publish import Published, publish
 
-_FROM_MANIFEST = ("index", "uid", "source_id", "shard", "category", "license", "caption", "caption_source")
+_FROM_MANIFEST = (
+    "index", "uid", "source_id", "shard", "category", "license", "caption", "caption_source", "captions",
+    "caption_sources", "split", "attribution",
+)  # fmt: skip
+_DIGESTS = {SPLATS: ("code_digest", "made_with"), ATLAS: ("atlas_code_digest", "atlas_made_with")}
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Record:
     @property
     def ok(self) -> bool:
         """Whether there is a sample; if not, the facts have the reason."""
-        return self.facts["status"] == OK
+        return bool(self.facts["status"] == OK)
 
     def main(self, family: str) -> bytes:
         """The main member, which holds the arrays."""
@@ -67,13 +81,19 @@ class Stopwatch:
 
 
 def facts_of(family: str, manifest_row: Mapping[str, Any], run: Run, **values: Any) -> Facts:
-    """The facts of one object, from its row of the manifest and the results of the stage."""
+    """The facts of one object, from its row of the manifest and the results of the stage.
+
+    They name the code that made them: a fragment may come from a machine with other versions than the run's first.
+    """
+    made = dict(zip(_DIGESTS.get(family, ()), (code_digest(), made_with()), strict=False))
     return row(
-        FACTS[family],
+        run.facts_schema(family),
         {
-            **{name: manifest_row[name] for name in _FROM_MANIFEST},
+            **{name: manifest_row[name] for name in (*_FROM_MANIFEST, *(name for name, _ in run.extras))},
             "config_digest": run.digest,
             "schema_version": dataset_format.SCHEMA_VERSION,
+            **({"fit_digest": run.fit_digest} if family == SPLATS else {}),
+            **made,
             **values,
         },
     )
@@ -145,7 +165,8 @@ def sample_members(family: str, facts: Mapping[str, Any]) -> list[str]:
 
 def given_up(family: str, facts: Mapping[str, Any]) -> bytes:
     """The fragment in this family of an object that another stage quarantined with these facts."""
-    own = row(FACTS[family], known(FACTS[family], facts))
+    schema = facts_schema(family, extras_of(facts), int(facts["schema_version"]))
+    own = row(schema, known(schema, facts))
     return tar.build({dataset_format.facts_member(str(own["uid"])): to_json(own)})
 
 
@@ -158,7 +179,7 @@ def parse(family: str, shard: int, uid: str, data: bytes) -> Record:
     where = layout.fragment(family, shard, uid)
     try:
         members = tar.parse(data)
-        facts = from_json(FACTS[family], members.get(dataset_format.facts_member(uid), b""))
+        facts = facts_from_json(family, members.get(dataset_format.facts_member(uid), b""))
     except (AtlasError, PipelineError) as error:
         raise FragmentError(f"{where}: {error}; delete it, and the next run makes it again") from error
     expected = set(sample_members(family, facts)) if facts["status"] == OK else {dataset_format.facts_member(uid)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import pyarrow as pa
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import json_object, to_json_file
@@ -23,12 +24,18 @@ from gaussianverse.fitter.config import FitConfig
 from gaussianverse.manifests import runform
 from gaussianverse.pipeline.config import RunConfig, RunSettings, SplatsConfig, digest_of
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.schemas import is_count, is_sha256
+from gaussianverse.pipeline.dataset.provenance import code_digest, versions
+from gaussianverse.pipeline.dataset.schemas import (
+    EXTRAS,
+    Columns,
+    facts_schema,
+    is_count,
+    is_sha256,
+    metadata_schema,
+    stats_schema,
+)
 from gaussianverse.pipeline.errors import PipelineError, RunConflict
 from gaussianverse.pipeline.store.publish import Published, publish, publish_exact
-
-# packages whose version can change a byte of the result
-_PACKAGES = ("gaussianverse", "gsplat", "numba", "numpy", "pyarrow", "scipy", "torch")
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,37 @@ class Run:
         return int(self.identity["n_shards"])
 
     @property
+    def version(self) -> int:
+        """Schema version of its tables and members."""
+        return int(self.identity["schema_version"])
+
+    @property
+    def extras(self) -> Columns:
+        """Columns of the manifest's author."""
+        return [(name, EXTRAS[kind]) for name, kind in self.identity.get("extras", {}).items()]
+
+    def facts_schema(self, family: str) -> pa.Schema:
+        """Schema of the JSON members of a family."""
+        return facts_schema(family, self.extras, self.version)
+
+    def stats_schema(self, family: str) -> pa.Schema:
+        """Schema of the tables of a family's shards."""
+        return stats_schema(family, self.extras, self.version)
+
+    def metadata_schema(self) -> pa.Schema:
+        """Schema of metadata.parquet."""
+        return metadata_schema(self.families, self.extras, self.version)
+
+    @property
     def digest(self) -> str:
         """Digest of the configuration."""
         return str(self.identity["config_digest"])
+
+    @property
+    def fit_digest(self) -> str:
+        """Digest of all settings that decide a fit: equal views and digests give equal fits on one CPU."""
+        config = self.identity["config"]
+        return digest_of({"fit": config["fit"], "seed": config["run"]["seed"]})
 
     @property
     def fit(self) -> FitConfig:
@@ -83,17 +118,6 @@ class Run:
         return self.settings.views_size or self.fit.size
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that can change the result; "" for a package that is not installed."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = ""
-    return found
-
-
 def identity_of(manifest: bytes, config: RunConfig, representation: Mapping[str, Any]) -> dict[str, Any]:
     """The content of run.json.
 
@@ -111,10 +135,12 @@ def identity_of(manifest: bytes, config: RunConfig, representation: Mapping[str,
         "manifest_sha256": sha256_of(manifest),
         "n_objects": last[-1].index + 1,
         "n_shards": n_shards,
+        "extras": runform.read_kinds(io.BytesIO(manifest)),
         "config_digest": digest_of(tables),
         "config": tables,
         "representation": dict(representation),
         "versions": versions(),
+        "code_digest": code_digest(),
     }
 
 

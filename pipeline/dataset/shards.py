@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -12,13 +13,13 @@ import pyarrow.compute as pc
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import json_object, to_json
-from gaussianverse.atlas.dataset_format import ATLAS, OK
+from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, READABLE_VERSIONS
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.parquet import from_parquet
+from gaussianverse.pipeline.dataset.parquet import other_columns, read_table
 from gaussianverse.pipeline.dataset.records import Record, read
-from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, STATS, Facts, is_count, is_sha256, known
+from gaussianverse.pipeline.dataset.schemas import Facts, is_count, is_sha256, journal_schema, like, stats_schema
 from gaussianverse.pipeline.errors import FragmentError, PipelineError
 from gaussianverse.pipeline.policy import REASONS
 
@@ -103,7 +104,19 @@ def counts_of(storage: Storage, shards: Iterable[int]) -> Counts:
 
 def stats_table(storage: Storage, family: str, shard: int) -> pa.Table:
     """The table of a committed shard. Raises NotFound, or PipelineError if it is damaged."""
-    return from_parquet(STATS[family], storage.get(layout.stats(family, shard)))
+    return stats_from(family, storage.get(layout.stats(family, shard)))
+
+
+def stats_from(family: str, data: bytes) -> pa.Table:
+    """The table of a shard, of any version that is read, with the columns of the manifest's author.
+
+    Raises:
+        PipelineError: it is damaged, or has other columns.
+    """
+    table = read_table(data)
+    if like(partial(stats_schema, family), table.schema, after=len(ADDRESS)) is None:
+        raise other_columns(table)
+    return table
 
 
 def stats_rows(storage: Storage, family: str, shard: int) -> list[Facts]:
@@ -114,7 +127,10 @@ def stats_rows(storage: Storage, family: str, shard: int) -> list[Facts]:
 
 def journal_rows(storage: Storage, family: str, shard: int) -> list[Facts]:
     """The journal of a committed shard as flat dicts; raises the errors of `stats_table`."""
-    rows: list[Facts] = from_parquet(JOURNAL[family], storage.get(layout.journal(family, shard))).to_pylist()
+    table = read_table(storage.get(layout.journal(family, shard)))
+    if all(journal_schema(family, version).names != table.schema.names for version in READABLE_VERSIONS):
+        raise other_columns(table)
+    rows: list[Facts] = table.to_pylist()
     return rows
 
 
@@ -146,7 +162,7 @@ def _from_shard(storage: Storage, family: str, shard: int, uid: str) -> Record:
     if len(found) != 1:
         raise FragmentError(f"{layout.stats(family, shard)}: {len(found)} rows of {uid}, expected one")
     (there,) = found
-    facts = known(FACTS[family], there)
+    facts = {name: value for name, value in there.items() if name not in ADDRESS}
     members = {dataset_format.facts_member(uid): to_json(facts)}
     if there["status"] == OK:
         key = dataset_format.shard_tar(family, shard)

@@ -14,7 +14,7 @@ from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.pipeline.arguments import add_config, add_json, config_of
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import run_file
+from gaussianverse.pipeline.dataset import provenance
 from gaussianverse.pipeline.errors import PipelineError, message
 from gaussianverse.pipeline.node import gpu, hardware, machine
 from gaussianverse.pipeline.node.gpu import Finding
@@ -25,7 +25,7 @@ def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
     """Check everything that a run needs, one finding after the other; also the store of `out`, if it is given."""
     system = f"{platform.python_version()} on {platform.machine()}, {available_cores()} cores"
     yield Finding("python", True, system)
-    versions = {**run_file.versions(), "ray": importlib.metadata.version("ray")}
+    versions = {**provenance.versions(), "ray": importlib.metadata.version("ray")}
     listed = ", ".join(f"{name} {version or 'not installed'}" for name, version in sorted(versions.items()))
     yield Finding("versions", True, listed)
     if config.fit.backend == "gsplat":

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Any
 
 from gaussianverse.atlas.dataset_format import ATLAS, OK
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.manifests import runform
-from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.arguments import add_building, add_manifest, add_output, building_config_of, open_output
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, members, run_file, shards
@@ -82,7 +80,7 @@ def open_revision(
     if not again:
         return None
     prove_conditional_puts(below)
-    rows = [_row(r) for k in range(run.n_shards) for r in shard_rows(storage, k) if r["uid"] in again]
+    rows = [runform.row_of(r) for k in range(run.n_shards) for r in shard_rows(storage, k) if r["uid"] in again]
     data = runform.encode(rows, shard_size=run.settings.shard_size)
     identity = run_file.identity_of(data, config, members.representation(config.atlas))
     identity["revision_of"] = {"manifest_sha256": run.identity["manifest_sha256"], "revision": number}
@@ -101,10 +99,6 @@ def _states(storage: Storage, run: Run) -> dict[str, str]:
         table = shards.stats_table(storage, ATLAS, k).select(["uid", "status", "reason"])
         found |= {r["uid"]: "" if r["status"] == OK else r["reason"] for r in table.to_pylist()}
     return found
-
-
-def _row(values: dict[str, Any]) -> Row:
-    return Row(**{name: value for name, value in values.items() if name != "index"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

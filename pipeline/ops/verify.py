@@ -23,11 +23,11 @@ from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.members import check_main, check_views
 from gaussianverse.pipeline.dataset.metadata import tables_of
 from gaussianverse.pipeline.dataset.pack import commit_record
-from gaussianverse.pipeline.dataset.parquet import from_parquet, same_rows
+from gaussianverse.pipeline.dataset.parquet import same_rows
 from gaussianverse.pipeline.dataset.records import sample_members
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import FACTS, QUARANTINE, STATS, Facts, from_json, known, metadata_schema
-from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
+from gaussianverse.pipeline.dataset.schemas import Facts, facts_from_json, known, quarantine_schema
+from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_from, stats_rows
 from gaussianverse.pipeline.dataset.statistics import merged_statistics, moments_of
 from gaussianverse.pipeline.errors import PipelineError, UsageError
 from gaussianverse.pipeline.policy import ordered_shards
@@ -158,7 +158,9 @@ def _samples(
         if any(facts[name] != value for name, value in found.items()):
             yield f"{key}: {uid}: offset, size or sha256 differs from its row of the table"
         try:
-            if from_json(FACTS[stage], data[dataset_format.facts_member(uid)]) != known(FACTS[stage], facts):
+            if facts_from_json(stage, data[dataset_format.facts_member(uid)]) != known(
+                run.facts_schema(stage), facts
+            ):
                 yield f"{key}: {dataset_format.facts_member(uid)} differs from its row of the table"
             check_main(stage, content, run)
             if stage == VIEWS:
@@ -202,8 +204,8 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
         yield f"{dataset_format.INDEX}: cannot be checked: {error}"
         return
     for key, schema, expected in (
-        (dataset_format.METADATA, metadata_schema(run.families), tables.metadata),
-        (dataset_format.QUARANTINE, QUARANTINE, tables.quarantine),
+        (dataset_format.METADATA, run.metadata_schema(), tables.metadata),
+        (dataset_format.QUARANTINE, quarantine_schema(run.version), tables.quarantine),
     ):
         try:
             if not same_rows(schema, storage.get(key), expected):
@@ -280,7 +282,7 @@ def _objects(storage: Storage, run: Run, stage: str, shard: int, indices: list[i
     if sha256_of(data) != read_commit(storage, stage, shard)["files"][key]["sha256"]:
         yield f"{key}: its sha256 is not that of the commit record"
         return
-    rows: dict[int, Facts] = {r["index"]: r for r in from_parquet(STATS[stage], data).to_pylist()}
+    rows: dict[int, Facts] = {r["index"]: r for r in stats_from(stage, data).to_pylist()}
     manifest = {r["index"]: r["uid"] for r in shard_rows(storage, shard)}
     shard_key = dataset_format.shard_tar(stage, shard)
     for index in indices:

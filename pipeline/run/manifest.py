@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gaussianverse import foreign
 from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.options import StoreOptions
-from gaussianverse.manifests import jsonl, runform
+from gaussianverse.manifests import authored, runform
 from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.table import Rules
 
 
 @dataclass(frozen=True)
@@ -22,36 +22,42 @@ class Manifest:
     """objects.parquet."""
     base: str
     """Folder or s3 prefix that relative `views` are relative to."""
+    faults: tuple[str, ...] = ()
+    """Faults of rows that are quarantined as bad_input, each with its line."""
 
 
-def read_manifest(address: str, shard_size: int, store: StoreOptions) -> Manifest:
-    """Read JSON Lines, or Parquet in run form, from a path or s3:// address, and check every row.
+def read_manifest(
+    address: str, shard_size: int, store: StoreOptions, *, strict: bool = False, rules: Rules = Rules()  # noqa: B008
+) -> Manifest:  # fmt: skip
+    """Read a manifest, JSON Lines or Parquet, from a path or s3:// address, and check every row.
 
     Paths stay as written, so that a manifest gives the same bytes wherever it is stored. A manifest in run form keeps
-    its shards.
+    its shards. A faulty row is carried as one that is quarantined with its fault.
+
+    Args:
+        address: path or s3:// address.
+        shard_size: objects per shard.
+        store: options of the store.
+        strict: whether one faulty row refuses the manifest.
+        rules: defaults of columns, and sources that `views` may lie under, without `base`.
 
     Raises:
-        ManifestError: lists every fault with its line.
+        ManifestError: the manifest cannot be read or has no good row; with `strict`, it has any fault.
     """
     parent, _, name = address.rpartition("/")
     if not is_s3(address):
-        return Manifest(_encoded(Path(address), shard_size), str(Path(address).absolute().parent))
+        base = str(Path(address).absolute().parent)
+        return _encoded(Path(address), base, shard_size, strict, rules)
     with tempfile.TemporaryDirectory(prefix="gaussianverse-") as folder:
         path = Path(folder) / name
         try:
             path.write_bytes(open_storage(parent, store).get(name))
         except NotFound as error:
             raise ManifestError(f"{address}: no such file") from error
-        return Manifest(_encoded(path, shard_size), parent)
+        return _encoded(path, parent, shard_size, strict, rules)
 
 
-def _encoded(path: Path, shard_size: int) -> bytes:
-    if path.suffix != ".parquet":
-        return runform.encode(jsonl.read(path), shard_size=shard_size)
-    try:
-        data = foreign.read_bytes(path)
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
-    if not runform.count_shards(path):
-        raise ManifestError(f"{path}: the manifest is empty; there is nothing to build")
-    return data
+def _encoded(path: Path, base: str, shard_size: int, strict: bool, rules: Rules) -> Manifest:
+    found = authored.read(path, strict=strict, rules=replace(rules, base=base))
+    data = runform.encode(found.rows, shard_size=found.shard_size or shard_size)
+    return Manifest(data, base, tuple(found.faults))

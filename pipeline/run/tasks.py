@@ -35,7 +35,7 @@ from gaussianverse.fitter.views import Views
 from gaussianverse.pipeline.dataset import pack, records, shards
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run, load_cached
-from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL, Facts, known
+from gaussianverse.pipeline.dataset.schemas import FACTS, FRAME, JOURNAL, Facts, known
 from gaussianverse.pipeline.errors import FragmentError, ShardConflict
 from gaussianverse.pipeline.node.memory import memory_shortage
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, UNREAD, failed, seed_of
@@ -79,6 +79,8 @@ def _open(job: Job) -> tuple[Storage, Run]:
 def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
     storage, run = _open(job)
     watch, stage = records.Stopwatch(attempt), SPLATS
+    if row["fault"]:
+        raise BadInput(row["fault"])
     if row["format"] in splats.FORMATS:
         if run.settings.views:
             raise BadInput("Gaussians come without views, and run.views asks for some; set run.views=0")
@@ -148,6 +150,7 @@ def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
     data = made.to_bytes()
     stored = atlas.unpack(atlas_array(data, run.atlas), run.atlas)
     found = {**known(FACTS[stage], made.stats), "atlas_psnr": atlas_psnr(gaussians, stored)}
+    found |= {name: fit.facts[name] for name in FRAME if name in fit.facts}
     facts = records.facts_of(stage, row, run, status=OK, **found)
     measured = {**known(JOURNAL[stage], made.stats), "device": "cpu"}
     records.publish_sample(storage, stage, facts, data, watch, measured)

@@ -1,0 +1,79 @@
+"""Read a manifest of any form, JSON Lines or Parquet, with the same checks."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from gaussianverse.manifests import jsonl, parquet, runform
+from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.schema import Row
+from gaussianverse.manifests.table import Checked, Rules, checked
+
+
+@dataclass(frozen=True)
+class Authored:
+    """A manifest that was read and checked.
+
+    Attributes:
+        rows: its rows; those that cannot be built have their fault.
+        faults: one message for each fault, with its line.
+        shard_size: objects per shard that the run form has; 0 for the other forms.
+    """
+
+    rows: list[Row]
+    faults: list[str]
+    shard_size: int = 0
+
+
+def parse(path: Path, rules: Rules = Rules()) -> Checked:  # noqa: B008
+    """Parse a manifest into its well-formed rows and all its faults.
+
+    Raises:
+        ManifestError: the file cannot be read.
+    """
+    return checked(parquet.entries(path) if path.suffix == ".parquet" else jsonl.entries(path), rules)
+
+
+def read(path: Path, *, strict: bool = False, rules: Rules = Rules()) -> Authored:  # noqa: B008
+    """Read a manifest.
+
+    Args:
+        path: JSON Lines; Parquet of any columns; or the run form, which keeps its shards.
+        strict: whether one faulty row refuses the manifest.
+        rules: defaults of columns, and sources that views may lie under.
+
+    Raises:
+        ManifestError: the file cannot be read, no row is without a fault, or `strict` and there are faults.
+    """
+    if path.suffix == ".parquet" and (extras := runform.is_run_form(path)):
+        return _run_form(path, extras, rules, strict)
+    found = parse(path, rules)
+    faults = jsonl.describe(path, found.faults)
+    if faults and strict:
+        raise ManifestError(faults)
+    return Authored(found.rows(), faults)
+
+
+def _run_form(path: Path, _: bool, rules: Rules, strict: bool) -> Authored:
+    """Read a run form, whose rows are checked like any others, and whose order and shards must be what they claim."""
+    count = runform.count_shards(path)
+    if not count:
+        raise ManifestError(f"{path.name}: the manifest is empty; there is nothing to build")
+    rows, sizes = [], []
+    for shard in range(count):
+        part = runform.read_shard(path, shard)
+        rows += part
+        sizes.append(len(part))
+    wrong = [f"rows {a.uid!r} and {b.uid!r} are not sorted by uid" for a, b in pairwise(rows) if a.uid >= b.uid]
+    if [row.index for row in rows] != list(range(len(rows))):
+        wrong.append("its column 'index' does not count the rows")
+    if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0] or 0 in sizes:
+        wrong.append("its shards are not of one size")
+    if wrong:
+        raise ManifestError(f"{path.name}: {message}; make it again with 'manifest shard'" for message in wrong[:20])
+    given = [row for row in rows if not row.fault]
+    found = checked(((row.index + 1, {**runform.flat(row, authored=True), **row.extras}) for row in given), rules)
+    faults = jsonl.describe(path, found.faults)
+    if faults and strict:
+        raise ManifestError(faults)
+    return Authored([*found.rows(), *(row for row in rows if row.fault)], faults, sizes[0])
