@@ -49,7 +49,7 @@ def read(path: Path, *, strict: bool = False, rules: Rules = Rules()) -> Authore
         return _run_form(path, extras, rules, strict)
     found = parse(path, rules)
     faults = jsonl.describe(path, found.faults)
-    if faults and strict:
+    if found.hopeless or (faults and strict):
         raise ManifestError(faults)
     return Authored(found.rows(), faults)
 
@@ -74,6 +74,6 @@ def _run_form(path: Path, _: bool, rules: Rules, strict: bool) -> Authored:
     given = [row for row in rows if not row.fault]
     found = checked(((row.index + 1, {**runform.flat(row, authored=True), **row.extras}) for row in given), rules)
     faults = jsonl.describe(path, found.faults)
-    if faults and strict:
+    if found.hopeless or (faults and strict):
         raise ManifestError(faults)
     return Authored([*found.rows(), *(row for row in rows if row.fault)], faults, sizes[0])

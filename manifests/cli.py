@@ -3,9 +3,11 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from gaussianverse.manifests import folders, gobjaverse, jsonl, licenses, runform
+from gaussianverse.manifests import authored, folders, gobjaverse, jsonl, licenses, runform
+from gaussianverse.manifests.arguments import add_rules, rules_of
 from gaussianverse.manifests.check import Probe, check
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row
@@ -17,16 +19,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_build(verbs.add_parser("build", help="make a manifest from GObjaverse's index or from folders"))
 
     verify = verbs.add_parser("check", help="list every fault of a manifest with its line")
-    verify.add_argument("manifest", type=Path, metavar="JSONL")
+    verify.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON Lines or Parquet")
     verify.add_argument("--probe", type=int, default=0, metavar="K", help="also read the views of K objects")
     _add_licenses(verify, "rows under another licence are faults")
+    verify.add_argument(
+        "--categories", nargs="+", default=[], metavar="WORD",
+        help="rows of another category are faults; `gobjaverse` stands for its ten",
+    )  # fmt: skip
+    add_rules(verify)
     verify.add_argument("--json", action="store_true", help="print one JSON object")
 
     shard = verbs.add_parser("shard", help="make objects.parquet, whose row group k is shard k")
-    shard.add_argument("manifest", type=Path, metavar="JSONL")
+    shard.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON Lines or Parquet")
     shard.add_argument("out", type=Path, metavar="PARQUET")
     shard.add_argument("--shard-size", type=int, default=runform.SHARD_SIZE, metavar="N", help="default: 256")
     _add_licenses(shard, "leave out rows under another licence")
+    add_rules(shard)
 
 
 def _add_licenses(parser: argparse.ArgumentParser, effect: str) -> None:
@@ -161,7 +169,11 @@ def _check(args: argparse.Namespace, probe: Probe | None) -> int:
     if args.probe and probe is None:
         print("error: --probe needs a reader of views; use `gaussianverse manifest check`", file=sys.stderr)
         return 2
-    faults = check(args.manifest, probe=probe, count=args.probe, licenses=args.licenses)
+    categories = [c for word in args.categories for c in (CATEGORIES if word == "gobjaverse" else (word,))]
+    rules = replace(rules_of(args), base=str(args.manifest.absolute().parent))
+    faults = check(
+        args.manifest, probe=probe, count=args.probe, licenses=args.licenses, categories=categories, rules=rules
+    )
     if args.json:
         print(json.dumps({"manifest": str(args.manifest), "faults": faults}))
     else:
@@ -175,7 +187,11 @@ def _shard(args: argparse.Namespace, _: Probe | None) -> int:
     if args.shard_size < 1:
         print(f"error: --shard-size is {args.shard_size}, expected at least 1", file=sys.stderr)
         return 2
-    rows = _licensed(jsonl.read(args.manifest), args.licenses)
+    rules = replace(rules_of(args), base=str(args.manifest.absolute().parent))
+    found = authored.read(args.manifest, strict=args.strict, rules=rules)
+    for fault in found.faults:
+        print(f"{fault}; a run will quarantine this row as bad_input", file=sys.stderr)
+    rows = _licensed(found.rows, args.licenses)
     rows = jsonl.resolve_views(rows, args.manifest.parent)
     shards = runform.write(args.out, rows, shard_size=args.shard_size)
     print(f"{len(rows)} objects in {shards} shards in {args.out}")

@@ -60,19 +60,18 @@ class Checked:
     faults: list[Fault]
     extras: dict[str, str]
 
-    def rows(self) -> list[Row]:
-        """The rows to build, one per line: those with a fault stand as rows that have nothing but their fault.
+    @property
+    def hopeless(self) -> bool:
+        """Whether the whole file has a fault, or no row is without one."""
+        bad = {fault.number for fault in self.faults}
+        return 0 in bad or bad >= {line.number for line in self.lines}
 
-        Raises:
-            ManifestError: the whole file has a fault, or no row is without one.
-        """
-        whole = [fault.message for fault in self.faults if not fault.number]
+    def rows(self) -> list[Row]:
+        """The rows to build, one per line: those with a fault stand as rows that have nothing but their fault."""
         bad: dict[int, list[str]] = {}
         for fault in self.faults:
             bad.setdefault(fault.number, []).append(fault.message)
         good = [line.row for line in self.lines if line.number not in bad]
-        if whole or not good:
-            raise ManifestError(whole or [f"line {fault.number}: {fault.message}" for fault in self.faults])
         uids = {row.uid for row in good}
         named = {line.number: line.row.uid for line in self.lines}
         for number, messages in sorted(bad.items()):

@@ -30,6 +30,7 @@ from gaussianverse.pipeline.arguments import (
     add_overrides,
     add_shards,
     building_config_of,
+    manifest_of,
     open_output,
 )
 from gaussianverse.pipeline.errors import PipelineError
@@ -150,7 +151,7 @@ def _fit_shard(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.run import job
 
     config = building_config_of(args)
-    storage, run, base = job.plan(args.out, args.manifest, config)
+    storage, run, base = job.plan(args.out, manifest_of(args, config), config)
     shards = getattr(args, "shards", "")  # `build` has no --shard
     return report.print_outcome(job.build(storage, run, config, base, shards=shards, events=args.events), args)
 

@@ -145,21 +145,21 @@ ROW = {"uid": "good", "views": "views/good"}
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([{**ROW, "category": "Toys"}], ["objects.jsonl:1", "unknown category 'Toys'"]),
+        ([ROW, {**ROW, "uid": "b", "split": "dev"}], ["objects.jsonl:2", "unknown split 'dev'"]),
         ([ROW, ROW], ["objects.jsonl:2", "duplicate uid 'good', first on line 1"]),
         ([ROW, {**ROW, "uid": "a/b"}], ["objects.jsonl:2", "uid 'a/b'"]),
         ([{**ROW, "uid": "../up"}], ["objects.jsonl:1", "uid '../up'"]),
         ([], ["the manifest is empty"]),
         ([{"uid": "x"}], ["no 'views'"]),
         ([{**ROW, "caption": None}], ["'caption' is None"]),
-        ([{**ROW, "colour": "red"}], ["unknown key 'colour'"]),
+        ([ROW, {**ROW, "uid": "b", "colour": "red"}], ["objects.jsonl:2", "unknown key 'colour'"]),
     ],
 )
 def test_a_faulty_manifest_is_refused_with_the_line_before_anything_is_written(
     folder: Path, lines: list[dict[str, object]], words: list[str], capsys: Captured
 ) -> None:
     (folder / "objects.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert build(folder) == 1
+    assert build(folder, "--strict") == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

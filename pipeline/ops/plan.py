@@ -14,12 +14,11 @@ from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.manifests import runform
-from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of
+from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of, manifest_of
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows, read_commit
 from gaussianverse.pipeline.errors import UsageError
-from gaussianverse.pipeline.run.manifest import read_manifest
 
 # seconds per object if nothing was measured
 PAPER_FIT_S = 600.0
@@ -178,7 +177,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan; returns the exit code."""
     config = config_of(args)
-    manifest = read_manifest(args.manifest, config.run.shard_size, config.store)
+    manifest = manifest_of(args, config)
     measured = None
     if args.like:
         storage = open_storage(args.like, config.store)
