@@ -24,7 +24,8 @@ def text(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 def parquet(folder: Path, rows: list[dict[str, Any]]) -> Path:
     path = folder / "m.parquet"
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    names = dict.fromkeys(name for row in rows for name in row)
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
     return path
 
 
@@ -34,9 +35,11 @@ FORMS = [text, parquet]
 @pytest.mark.parametrize("form", FORMS)
 def test_captions_splits_and_columns_of_the_author_are_kept(form: Any, tmp_path: Path) -> None:
     rows = [
-        {**B, "captions": ["x", "y"], "caption_sources": ["Cap3D", "us"], "split": "val", "score": 1.0, "n": 1, "good": True},
-        {**A, "caption": "one", "caption_source": "Cap3D", "category": "Toys & Games", "score": 0.5, "n": 2, "good": False},
-    ]  # fmt: skip
+        {**B, "captions": ["x", "y"], "caption_sources": ["Cap3D", "us"], "split": "val"},
+        {**A, "caption": "one", "caption_source": "Cap3D", "category": "Toys & Games"},
+    ]
+    rows[0] |= {"score": 1.0, "n": 1, "good": True}
+    rows[1] |= {"score": 0.5, "n": 2, "good": False}
     found = authored.read(form(tmp_path, rows))
     assert found.faults == []
     first, second = found.rows
@@ -89,7 +92,7 @@ def test_a_faulty_row_costs_that_row_alone(form: Any, row: dict[str, Any], messa
 def test_uids_of_faulty_rows_are_their_own_where_they_can_be(tmp_path: Path) -> None:
     rows = [A, {**A}, {"uid": "b", "views": ""}, {"uid": "x/y", "views": "v"}, {"uid": "bad-line-2", "views": "v"}]
     found = authored.read(text(tmp_path, rows))
-    assert [r.uid for r in found.rows] == ["bad-line-2", "bad-line-2_", "b", "bad-line-4"]
+    assert [r.uid for r in found.rows] == ["a", "bad-line-2", "bad-line-2_", "b", "bad-line-4"]
 
 
 @pytest.mark.parametrize("form", FORMS)
