@@ -10,15 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gaussianverse.manifests.arguments import add_rules, rules_of
+from gaussianverse.manifests.arguments import add_rules
 
 if TYPE_CHECKING:
     from gaussianverse.atlas.store.storage import Storage
     from gaussianverse.pipeline.config import RunConfig
     from gaussianverse.pipeline.dataset.run_file import Run
-    from gaussianverse.pipeline.run.manifest import Manifest
-
-_SHOWN = 20
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -107,29 +104,6 @@ def building_config_of(args: argparse.Namespace) -> RunConfig:
     if config.ray.address == "local":
         config = replace(config, ray=replace(config.ray, address=""))
     return config
-
-
-def manifest_of(args: argparse.Namespace, config: RunConfig, shard_size: int = 0) -> Manifest:
-    """Read the manifest that the options name; rows with faults are named on stderr.
-
-    Args:
-        args: of a parser with `add_manifest`.
-        config: configuration of the run.
-        shard_size: objects per shard; 0 = that of the configuration.
-
-    Raises:
-        ManifestError: it cannot be read or has no good row; with `--strict`, it has any fault.
-    """
-    from gaussianverse.pipeline.run.manifest import read_manifest
-
-    found = read_manifest(
-        args.manifest, shard_size or config.run.shard_size, config.store, strict=args.strict, rules=rules_of(args)
-    )
-    for fault in found.faults[:_SHOWN]:
-        print(f"{fault}; this row is quarantined as bad_input", file=sys.stderr)
-    if len(found.faults) > _SHOWN:
-        print(f"... and {len(found.faults) - _SHOWN} more; `gaussianverse manifest check` lists all", file=sys.stderr)
-    return found
 
 
 def config_of(args: argparse.Namespace) -> RunConfig:

@@ -30,7 +30,6 @@ from gaussianverse.pipeline.arguments import (
     add_overrides,
     add_shards,
     building_config_of,
-    manifest_of,
     open_output,
 )
 from gaussianverse.pipeline.errors import PipelineError
@@ -149,6 +148,7 @@ def _manifest(args: argparse.Namespace) -> int:
 def _fit_shard(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.ops import report
     from gaussianverse.pipeline.run import job
+    from gaussianverse.pipeline.run.manifest import manifest_of
 
     config = building_config_of(args)
     storage, run, base = job.plan(args.out, manifest_of(args, config), config)

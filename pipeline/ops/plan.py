@@ -14,11 +14,12 @@ from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.manifests import runform
-from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of, manifest_of
+from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows, read_commit
 from gaussianverse.pipeline.errors import UsageError
+from gaussianverse.pipeline.run.manifest import manifest_of
 
 # seconds per object if nothing was measured
 PAPER_FIT_S = 600.0

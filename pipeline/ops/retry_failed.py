@@ -16,14 +16,7 @@ from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.manifests import runform
-from gaussianverse.pipeline.arguments import (
-    add_building,
-    add_manifest,
-    add_output,
-    building_config_of,
-    manifest_of,
-    open_output,
-)
+from gaussianverse.pipeline.arguments import add_building, add_manifest, add_output, building_config_of, open_output
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, members, run_file, shards
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
@@ -34,7 +27,7 @@ from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.ops import report
 from gaussianverse.pipeline.policy import REASONS
 from gaussianverse.pipeline.run import job
-from gaussianverse.pipeline.run.manifest import Manifest
+from gaussianverse.pipeline.run.manifest import Manifest, manifest_of
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
 

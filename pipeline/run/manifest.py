@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +12,12 @@ from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.manifests import authored, runform
+from gaussianverse.manifests.arguments import rules_of
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.table import Rules
+from gaussianverse.pipeline.config import RunConfig
+
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,27 @@ def read_manifest(
         except NotFound as error:
             raise ManifestError(f"{address}: no such file") from error
         return _encoded(path, parent, shard_size, strict, rules)
+
+
+def manifest_of(args: argparse.Namespace, config: RunConfig, shard_size: int = 0) -> Manifest:
+    """Read the manifest that the options name; rows with faults are named on stderr.
+
+    Args:
+        args: of a parser with `add_manifest`.
+        config: configuration of the run.
+        shard_size: objects per shard; 0 = that of the configuration.
+
+    Raises:
+        ManifestError: it cannot be read or has no good row; with `--strict`, it has any fault.
+    """
+    found = read_manifest(
+        args.manifest, shard_size or config.run.shard_size, config.store, strict=args.strict, rules=rules_of(args)
+    )
+    for fault in found.faults[:_SHOWN]:
+        print(f"{fault}; this row is quarantined as bad_input", file=sys.stderr)
+    if len(found.faults) > _SHOWN:
+        print(f"... and {len(found.faults) - _SHOWN} more; `gaussianverse manifest check` lists all", file=sys.stderr)
+    return found
 
 
 def _encoded(path: Path, base: str, shard_size: int, strict: bool, rules: Rules) -> Manifest:
