@@ -1,11 +1,15 @@
 """Read a manifest of any form, JSON Lines or Parquet, with the same checks."""
 
+import io
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
+
 from gaussianverse.manifests import jsonl, parquet, runform
 from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.files import read_bytes
 from gaussianverse.manifests.schema import Row
 from gaussianverse.manifests.table import Checked, Rules, checked
 
@@ -45,8 +49,8 @@ def read(path: Path, *, strict: bool = False, rules: Rules = Rules()) -> Authore
     Raises:
         ManifestError: the file cannot be read, no row is without a fault, or `strict` and there are faults.
     """
-    if path.suffix == ".parquet" and (extras := runform.is_run_form(path)):
-        return _run_form(path, extras, rules, strict)
+    if path.suffix == ".parquet" and runform.is_run_form(data := read_bytes(path)):
+        return _run_form(path, data, rules, strict)
     found = parse(path, rules)
     faults = jsonl.describe(path, found.faults)
     if found.hopeless or (faults and strict):
@@ -54,16 +58,15 @@ def read(path: Path, *, strict: bool = False, rules: Rules = Rules()) -> Authore
     return Authored(found.rows(), faults)
 
 
-def _run_form(path: Path, _: bool, rules: Rules, strict: bool) -> Authored:
+def _run_form(path: Path, data: bytes, rules: Rules, strict: bool) -> Authored:
     """Read a run form, whose rows are checked like any others, and whose order and shards must be what they claim."""
-    count = runform.count_shards(path)
-    if not count:
+    try:
+        parts = [runform.read_shard(io.BytesIO(data), k) for k in range(runform.count_shards(io.BytesIO(data)))]
+    except (ManifestError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path.name}: damaged, or no manifest in run form: {error}") from error
+    if not parts:
         raise ManifestError(f"{path.name}: the manifest is empty; there is nothing to build")
-    rows, sizes = [], []
-    for shard in range(count):
-        part = runform.read_shard(path, shard)
-        rows += part
-        sizes.append(len(part))
+    rows, sizes = [row for part in parts for row in part], [len(part) for part in parts]
     wrong = [f"rows {a.uid!r} and {b.uid!r} are not sorted by uid" for a, b in pairwise(rows) if a.uid >= b.uid]
     if [row.index for row in rows] != list(range(len(rows))):
         wrong.append("its column 'index' does not count the rows")

@@ -1,5 +1,6 @@
 """Manifests in Parquet as people have them, from pandas for example: any order, any further columns."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.files import read_bytes
 from gaussianverse.manifests.schema import LISTS, TEXTS
 from gaussianverse.manifests.table import Entry
 
@@ -21,7 +23,7 @@ def entries(path: Path) -> Iterator[Entry]:
         ManifestError: it is no Parquet file, or a column has a type that a manifest cannot hold.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(io.BytesIO(read_bytes(path))) as file:
             names = _columns(file.schema_arrow)
             number = 0
             for batch in file.iter_batches(_BATCH, columns=names, use_threads=False):

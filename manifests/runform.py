@@ -134,13 +134,13 @@ def read_shard(source: Source, shard: int) -> list[IndexedRow]:
     return [IndexedRow(**vars(completed(row_of(record))), index=record["index"]) for record in records]
 
 
-def is_run_form(path: Path) -> bool:
-    """Whether a file says that it is a manifest in run form. Raises ManifestError if it is not Parquet."""
+def is_run_form(data: bytes) -> bool:
+    """Whether a file says that it is a manifest in run form."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(io.BytesIO(data)) as file:
             return b"gaussianverse.manifest" in (file.schema_arrow.metadata or {})
-    except (OSError, pa.ArrowException) as error:
-        raise ManifestError(f"{path.name}: cannot be read as Parquet: {error}") from error
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _open(source: Source) -> Any:
