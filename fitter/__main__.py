@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
             min_views=config.min_views,
             with_depth=config.init == "depth",
             max_bad_views=config.max_bad_views,
+            inputs=config.inputs,
         )
         with tqdm(total=config.steps, unit="step", disable=None) as bar:
 

@@ -9,6 +9,7 @@ from gaussianverse.fitter.errors import BadInput
 
 _ROTATION_TOLERANCE = 1e-3
 _SAME_POSE = 1e-6
+_SQUARE = 0.01  # largest deviation of the ratio of the focal lengths from 1
 _LARGEST = 1e12  # largest entry of a camera: products of two stay finite in float32
 
 
@@ -33,6 +34,21 @@ def check_camera(c2w: NDArray[np.float64], K: NDArray[np.float64]) -> None:
         )
     if K[0, 0] <= 0 or K[1, 1] <= 0 or K[0, 1] != 0 or K[1, 0] != 0 or (K[2] != (0, 0, 1)).any():
         raise BadInput(f"intrinsics are {K.tolist()}, expected focal lengths > 0, skew 0, last row 0 0 1")
+
+
+def check_not_swapped(K: NDArray[np.float64], width: int, height: int, where: str) -> None:
+    """Check intrinsics from two angles of view: their pixels may be no squares that swapped sizes would make squares.
+
+    Raises:
+        BadInput: they are those of an image of `height` x `width` pixels.
+    """
+    squareness = K[0, 0] / K[1, 1]
+    swapped = squareness * (height / width) ** 2
+    if abs(squareness - 1) > _SQUARE and abs(swapped - 1) <= _SQUARE:
+        raise BadInput(
+            f"{where}: its angles of view are those of an image of {height} x {width} pixels, and the image has "
+            f"{width} x {height}; swap them, or set fit.inputs.sizes = 'keep' if its pixels are no squares"
+        )
 
 
 def distinct_poses(c2w: NDArray[np.float64]) -> NDArray[np.intp]:

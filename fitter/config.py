@@ -24,6 +24,14 @@ INITS = ("hull", "depth", "random")
 RANKINGS = ("gaussian+anchor", "gaussian", "opacity", "random", "none")
 LPIPS_NETS = ("none", "vgg", "alex", "squeeze")
 BACKGROUNDS = ("random", "white", "black")
+INPUTS: dict[str, tuple[str, ...]] = {
+    "opaque": (),
+    "premultiplied": ("mend",),
+    "orientation": ("apply",),
+    "sizes": (),
+    "rounded": (),
+}
+"""Faults of views that are recognised, and the ways to mend each."""
 NORMALISE = ("auto", "never", "always")
 POSE_GATES = ("refuse", "warn", "off")
 BACKENDS = ("auto", "gsplat", "cpu", "reference")
@@ -115,6 +123,30 @@ class GrowthConfig:
 
 
 @dataclass(frozen=True)
+class InputsConfig:
+    """What is done with views that are wrong in a way that can be recognised.
+
+    Each can be refused by name, or kept as it is where the recognition is mistaken.
+    """
+
+    opaque: str = "refuse"
+    """Alpha is 255 in every pixel of every view, so that the background belongs to the object: "refuse", "keep"."""
+    premultiplied: str = "mend"
+    """Colours are multiplied by alpha, so that rims are too dark: "mend" divides them, "refuse", "keep"."""
+    orientation: str = "refuse"
+    """An image has an EXIF orientation, by which viewers turn it: "refuse", "apply" turns it, "keep" does not."""
+    sizes: str = "refuse"
+    """Width and height in a camera's file have another ratio than the image, or are swapped: "refuse", "keep" scales
+    both axes by themselves."""
+    rounded: str = "refuse"
+    """Camera positions were rounded to float32 so far from the origin that they jump: "refuse", "keep"."""
+
+    def __post_init__(self) -> None:
+        for name, mends in INPUTS.items():
+            check_choice(f"inputs.{name}", getattr(self, name), ("refuse", *mends, "keep"))
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """Configuration of a fit; it determines the result together with views and seed.
 
@@ -158,6 +190,7 @@ class FitConfig:
     min_gaussians: int = 16
     min_psnr: float = 0.0
     """Least mean PSNR on white, in dB; a worse fit is refused."""
+    inputs: InputsConfig = field(default_factory=InputsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     rates: RateConfig = field(default_factory=RateConfig)
     growth: GrowthConfig = field(default_factory=GrowthConfig)

@@ -11,6 +11,7 @@ from gaussianverse.fitter.agreement.gate import gate
 from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.errors import MissingViews, TooFewGaussians
 from gaussianverse.fitter.frame import Frame, frame_of, published_frame
+from gaussianverse.fitter.inputs import check_inputs, same_picture
 from gaussianverse.fitter.views import Views, resize, split_heldout
 
 
@@ -24,7 +25,7 @@ class Prepared:
         frame: the fit's frame, in the world of the views.
         placed: the frame in which Gaussians are published; the world itself if `frame.WORLD`.
         stats: what is known of the views: n_views, n_heldout, n_blank, n_views_used, views_skipped, pose_agreement,
-            views_doubtful, and `placed`.
+            views_doubtful, n_same_picture, and `placed`.
     """
 
     train: Views
@@ -45,13 +46,15 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
         TooFewGaussians: all views are blank.
         InconsistentViews: cameras and silhouettes contradict each other, and `config.pose_gate` is "refuse".
         MissingViews: fewer than `config.min_views` training views are left.
-        BadInput: float32 cannot hold the object's positions, and `config.normalise` is "never".
+        BadInput: alpha has no background, cameras were rounded, or float32 cannot hold the object's positions and
+            `config.normalise` is "never".
     """
     views = resize(views, config.size)
     # a blank view has no information, and would make the visual hull empty
     shown = np.flatnonzero(views.images[..., 3].any(axis=(1, 2)))
     if not len(shown):
         raise TooFewGaussians("every view is fully transparent, so there is nothing to fit; check the renders")
+    check_inputs(views[shown], config.inputs)
     gated = gate(views[shown], config.pose_gate, config.max_bad_views)
     train, heldout = split_heldout(gated.views, config.heldout_every)
     if len(train) < config.min_views:
@@ -70,6 +73,7 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
         "views_skipped": "; ".join([*views.skipped, *wrong]),
         "pose_agreement": gated.agreement,
         "views_doubtful": ", ".join(gated.doubtful),
+        "n_same_picture": same_picture(train),
         **placed.stats,
     }
     return Prepared(frame.views(train), frame.views(heldout), frame, placed, stats)

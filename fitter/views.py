@@ -1,5 +1,6 @@
 """Posed images of one object, the input of a fit."""
 
+import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -10,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.atlas.os_errors import exists, is_file, is_folder
+from gaussianverse.fitter.alpha import RimColors, straight
 from gaussianverse.fitter.cameras import check_camera, distinct_poses
+from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.resample import shrink_depth, shrink_rgba
 from gaussianverse.fitter.sources.gobjaverse import read_gobjaverse
 from gaussianverse.fitter.sources.transforms import find_transforms, read_transforms
-from gaussianverse.fitter.sources.unread import Unread, check_enough, relative, summaries, unread
+from gaussianverse.fitter.sources.unread import Unread, check_enough, of_one_size, relative, summaries, unread
 from gaussianverse.fitter.sources.view import View
 
 log = logging.getLogger(__name__)
 
+_INPUTS = InputsConfig()
 FORMATS = ("auto", "gobjaverse", "transforms")
 
 OPAQUE = 128
@@ -150,6 +154,7 @@ def load_views(
     min_views: int = 1,
     with_depth: bool = False,
     max_bad_views: float = 0.25,
+    inputs: InputsConfig = _INPUTS,
 ) -> Views:
     """Load the views of one object from disk.
 
@@ -164,6 +169,7 @@ def load_views(
             single views without one.
         max_bad_views: largest share of the views whose files are there and cannot be used: the image is broken, the
             camera is wrong, or the size differs from the others'. They are left out as if they were missing.
+        inputs: what is done with premultiplied colours, EXIF orientations, and sizes that disagree.
 
     Raises:
         MissingViews: `path` does not exist, or has fewer than `min_views` complete views.
@@ -175,22 +181,53 @@ def load_views(
     """
     root = Path(path)
     try:
-        return _load(root, format, size, max(min_views, 1), with_depth, max_bad_views)
+        found = _find(root, format)
+        read = functools.partial(_load, root, found, size, max(min_views, 1), with_depth, max_bad_views, inputs)
+        views, premultiplied = read()
+        if not premultiplied:
+            return views
+        if inputs.premultiplied == "refuse":
+            raise BadInput(
+                "colours are premultiplied by alpha: towards transparent pixels they get dark; save straight alpha, "
+                "or set fit.inputs.premultiplied to 'mend' or 'keep'"
+            )
+        log.warning("%s: colours are premultiplied by alpha, and divided by it", root)
+        return read(premultiplied=True)[0]
     except FitError as error:
         raise type(error)(f"{root}: {relative(str(error), root)}") from error
 
 
-def _load(root: Path, format: str, size: int | None, min_views: int, with_depth: bool, max_bad_views: float) -> Views:
+def _find(root: Path, format: str) -> str:
+    """The format of the views at `root`: "gobjaverse" or "transforms"."""
     if format not in FORMATS:
         raise BadInput(f"unknown format {format!r}; expected one of {', '.join(FORMATS)}")
     if not exists(root):
         raise MissingViews("no such file or folder; check the address of the views")
     if not is_folder(root) and not is_file(root):
         raise BadInput("the views are neither a folder nor a regular file")
-    if format == "auto":
-        format = "transforms" if root.suffix == ".json" or find_transforms(root) else "gobjaverse"
+    if format != "auto":
+        return format
+    return "transforms" if root.suffix == ".json" or find_transforms(root) else "gobjaverse"
+
+
+def _load(
+    root: Path,
+    format: str,
+    size: int | None,
+    min_views: int,
+    with_depth: bool,
+    max_bad_views: float,
+    inputs: InputsConfig,
+    *,
+    premultiplied: bool = False,
+) -> tuple[Views, bool]:
+    """Read the views, dividing colours by alpha if they are `premultiplied`; also whether they seem to be."""
+    rims = RimColors()
     found: Iterator[View | Unread]
-    found = read_transforms(root) if format == "transforms" else read_gobjaverse(root, with_depth=with_depth)
+    if format == "transforms":
+        found = read_transforms(root, inputs=inputs)
+    else:
+        found = read_gobjaverse(root, with_depth=with_depth, inputs=inputs)
     views, given, without, nbytes = list[View](), list[tuple[int, ...]](), list[Unread](), 0
     for one in found:
         if isinstance(one, Unread):
@@ -201,33 +238,21 @@ def _load(root: Path, format: str, size: int | None, min_views: int, with_depth:
         except BadInput as error:
             without.append(unread(one.name, f"view {one.name}", error, root))
             continue
+        if premultiplied:
+            one = one._replace(image=straight(one.image))
+        elif inputs.premultiplied != "keep":
+            rims.add(one.image)
         given.append(one.image.shape[:2])
         views.append(one if size is None else _shrink(one, size))
         nbytes += views[-1].image.nbytes
         if nbytes > _MAX_BYTES:
             raise BadInput(f"the images take more than {_MAX_BYTES >> 30} GiB; lower size")
-    views, odd = _of_one_size(views, given)
+    views, odd = of_one_size(views, given)
     without += odd
-    for one in without:
-        log.warning("%s: %s skipped: %s", root, one.where, one.cause)
+    for lost in () if premultiplied else without:  # once
+        log.warning("%s: %s skipped: %s", root, lost.where, lost.cause)
     check_enough(without, len(views), max_bad_views, min_views)
-    return replace(_stack(views), skipped=summaries(without))
-
-
-def _of_one_size(views: list[View], given: list[tuple[int, ...]]) -> tuple[list[View], list[Unread]]:
-    """Keep the views of the most common size, of two the first; the others are odd. `given`: sizes in the files."""
-    sizes = [view.image.shape[:2] for view in views]
-    if len(set(sizes)) < 2:
-        return views, []
-    common = max(dict.fromkeys(sizes), key=sizes.count)
-    first = sizes.index(common)
-    as_most = f"view {views[first].name} {given[first][1]} x {given[first][0]}"
-    odd = []
-    for view, size, (h, w) in zip(views, sizes, given, strict=True):
-        if size != common:
-            cause = f"has {w} x {h} pixels, {as_most}; all views of an object must have the same size"
-            odd.append(Unread(view.name, f"view {view.name}", cause, BadInput))
-    return [view for view, size in zip(views, sizes, strict=True) if size == common], odd
+    return replace(_stack(views), skipped=summaries(without)), rims.premultiplied
 
 
 def _each(views: Views) -> Iterator[View]:

@@ -128,7 +128,10 @@ def test_few_views_duplicates_and_inside_cameras() -> None:
     inside[:, :3, 3] *= 0.05
     opaque = views.images.copy()
     opaque[..., 3] = 255
-    fit = fit_object(dataclasses.replace(views, c2w=inside, images=opaque), config(steps=40, init="random"))
+    surrounding = dataclasses.replace(views, c2w=inside, images=opaque)
+    with pytest.raises(BadInput, match="alpha is 255 in every pixel"):
+        fit_object(surrounding, config(steps=40, init="random"))
+    fit = fit_object(surrounding, config(steps=40, init="random", inputs={"opaque": "keep"}))
     assert len(fit.gaussians) >= 16
 
 
@@ -136,7 +139,8 @@ def test_one_pixel_is_a_fit() -> None:
     views = ball_views(5, 1)
     opaque = views.images.copy()
     opaque[..., 3] = 255
-    fit = fit_object(dataclasses.replace(views, images=opaque), config(steps=20, heldout_every=0))
+    keep = config(steps=20, heldout_every=0, inputs={"opaque": "keep"})
+    fit = fit_object(dataclasses.replace(views, images=opaque), keep)
     assert fit.stats["n_views"] == 5
 
 

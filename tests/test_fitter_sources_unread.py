@@ -81,13 +81,14 @@ def test_the_row_names_the_views_in_closed_sentences(tmp_path: Path) -> None:
     found = members(12) | {"00003/00003.png": b"x", "00007/00007.json": camera(7, x_fov=9)}
     del found["00005/00005.png"]
     views = load_views(write_folder(tmp_path, found))
-    text = prepare(views, from_table(FitConfig, {"heldout_every": 5})).stats
+    text = prepare(views, from_table(FitConfig, {"heldout_every": 5, "inputs": {"opaque": "keep"}})).stats
     assert text["views_skipped"] == (
         "00003: the image cannot be decoded, it is no PNG or WebP; 00005: no PNG; "
         "00007: x_fov is 9.0, expected radians in (0, pi)"
     )
     assert text["n_views_used"] == 9
-    assert prepare(load_views(write_folder(tmp_path, members(12))), FitConfig()).stats["views_skipped"] == ""
+    whole = load_views(write_folder(tmp_path, members(12)))
+    assert prepare(whole, from_table(FitConfig, {"inputs": {"opaque": "keep"}})).stats["views_skipped"] == ""
 
 
 def test_a_frame_that_cannot_be_used_is_named_by_its_file(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.atlas.os_errors import is_file, is_folder
+from gaussianverse.fitter.cameras import check_not_swapped
+from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.sources.exr import read_depth
 from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder
@@ -29,10 +31,13 @@ _MEMBER = re.compile(r"(?:(?P<level>.*)/)?(?P<view>[0-9]{1,9})/(?P=view)(?P<kind
 _MEMBER_NO_DEPTH = re.compile(r".*[0-9]\.(json|png)")  # skips the large depth maps
 _LAYOUT = "VVVVV/VVVVV.json with VVVVV/VVVVV.png, optionally below one campos_* folder"
 
+_INPUTS = InputsConfig()
 _Read = Callable[[str, int], bytes]
 
 
-def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View | Unread]:
+def read_gobjaverse(
+    path: Path, *, with_depth: bool = False, inputs: InputsConfig = _INPUTS
+) -> Iterator[View | Unread]:
     """Yield the views of one object in the order of their numbers, also those that cannot be used.
 
     With `with_depth`, a view without `_nd.exr` has depth None.
@@ -49,18 +54,17 @@ def read_gobjaverse(path: Path, *, with_depth: bool = False) -> Iterator[View | 
             yield Unread(view, f"view {view}", " and ".join(f"no {kind[1:].upper()}" for kind in lacking))
             continue
         try:
-            found: View | Unread = _read_view(
-                view, f"{level}{view}/{view}", read, with_depth and _DEPTH in kinds[view]
-            )
+            has_depth = with_depth and _DEPTH in kinds[view]
+            found: View | Unread = _read_view(view, f"{level}{view}/{view}", read, has_depth, inputs)
         except FitError as error:
             found = unread(view, f"view {view}", error, path)
         yield found
 
 
-def _read_view(view: str, stem: str, read: _Read, with_depth: bool) -> View:
+def _read_view(view: str, stem: str, read: _Read, with_depth: bool, inputs: InputsConfig) -> View:
     where = f"view {view}"
     camera = json_object(read(f"{stem}.json", MAX_JSON_BYTES), BadInput, where)
-    image = decode_rgba(read(f"{stem}.png", MAX_IMAGE_BYTES), where)
+    image = decode_rgba(read(f"{stem}.png", MAX_IMAGE_BYTES), where, inputs.orientation)
     height, width = image.shape[:2]
     depth = None
     if with_depth:
@@ -70,7 +74,10 @@ def _read_view(view: str, stem: str, read: _Read, with_depth: bool) -> View:
                 f"{where}: depth has {depth.shape[1]} x {depth.shape[0]} pixels, expected {width} x {height} "
                 "as the image"
             )
-    return View(view, image, _camera_to_world(camera, where), _intrinsics(camera, width, height, where), depth)
+    K = _intrinsics(camera, width, height, where)
+    if inputs.sizes == "refuse":
+        check_not_swapped(K, width, height, where)
+    return View(view, image, _camera_to_world(camera, where), K, depth)
 
 
 def _list_folder(root: Path) -> tuple[str, dict[str, set[str]], _Read]:

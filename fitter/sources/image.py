@@ -4,10 +4,11 @@ import io
 import logging
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from gaussianverse.atlas.os_errors import is_machines
 from gaussianverse.fitter.errors import BadInput, DecodeError
@@ -18,13 +19,15 @@ MAX_SIDE = 8192  # pixels
 _FORMATS = ("PNG", "WEBP", "JPEG")  # JPEG only so that the error can say that it has no alpha
 
 
-def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
+def decode_rgba(data: bytes, where: str, orientation: str = "refuse") -> NDArray[np.uint8]:
     """Decode an image to uint8 [H, W, 4] with straight alpha; `where` names the view in errors.
+
+    An EXIF orientation is refused, applied or ignored ("keep"), as `orientation` says.
 
     Raises:
         DecodeError: `data` is broken, truncated, or not an image.
-        BadInput: the image has no alpha channel, is a 16-bit PNG with a transparent colour, or has a side longer
-            than `MAX_SIDE`.
+        BadInput: the image has no alpha channel, is a 16-bit PNG with a transparent colour, has a side longer than
+            `MAX_SIDE`, or an EXIF orientation.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -45,7 +48,15 @@ def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
                 )
             image.verify()  # checksums and end mark of a PNG, which decoding does not check
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return np.array(image if image.mode == "RGBA" else image.convert("RGBA"), np.uint8)
+            rgba = np.array(image if image.mode == "RGBA" else image.convert("RGBA"), np.uint8)
+            turn = 1 if orientation == "keep" else _orientation(image)
+            if turn != 1 and orientation == "refuse":
+                raise BadInput(
+                    f"{where}: the image has EXIF orientation {turn}, by which viewers turn it, and cameras do not "
+                    "say whether they mean it turned; save it upright, or set fit.inputs.orientation to 'apply' or "
+                    "'keep'"
+                )
+            return np.ascontiguousarray(_TURNED[turn](rgba))
     except Image.DecompressionBombError as error:
         raise BadInput(f"{where}: the image has too many pixels; render a smaller one") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
@@ -55,6 +66,28 @@ def decode_rgba(data: bytes, where: str) -> NDArray[np.uint8]:
         fault = _fault(data)
         log.debug("%s: %s: %s", where, fault, error)
         raise DecodeError(f"{where}: the image cannot be decoded, {fault}; render or fetch it again") from error
+
+
+_TURNED: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+"""How a viewer shows an image, by its EXIF orientation."""
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation of an image, 1 if it has none or its EXIF cannot be read."""
+    try:
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # EXIF is no part of the picture, and its decoder raises errors of many types
+        return 1
+    return turn if turn in _TURNED else 1
 
 
 def _fault(data: bytes) -> str:

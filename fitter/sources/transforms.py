@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from gaussianverse.atlas.canonical_json import json_object
 from gaussianverse.atlas.os_errors import is_file, is_folder
+from gaussianverse.fitter.cameras import check_not_swapped
+from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, list_tar
 from gaussianverse.fitter.sources.image import decode_rgba
@@ -27,11 +29,14 @@ SPLITS = ("transforms_train.json", "transforms_val.json", "transforms_test.json"
 _OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")  # the last if its distortion is zero
 _DISTORTION = re.compile(r"[kp][0-9]+")
+_SKEW = re.compile(r"skew|b[12]")  # b1 and b2 are Metashape's
 _OTHER_LENSES = re.compile(r"is_fisheye|latlong|equirectangular|ftheta_.*")  # instant-ngp's
-_FOCAL = {"fl_x", "fl_y", "camera_angle_x", "camera_angle_y"}
+_ANGLES = {"camera_angle_x", "camera_angle_y"}
+_FOCAL = {"fl_x", "fl_y"} | _ANGLES
 _SUFFIXES = ("", ".png", ".webp", ".PNG", ".WEBP")
 _WANTED = re.compile(r".*\.(json|png|webp|jpe?g)|(.*/)?[^./]+", re.IGNORECASE)
 
+_INPUTS = InputsConfig()
 _Camera = dict[str, Any]
 
 
@@ -57,7 +62,7 @@ def _chosen(found: list[str]) -> list[str]:
     return [by_name[WHOLE]] if WHOLE in by_name else [by_name[name] for name in SPLITS if name in by_name]
 
 
-def read_transforms(path: Path) -> Iterator[View | Unread]:
+def read_transforms(path: Path, *, inputs: InputsConfig = _INPUTS) -> Iterator[View | Unread]:
     """Yield the views of a folder or archive (all its splits) or of one camera file, also those that cannot be used.
 
     Raises:
@@ -76,10 +81,10 @@ def read_transforms(path: Path) -> Iterator[View | Unread]:
     if not files:
         raise MissingViews(f"{path}: no {WHOLE} and no {SPLITS[0]}")
     for file in files:
-        yield from _read_file(source, file)
+        yield from _read_file(source, file, inputs)
 
 
-def _read_file(source: Folder | Archive, file: str) -> Iterator[View | Unread]:
+def _read_file(source: Folder | Archive, file: str, inputs: InputsConfig) -> Iterator[View | Unread]:
     shared = json_object(source.read(file, MAX_JSON_BYTES), BadInput, file)
     frames = shared.get("frames")
     if not isinstance(frames, list):
@@ -91,13 +96,15 @@ def _read_file(source: Folder | Archive, file: str) -> Iterator[View | Unread]:
             continue
         given = printable(frame["file_path"])
         try:
-            found: View | Unread = _read_frame(source, file, shared, frame, f"{where} ({given})")
+            found: View | Unread = _read_frame(source, file, shared, frame, f"{where} ({given})", inputs)
         except FitError as error:
             found = unread(given, f"{where} ({given})", error, source.root)
         yield found
 
 
-def _read_frame(source: Folder | Archive, file: str, shared: _Camera, frame: _Camera, where: str) -> View | Unread:
+def _read_frame(
+    source: Folder | Archive, file: str, shared: _Camera, frame: _Camera, where: str, inputs: InputsConfig
+) -> View | Unread:
     level = PurePosixPath(file).parent
     image_name = _image_name(source, level, frame["file_path"])
     if image_name is None:
@@ -106,10 +113,15 @@ def _read_frame(source: Folder | Archive, file: str, shared: _Camera, frame: _Ca
     _check_lens(camera, where)
     if camera.get("mask_path"):
         raise BadInput(f"{where}: 'mask_path' is not read; put the mask into the image as alpha")
-    image = decode_rgba(source.read(image_name, MAX_IMAGE_BYTES), where)
+    image = decode_rgba(source.read(image_name, MAX_IMAGE_BYTES), where, inputs.orientation)
     height, width = image.shape[:2]
     name = printable(str(PurePosixPath(image_name).relative_to(level).with_suffix("")))
-    return View(name, image, _camera_to_world(camera, where), _intrinsics(frame, camera, width, height, where))
+    if inputs.sizes == "refuse":
+        _check_sizes(camera, width, height, where)
+    K = _intrinsics(frame, camera, width, height, where)
+    if inputs.sizes == "refuse" and camera.keys() >= _ANGLES and "fl_x" not in camera and "fl_y" not in camera:
+        check_not_swapped(K, width, height, where)
+    return View(name, image, _camera_to_world(camera, where), K)
 
 
 def _image_name(source: Folder | Archive, level: PurePosixPath, file_path: str) -> str | None:
@@ -134,6 +146,8 @@ def _check_lens(camera: _Camera, where: str) -> None:
     for key, value in camera.items():
         if _OTHER_LENSES.fullmatch(key) and value:
             raise BadInput(f"{where}: {key!r} is not a pinhole camera; undistort the images first")
+        if _SKEW.fullmatch(key) and number(value, where, key):
+            raise BadInput(f"{where}: the pixels are skewed ({key} = {value}); undistort the images first")
         if _DISTORTION.fullmatch(key) and number(value, where, key):
             raise BadInput(f"{where}: the lens is distorted ({key} = {value}); undistort the images first")
     params = camera.get("distortion_params") or []
@@ -167,6 +181,19 @@ def _intrinsics(frame: _Camera, camera: _Camera, width: int, height: int, where:
     cx = number(camera["cx"], where, "cx") * sx if "cx" in camera else width / 2
     cy = number(camera["cy"], where, "cy") * sy if "cy" in camera else height / 2
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+
+
+def _check_sizes(camera: _Camera, width: int, height: int, where: str) -> None:
+    """Require the ratio of `w` and `h`, for which the camera is given, to be the image's but for rounded pixels."""
+    if not {"w", "h"} <= camera.keys():
+        return
+    w, h = _pixels(camera, "w", width, where), _pixels(camera, "h", height, where)
+    if abs(width * h - height * w) > w + h:
+        swapped = ", swapped" if abs(width * w - height * h) <= w + h else ""
+        raise BadInput(
+            f"{where}: the camera is given for {w:g} x {h:g} pixels{swapped}, and the image has {width} x {height}; "
+            "correct 'w' and 'h', or set fit.inputs.sizes = 'keep' if the image was squeezed"
+        )
 
 
 def _pixels(camera: _Camera, key: str, default: int, where: str) -> float:

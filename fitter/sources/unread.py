@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gaussianverse.fitter.errors import FitError, MissingViews
+from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
+from gaussianverse.fitter.sources.view import View
 
 _LISTED = 40  # views that a summary names; a quarter of 160
 _NAME, _CAUSE = 120, 300  # characters
@@ -84,3 +85,19 @@ def check_enough(found: Sequence[Unread], usable: int, max_bad_views: float, min
         raise MissingViews(
             f"{usable} complete views, expected at least {min_views}{lacking}; render or fetch the missing ones"
         )
+
+
+def of_one_size(views: list[View], given: list[tuple[int, ...]]) -> tuple[list[View], list[Unread]]:
+    """Keep the views of the most common size, of two the first; the others are odd. `given`: sizes in the files."""
+    sizes = [view.image.shape[:2] for view in views]
+    if len(set(sizes)) < 2:
+        return views, []
+    common = max(dict.fromkeys(sizes), key=sizes.count)
+    first = sizes.index(common)
+    as_most = f"view {views[first].name} {given[first][1]} x {given[first][0]}"
+    odd = []
+    for view, size, (h, w) in zip(views, sizes, given, strict=True):
+        if size != common:
+            cause = f"has {w} x {h} pixels, {as_most}; all views of an object must have the same size"
+            odd.append(Unread(view.name, f"view {view.name}", cause, BadInput))
+    return [view for view, size in zip(views, sizes, strict=True) if size == common], odd

@@ -99,6 +99,7 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
                     min_views=config.min_views,
                     with_depth=config.init == "depth",
                     max_bad_views=config.max_bad_views,
+                    inputs=config.inputs,
                 )
             )
         seconds_load = time.perf_counter() - started

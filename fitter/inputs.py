@@ -1,0 +1,74 @@
+"""Recognition of views that were made or exported wrongly, beyond what one view alone tells."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaussianverse.fitter.config import InputsConfig
+from gaussianverse.fitter.errors import BadInput
+from gaussianverse.fitter.resample import shrink_rgba
+from gaussianverse.fitter.views import Views
+
+log = logging.getLogger(__name__)
+
+_ROUNDED = 1e-3  # step of float32 at a camera's position that is refused, as a fraction of the cameras' spread
+_SAMPLED, _THUMBNAIL = 64, 16  # pixels a side
+_SAME = 3  # largest difference of two thumbnails of one picture, in levels
+_COMPARED = 64  # pictures that each view is compared with
+
+
+def check_inputs(views: Views, inputs: InputsConfig) -> None:
+    """Refuse views without a background, and cameras whose positions were rounded.
+
+    Raises:
+        BadInput: alpha is 255 in all pixels of all views; or the cameras are so far from the origin that float32,
+            which they were written in, moved them by a visible distance.
+    """
+    if inputs.opaque == "refuse" and (views.images[..., 3] == 255).all():
+        raise BadInput(
+            "alpha is 255 in every pixel of every view, so nothing separates the object from its background; render "
+            "with a transparent background, add a mask as alpha, or set fit.inputs.opaque = 'keep'"
+        )
+    if inputs.rounded == "refuse":
+        _check_positions(views.c2w[:, :3, 3])
+
+
+def _check_positions(centers: NDArray[np.float64]) -> None:
+    rounded = centers.astype(np.float32)
+    spread = float(np.linalg.norm(centers - centers.mean(0), axis=1).max())
+    step = float(np.spacing(np.abs(rounded).max()))
+    if (rounded == centers).all() and step > _ROUNDED * spread > 0:
+        raise BadInput(
+            f"the cameras' positions were rounded to float32, whose numbers are {step:.2g} apart there, and the "
+            f"cameras lie within {spread:.2g}; write them in float64 or move them to the origin before they are "
+            "written, or set fit.inputs.rounded = 'keep'"
+        )
+
+
+def same_picture(views: Views) -> int:
+    """Largest number of views that show one picture, of views with distinct poses; 1 if all differ.
+
+    Pictures are compared as thumbnails, premultiplied. Round objects look the same from around, so this is no error.
+    """
+    found: list[NDArray[np.int32]] = []
+    counts: list[int] = []
+    for image in views.images:
+        coarse = image[:: -(-image.shape[0] // _SAMPLED), :: -(-image.shape[1] // _SAMPLED)]
+        height, width = (min(_THUMBNAIL, side) for side in coarse.shape[:2])
+        small = shrink_rgba(coarse, height, width).astype(np.int32)
+        small[..., :3] = small[..., :3] * small[..., 3:] // 255
+        for k, other in enumerate(found):
+            if int(np.abs(small - other).max()) <= _SAME:
+                counts[k] += 1
+                break
+        else:
+            if len(found) < _COMPARED:
+                found.append(small)
+                counts.append(1)
+    largest = max(counts, default=0)
+    if len(views) > 2 and largest > len(views) / 2:
+        log.warning("%d of %d views show one picture; right for a round object, else check them", largest, len(views))
+    return largest
