@@ -144,10 +144,9 @@ def test_a_wrong_field_of_view_is_doubted_where_cameras_look_past_the_object() -
 @pytest.mark.parametrize("view", [0, 7, 23])
 def test_a_single_wrong_view_is_named(view: int) -> None:
     posed = creature()
-    c2w = posed.c2w.copy()
-    turn = np.array([[np.cos(0.3), -np.sin(0.3), 0, 0], [np.sin(0.3), np.cos(0.3), 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    c2w[view] = turn @ c2w[view]
-    found = check(posed.alpha, c2w, posed.K)
+    alpha = posed.alpha.copy()
+    alpha[view] = alpha[view - 5]
+    found = check(alpha, posed.c2w, posed.K)
     assert (found.outcome, found.wrong) == ("doubtful", (view,))
 
 

@@ -26,12 +26,14 @@ class Evidence:
 
     Attributes:
         seen: uint8 [V, R, D], squared distance, in pixels, of a sample from a view's silhouette; 0 inside it,
-            `kernels.UNSEEN` where the view does not have it in frame.
+            `kernels.UNSEEN` where the view says nothing.
         source: int64 [R], the view that a ray comes from.
+        lossy: whether views may lack parts that others show.
     """
 
     seen: NDArray[np.uint8]
     source: NDArray[np.int64]
+    lossy: bool
 
 
 def look(views: Silhouettes, c2w: Array, K: Array, rays: int = RAYS, depths: int = DEPTHS) -> Evidence:
@@ -53,18 +55,24 @@ def look(views: Silhouettes, c2w: Array, K: Array, rays: int = RAYS, depths: int
     starts = [_some(np.flatnonzero(rim), max(_FEWEST, rays // V)) for rim in views.rim]
     source = np.repeat(np.arange(V), [len(pixels) if s else 0 for pixels, s in zip(starts, views.shown, strict=True)])
     if not len(source):
-        return Evidence(np.empty((V, 0, depths), np.uint8), source)
+        return Evidence(np.empty((V, 0, depths), np.uint8), source, False)
     y, x = np.divmod(np.concatenate([p for p, s in zip(starts, views.shown, strict=True) if s]), views.rim.shape[2])
     origins, directions = c2w[source, :3, 3], _directions(x + 0.5, y + 0.5, c2w[source], K[source])
     centre, radius = _ball(views, c2w, K)
+    # an object that most views crop is larger than their frames
+    wide = 2 if views.cropped[views.shown].mean() > 0.5 else 1
+    radius, depths = radius * wide, depths * wide
     length = np.linalg.norm(directions, axis=1)
     middle = ((centre - origins) * directions).sum(1) / length**2
     near = np.maximum(middle - radius / length, 1e-3 * radius)
     step = (np.maximum(middle + radius / length, 2e-3 * radius) - near) / depths
     seen = np.full((V, len(source), depths), kernels.UNSEEN)
     judges = np.flatnonzero(views.shown)
-    kernels.follow(origins, directions, near + 0.5 * step, step, K @ w2c[:, :3], judges, views.beyond, seen)
-    return Evidence(seen, source)
+    shift = np.array([[1.0, 0, kernels.MARGIN], [0, 1, kernels.MARGIN], [0, 0, 1]])
+    projections = shift @ K @ w2c[:, :3]
+    first = near + 0.5 * step
+    kernels.follow(origins, directions, first, step, projections, judges, views.cropped, views.beyond, seen)
+    return Evidence(seen, source, views.lossy)
 
 
 def _normalised(c2w: Array, shown: NDArray[np.bool_]) -> Array:
@@ -91,13 +99,15 @@ def _directions(x: Array, y: Array, c2w: Array, K: Array) -> Array:
 
 
 def _ball(views: Silhouettes, c2w: Array, K: Array) -> tuple[Array, float]:
-    """Centre and radius of a ball about the object: nearest to the rays through all silhouettes' middles.
+    """Centre and radius of a ball about the object.
 
-    Optical axes would serve where cameras look at the object, but not for pictures that were cropped around it.
+    The centre is the point nearest to the rays through the middles of all silhouettes. Optical axes would serve where
+    cameras look at the object, but not for pictures that were cropped around it.
     """
     index = np.flatnonzero(views.shown)
     h, w = views.solid.shape[1:]
-    body = (views.beyond[index] == 0).astype(np.float64)
+    margin = kernels.MARGIN
+    body = (views.beyond[index, margin:-margin, margin:-margin] == 0).astype(np.float64)
     weight = body.sum((1, 2))
     x = (body.sum(1) @ (np.arange(w) + 0.5)) / weight
     y = (body.sum(2) @ (np.arange(h) + 0.5)) / weight

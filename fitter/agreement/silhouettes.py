@@ -11,6 +11,8 @@ from gaussianverse.fitter.agreement import kernels
 
 SIZE = 96
 """Longer side, in pixels, to which silhouettes are shrunk; smaller ones stay as they are."""
+_THIN = 0.9  # share of the silhouettes that lies near their rims
+_CUT = 0.01  # share of pixels with partial alpha
 _FULL_BORDER = 0.5  # share of the frame's outermost pixels from which a silhouette fills the frame
 
 
@@ -24,18 +26,24 @@ class Silhouettes:
     Attributes:
         solid: bool [V, h, w], where a pixel is object.
         rim: bool [V, h, w], the pixels of `solid` near its outline.
-        beyond: uint8 [V, h, w], squared distance to the nearest pixel with any object, in pixels, at most 64.
+        beyond: uint8 [V, h + 14, w + 14], squared distance to the nearest pixel with any object, in pixels, at most
+            64; also 7 pixels around the frame, unless the view is cropped.
+        cropped: bool [V], views whose silhouettes touch the frame: there may be more of the object.
         shown: bool [V], views that are neither blank nor full.
         border: float64 [V], share of the frame's outermost pixels that is object.
         scale: shrunk pixels per pixel, in x and y.
+        lossy: whether views may lack parts that others show: silhouettes are hardly wider than a few pixels, and were
+            cut at a threshold.
     """
 
     solid: NDArray[np.bool_]
     rim: NDArray[np.bool_]
     beyond: NDArray[np.uint8]
+    cropped: NDArray[np.bool_]
     shown: NDArray[np.bool_]
     border: NDArray[np.float64]
     scale: tuple[float, float]
+    lossy: bool
 
     @property
     def tell(self) -> bool:
@@ -53,12 +61,14 @@ def silhouettes(alpha: NDArray[np.uint8], size: int = SIZE) -> Silhouettes:
     h, w = max(1, round(H / shrink)), max(1, round(W / shrink))
     mean, faint = np.empty((V, h, w)), np.empty((V, h, w), np.bool_)
     rows, columns = np.arange(h + 1) * H // h, np.arange(w + 1) * W // w
-    kernels.shrink(np.ascontiguousarray(alpha), rows, columns, mean, faint)
+    partial = kernels.shrink(np.ascontiguousarray(alpha), rows, columns, mean, faint)
     solid, rim = np.zeros((2, V, h, w), np.bool_)
-    beyond = np.empty((V, h, w), np.uint8)
-    kernels.outlines(mean, faint, solid, rim, beyond)
+    cropped = np.zeros(V, np.bool_)
+    beyond = np.empty((V, h + 2 * kernels.MARGIN, w + 2 * kernels.MARGIN), np.uint8)
+    kernels.outlines(mean, faint, solid, rim, cropped, beyond)
     outer = np.ones((h, w), np.bool_)
     outer[1:-1, 1:-1] = False
     count = np.count_nonzero(faint, axis=(1, 2))
     shown: NDArray[np.bool_] = (count > 0) & (count < h * w)
-    return Silhouettes(solid, rim, beyond, shown, solid[:, outer].mean(1), (w / W, h / H))
+    lossy = bool(partial < _CUT and np.count_nonzero(rim) >= _THIN * np.count_nonzero(solid))
+    return Silhouettes(solid, rim, beyond, cropped, shown, solid[:, outer].mean(1), (w / W, h / H), lossy)

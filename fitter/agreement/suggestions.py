@@ -15,6 +15,8 @@ from gaussianverse.fitter.agreement.verdict import AGREES, agreement
 
 _SIZE, _RAYS, _DEPTHS = 64, 640, 96  # enough to tell one mistake from another
 _ZOOMS = np.exp(np.arange(-10, 11) * 0.05)  # factors of the focal lengths, 0.6 to 1.65
+_BETTER = 0.01  # by which a correction must improve the agreement
+_ZOOMED = 0.06  # logarithm of the least factor worth a word
 _FLAT = 0.005  # agreements that differ by less say the same; the middle of such factors is named
 
 
@@ -34,17 +36,20 @@ def suggest(alpha: NDArray[np.uint8], c2w: Array, K: Array) -> Suggestion | None
         K: intrinsics in pixels, float64 [V, 3, 3].
     """
     views, best = silhouettes(alpha, _SIZE), Suggestion(0.0, "")
+    # what agrees as it is, seen as coarsely as here, needs no correction
+    least = max(AGREES, _agreement(views, c2w, K) + _BETTER)
     for text, corrected, poses, intrinsics in _corrections(views, alpha, c2w, K):
         found = _agreement(corrected, poses, intrinsics)
         if found > best.agreement:
             best = Suggestion(found, text)
-    if best.agreement < AGREES:
+    if best.agreement < least:
         zoomed = np.array([_agreement(views, c2w, K * _zoom(zoom)) for zoom in _ZOOMS])
         fitting = zoomed >= zoomed.max() - _FLAT
         zoom = np.exp(np.log(_ZOOMS[fitting]).mean())
-        text = f"focal lengths are multiplied by about {zoom:.2f}: the field of view is wrong"
-        best = max(best, Suggestion(float(zoomed.max()), text))
-    return best if best.agreement >= AGREES else None
+        if abs(np.log(zoom)) >= _ZOOMED:
+            text = f"focal lengths are multiplied by about {zoom:.2f}: the field of view is wrong"
+            best = max(best, Suggestion(float(zoomed.max()), text))
+    return best if best.agreement >= least else None
 
 
 def _agreement(views: Silhouettes, c2w: Array, K: Array) -> float:
@@ -107,5 +112,5 @@ def _quarter(views: Silhouettes, k: int) -> Silhouettes:
 
 
 def _reordered(views: Silhouettes, index: NDArray[np.intp]) -> Silhouettes:
-    arrays = {name: getattr(views, name)[index] for name in ("solid", "rim", "beyond", "shown", "border")}
+    arrays = {name: getattr(views, name)[index] for name in ("solid", "rim", "beyond", "cropped", "shown", "border")}
     return replace(views, **arrays)

@@ -20,10 +20,14 @@ _GROSS = 0.8  # agreement below which a set is refused, however many views are t
 _OUT = 0.5  # share of the views that may be taken out in search of those that agree
 _FEW = 8  # of so few views two may deny a ray before it counts for a refusal
 _JUDGES = 0.25  # share of the views that must have a point in frame, or it explains nothing
-_OWN = 0.95  # a view is not wrong if this share of its own rays is explained by the others
+_POOR = 0.5  # agreement below which a set is refused if more than a few views must be taken out
+_LOSSY = 0.65  # the same for silhouettes that lost thin parts, where a quarter of the views may deny them
+_BLAME = 0.42  # of the rays of a view: one that so many speak against is taken out, however many others agree
+_OWN = 0.9  # a view is not wrong if this share of its own rays is explained by nearly all others
+_NEARLY = 0.1  # share of the others that may deny them nevertheless
+_TOLD = 0.1  # share of the rays that must say something
 _SLACKS = (1, 2, 3)
 """Pixels that a point may lie outside a silhouette; the later ones are for views that are not exact."""
-_NOWHERE = 32_000
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,14 @@ class Search:
     """Views taken out, the most blamed first, until the others agree.
 
     Attributes:
+        told: share of the rays that say something: they do not leave the frames of cropped views.
         first: agreement of all views.
         rest: agreement of those that are left.
-        own: float64 [V], share of each view's rays that those left explain; NaN where it has none.
+        own: float64 [V], share of each view's rays that nearly all of those left explain; 1 where it has none.
         removed: views taken out, in that order.
     """
 
+    told: float
     first: float
     rest: float
     own: Array
@@ -69,7 +75,7 @@ class Search:
     @property
     def less(self) -> tuple[int, ...]:
         """Removed views that the others explain."""
-        return tuple(sorted(v for v in self.removed if not self.own[v] < _OWN))
+        return tuple(sorted(v for v in self.removed if self.own[v] >= _OWN))
 
 
 def check(alpha: NDArray[np.uint8], c2w: Array, K: Array, *, max_bad_views: float = 0.25) -> Verdict:
@@ -93,7 +99,9 @@ def check(alpha: NDArray[np.uint8], c2w: Array, K: Array, *, max_bad_views: floa
 def judge(evidence: Evidence, max_bad_views: float) -> Verdict:
     """Judge strictly, and call a set refused or a view wrong only if a generous look says the same."""
     strict = search(evidence, _SLACKS[0])
-    if strict.first >= AGREES:
+    if strict.told < _TOLD and agreement(evidence, _SLACKS[-1], judges=0.0) >= _GROSS:
+        return Verdict("cannot tell", -1.0)
+    if not strict.removed and strict.rest >= AGREES:
         return Verdict("agrees", strict.first)
     most = int(max_bad_views * len(evidence.seen))
     found = strict
@@ -102,60 +110,90 @@ def judge(evidence: Evidence, max_bad_views: float) -> Verdict:
         # views that are wrong are few: whoever has to take out many has found noise, or has turned the truth round
         if found.rest >= AGREES and len(found.removed) <= most:
             return Verdict("doubtful", strict.first, found.wrong, found.less)
-    gross = found.rest < _GROSS or len(found.wrong) > most
+    gross = found.rest < _GROSS or len(found.wrong) > most or found.first < _POOR
+    if gross and evidence.lossy:
+        gross = agreement(evidence, _SLACKS[-1], deniers=len(evidence.seen) // 4) < _LOSSY
     if gross and len(np.unique(evidence.source)) <= _FEW:
         # of four views, the two that see a sheet edge-on can deny all that the others show
         gross = agreement(evidence, _SLACKS[-1], deniers=2) < _GROSS
     return Verdict("refused" if gross else "doubtful", strict.first, (), tuple(sorted(found.removed)))
 
 
-def agreement(evidence: Evidence, slack: int = _SLACKS[0], deniers: int = 0) -> float:
-    """Share of rays that some point explains which no view, or at most `deniers`, contradict."""
-    sources = len(np.unique(evidence.source))
-    if sources < 2:
-        return 0.0
-    outside, seen = _contradictions(evidence, slack)
-    fewest, _ = _least(outside.sum(0, np.int16), seen.sum(0, np.int16), sources)
-    return float((fewest <= deniers).mean())
+def agreement(evidence: Evidence, slack: int = _SLACKS[0], *, deniers: int = 0, judges: float = _JUDGES) -> float:
+    """Share of rays that some point explains which no view denies; 0 if there are none.
+
+    Args:
+        evidence: from `look`.
+        slack: pixels that a point may lie outside a silhouette.
+        deniers: number of views that may deny it nevertheless.
+        judges: share of the views, and at least two, that must judge it.
+    """
+    explained, told = Rays(evidence, slack, judges).judged(deniers)
+    return float(explained[told].mean()) if told.any() else 0.0
+
+
+class Rays:
+    """Rays held against the views that are left.
+
+    Attributes:
+        left: bool [V], the views that are left.
+        fewest: int16 [R], how many of them deny each ray where the fewest do.
+        at: int64 [R], the sample where that is.
+        free: bool [R], rays on which some sample is denied by none but judged by too few.
+    """
+
+    def __init__(self, evidence: Evidence, slack: int, judges: float = _JUDGES) -> None:
+        self._seen, self._source = evidence.seen, evidence.source
+        self._limit, self._judges = slack**2, judges
+        V, R, D = evidence.seen.shape
+        self.left = np.bincount(evidence.source, minlength=V) > 0
+        self._denied, self._told = np.zeros((2, R, D), np.int16)
+        self.fewest, self.at, self.free = np.empty(R, np.int16), np.empty(R, np.int64), np.empty(R, np.bool_)
+        self._count(np.flatnonzero(self.left), 1)
+
+    def take_out(self, view: int) -> None:
+        """Let a view neither judge nor speak."""
+        self.left[view] = False
+        self._count(np.array([view]), -1)
+
+    def _count(self, views: NDArray[np.intp], change: int) -> None:
+        kernels.count(self._seen, views, self._limit, change, self._denied, self._told)
+        need = max(2.0, self._judges * float(self.left.sum()))
+        kernels.least(self._denied, self._told, need, self.fewest, self.at, self.free)
+
+    def judged(self, deniers: int = 0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether each ray [R] is explained, and whether it counts: its view is left, and it is not out of frame."""
+        explained = self.fewest <= deniers
+        return explained, (explained | ~self.free) & self.left[self._source]
+
+    def blame(self, rays: NDArray[np.intp]) -> Array:
+        """How much the unexplained `rays` speak against each view [V].
+
+        A ray blames the views that deny it, and its own view in so far as many do.
+        """
+        V, fewest = len(self.left), self.fewest[rays]
+        seen = self._seen[:, rays, self.at[rays]]
+        denies = (seen > self._limit) & (seen != kernels.UNSEEN) & self.left[:, None]
+        blamed = (denies / fewest).sum(1) + np.bincount(self._source[rays], fewest / self.left.sum(), minlength=V)
+        return np.where(self.left, blamed, 0.0)
 
 
 def search(evidence: Evidence, slack: int) -> Search:
     """Take out the view that unexplained rays blame most, until the others agree or half are out."""
-    outside, seen = _contradictions(evidence, slack)
-    V, source = len(outside), evidence.source
-    rays = np.bincount(source, minlength=V)
-    left, removed, first = rays > 0, list[int](), -1.0
-    shown = int(left.sum())
-    contradicted, judged = outside.sum(0, dtype=np.int16), seen.sum(0, dtype=np.int16)
+    rays, source, V = Rays(evidence, slack), evidence.source, len(evidence.seen)
+    spoken = np.bincount(source, minlength=V)
+    removed, first, all_told, shown = list[int](), -1.0, 0.0, int(rays.left.sum())
     while True:
-        count = int(left.sum())
-        fewest, at = _least(contradicted, judged, count)
-        explained, mine = fewest == 0, left[source]
-        rest = float(explained[mine].mean())
-        first = rest if not removed else first
-        blaming = np.flatnonzero(mine & ~explained & (fewest < _NOWHERE))
-        if rest >= AGREES or len(removed) + 1 > _OUT * shown or count <= 2 or not len(blaming):
+        explained, told = rays.judged()
+        rest = float(explained[told].mean()) if told.any() else 0.0
+        if not removed:
+            first, all_told = rest, float(told.mean())
+        blame = rays.blame(np.flatnonzero(told & ~explained & (rays.fewest < kernels.NOWHERE)))
+        agree = rest >= AGREES and blame.max() < _BLAME * spoken.max()
+        if agree or not blame.any() or len(removed) + 1 > _OUT * shown or rays.left.sum() <= 2:
             break
-        # a ray blames the views that contradict it, and its own view in so far as many do
-        blame = (outside[:, blaming, at[blaming]] / fewest[blaming]).sum(1) * left
-        blame += np.bincount(source[blaming], fewest[blaming] / count, minlength=V)
-        worst = int(blame.argmax())
-        removed.append(worst)
-        left[worst] = False
-        contradicted, judged = contradicted - outside[worst], judged - seen[worst]
-    own = np.where(rays > 0, np.bincount(source, explained, minlength=V) / np.maximum(rays, 1), np.nan)
-    return Search(first, rest, own, tuple(removed))
-
-
-def _contradictions(evidence: Evidence, slack: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    seen = evidence.seen != kernels.UNSEEN
-    return (evidence.seen > slack**2) & seen, seen
-
-
-def _least(
-    contradicted: NDArray[np.int16], judged: NDArray[np.int16], views: int
-) -> tuple[NDArray[np.int16], NDArray[np.intp]]:
-    """How many views contradict each ray [R] where the fewest do, and at which sample that is."""
-    need = max(2, _JUDGES * views)
-    counts = np.where(judged >= need, contradicted, np.int16(_NOWHERE))
-    return counts.min(1), counts.argmin(1)
+        removed.append(int(blame.argmax()))
+        rays.take_out(removed[-1])
+    kept = (rays.fewest <= _NEARLY * rays.left.sum()) | rays.free
+    own = np.where(spoken > 0, np.bincount(source, kept, minlength=V) / np.maximum(spoken, 1), 1.0)
+    return Search(all_told, first, rest, own, tuple(removed))
