@@ -1,8 +1,10 @@
+import errno
 import os
 import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,3 +198,36 @@ def test_an_object_without_our_metadata_still_has_a_sha256(s3_endpoint: str, tmp
     boto3.client("s3", endpoint_url=s3_endpoint).put_object(Bucket="bucket", Key=f"{tmp_path.name}/k", Body=b"abc")
     storage = open_storage(f"s3://bucket/{tmp_path.name}", StoreOptions(endpoint_url=s3_endpoint))
     assert storage.head("k") == Head(3, sha256_of(b"abc"))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_folder_that_cannot_be_listed_is_no_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    storage, scandir = LocalStorage(tmp_path), os.scandir
+    storage.put_if_absent("a/b/c", b"x")
+
+    def fails(path: str) -> Any:
+        if str(path).endswith("/b"):
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fails)
+    with pytest.raises(StoreError, match=f"a/: {os.strerror(number)}"):
+        list(storage.list("a/"))
+    monkeypatch.undo()
+    assert [entry.key for entry in storage.list("a/")] == ["a/b/c"]
+    assert list(storage.list("none/")) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_said_at_once_with_its_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(StoreRefused, match=rf"{tmp_path}/a: {os.strerror(number)}; (free|raise)"):
+        LocalStorage(tmp_path).put_if_absent("a", b"x")
+    assert list(LocalStorage(tmp_path).list("")) == []

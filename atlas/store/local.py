@@ -10,9 +10,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from gaussianverse import foreign
+from gaussianverse.atlas.os_errors import FULL, describe, mend_of
 from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Entry, Head, Storage, fresh, wrong_size
 
@@ -109,15 +111,20 @@ class LocalStorage(Storage):
     def list(self, prefix: str) -> Iterator[Entry]:
         """See `Storage`."""
         start = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self.root
-        for folder, names, files in os.walk(start):
+        for folder, names, files in os.walk(start, onerror=partial(_listed, prefix=prefix, raised=self._error)):
             if Path(folder) == self.root and _TEMPORARY in names:
                 names.remove(_TEMPORARY)
             for name in files:
                 path = Path(folder, name)
                 key = path.relative_to(self.root).as_posix()
                 if key.startswith(prefix):
-                    with suppress(FileNotFoundError):  # deleted meanwhile
-                        yield Entry(key, path.stat().st_size)
+                    try:
+                        nbytes = path.stat().st_size
+                    except FileNotFoundError:  # deleted meanwhile
+                        continue
+                    except OSError as error:
+                        raise self._error(error, key) from error
+                    yield Entry(key, nbytes)
 
     def delete(self, key: str) -> None:
         """See `Storage`."""
@@ -129,9 +136,13 @@ class LocalStorage(Storage):
     def remove_abandoned(self, older_s: float) -> None:
         """See `Storage`: temporary files that were never linked."""
         for path in (self.root / _TEMPORARY).glob("*"):
-            with suppress(FileNotFoundError):
+            try:
                 if time.time() - path.stat().st_mtime >= older_s:
                     path.unlink()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise self._error(error, f"{_TEMPORARY}/{path.name}") from error
 
     def _path(self, key: str) -> Path:
         if key.startswith("/") or ".." in key.split("/"):
@@ -149,9 +160,17 @@ class LocalStorage(Storage):
         where = f"{self.url}/{key}"
         if isinstance(error, FileNotFoundError):
             return NotFound(f"{where}: no such {'file' if self.root.is_dir() else 'folder'}")
+        if error.errno in FULL:
+            return StoreRefused(f"{where}: {describe(error)}; {mend_of(error)}")
         if isinstance(error, _HOPELESS) or error.errno == errno.EROFS:
-            return StoreRefused(f"{where}: {error.strerror}; choose an output that can be written to and read")
-        return StoreError(f"{where}: {error.strerror or error}")
+            return StoreRefused(f"{where}: {describe(error)}; choose an output that can be written to and read")
+        return StoreError(f"{where}: {describe(error)}")
+
+
+def _listed(error: OSError, *, prefix: str, raised: Callable[[OSError, str], Exception]) -> None:
+    """Let a listing go on where a folder does not exist, or no longer; else it would seem shorter than it is."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise raised(error, prefix) from error
 
 
 def _sync(handle: int) -> None:
