@@ -11,6 +11,8 @@ from typing import Any
 
 from numba import njit
 
+from gaussianverse.atlas.kernel_cache import keep
+
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function as `numba.njit` does, with a cache that depends on the function's whole folder.
@@ -18,6 +20,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     Numba's own cache depends on the function's file alone, and would miss changes of functions and constants that
     are compiled in from other files. So the name of a cache entry includes a hash of all sources in the folder;
     a kernel may use functions and constants of its own folder only. Without sources (in a zip) nothing is cached.
+    `kernel_cache` tells what becomes of a cache that is damaged or cannot be written.
 
     Args:
         options: options of `numba.njit` other than `cache`.
@@ -27,7 +30,8 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         sources = _sources(Path(function.__code__.co_filename).parent)
         digest = hashlib.sha256(sources + json.dumps(options, default=sorted, sort_keys=True).encode())
         function.__qualname__ += f"_{digest.hexdigest()[:16]}"
-        return njit(cache=bool(sources), **options)(function)
+        compiled = njit(**options)(function)
+        return keep(compiled) if sources else compiled
 
     return decorate
 
