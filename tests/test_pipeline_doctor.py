@@ -11,7 +11,7 @@ from gaussianverse.pipeline.node import doctor, gpu, hardware
 
 def test_a_machine_that_can(tmp_path: Path) -> None:
     findings = {f.name: f for f in doctor.examine(load("test", TINY), str(tmp_path / "out"))}
-    assert list(findings) == ["python", "versions", "gpu", "fitting", "kernels", "store"]
+    assert list(findings) == ["python", "versions", "ray", "gpu", "fitting", "kernels", "store"]
     assert all(f.ok for f in findings.values())
     assert f"torch {torch.__version__}" in findings["versions"].text
     assert list(LocalStorage(tmp_path / "out").list("")) == []
@@ -41,7 +41,7 @@ def test_a_gpu_profile_looks_at_all_that_gsplat_needs(monkeypatch: pytest.Monkey
     well, ill = gpu.Finding("driver", True, "580"), gpu.Finding("nvcc", False, "no toolkit; install it")
     monkeypatch.setattr(gpu, "examine", lambda: iter([well, ill]))
     findings = {f.name: f for f in doctor.examine(load("fast"))}
-    assert list(findings) == ["python", "versions", "driver", "nvcc", "fitting", "kernels"]
+    assert list(findings) == ["python", "versions", "ray", "driver", "nvcc", "fitting", "kernels"]
     assert "no toolkit; install it" in findings["fitting"].text
     assert "no toolkit; install it" in findings["kernels"].text
 

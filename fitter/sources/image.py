@@ -59,7 +59,7 @@ def decode_rgba(data: bytes, where: str, orientation: str = "refuse") -> NDArray
             return np.ascontiguousarray(_TURNED[turn](rgba))
     except Image.DecompressionBombError as error:
         raise BadInput(f"{where}: the image has too many pixels; render a smaller one") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except (OSError, SyntaxError, ValueError, AssertionError, EOFError, struct.error, zlib.error) as error:
         if is_machines(error):
             raise
         # the decoder's own words differ between versions, and may name addresses in memory

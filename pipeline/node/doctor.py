@@ -16,7 +16,7 @@ from gaussianverse.pipeline.arguments import add_config, add_json, config_of
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import provenance
 from gaussianverse.pipeline.errors import PipelineError, message
-from gaussianverse.pipeline.node import gpu, hardware, machine
+from gaussianverse.pipeline.node import gpu, hardware, machine, ray_doors
 from gaussianverse.pipeline.node.gpu import Finding
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
@@ -28,6 +28,7 @@ def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
     versions = {**provenance.versions(), "ray": importlib.metadata.version("ray")}
     listed = ", ".join(f"{name} {version or 'not installed'}" for name, version in sorted(versions.items()))
     yield Finding("versions", True, listed)
+    yield ray_doors.examine()
     if config.fit.backend == "gsplat":
         yield from gpu.examine()
     elif devices := hardware.devices():
