@@ -18,6 +18,7 @@ from gaussianverse.atlas.interchange.ply import read_ply, write_ply
 from gaussianverse.atlas.packing import pack, unpack
 from gaussianverse.atlas.picture import sheet
 from gaussianverse.atlas.plane import SHIPPED_SIZE, solve_plane_indices
+from gaussianverse.terminal import one_line
 
 # settings that are needed to read an atlas and cannot be derived from its array
 _READING = ("layout", "plane_indices")
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.call(options)
     except (AtlasError, ConfigError, OSError) as error:
-        sys.stderr.write(f"error: {options.source or options.out}: {error}\n")
+        sys.stderr.write(one_line(f"error: {options.source or options.out}: {error}") + "\n")
         return 1
     return 0
 

@@ -20,6 +20,7 @@ from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.threads import available_cores, set_threads
 from gaussianverse.fitter.views import FORMATS, load_views, split_heldout
+from gaussianverse.terminal import one_line
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.ply:
             options.ply.write_bytes(write_ply(fit.gaussians))
     except (FitError, AtlasError, ConfigError, LpipsUnavailable, BackendUnavailable, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(one_line(f"error: {error}") + "\n")
         return 1
     s = fit.stats
     if options.json:

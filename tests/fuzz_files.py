@@ -1,6 +1,6 @@
 """Feeds damaged files of one kind to their reader, in a process with little memory.
 
-`python fuzz_files.py KIND FIRST COUNT` prints, as JSON, how many were read and how many gave the reader's named error,
+`python fuzz_files.py KIND FIRST COUNT` prints, as JSON, how many were read, how many gave the reader's named error,
 and every other outcome with its number.
 """
 
@@ -399,9 +399,9 @@ def read_manifest(path: Path) -> object:
 
 
 def read_splats(path: Path) -> object:
-    from gaussianverse.pipeline.run.splats import read_splats as read
+    from gaussianverse.atlas.interchange.ply import read_view_dependent
 
-    return read(path, "splats")
+    return read_view_dependent(path.read_bytes())
 
 
 def read_fit(path: Path) -> object:
