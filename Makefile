@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-gpu bench-reader bench-store bench-startup docs constraints clean
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-precision bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-store: $(STAMP) ## compare CPU time of range reads from S3: our store, bot
 
 bench-startup: $(STAMP) ## measure CPU seconds of `import gaussianverse` and `gaussianverse --help`
 	$(BIN)/python -m bench.startup $(ARGS)
+
+bench-sh: $(STAMP) ## measure what baking view-dependent colour keeps against dropping it
+	$(BIN)/python -m bench.sh $(ARGS)
 
 docs: $(STAMP) ## write the API pages, made from the docstrings, to build/api/
 	$(BIN)/python docs/api/build.py build/api
