@@ -13,7 +13,6 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -166,56 +165,6 @@ def _atlas_shard(args: argparse.Namespace) -> int:
     return report.print_outcome(outcome, args)
 
 
-def _add_import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folder", metavar="FOLDER", help="holds .ply files, or folders with point_cloud.ply [and gs2sphere.npy]"
-    )
-    parser.add_argument(
-        "--swap-red-blue", action="store_true", help="swap the channels, as published GaussianVerse objects need"
-    )
-    parser.add_argument(
-        "--captions", nargs="+", default=[], metavar="FILE", help="JSON {path or uid: caption}, or CSV"
-    )
-    parser.add_argument("--caption-source", default="", help="who wrote the captions")
-    parser.add_argument("--license", default="", help="licence of all objects")
-    parser.add_argument(
-        "--sh", choices=("bake", "dc"), default="bake", help="view-dependent colour: bake what is seen, or drop it"
-    )
-    parser.add_argument(
-        "--min-sh-psnr", type=float, default=0.0, metavar="DB", help="quarantine objects that look less like before"
-    )
-    parser.add_argument(
-        "--activated",
-        choices=("auto", "yes", "no"),
-        default="auto",
-        help="whether opacities and scales are activated already; auto: refuse those that seem to be",
-    )
-
-
-def _import(args: argparse.Namespace) -> int:
-    from gaussianverse.manifests import gobjaverse, runform, splats
-    from gaussianverse.pipeline.ops import report
-    from gaussianverse.pipeline.run import job
-    from gaussianverse.pipeline.run.manifest import Manifest
-
-    args.set += [f"splats.{name}={getattr(args, name)}" for name in ("sh", "min_sh_psnr", "activated")]
-    config = building_config_of(args)
-    captions: dict[str, str] = {}
-    for file in args.captions:
-        captions = gobjaverse.read_captions(Path(file)) | captions
-    folder = Path(args.folder).absolute()
-    rows = splats.build(
-        folder,
-        captions=captions,
-        caption_source=args.caption_source,
-        license=args.license,
-        swap_red_blue=args.swap_red_blue,
-    )
-    given = Manifest(runform.encode(rows, shard_size=config.run.shard_size), str(folder))
-    storage, run, base = job.plan(args.out, given, config)
-    return report.print_outcome(job.build(storage, run, config, base, shards=args.shards, events=args.events), args)
-
-
 def _finalize(args: argparse.Namespace) -> int:
     from gaussianverse.pipeline.dataset.finalize import finalize
     from gaussianverse.pipeline.store.probes import prove_conditional_puts
@@ -244,11 +193,8 @@ _VERBS: dict[str, Verb] = {
     "atlas-shard": Verb(
         "build", "build atlases of existing fits", (add_output, add_shards, add_building), _atlas_shard
     ),
-    "import": Verb(
-        "build",
-        "build shards of objects that are already Gaussians",
-        (_add_import, add_output, add_shards, add_building),
-        _import,
+    "import": _from_module(
+        "build", "build shards of objects that are already Gaussians", "pipeline.ops.import_splats"
     ),
     "finalize": Verb(
         "build", "write the tables and checksums that complete a dataset", (add_output, add_overrides), _finalize

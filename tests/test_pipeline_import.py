@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,15 @@ from pipeline_runs import dataset, in_process
 
 from gaussianverse import atlas
 from gaussianverse.atlas import AtlasConfig, Gaussians, dataset_format
+from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.atlas.interchange.gaussiancube import from_cube
-from gaussianverse.atlas.interchange.ply import INVISIBLE, read_ply, write_ply
-from gaussianverse.atlas.interchange.published import atlas_of, find_order, read_point_cloud
-from gaussianverse.atlas.plane import plane_indices
+from gaussianverse.atlas.interchange.ply import INVISIBLE, read_ply, read_raw, write_ply
+from gaussianverse.atlas.interchange.published import atlas_of, find_order, read_point_cloud, write_pair
+from gaussianverse.atlas.plane import plane_indices, plane_of
 from gaussianverse.atlas.sphere import fibonacci_sphere
 from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.tar import END, build
 from gaussianverse.atlas.transport.solver import assign
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import run_file
@@ -216,18 +217,101 @@ def test_the_published_pair_as_its_loader_reads_it(imported: LocalStorage, tmp_p
     assert samples["19_0"]["metadata.json"]["caption"] == samples["19_0"]["caption.txt"] == "a réd ball"
 
 
-def test_out_and_in_again(imported: LocalStorage, tmp_path: Path) -> None:
-    assert run_export(imported, tmp_path, "--format", "gaussianverse", "20_7") == 0
-    with tarfile.open(tmp_path / "gaussianverse-000001.tar") as archive:
-        for member in archive:
-            folder, _, name = member.name.partition(".")
-            (tmp_path / "in" / folder).mkdir(parents=True, exist_ok=True)
-            extracted = archive.extractfile(member)
-            assert extracted is not None
-            (tmp_path / "in" / folder / name).write_bytes(extracted.read())
+def ok(storage: LocalStorage) -> dict[str, dict[str, Any]]:
+    rows = rows_of(storage)
+    assert {row["status"] for row in rows.values()} == {"ok"}, rows
+    return rows
+
+
+def by_x(g: Gaussians) -> Gaussians:
+    return g[np.lexsort(g.means.T)]
+
+
+@pytest.mark.parametrize("format", ["gaussianverse", "ply", "gaussiancube"])
+def test_what_was_exported_is_imported(format: str, imported: LocalStorage, tmp_path: Path, capsys: Captured) -> None:
+    assert run_export(imported, tmp_path / "in", "--format", format) == 0
     assert run_import(tmp_path / "in", tmp_path / "out") == 0
-    (row,) = rows_of(LocalStorage(tmp_path / "out")).values()
-    assert (row["status"], row["n_gaussians"], row["n_padded"]) == ("ok", 700, 324)
+    assert "left out" not in capsys.readouterr().out
+    rows = ok(LocalStorage(tmp_path / "out"))
+    assert {uid: row["n_gaussians"] for uid, row in rows.items()} == {"19_0": 1024, "19_1": 1024, "20_7": 700}
+    if format == "gaussianverse":
+        assert rows["19_0"]["caption"] == "a réd ball"
+    for uid, row in rows.items():
+        shard = row["shard"]
+        again = Gaussians.from_bytes(read_record(LocalStorage(tmp_path / "out"), SPLATS, shard, uid).main(SPLATS))
+        np.testing.assert_allclose(by_x(again).means, by_x(OBJECTS[uid.replace("_", "/")]).means, atol=1e-6)
+
+
+def test_a_dataset_is_imported_from_its_own_shards(imported: LocalStorage, tmp_path: Path, capsys: Captured) -> None:
+    assert run_import(imported.root, tmp_path / "out", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["left_out"]["other files and folders of a dataset, whose splats/ are read"] > 5
+    here, there = rows_of(imported), ok(LocalStorage(tmp_path / "out"))
+    for name in ("caption", "license", "source_id", "n_gaussians", "splats_nbytes"):
+        assert {uid: r[name] for uid, r in here.items()} == {uid: r[name] for uid, r in there.items()}
+    for uid, row in here.items():
+        records = [read_record(s, SPLATS, row["shard"], uid) for s in (imported, LocalStorage(tmp_path / "out"))]
+        assert records[0].main(SPLATS) == records[1].main(SPLATS)
+
+
+def test_shards_whose_rows_lie_in_the_order_of_the_plane(imported: LocalStorage, tmp_path: Path) -> None:
+    config = run_file.load(imported).atlas
+    array = np.load(io.BytesIO(read_record(imported, ATLAS, 0, "19_0").main(ATLAS)))
+    by_cell = write_pair(array, config)[0][plane_of(config)]
+    foreign = assign(OBJECTS["19/1"].means, fibonacci_sphere(1024)).indices
+    (tmp_path / "in").mkdir()
+    members = {"a.point_cloud.npy": npy(by_cell), "b.gs2sphere.npy": npy(foreign), "b.point_cloud.npy": npy(by_cell)}
+    (tmp_path / "in" / "gaussianverse-000000.tar").write_bytes(build(members) + END)
+    assert run_import(tmp_path / "in", tmp_path / "out") == 0
+    assert ok(LocalStorage(tmp_path / "out")).keys() == {"a", "b"}
+
+
+def test_what_is_left_out_is_printed(tmp_path: Path, capsys: Captured) -> None:
+    root = tmp_path / "in"
+    publish(root / "a", OBJECTS["20/7"])
+    (root / "a" / "other.spz").touch()
+    (root / "notes.txt").touch()
+    assert run_import(root, tmp_path / "out") == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("2 left out: 1 .spz files, which are not read: convert them to .ply")
+    assert line.endswith("; 1 .txt files")
+    assert run_import(root, tmp_path / "out", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["left_out"][".txt files"] == 1
+
+
+def test_objects_far_away_or_of_another_size_are_published_about_the_origin(tmp_path: Path) -> None:
+    g, root = OBJECTS["20/7"], tmp_path / "in"
+    root.mkdir()
+    center, unit = np.array([5e5, 4.5e6, 120.0]), 80.0
+    header, _, body = write_ply(g).partition(b"end_header\n")
+    for axis in "xyz":
+        header = header.replace(f"property float {axis}\n".encode(), f"property double {axis}\n".encode())
+    table = np.frombuffer(body, "<f4").reshape(len(g), -1)
+    rows = np.empty(len(g), [("xyz", "<f8", 3), ("rest", "<f4", 14)])
+    rows["xyz"], rows["rest"] = center + unit * g.means.astype(np.float64), table[:, 3:]
+    rows["rest"][:, 7:10] += np.log(unit)
+    (root / "far.ply").write_bytes(header + b"end_header\n" + rows.tobytes())
+    (root / "near.ply").write_bytes(write_ply(g))
+    rounded = Gaussians(rows["xyz"].astype(np.float32), g.scales * np.float32(unit), g.quats, g.opacities, g.colors)
+    (root / "rounded.ply").write_bytes(write_ply(rounded))
+    assert run_import(root, tmp_path / "out") == 0
+    storage = LocalStorage(tmp_path / "out")
+    rows_by_uid = rows_of(storage)
+    near, far = rows_by_uid["near"], rows_by_uid["far"]
+    assert [near[n] for n in ("center_x", "center_y", "center_z", "unit")] == [0, 0, 0, 1]
+    placed = splats_of(storage, "far").means.astype(np.float64)
+    back = np.array([far["center_x"], far["center_y"], far["center_z"]]) + far["unit"] * placed
+    np.testing.assert_allclose(back, rows["xyz"], atol=2e-5)
+    assert 0.5 < np.abs(placed).max() < 0.7
+    assert "rounded" in rows_by_uid
+    assert rows_by_uid["rounded"]["reason"] == "bad_input"
+    assert "store x, y, z as double" in rows_by_uid["rounded"]["error_message"]
+    # exported where it was
+    assert run_export(storage, tmp_path / "exp", "--format", "ply", "far", "near") == 0
+    again = read_raw((tmp_path / "exp" / "far.ply").read_bytes())
+    np.testing.assert_allclose(again["means"], rows["xyz"], atol=2e-5)
+    np.testing.assert_allclose(np.exp(again["scales"]), g.scales * unit, rtol=1e-5)
+    np.testing.assert_array_equal(read_ply((tmp_path / "exp" / "near.ply").read_bytes()).means, g.means)
 
 
 @pytest.mark.parametrize(

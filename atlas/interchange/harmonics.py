@@ -99,8 +99,9 @@ class ViewDependent:
     @property
     def plain(self) -> bool:
         """Whether all directions see the colours of `gaussians`."""
-        constant = 0.5 + SH_C0 * self.harmonics[:, 0]
-        return self.degree == 0 and bool(((constant >= 0) & (constant <= 1)).all())
+        colors = 0.5 + SH_C0 * self.harmonics[:, 0]
+        # room for rounding: colours of exactly 0 and 1 are common
+        return self.degree == 0 and bool(((colors >= -1e-6) & (colors <= 1 + 1e-6)).all())
 
     def colors_from(self, eye: npt.ArrayLike) -> Floats:
         """Colours that a camera at `eye`, [3], sees; at least 0, and above 1 where they are; [M, 3]."""
@@ -114,3 +115,8 @@ class ViewDependent:
         """Exchange red and blue, which published fits need."""
         swapped = replace(self.gaussians, colors=self.gaussians.colors[:, ::-1])
         return ViewDependent(swapped, self.harmonics[:, :, ::-1])
+
+
+def constant(gaussians: Gaussians) -> ViewDependent:
+    """Gaussians that have one colour in all directions."""
+    return ViewDependent(gaussians, ((gaussians.colors.astype(np.float64) - 0.5) / SH_C0)[:, None])

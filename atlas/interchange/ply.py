@@ -7,6 +7,7 @@ properties.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container, Sequence
 from itertools import count, takewhile
@@ -47,21 +48,41 @@ INVISIBLE = 1e-13
 Floats = npt.NDArray[np.float64]
 
 
-def write_ply(gaussians: Gaussians, *, sh_rest: int = 0) -> bytes:
+def write_ply(
+    gaussians: Gaussians, *, sh_rest: int = 0, center: npt.ArrayLike = (0.0, 0.0, 0.0), unit: float = 1.0
+) -> bytes:
     """Encode Gaussians as a PLY file; equal Gaussians give equal bytes.
 
     Args:
         gaussians: opacities of 1 and 0 are written as 1 - 6e-8 and 9e-14, since their logits are infinite.
         sh_rest: number of f_rest columns, all zero, after f_dc; readers of view-dependent fits need 45.
+        center: written positions are center + unit * means; they are doubles where float32 would round them by more
+            than 1e-5 of the object's size.
+        unit: > 0; see `center`.
     """
     raw = raw_of(gaussians)
     raw |= {"normals": np.zeros((len(gaussians), 3)), "rest": np.zeros((len(gaussians), sh_rest))}
+    raw["means"] = np.asarray(center, np.float64) + unit * raw["means"]
+    raw["scales"] += math.log(unit)
     names = {**_GROUPS, "rest": tuple(f"f_rest_{k}" for k in range(sh_rest))}
     groups = ("means", "normals", "colors", "rest", "opacities", "scales", "quats")
-    table = np.hstack([raw[group] for group in groups]).astype("<f4")
+    kinds = dict.fromkeys(groups, "float") | {"means": "double" if _needs_doubles(raw["means"]) else "float"}
+    row = np.dtype([(name, _TYPES[kinds[group]]) for group in groups for name in names[group]])
+    table = np.empty(len(gaussians), row)
+    for group in groups:
+        for column, name in enumerate(names[group]):
+            table[name] = raw[group][:, column]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(gaussians)}"]
-    header += [f"property float {name}" for group in groups for name in names[group]]
+    header += [f"property {kinds[group]} {name}" for group in groups for name in names[group]]
     return "\n".join([*header, "end_header", ""]).encode() + table.tobytes()
+
+
+def _needs_doubles(means: Floats) -> bool:
+    """Whether float32 rounds positions by more than 1e-5 of their extent."""
+    if not len(means):
+        return False
+    extent = float(np.ptp(means, axis=0).max())
+    return extent > 0 and float(np.spacing(np.abs(means).max().astype(np.float32))) > 1e-5 * extent
 
 
 def read_ply(data: bytes) -> Gaussians:

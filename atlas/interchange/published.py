@@ -123,6 +123,8 @@ def visible(gaussians: Gaussians) -> npt.NDArray[np.bool_]:
 def find_order(gaussians: Gaussians, gs2sphere: npt.ArrayLike, config: AtlasConfig | None = None) -> Order:
     """Try sphere indices in both directions and for both orders of the Gaussians, and return the smoothest.
 
+    Rows that lie in the order of the cells already are recognised too.
+
     Args:
         gaussians: size^2 Gaussians, as published.
         gs2sphere: a permutation, [size^2].
@@ -144,7 +146,9 @@ def find_order(gaussians: Gaussians, gs2sphere: npt.ArrayLike, config: AtlasConf
         raise AtlasError(f"sphere indices are not a permutation of 0 to {count - 1}")
     x, y, z = gaussians.means.T
     by_position = np.lexsort((z, y, x))
-    found = []
+    # rows in the order of the cells, as in shards of a fork, whatever the indices say
+    by_cell = np.argsort(plane_of(config))
+    found = [Order(by_cell, False, False, _smoothness(gaussians, by_cell, config))]
     for inverted in (False, True):
         rows = np.argsort(direct) if inverted else direct
         for is_sorted in (False, True):

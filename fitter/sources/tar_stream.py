@@ -5,6 +5,7 @@ for some; here only `TarInfo.frombuf`, its parser of single blocks, is used.
 """
 
 import gzip
+import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -74,6 +75,7 @@ class _Source:
     def __init__(self, raw: IO[bytes], path: Path, limit: int) -> None:
         self._raw, self._path, self._limit, self._count = raw, path, limit, 0
         self.packed = raw.read(2) == b"\x1f\x8b"
+        self._size = raw.seek(0, os.SEEK_END)
         raw.seek(0)
         self._stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if self.packed else raw  # type: ignore[assignment]
 
@@ -96,6 +98,13 @@ class _Source:
     def skip(self, size: int) -> None:
         """Go past `size` bytes, and the rest of their last block."""
         left = -(-size // _BLOCK) * _BLOCK
+        if not self.packed:
+            # of a shard of gigabytes, one object is read
+            if self._raw.tell() + left > self._size:
+                raise _Cut("it ends in the middle of a member")
+            self._raw.seek(left, os.SEEK_CUR)
+            self._count += left
+            return
         while left:
             piece = self._counted(self._stream.read(min(left, _PIECE)))
             if not piece:

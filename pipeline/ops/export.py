@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ def export(
 ) -> Iterator[Path]:
     """Write objects into a folder; yields the path of each file once it is complete.
 
-    ply: UID.ply, all Gaussians of the fit, or `count` of them. gaussianverse: gaussianverse-NNNNNN.tar per shard,
+    ply: UID.ply, all Gaussians of the fit, or `count` of them, where the object is in its own world; the others
+    are as published, about the unit sphere. gaussianverse: gaussianverse-NNNNNN.tar per shard,
     which the published loader reads like its own tars. gaussiancube: UID.npy, float32 [32, 32, 32, 14].
 
     Args:
@@ -64,17 +65,26 @@ def export(
         for shard, objects in groupby(chosen, key=lambda found: found[1]):
             yield _tar(storage, run, dest / f"gaussianverse-{shard:06d}.tar", objects)
         return
-    form: Callable[[Gaussians], bytes] = {
-        PLY: lambda g: write_ply(fixed_count(g, count) if count else g),
-        GAUSSIANCUBE: lambda g: npy(to_cube(g)),
-    }[format]
     suffix = {PLY: "ply", GAUSSIANCUBE: "npy"}[format]
     for row, shard in chosen:
         uid = str(row["uid"])
         record = _record(storage, SPLATS, shard, uid)
         path = dest / f"{uid}.{suffix}"
-        write_whole(path, form(Gaussians.from_bytes(record.main(SPLATS))))
+        gaussians = Gaussians.from_bytes(record.main(SPLATS))
+        if format == PLY:
+            center, unit = _place(record.facts)
+            data = write_ply(fixed_count(gaussians, count) if count else gaussians, center=center, unit=unit)
+        else:
+            data = npy(to_cube(gaussians))
+        write_whole(path, data)
         yield path
+
+
+def _place(facts: Mapping[str, Any]) -> tuple[tuple[float, ...], float]:
+    """`center` and `unit` of an object: world = center + unit * published. Old outputs keep the world."""
+    center = tuple(float(facts.get(f"center_{axis}", 0.0)) for axis in "xyz")
+    unit = float(facts.get("unit", 1.0))
+    return (center, unit) if unit > 0 else ((0.0, 0.0, 0.0), 1.0)
 
 
 def _chosen(storage: Storage, run: Run, uids: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], int]]:

@@ -6,7 +6,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -81,12 +81,13 @@ def _line(r: dict[str, Any], width: int) -> str:
     )
 
 
-def print_outcome(outcome: Outcome, args: argparse.Namespace) -> int:
+def print_outcome(outcome: Outcome, args: argparse.Namespace, left_out: Mapping[str, int] | None = None) -> int:
     """Print what a call that built shards has done: a table, their address, and last how many objects were published.
 
     Args:
         outcome: the result of the call.
         args: the options of `add_building`.
+        left_out: files of an import that were not taken, by reason; printed as JSON.
 
     Returns:
         The exit code: 0, or `TOO_MANY_QUARANTINED`.
@@ -95,7 +96,8 @@ def print_outcome(outcome: Outcome, args: argparse.Namespace) -> int:
     too_many = args.fail_above is not None and counts.quarantined > args.fail_above * counts.objects
     if args.json:
         numbers = {**asdict(counts), "quarantined": counts.quarantined}
-        print(json.dumps({"url": url, "finalized": outcome.finalized, "idle": outcome.idle, **numbers}))
+        files = {} if left_out is None else {"left_out": dict(sorted(left_out.items()))}
+        print(json.dumps({"url": url, "finalized": outcome.finalized, "idle": outcome.idle, **numbers, **files}))
         return TOO_MANY_QUARANTINED if too_many else 0
     if outcome.idle:
         print("Nothing to do: the requested shards are committed already.")

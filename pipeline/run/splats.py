@@ -3,105 +3,130 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
-from gaussianverse import foreign
-from gaussianverse.atlas.arrays import read_npy
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
-from gaussianverse.atlas.interchange.ply import Floats, from_raw_harmonics, read_raw
-from gaussianverse.atlas.interchange.published import find_order, read_raw_point_cloud, visible
-from gaussianverse.atlas.os_errors import describe, exists, is_machines
+from gaussianverse.atlas.interchange.harmonics import ViewDependent, constant
+from gaussianverse.atlas.interchange.ply import Floats, from_raw_harmonics
+from gaussianverse.atlas.interchange.published import find_order, visible
 from gaussianverse.fitter.errors import LowPsnr
+from gaussianverse.fitter.frame import HALF, SMALLEST, WORLD, Frame
 from gaussianverse.manifests.schema import SPLATS, SPLATS_BGR
-from gaussianverse.manifests.splats import POINT_CLOUDS
 from gaussianverse.pipeline.config import BAKE, SplatsConfig
 from gaussianverse.pipeline.run import harmonics
+from gaussianverse.pipeline.run.splat_files import Values, read_source
 
 FORMATS = (SPLATS, SPLATS_BGR)
 """Formats of manifest rows that are read here."""
-SPHERE_INDICES = "gs2sphere.npy"
+# the share of positions at either end that do not count for the place and the size of an object
+_STRAYS = 0.005
+_ROUNDED = 1e-3
+"""Largest step of float32 at an object's place, as a fraction of its size, that a file's positions may have."""
 
 
-def read_splats(path: Path, format: str, config: SplatsConfig | None = None) -> tuple[Gaussians, dict[str, Any]]:
-    """Read the Gaussians of a .ply file, or of a folder with a published pair.
+def read_splats(
+    path: Path, format: str, config: SplatsConfig | None = None, *, key: str | None = None, normalise: str = "auto"
+) -> tuple[Gaussians, dict[str, Any]]:
+    """Read the Gaussians of one object.
 
     Sphere indices are checked and not used, since the atlas is built anew: if they do not match the Gaussians, one
     of the two files belongs to another object.
 
     Args:
-        path: a .ply file, or a folder with point_cloud.ply or point_cloud.npy and perhaps gs2sphere.npy.
+        path: a .ply, .splat.npz or GaussianCube .npy file; a folder with point_cloud.ply, point_cloud.npy or
+            splat.npz and perhaps gs2sphere.npy; or a tar of such.
         format: one of `FORMATS`.
         config: how values are interpreted; defaults to `SplatsConfig()`.
+        key: of the object in the tar.
+        normalise: which objects are centred and scaled, see `FitConfig.normalise`.
 
     Returns:
-        The Gaussians without padding, and their n_gaussians, bbox_*, sh_degree_in and sh_psnr for the tables.
+        The Gaussians without padding, and their n_gaussians, bbox_*, center_*, unit, sh_degree_in and sh_psnr for the
+        tables.
 
     Raises:
         AtlasError: a file is missing or of another form.
         RoughAtlas: the sphere indices do not match the Gaussians.
         LowPsnr: without view-dependent colour the object looks too different, see `SplatsConfig.min_sh_psnr`.
+        FitError: an archive cannot be read.
     """
     config = config or SplatsConfig()
-    raw, indices = _read(path, config)
-    seen = from_raw_harmonics(raw)
-    if indices is not None:
-        # the publisher's sphere and plane, which may differ from this run's
-        side = min(max(8, math.isqrt(len(seen))), 512)
-        find_order(seen.gaussians, indices, AtlasConfig(size=side))
+    source = read_source(path, config, key)
+    where = str(path) if key is None else f"{path}#{key}"
+    try:
+        frame = _frame_of(source.values, normalise)
+        seen = _placed(source.values, frame)
+        if source.indices is not None:
+            # the publisher's sphere and plane, which may differ from this run's
+            side = min(max(8, math.isqrt(len(seen))), 512)
+            find_order(seen.gaussians, source.indices, AtlasConfig(size=side))
+    except AtlasError as error:
+        raise type(error)(f"{where}: {error}") from error
     seen = seen[visible(seen.gaussians)]
     if len(seen) == 0:
-        raise AtlasError(f"{path}: all Gaussians are invisible")
+        raise AtlasError(f"{where}: all Gaussians are invisible")
     if format == SPLATS_BGR:
         seen = seen.swap_red_blue()
     gaussians = harmonics.bake(seen) if config.sh == BAKE else seen.gaussians
     psnr = harmonics.sh_psnr(seen, gaussians)
     if psnr < config.min_sh_psnr:
         raise LowPsnr(
-            f"{path}: without its view-dependent colour (degree {seen.degree}) its renders have a PSNR of {psnr:.2f} "
-            f"dB, expected at least {config.min_sh_psnr:.2f}; lower --min-sh-psnr to take it"
+            f"{where}: without its view-dependent colour (degree {seen.degree}) its renders have a PSNR of "
+            f"{psnr:.2f} dB, expected at least {config.min_sh_psnr:.2f}; lower --min-sh-psnr to take it"
         )
     low, high = gaussians.means.min(axis=0), gaussians.means.max(axis=0)
     return gaussians, {
         "n_gaussians": len(gaussians),
         "sh_degree_in": seen.degree,
         "sh_psnr": psnr,
+        **frame.stats,
         **{f"bbox_min_{a}": float(v) for a, v in zip("xyz", low, strict=True)},
         **{f"bbox_max_{a}": float(v) for a, v in zip("xyz", high, strict=True)},
     }
 
 
-def _read(path: Path, config: SplatsConfig) -> tuple[dict[str, Floats], NDArray[Any] | None]:
-    """The values before activation, and the sphere indices if there are any."""
-    if path.suffix == ".ply":
-        return read_raw(_bytes_of(path), activated=config.activated), None
-    found = [path / name for name in POINT_CLOUDS if exists(path / name)]
-    if len(found) != 1:
-        raise AtlasError(f"{path}: expected one of {' and '.join(POINT_CLOUDS)}, found {len(found)}")
-    data = _bytes_of(found[0])
-    if found[0].suffix == ".ply":
-        raw = read_raw(data, activated=config.activated)
-    else:
-        raw = read_raw_point_cloud(_array(data, found[0]), activated=config.activated)
-    indices = path / SPHERE_INDICES
-    return raw, _array(_bytes_of(indices), indices) if exists(indices) else None
+def _frame_of(values: Values, normalise: str) -> Frame:
+    """The frame that Gaussians are published in: their world, or centred and of GObjaverse's size.
+
+    Raises:
+        AtlasError: positions were rounded far from the origin, or cannot be kept there ("never").
+    """
+    means = np.asarray(values.means if isinstance(values, Gaussians) else values["means"], np.float64)
+    if not len(means) or not np.isfinite(means).all():
+        return WORLD  # refused where it is checked
+    low, high = np.quantile(means, [_STRAYS, 1 - _STRAYS], axis=0)
+    size, farthest = float((high - low).max()), float(np.abs([low, high]).max())
+    step = float(np.spacing(np.float32(farthest)))
+    rounded = bool((means == means.astype(np.float32)).all())
+    if (rounded or normalise == "never") and size > 0 and not step <= _ROUNDED * size:
+        raise AtlasError(
+            f"the object is {size:.3g} wide and lies {farthest:.3g} from the origin, where numbers in float32 are "
+            f"{step:.2g} apart; move it to the origin before it is stored, or store x, y, z as double"
+        )
+    reach = float(np.quantile(np.linalg.norm(means, axis=1), 1 - _STRAYS))
+    if normalise == "never" or (normalise == "auto" and SMALLEST <= reach <= 1) or size == 0:
+        return WORLD
+    return Frame((low + high) / 2, size / (2 * HALF))
 
 
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return foreign.read_bytes(path)
-    except OSError as error:
-        if is_machines(error):
-            raise
-        raise AtlasError(f"{path}: cannot be read: {describe(error)}") from error
-
-
-def _array(data: bytes, path: Path) -> NDArray[Any]:
-    try:
-        return read_npy(data)
-    except AtlasError as error:
-        raise AtlasError(f"{path}: {error}") from error
+def _placed(values: Values, frame: Frame) -> ViewDependent:
+    """The Gaussians in a frame."""
+    if isinstance(values, Gaussians):
+        if frame is not WORLD:
+            means = (values.means.astype(np.float64) - frame.center) / frame.unit
+            scales = values.scales.astype(np.float64) / frame.unit
+            values = replace(values, means=means.astype(np.float32), scales=scales.astype(np.float32))
+        return constant(values)
+    if frame is not WORLD:
+        moved: dict[str, Floats] = {
+            "means": (values["means"] - frame.center) / frame.unit,
+            "scales": values["scales"] - math.log(frame.unit),
+        }
+        values = values | moved
+    return from_raw_harmonics(values)

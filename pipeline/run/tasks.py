@@ -44,6 +44,7 @@ from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.fidelity import atlas_psnr
 from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE
 from gaussianverse.pipeline.run.reading import Unreachable, Unread, local_views, settled
+from gaussianverse.pipeline.run.splat_files import split_address
 from gaussianverse.pipeline.store.publish import Published
 
 
@@ -84,8 +85,12 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
     if row["format"] in splats.FORMATS:
         if run.settings.views:
             raise BadInput("Gaussians come without views, and run.views asks for some; set run.views=0")
-        with _local_views(job, row) as path:
-            gaussians, found = splats.read_splats(path, str(row["format"]), run.splats)
+        place, key = split_address(str(row["views"]))
+        beside = [split_address(other)[0] for other in _beside(row)]
+        with local_views(job, place, beside) as path:
+            gaussians, found = splats.read_splats(
+                path, str(row["format"]), run.splats, key=key, normalise=run.fit.normalise
+            )
     else:
         config, started = run.fit, time.perf_counter()
         with _local_views(job, row) as path:
@@ -118,7 +123,11 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
 
 
 def _local_views(job: Job, row: Facts) -> AbstractContextManager[Path]:
-    return local_views(job, str(row["views"]), str(row.get(BESIDE, "")).splitlines())
+    return local_views(job, str(row["views"]), _beside(row))
+
+
+def _beside(row: Facts) -> list[str]:
+    return str(row.get(BESIDE, "")).splitlines()
 
 
 def _publish_views(storage: Storage, run: Run, row: Facts, views: Views, watch: records.Stopwatch) -> None:
