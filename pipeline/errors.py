@@ -1,5 +1,7 @@
 """Errors of the pipeline, each with its exit code."""
 
+from __future__ import annotations
+
 
 class PipelineError(Exception):
     """Base class; the message says what is wrong, where, and how to fix it."""
@@ -39,6 +41,17 @@ class ShardConflict(PipelineError):
 
 class FragmentError(PipelineError):
     """The bytes are not a valid fragment."""
+
+
+class DamagedFragment(FragmentError):
+    """A fragment of scratch was damaged after it was written; it can be made again."""
+
+    def __init__(self, text: str, family: str, shard: int, uid: str) -> None:
+        super().__init__(text)
+        self.family, self.shard, self.uid = family, shard, uid
+
+    def __reduce__(self) -> tuple[type[DamagedFragment], tuple[str, str, int, str]]:
+        return type(self), (str(self), self.family, self.shard, self.uid)
 
 
 MESSAGE_LIMIT = 500

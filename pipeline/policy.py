@@ -45,6 +45,9 @@ def failed(reason: str, error: BaseException | str, *, lasting: bool = False) ->
     """
     kind = type(error).__name__ if isinstance(error, BaseException) else ""
     result = {"status": "failed", "reason": reason, "error_class": kind, "error_message": message(error)}
+    if isinstance(error, BaseException) and not type(error).__module__.startswith("gaussianverse."):
+        # texts of others hold addresses, places and times of the machine; the journal keeps them
+        result |= {"error_message": f"unexpected {kind}; the journal has its text", "error_text": message(error)}
     return {**result, "lasting": True} if lasting else result
 
 

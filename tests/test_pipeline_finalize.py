@@ -130,7 +130,7 @@ MISSING: list[tuple[Callable[[LocalStorage], None], str]] = [
     (lambda s: s.delete(layout.commit(SPLATS, 0)), "first: 0"),
     (lambda s: s.delete(layout.moments(2)), "moments-000002"),
     (lambda s: s.delete(layout.stats(ATLAS, 1)), "atlas-000001.parquet"),
-    (lambda s: s.delete(layout.MANIFEST), "objects.parquet: missing"),
+    (lambda s: s.delete(layout.MANIFEST), "objects.parquet: no such file"),
 ]
 
 

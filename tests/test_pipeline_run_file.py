@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -58,7 +59,7 @@ def test_again_it_is_the_same_and_reads_back_the_same_to_the_order_of_its_keys(s
     [
         (5, ["fit.steps=7"], "config.fit.steps is 160 there, 7 here"),
         (5, ["atlas.pad=nearest"], 'config.atlas.pad is "transport" there, "nearest" here'),
-        (6, [], "n_objects is 5 there, 6 here"),
+        (6, [], "row 'o5' is only here"),
     ],
 )
 def test_another_run_in_the_same_place_is_refused_by_its_differences(
@@ -129,3 +130,32 @@ def test_a_shard_that_does_not_exist_is_named(storage: LocalStorage) -> None:
 def test_no_run_here(storage: LocalStorage) -> None:
     with pytest.raises(NotFound, match="start one with fit-shard"):
         run_file.load(storage)
+
+
+def test_differing_rows_of_a_manifest_are_named_by_column(storage: LocalStorage) -> None:
+    rows = [Row(f"o{i}", f"v/{i}", caption="a ball", extras={"score": i}) for i in range(30)]
+    first = runform.encode(rows)
+    run_file.establish(storage, first, identity_of(first))
+    changed = [replace(row, caption="a cube") if row.uid == "o3" else row for row in rows[:-1]]
+    other = runform.encode(changed)
+    with pytest.raises(RunConflict) as caught:
+        run_file.establish(storage, other, identity_of(other))
+    text = str(caught.value)
+    assert "row 'o29' is only there" in text
+    assert """row 'o3': caption is "a ball" there, "a cube" here""" in text
+    many = runform.encode([replace(row, license="CC0-1.0") for row in rows])
+    with pytest.raises(RunConflict, match="and 22 more differences"):
+        run_file.establish(storage, many, identity_of(many))
+
+
+def test_other_versions_of_packages_go_on_and_are_logged(
+    storage: LocalStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = manifest()
+    run_file.establish(storage, data, identity_of(data))
+    identity = identity_of(data)
+    identity |= {"versions": {**identity["versions"], "numpy": "9.9"}, "code_digest": "0" * 64}  # type: ignore[dict-item]
+    again = run_file.establish(storage, data, identity)
+    assert again.identity["versions"]["numpy"] != "9.9"
+    assert "versions.numpy is" in caplog.text
+    assert "code_digest is" in caplog.text

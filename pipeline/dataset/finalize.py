@@ -7,7 +7,7 @@ from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import to_json_file
-from gaussianverse.atlas.dataset_format import ATLAS, sums_file
+from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, sums_file
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.dataset import card, layout
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
@@ -32,6 +32,16 @@ def finalize(storage: Storage, run: Run) -> None:
     """
     if is_finalized(storage):
         return
+    if run.version != SCHEMA_VERSION:
+        raise PipelineError(
+            f"{storage.url} was begun by an older gaussianverse (schema version {run.version}); finish it with that "
+            "version, or start a new output"
+        )
+    if sha256_of(storage.get(layout.MANIFEST)) != run.identity["manifest_sha256"]:
+        raise PipelineError(
+            f"{storage.url}/{layout.MANIFEST}: not the manifest of {layout.RUN}; it was damaged after the run began. "
+            "Nothing was written: put the manifest of the first call back"
+        )
     shards = _shards(storage, run)
     commits = {(family, k): read_commit(storage, family, k) for family in run.families for k in shards}
     for (family, k), commit in commits.items():

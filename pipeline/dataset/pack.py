@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from gaussianverse.pipeline.dataset import layout, records
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.parquet import to_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.schemas import JOURNAL, Facts
+from gaussianverse.pipeline.dataset.schemas import JOURNAL, MADE, Facts
 from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
 from gaussianverse.pipeline.dataset.statistics import moments_of
-from gaussianverse.pipeline.errors import FragmentError
+from gaussianverse.pipeline.errors import DamagedFragment, FragmentError
 from gaussianverse.pipeline.store.publish import publish, publish_exact
 
 Fetch = Callable[[str], bytes]
@@ -125,9 +126,7 @@ def _pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]
     for facts in assembled.rows:
         if list(facts) != schema.names:
             where = layout.fragment(family, shard, str(facts["uid"]))
-            raise FragmentError(
-                f"{where}: its columns are not those of this run; delete it, and the next run makes it again"
-            )
+            raise DamagedFragment(f"{where}: its columns are not those of this run", family, shard, str(facts["uid"]))
     files: dict[str, Head] = {}
 
     def put(key: str, data: bytes | bytearray) -> None:
@@ -153,17 +152,32 @@ def _fetch(storage: Storage, family: str, shard: int) -> Fetch:
     Views are published before the fit, and are never quarantined by themselves: they follow the committed atlases,
     so that both families hold the same objects.
     """
+    written = records.Written(storage, family, shard)
+
+    def checked(uid: str) -> bytes:
+        data = storage.get(layout.fragment(family, shard, uid))
+        written.check(uid, data)
+        return data
+
     if family != VIEWS:
-        return lambda uid: storage.get(layout.fragment(family, shard, uid))
+        return checked
     read_commit(storage, ATLAS, shard)  # the table below counts only if the shard exists
     lost = {r["uid"]: r for r in stats_rows(storage, ATLAS, shard) if r["sample"] == -1}
 
     def fetch(uid: str) -> bytes:
         if uid in lost:
             return records.given_up(family, lost[uid])
-        return storage.get(layout.fragment(family, shard, uid))
+        return checked(uid)
 
     return fetch
+
+
+def made_of(family: str, rows: Sequence[Facts]) -> list[dict[str, Any]]:
+    """What made the fragments of a shard: each digest of code with versions of packages, and how many it made."""
+    if family not in MADE:
+        return []
+    made = Counter(tuple(str(facts[name]) for name in MADE[family]) for facts in rows)
+    return [{"code_digest": code, "versions": with_, "objects": n} for (code, with_), n in sorted(made.items())]
 
 
 def commit_record(
@@ -183,5 +197,6 @@ def commit_record(
         "objects": len(rows),
         "samples": ok,
         "quarantined": dict(sorted(reasons.items())),
+        **({"made_with": made_of(family, rows)} if run.version > 1 else {}),
         "files": {k: {"nbytes": h.nbytes, "sha256": h.sha256} for k, h in sorted(files.items())},
     }

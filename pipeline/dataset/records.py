@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from gaussianverse.atlas import dataset_format, tar
 from gaussianverse.atlas.canonical_json import to_json
-from gaussianverse.atlas.dataset_format import ATLAS, MAX_VIEWS, OK, QUARANTINED, SPLATS
+from gaussianverse.atlas.dataset_format import FAMILIES, MAX_VIEWS, OK, QUARANTINED, SPLATS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
@@ -20,6 +21,7 @@ from gaussianverse.pipeline.dataset.provenance import code_digest, made_with
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import (
     JOURNAL,
+    MADE,
     Facts,
     extras_of,
     facts_from_json,
@@ -28,7 +30,7 @@ from gaussianverse.pipeline.dataset.schemas import (
     known,
     row,
 )
-from gaussianverse.pipeline.errors import FragmentError, PipelineError, message
+from gaussianverse.pipeline.errors import DamagedFragment, PipelineError, message
 from gaussianverse.pipeline.policy import REASONS
 from gaussianverse.pipeline.store.publish import Published, publish
 
@@ -36,7 +38,10 @@ _FROM_MANIFEST = (
     "index", "uid", "source_id", "shard", "category", "license", "caption", "caption_source", "captions",
     "caption_sources", "split", "attribution",
 )  # fmt: skip
-_DIGESTS = {SPLATS: ("code_digest", "made_with"), ATLAS: ("atlas_code_digest", "atlas_made_with")}
+
+_MEMORY = re.compile(r"\b0x[0-9a-fA-F]{4,}\b")
+# an absolute path, of which the last part is kept; s3://bucket/key is an address and no place of a machine
+_PLACE = re.compile(r"(?<![\w/.:-])/(?:[^\s/'\",;:()]+/)+([^\s/'\",;:()]*)")
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def facts_of(family: str, manifest_row: Mapping[str, Any], run: Run, **values: A
 
     They name the code that made them: a fragment may come from a machine with other versions than the run's first.
     """
-    made = dict(zip(_DIGESTS.get(family, ()), (code_digest(), made_with()), strict=False))
+    made = dict(zip(MADE.get(family, ()), (code_digest(), made_with()), strict=False))
     return row(
         run.facts_schema(family),
         {
@@ -140,10 +145,19 @@ def publish_quarantine(
         status=QUARANTINED,
         reason=reason,
         error_class=why["error_class"],
-        error_message=message(why["error_message"]),
+        error_message=closed(str(why["error_message"])),
     )
     members = {dataset_format.facts_member(str(facts["uid"])): to_json(facts)}
-    return _publish(storage, family, facts, members, watch.entry(family, facts, {}))
+    measured = {"error_text": message(str(why.get("error_text") or why["error_message"]))}
+    return _publish(storage, family, facts, members, watch.entry(family, facts, measured))
+
+
+def closed(text: str) -> str:
+    """The text of an error as it is published: without addresses in memory, and places of the machine.
+
+    Published bytes are the same in two folders and on two days. The whole text is in the journal.
+    """
+    return message(_PLACE.sub(r"\1", _MEMORY.sub("an address", text)))
 
 
 def _publish(storage: Storage, family: str, facts: Facts, members: Mapping[str, bytes], entry: Facts) -> Published:
@@ -174,23 +188,58 @@ def parse(family: str, shard: int, uid: str, data: bytes) -> Record:
     """Parse the fragment of an object.
 
     Raises:
-        FragmentError: it is damaged, or belongs to another object.
+        DamagedFragment: it is damaged, or belongs to another object.
     """
     where = layout.fragment(family, shard, uid)
     try:
         members = tar.parse(data)
         facts = facts_from_json(family, members.get(dataset_format.facts_member(uid), b""))
     except (AtlasError, PipelineError) as error:
-        raise FragmentError(f"{where}: {error}; delete it, and the next run makes it again") from error
+        raise DamagedFragment(f"{where}: {error}", family, shard, uid) from error
     expected = set(sample_members(family, facts)) if facts["status"] == OK else {dataset_format.facts_member(uid)}
     if set(members) != expected or (facts["uid"], facts["shard"]) != (uid, shard):
-        raise FragmentError(f"{where}: holds {', '.join(sorted(members))}, expected {', '.join(sorted(expected))}")
+        held = f"holds {', '.join(sorted(members))}, expected {', '.join(sorted(expected))}"
+        raise DamagedFragment(f"{where}: {held}", family, shard, uid)
     return Record(facts, members)
 
 
+class Written:
+    """The hashes of the fragments that were written for a shard, known apart from the fragments.
+
+    Each is in the name of a journal entry, which was there before its fragment.
+    """
+
+    def __init__(self, storage: Storage, family: str, shard: int, uid: str = "") -> None:
+        prefix = layout.run_records(family, shard)
+        self._family, self._shard = family, shard
+        self._keys = {entry.key for entry in storage.list(f"{prefix}{uid}." if uid else prefix)}
+        self._uids = {key.removeprefix(prefix).partition(".")[0] for key in self._keys}
+
+    def check(self, uid: str, data: bytes) -> None:
+        """Raise DamagedFragment if fragments were written for this object, and this is none of them."""
+        key = layout.run_record(self._family, self._shard, uid, sha256_of(data))
+        if key not in self._keys and uid in self._uids:
+            where = layout.fragment(self._family, self._shard, uid)
+            text = f"{where}: its sha256 is that of no fragment that was written; it changed in the store"
+            raise DamagedFragment(text, self._family, self._shard, uid)
+
+
+def discard(storage: Storage, damaged: DamagedFragment) -> None:
+    """Delete a damaged fragment, and the atlas that was made of it, so that both are made again."""
+    for family in FAMILIES if damaged.family == SPLATS else (damaged.family,):
+        storage.delete(layout.fragment(family, damaged.shard, damaged.uid))
+
+
 def read(storage: Storage, family: str, shard: int, uid: str) -> Record:
-    """Fetch and parse a fragment. Raises NotFound, and the errors of `parse`."""
-    return parse(family, shard, uid, storage.get(layout.fragment(family, shard, uid)))
+    """Fetch and parse a fragment.
+
+    Raises:
+        NotFound: there is none.
+        DamagedFragment: it changed after it was written, or belongs to another object.
+    """
+    data = storage.get(layout.fragment(family, shard, uid))
+    Written(storage, family, shard, uid).check(uid, data)
+    return parse(family, shard, uid, data)
 
 
 def read_entry(storage: Storage, family: str, facts: Mapping[str, Any], sha256: str) -> Facts:

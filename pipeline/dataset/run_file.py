@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +37,12 @@ from gaussianverse.pipeline.dataset.schemas import (
 )
 from gaussianverse.pipeline.errors import PipelineError, RunConflict
 from gaussianverse.pipeline.store.publish import Published, publish, publish_exact
+
+log = logging.getLogger(__name__)
+
+_PROVENANCE = ("versions", "code_digest")
+_SHOWN = 8
+"""Differences between two manifests that an error names."""
 
 
 @dataclass(frozen=True)
@@ -147,19 +154,56 @@ def identity_of(manifest: bytes, config: RunConfig, representation: Mapping[str,
 def establish(storage: Storage, manifest: bytes, identity: dict[str, Any]) -> Run:
     """Write run.json and the manifest, or confirm that the output holds the same ones.
 
+    Other versions of packages than those of the first call are no obstacle: every sample names what made it.
+
     Raises:
         RunConflict: the output holds another run; the message lists every difference.
     """
     data = to_json_file(identity, sort_keys=True)
     if publish(storage, layout.RUN, data) is Published.ADOPTED:
-        there = load(storage).identity
-        differences = "; ".join(_differences(there, identity)) or "its bytes"
-        raise RunConflict(
-            f"{storage.url} holds a run of another manifest or configuration: {differences}. "
-            "Nothing was changed. Choose another output, or use the manifest and settings of the first call"
-        )
+        there = load(storage)
+        _check_same(storage, there, manifest, identity)
+        publish_exact(storage, layout.MANIFEST, manifest)
+        return there
     publish_exact(storage, layout.MANIFEST, manifest)
     return Run(json.loads(data))  # parsed back, so that its keys have the order that later calls see
+
+
+def _check_same(storage: Storage, there: Run, manifest: bytes, identity: dict[str, Any]) -> None:
+    if there.version != SCHEMA_VERSION:
+        raise RunConflict(
+            f"{storage.url} was begun by an older gaussianverse (schema version {there.version}). Nothing was "
+            "changed. Finish it with that version, or choose another output"
+        )
+    one, other = ({n: v for n, v in i.items() if n not in _PROVENANCE} for i in (there.identity, identity))
+    differences = list(_differences(one, other))
+    if one["manifest_sha256"] != other["manifest_sha256"]:
+        differences = [d for d in differences if not d.startswith(("manifest_sha256 ", "n_objects ", "n_shards "))]
+        differences += other_rows(storage.get(layout.MANIFEST), manifest)
+    if differences:
+        raise RunConflict(
+            f"{storage.url} holds a run of another manifest or configuration: {'; '.join(differences)}. "
+            "Nothing was changed. Choose another output, or use the manifest and settings of the first call"
+        )
+    made, now = ({n: i[n] for n in _PROVENANCE} for i in (there.identity, identity))
+    if changed := list(_differences(made, now)):
+        log.warning("%s was begun with other code: %s", storage.url, "; ".join(changed))
+
+
+def other_rows(there: bytes, here: bytes) -> list[str]:
+    """The first differences between two manifests in run form, by row and column, and how many more there are."""
+    one, other = (
+        {r.uid: runform.flat(r) for k in range(runform.count_shards(io.BytesIO(m)))
+         for r in runform.read_shard(io.BytesIO(m), k)}
+        for m in (there, here)
+    )  # fmt: skip
+    found = [f"row {uid!r} is only there" for uid in one if uid not in other]
+    found += [f"row {uid!r} is only here" for uid in other if uid not in one]
+    for uid in sorted(one.keys() & other.keys()):
+        a, b = ({n: v for n, v in rows[uid].items() if n != "index"} for rows in (one, other))
+        found += [f"row {uid!r}: {text}" for text in _differences(a, b)]
+    more = [f"and {len(found) - _SHOWN} more differences"] if len(found) > _SHOWN else []
+    return [*found[:_SHOWN], *more] or ["the manifest's bytes, though not its rows"]
 
 
 def load(storage: Storage) -> Run:

@@ -70,6 +70,8 @@ _ATLAS_1 = [
     *_columns(_S, "pad", "layout", "dtype"),
 ]
 _ATLAS = [*_ATLAS_1, *_FRAME, *_columns(_S, "atlas_code_digest", "atlas_made_with")]
+MADE = {SPLATS: ("code_digest", "made_with"), ATLAS: ("atlas_code_digest", "atlas_made_with")}
+"""Columns of the digest of the code, and the versions of packages, that made a fragment."""
 _VIEWS = [("n_reference_views", _I), ("reference_size", _I), ("images_sha256", _S)]
 _ADDRESS = [(name, _S if name == "sha256" else _I) for name in ADDRESS]
 _BODY = {1: {SPLATS: _FIT_1, ATLAS: _ATLAS_1, VIEWS: _VIEWS}, 2: {SPLATS: _FIT, ATLAS: _ATLAS, VIEWS: _VIEWS}}

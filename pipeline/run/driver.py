@@ -23,6 +23,7 @@ from gaussianverse.pipeline.dataset.shards import committed_shards
 from gaussianverse.pipeline.errors import BreakerOpen, PipelineError, ShardConflict
 from gaussianverse.pipeline.policy import (
     CONFLICT,
+    DAMAGED,
     INFRASTRUCTURE,
     KILLS,
     PROVISIONAL,
@@ -96,6 +97,10 @@ class _Shard:
     done: dict[str, set[str]]
     committed: set[str]
     views: Neighbours
+    without_views: set[str] = field(default_factory=set)
+    """Objects whose reference views are made again."""
+    damaged: int = 0
+    """How often fragments of it were found damaged."""
     held: dict[str, list[_Verdict]] = field(default_factory=lambda: {stage: [] for stage in layout.STAGES})
     """By stage."""
 
@@ -225,6 +230,12 @@ class Driver:
                 self._ready.append(Task(FIT, SPLATS, shard, row))
             elif dataset_format.ATLAS in self._stages and row["uid"] not in done[dataset_format.ATLAS]:
                 self._ready.append(Task(ATLAS, dataset_format.ATLAS, shard, row))
+        if VIEWS in self._families and VIEWS not in families and dataset_format.ATLAS in families:
+            state = self._open[shard]
+            state.without_views = self._without_views(shard) if SPLATS in self._stages else set()
+            self._ready.extend(
+                Task(FIT, SPLATS, shard, {**row, "shard": shard}) for row in rows if row["uid"] in state.without_views
+            )
         for family in self._families:
             self._pack_when_complete(shard, family)
 
@@ -235,7 +246,7 @@ class Driver:
     def _pack_when_complete(self, shard: int, family: str) -> None:
         state = self._open[shard]
         if family == VIEWS:  # published before the fits, but packed only for objects that have an atlas
-            complete = dataset_format.ATLAS in state.committed
+            complete = dataset_format.ATLAS in state.committed and not state.without_views
         else:
             complete = len(state.done[family]) == state.objects
         if complete and family not in state.committed:
@@ -250,7 +261,7 @@ class Driver:
                 self._read.append(str(task.row["views"]))
             self._complete(task, quarantined=result["status"] != OK)
             return
-        reason, text = str(result["reason"]), str(result["error_message"])
+        reason, text = str(result["reason"]), str(result.get("error_text") or result["error_message"])
         if reason == CONFLICT:
             raise ShardConflict(text)
         task, now = replace(task, history=task.history.after(reason)), self._clock()
@@ -258,6 +269,8 @@ class Driver:
             outage := self._breaker.infrastructure(now, lasting=bool(result.get("lasting")))
         ):
             raise self._stopped(f"{outage}; last, {task.name}: {text}")
+        if reason == DAMAGED and self._make_again(task, text):
+            return
         decision = decide(reason, task.history, self._policy, alone=task.alone)
         if reason in KILLS and not task.alone:
             self._throttle.killed(now, self._executor.slots())
@@ -275,6 +288,40 @@ class Driver:
             raise PipelineError(f"{task.name} failed ({reason}): {text}")
         else:
             self._give_up(_Verdict(task, {**result, "reason": decision.reason}))
+
+    def _make_again(self, task: Task, text: str) -> bool:
+        """Put back the objects of a task's shard whose fragments were damaged and deleted; whether there were any."""
+        state, shard = self._open[task.shard], task.shard
+        rows = self._with_retries(lambda: shard_rows(self._storage, shard))
+        lost: dict[str, set[str]] = {}
+        for stage in layout.STAGES:
+            there = self._with_retries(partial(self._with_fragment, stage, shard))
+            lost[stage] = set() if stage in state.committed else state.done[stage] - there
+            state.done[stage] -= lost[stage]
+        state.damaged += 1
+        if state.damaged > self._policy.damage_retries:
+            raise self._stopped(f"{task.name}: its fragments were damaged {state.damaged} times; last: {text}")
+        again = [(FIT, SPLATS, uid) for uid in lost[SPLATS]]
+        again += [(ATLAS, dataset_format.ATLAS, uid) for uid in lost[dataset_format.ATLAS] - lost[SPLATS]]
+        if task.stage == VIEWS:
+            state.without_views = self._without_views(shard)
+            again += [(FIT, SPLATS, uid) for uid in state.without_views]
+        if again and SPLATS not in self._stages and any(kind == FIT for kind, _, _ in again):
+            raise PipelineError(f"shard {shard}: {text}; run fit-shard, which makes the fit again")
+        by_uid = {str(r["uid"]): r for r in rows}
+        for kind, stage, uid in sorted(again):
+            made = Task(kind, stage, shard, {**by_uid[uid], "shard": shard})
+            self.summary.retries += 1
+            for watch in self._watches:
+                watch.retried(made, DAMAGED, text)
+            self._ready.append(made)
+        return bool(again)
+
+    def _without_views(self, shard: int) -> set[str]:
+        """Objects of a shard, whose atlases are committed, that lack the fragment of their reference views."""
+        rows = self._with_retries(lambda: shards.stats_rows(self._storage, dataset_format.ATLAS, shard))
+        there = self._with_retries(partial(self._with_fragment, VIEWS, shard))
+        return {str(r["uid"]) for r in rows if r["sample"] != -1} - there
 
     def _give_up(self, verdict: _Verdict) -> None:
         """Quarantine an object; later, if the cause could lie outside."""
@@ -339,6 +386,10 @@ class Driver:
                 self.summary.shards += 1
             return
         uid = str(task.row["uid"])
+        if task.kind == FIT and uid in state.without_views:
+            state.without_views.remove(uid)
+            self._pack_when_complete(task.shard, VIEWS)
+            return
         state.done[task.stage].add(uid)
         last = task.stage == self._stages[-1]
         if last:

@@ -7,8 +7,8 @@ dict with its reason, and the driver decides what to do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from gaussianverse.pipeline.dataset import pack, records, shards
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run, load_cached
 from gaussianverse.pipeline.dataset.schemas import FACTS, FRAME, JOURNAL, Facts, known
-from gaussianverse.pipeline.errors import FragmentError, ShardConflict
+from gaussianverse.pipeline.errors import DamagedFragment, FragmentError, ShardConflict
 from gaussianverse.pipeline.node.memory import memory_shortage
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, UNREAD, failed, seed_of
 from gaussianverse.pipeline.run import inputs, splats
@@ -66,7 +66,8 @@ def pack_shard(job: Job, stage: str, shard: int) -> Facts:
 
     def body() -> Facts:
         storage, run = _open(job)
-        record = pack.pack(storage, run, stage, shard)
+        with _discarding(storage):
+            record = pack.pack(storage, run, stage, shard)
         return {"status": OK, "samples": record["samples"]}
 
     return _guarded(body)
@@ -151,7 +152,8 @@ def _publish_views(storage: Storage, run: Run, row: Facts, views: Views, watch: 
 def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
     storage, run = _open(job)
     watch, stage = records.Stopwatch(attempt), ATLAS
-    fit = shards.read_record(storage, SPLATS, int(row["shard"]), str(row["uid"]))
+    with _discarding(storage):
+        fit = shards.read_record(storage, SPLATS, int(row["shard"]), str(row["uid"]))
     if not fit.ok:
         records.publish_quarantine(storage, stage, row, run, fit.facts, watch)
         return {"status": QUARANTINED, "uid": row["uid"]}
@@ -165,6 +167,16 @@ def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
     measured = {**known(JOURNAL[stage], made.stats), "device": "cpu"}
     records.publish_sample(storage, stage, facts, data, watch, measured)
     return {"status": OK, "uid": row["uid"]}
+
+
+@contextmanager
+def _discarding(storage: Storage) -> Iterator[None]:
+    """Delete a fragment that is found to be damaged; the driver has it made again."""
+    try:
+        yield
+    except DamagedFragment as error:
+        records.discard(storage, error)
+        raise
 
 
 def _guarded(body: Callable[[], Facts], *, alone: bool = False) -> Facts:
