@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def _add_licenses(parser: argparse.ArgumentParser, effect: str) -> None:
 def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="JSONL", help="the manifest to write")
     parser.add_argument("--force", action="store_true", help="replace an existing manifest")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, with what was left out by reason")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--index", type=Path, nargs="+", metavar="JSON", help="gobjaverse_280k*.json")
     source.add_argument("--folder", type=Path, metavar="DIR", help="one folder or .tar of views per object")
@@ -122,6 +124,7 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
     if args.out.exists() and not args.force:
         print(f"error: {args.out} exists; pass --force to replace it", file=sys.stderr)
         return 1
+    told: Callable[[str], object] = (lambda text: None) if args.json else print
     if args.index:
         built = gobjaverse.build(
             args.index,
@@ -134,14 +137,14 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
             license_file=args.license_file,
             drop_uncaptioned=args.drop_uncaptioned,
         )
-        rows = built.rows
-        for reason, count in sorted(built.left_out.items()):
-            print(f"left out: {count} ({reason})")
+        rows, left_out = built.rows, dict(built.left_out)
+        for reason, count in sorted(left_out.items()):
+            told(f"left out: {count} ({reason})")
     else:
         captions: dict[str, str] = {}
         for file in args.captions:
             captions = gobjaverse.read_captions(file) | captions
-        rows = folders.build(
+        found = folders.build(
             args.folder,
             args.out.parent,
             captions=captions,
@@ -149,20 +152,25 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
             category=args.category,
             license=args.license,
         )
-    rows = _licensed(rows, args.licenses)
+        rows, left_out = found.rows, dict(found.left_out)
+        if left_out:
+            told(folders.left_out_text(left_out))
+    rows, unlicensed = _licensed(rows, args.licenses)
+    for reason, count in unlicensed.items():
+        told(f"left out: {count} ({reason})")
     jsonl.write(args.out, rows)
-    print(f"{len(rows)} objects in {args.out}")
+    told(f"{len(rows)} objects in {args.out}")
+    if args.json:
+        print(json.dumps({"manifest": str(args.out), "objects": len(rows), "left_out": left_out | unlicensed}))
     return 0
 
 
-def _licensed(rows: list[Row], wanted: list[str]) -> list[Row]:
-    """Rows under a wanted licence, or all if `wanted` is empty; prints what is left out."""
+def _licensed(rows: list[Row], wanted: list[str]) -> tuple[list[Row], dict[str, int]]:
+    """Rows under a wanted licence, or all if `wanted` is empty, and the number of others by their licence."""
     if not wanted:
-        return rows
+        return rows, {}
     kept = licenses.keep(rows, wanted)
-    for license, count in sorted(kept.left_out.items()):
-        print(f"left out: {count} ({licenses.described(license)})")
-    return kept.rows
+    return kept.rows, {licenses.described(license): count for license, count in sorted(kept.left_out.items())}
 
 
 def _check(args: argparse.Namespace, probe: Probe | None) -> int:
@@ -191,7 +199,9 @@ def _shard(args: argparse.Namespace, _: Probe | None) -> int:
     found = authored.read(args.manifest, strict=args.strict, rules=rules)
     for fault in found.faults:
         print(f"{fault}; a run will quarantine this row as bad_input", file=sys.stderr)
-    rows = _licensed(found.rows, args.licenses)
+    rows, unlicensed = _licensed(found.rows, args.licenses)
+    for reason, count in unlicensed.items():
+        print(f"left out: {count} ({reason})")
     rows = jsonl.resolve_views(rows, args.manifest.parent)
     shards = runform.write(args.out, rows, shard_size=args.shard_size)
     print(f"{len(rows)} objects in {shards} shards in {args.out}")

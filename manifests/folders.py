@@ -1,14 +1,27 @@
 """Rows from a folder that holds one folder or archive of views per object."""
 
 import os
-from collections import Counter
+import stat
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.schema import Row, faults_of
 
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_OTHER_ARCHIVES = (".zip", ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".7z", ".zst", ".rar", ".gz", ".lz4")
+_GAUSSIANS = (".ply", ".splat", ".ksplat", ".spz", ".sog")
+_MESHES = (".glb", ".gltf", ".obj", ".fbx", ".stl", ".usdz", ".blend")
+
+
+@dataclass
+class Built:
+    """Rows, and the number of entries left out, by reason."""
+
+    rows: list[Row] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def build(
@@ -19,8 +32,8 @@ def build(
     caption_source: str = "",
     category: str = "",
     license: str = "",
-) -> list[Row]:
-    """Rows for the sub-folders and archives of `root`, sorted by name; other files are ignored.
+) -> Built:
+    """Rows for the sub-folders and archives of `root`, sorted by name; every other entry is counted.
 
     Args:
         root: the folder of objects.
@@ -35,14 +48,18 @@ def build(
             is not there.
     """
     try:
-        entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+        entries = sorted(root.iterdir())
     except OSError as error:
         raise ManifestError(f"{root}: cannot be read: {error.strerror}") from error
-    known = captions or {}
-    rows, faults = [], []
+    known, built = captions or {}, Built()
+    rows, faults = built.rows, []
     for entry in entries:
-        uid = _object_name(entry)
-        if uid is None:
+        try:
+            uid, reason = _object_name(entry)
+        except OSError as error:
+            raise ManifestError(f"{entry}: cannot be read: {error.strerror}") from error
+        if reason:
+            built.left_out[reason] += 1
             continue
         caption = known.get(uid, "")
         row = Row(
@@ -56,17 +73,48 @@ def build(
         rows.append(row)
         faults += [f"{entry}: {fault}; rename it" for fault in faults_of(row)]
     if not rows:
-        faults.append(f"{root}: no objects; expected one folder or .tar of views per object")
-    names = Counter(row.uid for row in rows)
-    faults += [f"{root}: two objects are called {uid!r}; rename one" for uid in names if names[uid] > 1]
-    faults += [f"caption of {uid!r}, which is not in {root}" for uid in sorted(set(known) - set(names))]
+        seen = f" ({left_out_text(built.left_out)})" if built.left_out else ""
+        faults.append(f"{root}: no objects; expected one folder or .tar of views per object{seen}")
+    same = defaultdict(list)
+    for row in rows:
+        same[row.uid.lower()].append(row.uid)
+    for uids in same.values():
+        if len(set(uids)) < len(uids):
+            faults.append(f"{root}: two objects are called {uids[0]!r}; rename one")
+        elif len(uids) > 1:
+            faults.append(f"{root}: {' and '.join(map(repr, uids))} differ in case only; rename all but one")
+    faults += [f"caption of {uid!r}, which is not in {root}" for uid in sorted(set(known) - {r.uid for r in rows})]
     if faults:
         raise ManifestError(faults)
-    return rows
+    return built
 
 
-def _object_name(entry: Path) -> str | None:
-    if entry.is_dir():
-        return entry.name
-    suffix = next((suffix for suffix in _ARCHIVES if entry.name.endswith(suffix)), None)
-    return entry.name.removesuffix(suffix) if suffix and entry.is_file() else None
+def left_out_text(left_out: Mapping[str, int]) -> str:
+    """One line that says what was left out, and how much in all."""
+    listed = "; ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+    return f"{sum(left_out.values())} left out: {listed}"
+
+
+def _object_name(entry: Path) -> tuple[str, str]:
+    """Name of the object that an entry is, or the reason why it is none."""
+    if entry.name.startswith("."):
+        return "", "hidden files and folders"
+    try:
+        mode = entry.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "", "links that lead nowhere"
+    if stat.S_ISDIR(mode):
+        return entry.name, ""
+    if not stat.S_ISREG(mode):
+        return "", "pipes, devices and sockets"
+    lower = entry.name.lower()
+    if suffix := next((suffix for suffix in _ARCHIVES if lower.endswith(suffix)), ""):
+        return entry.name[: -len(suffix)], ""
+    suffix = entry.suffix.lower()
+    if suffix in _OTHER_ARCHIVES:
+        return "", f"{suffix} files, which are not read: unpack them, or pack them as .tar"
+    if suffix in _GAUSSIANS:
+        return "", f"{suffix} files, which are 3D Gaussians and no views: `gaussianverse import` reads .ply"
+    if suffix in _MESHES:
+        return "", f"{suffix} files, which are meshes and no views: `gaussianverse render` draws .glb"
+    return "", f"{suffix or 'suffixless'} files"

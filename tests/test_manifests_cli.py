@@ -109,3 +109,17 @@ def test_unwritable_output_is_an_error_and_not_a_traceback(
     assert call("shard", manifest, manifest / "below" / "objects.parquet") == 1
     assert "error:" in capsys.readouterr().err
     assert call("shard", manifest, tmp_path / "o.parquet", "--shard-size", 0) == 2
+
+
+def test_build_counts_what_it_leaves_out_also_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    for name in ("b.zip", "c.zip", "d.txt"):
+        (tmp_path / "data" / name).touch()
+    assert call("build", tmp_path / "m.jsonl", "--folder", tmp_path / "data") == 0
+    lines = capsys.readouterr().out.splitlines()
+    unpack = ".zip files, which are not read: unpack them, or pack them as .tar"
+    assert lines == [f"3 left out: 1 .txt files; 2 {unpack}", f"1 objects in {tmp_path / 'm.jsonl'}"]
+    assert call("build", tmp_path / "n.jsonl", "--folder", tmp_path / "data", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "manifest": str(tmp_path / "n.jsonl"), "objects": 1, "left_out": {".txt files": 1, unpack: 2},
+    }  # fmt: skip

@@ -19,6 +19,7 @@ from gaussianverse.atlas.os_errors import describe, status_of
 from gaussianverse.fitter.errors import BadInput, FitError
 from gaussianverse.fitter.sources import tar_stream
 from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.folders import left_out_text
 from gaussianverse.manifests.schema import SPLATS, SPLATS_BGR, Row, faults_of
 from gaussianverse.pipeline.dataset.layout import RUN
 from gaussianverse.pipeline.run.splat_files import (
@@ -71,10 +72,7 @@ class Found:
 
     def left_out_text(self) -> str:
         """One line that says what was left out, or ""."""
-        if not self.left_out:
-            return ""
-        listed = "; ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
-        return f"{self.left_out.total()} left out: {listed}"
+        return left_out_text(self.left_out) if self.left_out else ""
 
 
 @dataclass(frozen=True)
