@@ -90,6 +90,20 @@ def test_every_layout_gives_the_same_views(layout: str, tmp_path: Path) -> None:
     assert views.depths is None
 
 
+@pytest.mark.parametrize("suffix", [".webp", "", ".png"])
+@pytest.mark.parametrize("pack", [write_folder, lambda d, m: write_tar(d / "o.tar.gz", m)])
+def test_images_are_read_by_what_they_are(suffix: str, pack: Callable[..., Path], tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(1, 256, (8, 8, 4), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(rgba).save(out, "WEBP", lossless=True)
+    found = members(4, "campos_512_v4/")
+    del found["campos_512_v4/00001/00001.png"]
+    found[f"campos_512_v4/00001/00001{suffix}"] = out.getvalue()
+    views = load_views(pack(tmp_path, found))
+    assert len(views) == 4
+    np.testing.assert_array_equal(views.images[1], rgba)
+
+
 def test_axes_are_right_down_forward_in_a_z_up_world(tmp_path: Path) -> None:
     views = load_views(write_folder(tmp_path, members(1)))
     K, viewmat = views.Ks[0], views.viewmats[0]

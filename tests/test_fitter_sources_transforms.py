@@ -1,11 +1,13 @@
 """Reader of transforms.json: dialects, bad input, and agreement with the reader of GObjaverse."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_fitter_sources_gobjaverse import FOV, camera, png, write_folder, write_tar
 
 from gaussianverse.fitter.errors import BadInput, DecodeError, MissingViews
@@ -66,6 +68,22 @@ def test_dialects_of_the_focal_length(shared: dict[str, Any], own: dict[str, Any
 def test_extension_may_be_there_or_not_and_names_keep_their_folder(tmp_path: Path) -> None:
     views = load_views(write(tmp_path, [frame("./train/r_0"), frame("test/r_0.png")], camera_angle_x=1.0))
     assert views.names == ("train/r_0", "test/r_0")
+
+
+@pytest.mark.parametrize("given", ["train/r_0", "train\\\\r_0", ".\\\\train\\\\r_0.webp", "train/r_0.webp"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_may_be_webp_and_folders_separated_by_backslashes(given: str, packed: bool, tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.new("RGBA", (8, 8), (9, 8, 7, 200)).save(out, "WEBP", lossless=True)
+    for name in ("train/r_0.webp", "train/r_1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(out.getvalue())
+    text = json.dumps({"camera_angle_x": 1.0, "frames": [frame("@"), frame("train/r_1")]}).replace("@", given)
+    (tmp_path / "transforms.json").write_text(text)
+    found = {str(f.relative_to(tmp_path)): f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+    views = load_views(write_tar(tmp_path / "o.tar", found) if packed else tmp_path)
+    assert views.names == ("train/r_0", "train/r_1")
+    assert (views.images == (9, 8, 7, 200)).all()
 
 
 def test_splits_are_read_together_and_a_file_alone(tmp_path: Path) -> None:

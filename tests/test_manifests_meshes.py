@@ -51,6 +51,40 @@ def test_vertices_that_the_file_itself_has_rounded_are_refused(tmp_path: Path) -
     load(tmp_path, Glb().add(vertices, faces, matrix=np.diag([1e-6, 1e-6, 1e-6, 1])).add(*box()))
 
 
+def separate(tmp_path: Path, uri: str, folder: str = "") -> Path:
+    """A .gltf whose arrays lie in a file of their own, in `folder`."""
+    glb = Glb().add(*box())
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / "a b.bin").write_bytes(glb.binary)
+    glb.json["buffers"] = [{"uri": uri, "byteLength": len(glb.binary)}]
+    (tmp_path / "m.gltf").write_text(json.dumps(glb.json))
+    return tmp_path / "m.gltf"
+
+
+@pytest.mark.parametrize("uri", ["parts/a%20b.bin", "parts/a b.bin", "parts\\a b.bin"])
+def test_a_part_of_a_gltf_is_read_or_named_if_it_is_missing(uri: str, tmp_path: Path) -> None:
+    path = separate(tmp_path, uri, "parts")
+    assert len(load_mesh(path).parts) == 1
+    part = tmp_path / "parts" / "a b.bin"
+    part.write_bytes(part.read_bytes()[:-9])
+    with pytest.raises(RenderError, match=r"buffer 0 has \d+ of \d+ bytes in 'parts.*bin'; fetch it again"):
+        load_mesh(path)
+    part.unlink()
+    with pytest.raises(RenderError, match=r"'parts.*bin', which holds a part of it, is missing; put it beside"):
+        load_mesh(path)
+    (tmp_path / "parts" / "a b.bin").mkdir()
+    with pytest.raises(RenderError, match="which holds a part of it, is missing"):
+        load_mesh(path)
+
+
+def test_a_buffer_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    glb = Glb().add(*box())
+    glb.json["buffers"] = [{"byteLength": len(glb.binary)}]
+    (tmp_path / "m.gltf").write_text(json.dumps(glb.json))
+    with pytest.raises(RenderError, match=r"buffer 0 has 0 of \d+ bytes in the file itself"):
+        load_mesh(tmp_path / "m.gltf")
+
+
 def test_gltf_up_is_z_and_gltf_front_is_minus_y(tmp_path: Path) -> None:
     glb = Glb().add(*box()).add(*box((0, 2, 0), (0.1, 0.1, 0.1))).add(*box((0, 0, 1), (0.1, 0.1, 0.1)))
     mesh = load(tmp_path, glb)

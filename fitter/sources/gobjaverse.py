@@ -1,5 +1,7 @@
 """Reader of GObjaverse renders: `VVVVV/VVVVV.{json,png,_nd.exr}` in a folder, a .tar or a .tar.gz.
 
+Images may be WebP, as `VVVVV.webp` or under any of the names, or have no suffix.
+
 The per-view JSON has `x`, `y`, `z`, `origin`, the columns of an OpenCV camera-to-world matrix in a z-up world, and
 `x_fov`, `y_fov` in radians. Its other entries (bbox, scale, offset) are ignored.
 """
@@ -26,9 +28,9 @@ from gaussianverse.fitter.sources.numbers import number, numbers
 from gaussianverse.fitter.sources.unread import Unread, unread
 from gaussianverse.fitter.sources.view import View
 
-_REQUIRED, _DEPTH = (".json", ".png"), "_nd.exr"
-_MEMBER = re.compile(r"(?:(?P<level>.*)/)?(?P<view>[0-9]{1,9})/(?P=view)(?P<kind>\.json|\.png|_nd\.exr)")
-_MEMBER_NO_DEPTH = re.compile(r".*[0-9]\.(json|png)")  # skips the large depth maps
+_JSON, _IMAGES, _DEPTH = ".json", (".png", ".webp", ""), "_nd.exr"
+_MEMBER = re.compile(r"(?:(?P<level>.*)/)?(?P<view>[0-9]{1,9})/(?P=view)(?P<kind>\.json|\.png|\.webp||_nd\.exr)")
+_MEMBER_NO_DEPTH = re.compile(r".*[0-9](\.json|\.png|\.webp|)")  # skips the large depth maps
 _LAYOUT = "VVVVV/VVVVV.json with VVVVV/VVVVV.png, optionally below one campos_* folder"
 
 _INPUTS = InputsConfig()
@@ -49,22 +51,23 @@ def read_gobjaverse(
     """
     level, kinds, read = _list_folder(path) if is_folder(path) else _list_tar(path, with_depth)
     for view in sorted(kinds, key=int):
-        lacking = [kind for kind in _REQUIRED if kind not in kinds[view]]
-        if lacking:
-            yield Unread(view, f"view {view}", " and ".join(f"no {kind[1:].upper()}" for kind in lacking))
+        suffix = next((suffix for suffix in _IMAGES if suffix in kinds[view]), None)
+        if suffix is None or _JSON not in kinds[view]:
+            lacking = ["JSON"] * (_JSON not in kinds[view]) + ["PNG"] * (suffix is None)
+            yield Unread(view, f"view {view}", " and ".join(f"no {kind}" for kind in lacking))
             continue
         try:
             has_depth = with_depth and _DEPTH in kinds[view]
-            found: View | Unread = _read_view(view, f"{level}{view}/{view}", read, has_depth, inputs)
+            found: View | Unread = _read_view(view, f"{level}{view}/{view}", suffix, read, has_depth, inputs)
         except FitError as error:
             found = unread(view, f"view {view}", error, path)
         yield found
 
 
-def _read_view(view: str, stem: str, read: _Read, with_depth: bool, inputs: InputsConfig) -> View:
+def _read_view(view: str, stem: str, suffix: str, read: _Read, with_depth: bool, inputs: InputsConfig) -> View:
     where = f"view {view}"
     camera = json_object(read(f"{stem}.json", MAX_JSON_BYTES), BadInput, where)
-    image = decode_rgba(read(f"{stem}.png", MAX_IMAGE_BYTES), where, inputs.orientation)
+    image = decode_rgba(read(f"{stem}{suffix}", MAX_IMAGE_BYTES), where, inputs.orientation)
     height, width = image.shape[:2]
     depth = None
     if with_depth:
@@ -99,7 +102,9 @@ def _kinds_in(folder: Path) -> list[str]:
     Raises:
         OSError: the machine's; ESTALE if the folder, which was listed a moment ago, is gone, as on a share that is.
     """
-    kinds = [kind for kind in (*_REQUIRED, _DEPTH) if is_file(folder / f"{folder.name}{kind}")]
+    kinds = [kind for kind in (_JSON, _IMAGES[0], _DEPTH) if is_file(folder / f"{folder.name}{kind}")]
+    if _IMAGES[0] not in kinds:
+        kinds += [kind for kind in _IMAGES[1:] if is_file(folder / f"{folder.name}{kind}")]
     if not os.path.lexists(folder):
         raise OSError(errno.ESTALE, "vanished while it was read", str(folder))
     return kinds

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gaussianverse import foreign
+from gaussianverse.atlas.os_errors import is_absence
 from gaussianverse.manifests.errors import RenderError
 
 # Extensions that move triangles or change their texels, and that are read.
@@ -170,6 +171,14 @@ class Gltf:
             buffer = self.item("buffers", number)
             inside = number == 0 and "uri" not in buffer  # the binary chunk of a .glb is buffer 0
             self._buffers[number] = self._chunk if inside else self._fetch(buffer["uri"])
+            declared = int(buffer.get("byteLength", 0))
+            if len(self._buffers[number]) < declared:
+                uri = "" if inside else buffer["uri"]
+                named = "the file itself" if uri.startswith("data:") or not uri else repr(uri[:200])
+                raise RenderError(
+                    f"{self.path}: buffer {number} has {len(self._buffers[number])} of {declared} bytes in {named}; "
+                    "fetch it again"
+                )
         start, length = int(entry.get("byteOffset", 0)), int(entry["byteLength"])
         if start < 0 or length < 0 or start + length > len(self._buffers[number]):
             raise ValueError(f"buffer view {view} exceeds its buffer")
@@ -179,10 +188,19 @@ class Gltf:
         """Bytes of a URI: inline data, or a file in or below this file's folder."""
         if uri.startswith("data:"):
             return base64.b64decode(uri.partition(";base64,")[2], validate=True)
-        name = PurePosixPath(unquote(uri))
+        # exporters on Windows separate folders by backslashes
+        name = PurePosixPath(unquote(uri).replace("\\", "/"))
         if "://" in uri or name.is_absolute() or ".." in name.parts:
             raise RenderError(f"{self.path}: {uri[:200]!r} is not beside the file; move it there")
-        return foreign.read_bytes(self.path.parent / name)
+        try:
+            return foreign.read_bytes(self.path.parent / name)
+        except OSError as error:
+            if not is_absence(error):
+                raise
+            raise RenderError(
+                f"{self.path}: {uri[:200]!r}, which holds a part of it, is missing; put it beside the file, or save "
+                "all in one .glb"
+            ) from error
 
 
 def _unpacked(data: bytes) -> tuple[bytes, bytes]:
