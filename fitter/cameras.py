@@ -9,6 +9,7 @@ from gaussianverse.fitter.errors import BadInput
 
 _ROTATION_TOLERANCE = 1e-3
 _SAME_POSE = 1e-6
+_LENSES = (1e-2, 1e6)  # focal lengths in sides of the image: angles of 179 degrees to a fifth of a second
 _SQUARE = 0.01  # largest deviation of the ratio of the focal lengths from 1
 _LARGEST = 1e12  # largest entry of a camera: products of two stay finite in float32
 
@@ -25,15 +26,29 @@ def check_camera(c2w: NDArray[np.float64], K: NDArray[np.float64]) -> None:
     if max(np.abs(c2w).max(), np.abs(K).max()) > _LARGEST:
         raise BadInput(f"its pose or intrinsics have numbers beyond {_LARGEST:.0e}; use a larger unit of length")
     R = c2w[:3, :3]
-    error = float(np.abs(R.T @ R - np.eye(3)).max())
-    if error > _ROTATION_TOLERANCE or np.linalg.det(R) < 0 or (c2w[3] != (0, 0, 0, 1)).any():
+    error, det = float(np.abs(R.T @ R - np.eye(3)).max()), float(np.cross(R[0], R[1]) @ R[2])
+    if error > _ROTATION_TOLERANCE or det < 0 or (c2w[3] != (0, 0, 0, 1)).any():
         raise BadInput(
             "its pose is not a right-handed rotation with a translation "
-            f"(det {np.linalg.det(R):+.4f}, R^T R - I up to {error:.1e}, last row {c2w[3].tolist()}); "
+            f"(det {det:+.4f}, R^T R - I up to {error:.1e}, last row {c2w[3].tolist()}); "
             "remove scale and mirroring from the camera matrix"
         )
     if K[0, 0] <= 0 or K[1, 1] <= 0 or K[0, 1] != 0 or K[1, 0] != 0 or (K[2] != (0, 0, 1)).any():
         raise BadInput(f"intrinsics are {K.tolist()}, expected focal lengths > 0, skew 0, last row 0 0 1")
+
+
+def check_lens(K: NDArray[np.float64], width: int, height: int) -> None:
+    """Check that the focal lengths are those of a lens, for an image of `width` x `height` pixels.
+
+    Raises:
+        BadInput: they are shorter or longer than `_LENSES` times the side.
+    """
+    for focal, side in ((K[0, 0], width), (K[1, 1], height)):
+        if not _LENSES[0] <= focal / side <= _LENSES[1]:
+            raise BadInput(
+                f"its focal length is {focal:.3g} pixels, which is no lens for an image of {width} x {height}; check "
+                "the unit of the camera's angles and lengths"
+            )
 
 
 def check_not_swapped(K: NDArray[np.float64], width: int, height: int, where: str) -> None:

@@ -41,7 +41,8 @@ class Frame:
         """Transform the cameras and depths of views to the frame."""
         c2w = views.c2w.copy()
         c2w[:, :3, 3] = (c2w[:, :3, 3] - self.center) / self.unit
-        depths = None if views.depths is None else (views.depths / np.float32(self.unit)).astype(np.float32)
+        with np.errstate(over="ignore"):  # what is no depth becomes infinite
+            depths = None if views.depths is None else views.depths / np.float32(self.unit)
         return replace(views, c2w=c2w, depths=depths)
 
     def world(self, gaussians: Gaussians) -> Gaussians:

@@ -149,10 +149,17 @@ def depth_points(views: Views, count: int, rng: np.random.Generator) -> Points:
     """
     if views.depths is None:
         raise BadInput("init = 'depth' needs depth maps (`_nd.exr`) and the views have none; use init = 'hull'")
+    low, high = focus_box(views)
+    distances = (((low + high) / 2 - views.c2w[:, :3, 3]) * views.c2w[:, :3, 2]).sum(1)[:, None, None]
     usable = (views.images[..., 3] >= OPAQUE) & np.isfinite(views.depths) & (views.depths > _NEAR)
+    # farther away is no part of the object, but a background, or a depth in another unit than the cameras
+    usable &= np.abs(views.depths - distances) <= np.linalg.norm(high - low) / 2
     pixels = np.argwhere(usable)
     if not len(pixels):
-        raise TooFewGaussians("no opaque pixel of the views has a depth; use init = 'hull'")
+        raise TooFewGaussians(
+            "no opaque pixel of the views has a depth within the space in view; check the unit of the depths, or use "
+            "init = 'hull'"
+        )
     v, y, x = pixels[rng.integers(len(pixels), size=count)].T
     z, K = views.depths[v, y, x].astype(np.float64), views.Ks[v]
     camera = np.stack(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gaussianverse.atlas.os_errors import exists, is_file, is_folder
 from gaussianverse.fitter.alpha import RimColors, straight
-from gaussianverse.fitter.cameras import check_camera, distinct_poses
+from gaussianverse.fitter.cameras import check_camera, check_lens, distinct_poses
 from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.resample import shrink_depth, shrink_rgba
@@ -235,6 +235,7 @@ def _load(
             continue
         try:
             check_camera(one.c2w, one.K)
+            check_lens(one.K, one.image.shape[1], one.image.shape[0])
         except BadInput as error:
             without.append(unread(one.name, f"view {one.name}", error, root))
             continue
@@ -249,9 +250,9 @@ def _load(
             raise BadInput(f"the images take more than {_MAX_BYTES >> 30} GiB; lower size")
     views, odd = of_one_size(views, given)
     without += odd
+    check_enough(without, len(views), max_bad_views, min_views)
     for lost in () if premultiplied else without:  # once
         log.warning("%s: %s skipped: %s", root, lost.where, lost.cause)
-    check_enough(without, len(views), max_bad_views, min_views)
     return replace(_stack(views), skipped=summaries(without)), rims.premultiplied
 
 

@@ -100,6 +100,17 @@ def test_glass_has_a_silhouette() -> None:
     assert 0.28 < np.abs(points).max() < 0.36
 
 
+@pytest.mark.parametrize("depth", [3.5, 1e30, np.inf])
+def test_depths_beyond_the_space_in_view_are_no_part_of_the_object(depth: float) -> None:
+    views = ball_views(6)
+    depths = np.full(views.images.shape[:3], 1.25, np.float32)
+    depths[:3] = depth
+    mixed = depth_points(dataclasses.replace(views, depths=depths), 200, np.random.default_rng(0))
+    assert np.linalg.norm(mixed, axis=1).max() < 1
+    with pytest.raises(TooFewGaussians, match="check the unit of the depths"):
+        depth_points(dataclasses.replace(views, depths=np.full_like(depths, depth)), 9, np.random.default_rng(0))
+
+
 def test_an_empty_hull_is_an_error() -> None:
     views = ball_views(6, 32)
     images = views.images.copy()

@@ -213,6 +213,30 @@ def test_angles_of_the_swapped_image_are_refused(kind: str, tmp_path: Path) -> N
     assert len(load_views(tmp_path, inputs=InputsConfig(sizes="keep"))) > 0
 
 
+@pytest.mark.parametrize(
+    ("camera_", "message"),
+    [
+        ({"camera_angle_x": 5e-324}, "NaN or infinity"),
+        ({"camera_angle_x": 1e-310}, "NaN or infinity"),
+        ({"camera_angle_x": 1e-9}, "6.4e.10 pixels, which is no lens for an image of 64 x 48"),
+        ({"camera_angle_x": 3.1415926}, "which is no lens"),
+        ({"fl_x": 1e30}, "beyond 1e.12"),
+        ({"fl_x": 1e-30}, "which is no lens"),
+        ({"fl_x": 50, "w": 5e-324, "h": 48}, "64 x 48|nearly 0"),
+        ({"fl_x": 50, "w": 1e30, "h": 1e30}, "given for 1e.30 x 1e.30"),
+        ({"fl_x": 50, "cx": 1e30}, "beyond 1e.12"),
+        ({"fl_x": 50, "cx": 1e400}, "finite"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_no_camera_are_named(camera_: dict[str, float], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=message):
+        load_views(wide(tmp_path, **camera_))
+    if "w" in camera_:
+        with pytest.raises(BadInput, match=r"which is no lens|nearly 0|infinity"):
+            load_views(tmp_path, inputs=InputsConfig(sizes="keep"))
+
+
 @pytest.mark.parametrize("key", ["skew", "b1", "b2"])
 def test_skewed_pixels_are_refused(key: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=f"pixels are skewed .{key} = 0.1"):

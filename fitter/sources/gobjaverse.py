@@ -24,7 +24,7 @@ from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.sources.exr import read_depth
 from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder
 from gaussianverse.fitter.sources.image import decode_rgba
-from gaussianverse.fitter.sources.numbers import number, numbers
+from gaussianverse.fitter.sources.numbers import focal_length, number, numbers
 from gaussianverse.fitter.sources.unread import Unread, unread
 from gaussianverse.fitter.sources.view import View
 
@@ -152,5 +152,5 @@ def _intrinsics(camera: dict[str, Any], width: int, height: int, where: str) -> 
     for key, fov in (("x_fov", fov_x), ("y_fov", fov_y)):
         if not 0 < fov < np.pi:
             raise BadInput(f"{where}: {key} is {fov}, expected radians in (0, pi)")
-    fx, fy = width / 2 / np.tan(fov_x / 2), height / 2 / np.tan(fov_y / 2)
+    fx, fy = focal_length(fov_x, width), focal_length(fov_y, height)
     return np.array([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]])

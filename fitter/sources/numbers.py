@@ -1,6 +1,7 @@
 """Checks of numbers from untrusted JSON: text, booleans and values that are not finite are refused."""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ def numbers(value: Any, shape: tuple[int, ...], where: str, key: str) -> NDArray
 def number(value: Any, where: str, key: str) -> float:
     """Convert `value` to a float; raises as `numbers`."""
     return float(numbers(value, (), where, key))
+
+
+def focal_length(angle: float, side: int) -> float:
+    """Focal length in pixels of a side of an image that spans `angle`, radians in (0, pi); infinite if nearly 0."""
+    half = float(np.tan(angle / 2))
+    return side / 2 / half if half > 1e-304 else math.inf
 
 
 def _checked(value: Any, shape: tuple[int, ...], what: str) -> Any:

@@ -5,6 +5,7 @@ Matrices are OpenGL camera-to-world (x right, y up, z backward) in a z-up world.
 Distorted and fisheye lenses and separate masks (`mask_path`) are not supported and refused.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, list_tar
 from gaussianverse.fitter.sources.image import decode_rgba
-from gaussianverse.fitter.sources.numbers import number, numbers
+from gaussianverse.fitter.sources.numbers import focal_length, number, numbers
 from gaussianverse.fitter.sources.unread import Unread, printable, unread
 from gaussianverse.fitter.sources.view import View
 
@@ -168,6 +169,8 @@ def _camera_to_world(camera: _Camera, where: str) -> NDArray[np.float64]:
 def _intrinsics(frame: _Camera, camera: _Camera, width: int, height: int, where: str) -> NDArray[np.float64]:
     """Intrinsics K from `camera`, the file's entries updated by the frame's; focal lengths come from one of both."""
     sx, sy = width / _pixels(camera, "w", width, where), height / _pixels(camera, "h", height, where)
+    if not max(sx, sy) < math.inf:
+        raise BadInput(f"{where}: 'w' or 'h' is nearly 0, expected pixels")
     given = next((level for level in (frame, camera) if not _FOCAL.isdisjoint(level)), None)
     if given is None:
         raise BadInput(f"{where}: no focal length; expected one of {', '.join(sorted(_FOCAL))}")
@@ -176,7 +179,7 @@ def _intrinsics(frame: _Camera, camera: _Camera, width: int, height: int, where:
         fy = sy * number(camera.get("fl_y", camera.get("fl_x")), where, "fl_y")
     else:
         spans = {"camera_angle_x": width, "camera_angle_y": height}
-        focal = [span / 2 / np.tan(_angle(camera, key, where) / 2) for key, span in spans.items() if key in camera]
+        focal = [focal_length(_angle(camera, key, where), span) for key, span in spans.items() if key in camera]
         fx, fy = focal[0], focal[-1]
     cx = number(camera["cx"], where, "cx") * sx if "cx" in camera else width / 2
     cy = number(camera["cy"], where, "cy") * sy if "cy" in camera else height / 2
