@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gaussianverse import foreign
-from gaussianverse.atlas.os_errors import is_absence
 from gaussianverse.manifests.errors import RenderError
 
 # Extensions that move triangles or change their texels, and that are read.
@@ -194,9 +193,7 @@ class Gltf:
             raise RenderError(f"{self.path}: {uri[:200]!r} is not beside the file; move it there")
         try:
             return foreign.read_bytes(self.path.parent / name)
-        except OSError as error:
-            if not is_absence(error):
-                raise
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise RenderError(
                 f"{self.path}: {uri[:200]!r}, which holds a part of it, is missing; put it beside the file, or save "
                 "all in one .glb"
