@@ -25,7 +25,8 @@ _LOSSY = 0.65  # the same for silhouettes that lost thin parts, where a quarter 
 _BLAME = 0.42  # of the rays of a view: one that so many speak against is taken out, however many others agree
 _OWN = 0.9  # a view is not wrong if this share of its own rays is explained by nearly all others
 _NEARLY = 0.1  # share of the others that may deny them nevertheless
-_TOLD = 0.1  # share of the rays that must say something
+_TOLD, _ENOUGH = 0.1, 24  # share of the rays that must say something, and how many are enough to refuse
+_SMALL = 0.6  # area of silhouettes of a sheet that is seen edge-on, as a share of the others'
 _SLACKS = (1, 2, 3)
 """Pixels that a point may lie outside a silhouette; the later ones are for views that are not exact."""
 
@@ -99,7 +100,7 @@ def check(alpha: NDArray[np.uint8], c2w: Array, K: Array, *, max_bad_views: floa
 def judge(evidence: Evidence, max_bad_views: float) -> Verdict:
     """Judge strictly, and call a set refused or a view wrong only if a generous look says the same."""
     strict = search(evidence, _SLACKS[0])
-    if strict.told < _TOLD and agreement(evidence, _SLACKS[-1], judges=0.0) >= _GROSS:
+    if _untold(evidence, strict):
         return Verdict("cannot tell", -1.0)
     if not strict.removed and strict.rest >= AGREES:
         return Verdict("agrees", strict.first)
@@ -110,13 +111,27 @@ def judge(evidence: Evidence, max_bad_views: float) -> Verdict:
         # views that are wrong are few: whoever has to take out many has found noise, or has turned the truth round
         if found.rest >= AGREES and len(found.removed) <= most:
             return Verdict("doubtful", strict.first, found.wrong, found.less)
-    gross = found.rest < _GROSS or len(found.wrong) > most or found.first < _POOR
+    gross = found.rest < _GROSS or len(found.wrong) > most or (found.first < _POOR and not _vanish(evidence, found))
     if gross and evidence.lossy:
         gross = agreement(evidence, _SLACKS[-1], deniers=len(evidence.seen) // 4) < _LOSSY
     if gross and len(np.unique(evidence.source)) <= _FEW:
         # of four views, the two that see a sheet edge-on can deny all that the others show
         gross = agreement(evidence, _SLACKS[-1], deniers=2) < _GROSS
     return Verdict("refused" if gross else "doubtful", strict.first, (), tuple(sorted(found.removed)))
+
+
+def _untold(evidence: Evidence, found: Search) -> bool:
+    """Whether nearly all rays leave the frames of cropped views, and the others do not speak against the cameras."""
+    if found.told >= _TOLD or (found.told * len(evidence.source) >= _ENOUGH and found.first < _POOR):
+        return False
+    return agreement(evidence, _SLACKS[-1], judges=0.0) >= _GROSS
+
+
+def _vanish(evidence: Evidence, found: Search) -> bool:
+    """Whether all views taken out show much less than the others, as those do that see a sheet edge-on."""
+    out = np.isin(np.arange(len(evidence.area)), found.removed)
+    others = evidence.area[~out & (evidence.area > 0)]
+    return bool(out.any() and others.size and evidence.area[out].max() < _SMALL * np.median(others))
 
 
 def agreement(evidence: Evidence, slack: int = _SLACKS[0], *, deniers: int = 0, judges: float = _JUDGES) -> float:
