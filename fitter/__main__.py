@@ -12,6 +12,7 @@ from tqdm import tqdm
 from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.interchange.ply import write_ply
+from gaussianverse.fitter.agreement.verdict import AGREES
 from gaussianverse.fitter.comparison import comparison
 from gaussianverse.fitter.config import load_fit_config
 from gaussianverse.fitter.errors import FitError
@@ -98,7 +99,17 @@ def main(arguments: list[str] | None = None) -> int:
         f"{options.out}: {s['n_gaussians']} Gaussians, PSNR {s['psnr']:.2f} dB, SSIM {s['ssim']:.4f} "
         f"on {s['n_heldout'] or s['n_views']} {on} views (white), {seconds:.1f} s, peak {s['peak_mb']:.0f} MB\n"
     )
+    sys.stdout.write(_doubts(float(s["pose_agreement"]), str(s["views_doubtful"]), str(s["views_skipped"])))
     return 0
+
+
+def _doubts(agreement: float, doubtful: str, skipped: str) -> str:
+    """Lines about what cameras and silhouettes say about each other; none where they agree."""
+    lines = [f"left out: {skipped}\n"] if skipped else []
+    if 0 <= agreement < AGREES or doubtful:
+        named = f"; doubtful views: {doubtful}" if doubtful else ""
+        lines.append(f"cameras and silhouettes agree by {agreement:.2f} only{named}\n")
+    return "".join(lines)
 
 
 if __name__ == "__main__":

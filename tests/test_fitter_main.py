@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from analytic import ball_views, write_views
+from made_silhouettes import CREATURE, draw, spiral
 from PIL import Image
 
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.interchange.ply import read_ply
 from gaussianverse.fitter.__main__ import main
+from gaussianverse.fitter.views import Views
 
 PROFILE = """
 [fit]
@@ -59,6 +61,19 @@ def test_numbers_as_json(profile: str, tmp_path: Path, capsys: pytest.CaptureFix
     stats = json.loads(capsys.readouterr().out)
     assert stats["n_gaussians"] == len(Gaussians.load(tmp_path / "fit.npz"))
     assert stats["peak_mb"] > 10
+
+
+def test_doubtful_views_are_named(profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(profile).write_text(PROFILE.replace("steps = 200", "steps = 5").replace("size = 32", "size = 64"))
+    alpha, c2w, K = draw(CREATURE, spiral(24))
+    alpha[7] = alpha[2]
+    images = np.concatenate([np.full((*alpha.shape, 3), 90, np.uint8), alpha[..., None]], -1)
+    folder = write_views(Views(images, c2w, K, tuple(f"{v:05d}" for v in range(24))), tmp_path / "creature")
+    assert main([str(folder), str(tmp_path / "fit.npz"), "--profile", profile]) == 0
+    _, left_out, doubtful = capsys.readouterr().out.splitlines()
+    assert "00007" in left_out
+    assert "contradicts the other views" in left_out
+    assert "00007" in doubtful
 
 
 def test_a_fault_of_the_object_is_one_line_and_exit_1(
