@@ -37,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         "--picture", type=Path, metavar="FILE.png",
         help="also write held-out views above their renders; training views if none are held out",
     )  # fmt: skip
-    parser.add_argument("--ply", type=Path, metavar="FILE", help="also write a PLY that 3DGS viewers open")
+    parser.add_argument(
+        "--ply", type=Path, metavar="FILE", help="also write a PLY that 3DGS viewers open, in the views' world"
+    )
     parser.add_argument("--json", action="store_true", help="print all statistics as one JSON object")
     return parser
 
@@ -85,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
             shown = fit.placed.views(heldout if len(heldout) else views)
             options.picture.write_bytes(comparison(shown, fit.gaussians))
         if options.ply:
-            options.ply.write_bytes(write_ply(fit.gaussians))
+            placed = fit.placed
+            options.ply.write_bytes(write_ply(fit.gaussians, center=placed.center, unit=placed.unit))
     except (FitError, AtlasError, ConfigError, LpipsUnavailable, BackendUnavailable, OSError) as error:
         sys.stderr.write(one_line(f"error: {error}") + "\n")
         return 1

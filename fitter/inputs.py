@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput
+from gaussianverse.fitter.initial import focus_box, inside_hull
 from gaussianverse.fitter.resample import shrink_rgba
 from gaussianverse.fitter.views import Views
 
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 _ROUNDED = 1e-3  # step of float32 at a camera's position that is refused, as a fraction of the cameras' spread
 _SAMPLED, _THUMBNAIL = 64, 16  # pixels a side
 _SAME = 3  # largest difference of two thumbnails of one picture, in levels
+_SAMPLES, _BORDER = 64, 12  # along a ray, and rays per side of the border
+_FILLED = 0.5  # least share of the border's rays that meet the object in a view that it fills
 _COMPARED = 64  # pictures that each view is compared with
 
 
@@ -72,3 +75,32 @@ def same_picture(views: Views) -> int:
     if len(views) > 2 and largest > len(views) / 2:
         log.warning("%d of %d views show one picture; right for a round object, else check them", largest, len(views))
     return largest
+
+
+def without_mask(views: Views) -> NDArray[np.intp]:
+    """Indices of views whose alpha is 255 everywhere, although other views show that the object does not fill them.
+
+    A close-up may fill its frame. So rays through the frame's border are followed: they meet the object as the others
+    outline it, or the view has no mask.
+    """
+    full = np.flatnonzero((views.images[..., 3] == 255).all(axis=(1, 2)))
+    others = np.setdiff1d(np.arange(len(views)), full)
+    if not len(full) or len(others) < max(3, len(full)):
+        return np.zeros(0, np.intp)
+    outlined = views[others]
+    low, high = focus_box(outlined)
+    focus, half = (low + high) / 2, float((high - low).max()) / 2
+    return np.array([v for v in full.tolist() if _met(views, v, outlined, focus, half) < _FILLED], np.intp)
+
+
+def _met(views: Views, v: int, outlined: Views, focus: NDArray[np.float64], half: float) -> float:
+    """Share of rays through the border of view `v` that meet the visual hull of `outlined`, in the ball in view."""
+    K, c2w = views.Ks[v], views.c2w[v]
+    x, y = (np.linspace(0.5, side - 0.5, _BORDER) for side in (views.width, views.height))
+    border = [(u, w) for u in x for w in (y[0], y[-1])] + [(u, w) for u in (x[0], x[-1]) for w in y]
+    rays = np.array([((u - K[0, 2]) / K[0, 0], (w - K[1, 2]) / K[1, 1], 1.0) for u, w in border]) @ c2w[:3, :3].T
+    depths = float((focus - c2w[:3, 3]) @ c2w[:3, 2]) + np.linspace(-half, half, _SAMPLES)
+    points = (c2w[:3, 3] + rays[:, None] * depths[:, None]).reshape(-1, 3)
+    # farther out, where few views see anything, the hull is open
+    met = inside_hull(points, outlined) & (np.linalg.norm(points - focus, axis=1) <= half)
+    return float((met.reshape(len(rays), -1) & (depths > 0)).any(1).mean())

@@ -9,10 +9,12 @@ import numpy as np
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.fitter.agreement.gate import gate
 from gaussianverse.fitter.config import FitConfig
-from gaussianverse.fitter.errors import MissingViews, TooFewGaussians
+from gaussianverse.fitter.errors import BadInput, MissingViews, TooFewGaussians
 from gaussianverse.fitter.frame import Frame, frame_of, published_frame
-from gaussianverse.fitter.inputs import check_inputs, same_picture
+from gaussianverse.fitter.inputs import check_inputs, same_picture, without_mask
 from gaussianverse.fitter.views import Views, resize, split_heldout
+
+NO_MASK = "alpha is 255 everywhere, and other views show background there"
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,16 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
     if not len(shown):
         raise TooFewGaussians("every view is fully transparent, so there is nothing to fit; check the renders")
     check_inputs(views[shown], config.inputs)
-    gated = gate(views[shown], config.pose_gate, config.max_bad_views)
+    masked, no_mask = _masked(views[shown], config)
+    gated = gate(masked, config.pose_gate, config.max_bad_views)
     train, heldout = split_heldout(gated.views, config.heldout_every)
     if len(train) < config.min_views:
         raise MissingViews(
             f"{len(train)} distinct training views are not blank, expected at least {config.min_views}; render more, "
             "or lower min_views"
         )
-    wrong = [f"{name}: contradicts the other views" for name in gated.left_out]
+    wrong = [f"{name}: {NO_MASK}" for name in no_mask]
+    wrong += [f"{name}: contradicts the other views" for name in gated.left_out]
     frame = frame_of(train)
     placed = published_frame(train, frame, config.normalise)
     stats: dict[str, float | int | str] = {
@@ -77,3 +81,15 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
         **placed.stats,
     }
     return Prepared(frame.views(train), frame.views(heldout), frame, placed, stats)
+
+
+def _masked(views: Views, config: FitConfig) -> tuple[Views, list[str]]:
+    """Leave out views without a mask; returns the others and the names of those."""
+    lacking = without_mask(views) if config.inputs.opaque == "refuse" else np.zeros(0, np.intp)
+    names = [views.names[v] for v in lacking]
+    if len(names) > config.max_bad_views * len(views) + 1e-9:
+        raise BadInput(
+            f"view {names[0]}: {NO_MASK}, as in {len(names)} of {len(views)} views (fit.max_bad_views is "
+            f"{config.max_bad_views:g}); render with a transparent background, or set fit.inputs.opaque = 'keep'"
+        )
+    return views[np.setdiff1d(np.arange(len(views)), lacking)], names

@@ -18,7 +18,7 @@ from gaussianverse.atlas.configuration import ConfigError, from_table
 from gaussianverse.fitter.alpha import RimColors, straight
 from gaussianverse.fitter.config import FitConfig, InputsConfig
 from gaussianverse.fitter.errors import BadInput
-from gaussianverse.fitter.inputs import check_inputs, same_picture
+from gaussianverse.fitter.inputs import check_inputs, same_picture, without_mask
 from gaussianverse.fitter.prepare import prepare
 from gaussianverse.fitter.views import Views, load_views
 
@@ -118,6 +118,28 @@ def test_alpha_without_a_background_is_refused_unless_it_is_meant() -> None:
     assert len(prepare(opaque, from_table(FitConfig, {"inputs": {"opaque": "keep"}})).train) == 6
     images[3, 0, 0, 3] = 254
     check_inputs(dataclasses.replace(views, images=images), InputsConfig())
+
+
+@pytest.mark.parametrize("distance", [1.6, 1600.0])
+def test_views_without_a_mask_are_left_out_and_close_ups_are_not(distance: float) -> None:
+    views = ball_views(12, 48)
+    images = views.images.copy()
+    images[[2, 7], ..., 3] = 255
+    c2w, Ks = views.c2w.copy(), views.Ks.copy()
+    Ks[7, [0, 1], [0, 1]] *= 8  # a tele lens, for which the ball fills the frame
+    c2w[:, :3, 3] *= distance / 1.6
+    mixed = dataclasses.replace(views, images=images, c2w=c2w, Ks=Ks)
+    assert without_mask(mixed).tolist() == [2]
+    prepared = prepare(mixed, from_table(FitConfig, {"size": 48}))
+    assert prepared.stats["views_skipped"].split("; ") == [  # type: ignore[union-attr]
+        "00002: alpha is 255 everywhere, and other views show background there"
+    ]
+    assert (prepared.stats["n_views_used"], "00007" in prepared.train.names) == (11, True)
+    kept = from_table(FitConfig, {"size": 48, "pose_gate": "off", "inputs": {"opaque": "keep"}})
+    assert prepare(mixed, kept).stats["n_views_used"] == 12
+    images[:4, ..., 3] = 255
+    with pytest.raises(BadInput, match=r"view 00000: alpha is 255 everywhere.*as in 4 of 12 views"):
+        prepare(dataclasses.replace(mixed, images=images), from_table(FitConfig, {"size": 48}))
 
 
 def test_cameras_that_were_rounded_far_out_are_refused_and_others_are_not() -> None:
