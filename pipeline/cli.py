@@ -77,6 +77,13 @@ def _run(given: list[str]) -> int:
     if given[0] == "--version":
         print(f"gaussianverse {__version__}")
         return 0
+    if strange := next((word for word in given if any("\ud800" <= c <= "\udfff" for c in word)), ""):
+        print(
+            f"error: {one_line(strange)}: no text in this locale's encoding, {sys.getfilesystemencoding()}; rename it, "
+            "or set LC_ALL=C.UTF-8 and leave PYTHONUTF8 unset",
+            file=sys.stderr,
+        )
+        return 2
     verb = _VERBS.get(given[0])
     if verb is None:
         near = difflib.get_close_matches(given[0], _VERBS, 1)
@@ -136,8 +143,13 @@ def _manifest(args: argparse.Namespace) -> int:
     def probe(row: Row) -> object:
         from gaussianverse.atlas.store.options import StoreOptions
         from gaussianverse.fitter.views import load_views
-        from gaussianverse.pipeline.run import inputs
+        from gaussianverse.pipeline.run import inputs, splats
+        from gaussianverse.pipeline.run.splat_files import split_address
 
+        if row.format in splats.FORMATS:
+            place, key = split_address(row.views)
+            with inputs.local(place, StoreOptions()) as path:
+                return splats.read_splats(path, row.format, key=key)
         with inputs.local(row.views, StoreOptions()) as path:
             return load_views(path, row.format)
 

@@ -88,6 +88,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
 }  # fmt: skip
 
 
+def test_an_argument_that_is_no_text_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    # as Python hands over bytes that the locale's encoding cannot read
+    assert cli.main(["import", "d\udcc3\udca9", "--out", "o"]) == 2
+    assert r"d\udcc3\udca9: no text in this locale's encoding" in capsys.readouterr().err
+
+
 def test_every_broken_object_is_quarantined_with_its_reason_and_the_others_are_finished(
     folder: Path, ball: Path, capsys: Captured
 ) -> None:

@@ -89,6 +89,8 @@ def test_published_objects_become_a_verified_dataset(imported: LocalStorage, cap
     assert sorted(rows) == ["19_0", "19_1", "20_7"]
     first = rows["19_0"]
     assert (first["caption"], first["license"], first["source_id"]) == ("a réd ball", "CC-BY-4.0", "19/0")
+    assert (first["sh_degree_in"], first["sh_psnr"], first["unit"]) == (0, 100.0, 1.0)
+    assert len({row["views_sha256"] for row in rows.values()}) == 3
     assert (first["n_gaussians"], first["psnr"], first["metrics_on"], first["seed"]) == (1024, -1.0, "", -1)
     assert rows["20_7"]["n_padded"] == 324
     # measured over twelve such shells: 0.939 to 0.955
@@ -266,6 +268,22 @@ def test_shards_whose_rows_lie_in_the_order_of_the_plane(imported: LocalStorage,
     assert ok(LocalStorage(tmp_path / "out")).keys() == {"a", "b"}
 
 
+def test_the_probe_of_a_manifest_reads_gaussians_too(
+    imported: LocalStorage, tmp_path: Path, capsys: Captured
+) -> None:
+    assert run_export(imported, tmp_path, "--format", "gaussianverse") == 0
+    rows = [
+        {"uid": uid, "views": f"gaussianverse-00000{uid == '20_7':d}.tar#{key}", "format": "splats", "caption": "c"}
+        for uid, key in (("19_0", "19_0"), ("20_7", "20_7"), ("x", "nobody"))
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    capsys.readouterr()
+    assert cli.main(["manifest", "check", str(tmp_path / "m.jsonl"), "--probe", "3"]) == 1
+    (fault, last) = capsys.readouterr().out.splitlines()
+    assert ":3: 'x': AtlasError" in fault
+    assert last == "1 faults"
+
+
 def test_what_is_left_out_is_printed(tmp_path: Path, capsys: Captured) -> None:
     root = tmp_path / "in"
     publish(root / "a", OBJECTS["20/7"])
@@ -306,6 +324,15 @@ def test_objects_far_away_or_of_another_size_are_published_about_the_origin(tmp_
     assert "rounded" in rows_by_uid
     assert rows_by_uid["rounded"]["reason"] == "bad_input"
     assert "store x, y, z as double" in rows_by_uid["rounded"]["error_message"]
+    # taken in again, from shards and from an export, it still knows where it was
+    places = [far[n] for n in ("center_x", "center_y", "center_z", "unit")]
+    assert run_import(storage.root, tmp_path / "again") == 0
+    again = rows_of(LocalStorage(tmp_path / "again"))["far"]
+    np.testing.assert_allclose([again[n] for n in ("center_x", "center_y", "center_z", "unit")], places, rtol=1e-12)
+    assert run_export(storage, tmp_path / "tars", "--format", "gaussianverse", "far") == 0
+    assert run_import(tmp_path / "tars", tmp_path / "third") == 0
+    third = rows_of(LocalStorage(tmp_path / "third"))["far"]
+    np.testing.assert_allclose([third[n] for n in ("center_x", "center_y", "center_z", "unit")], places, rtol=1e-12)
     # exported where it was
     assert run_export(storage, tmp_path / "exp", "--format", "ply", "far", "near") == 0
     again = read_raw((tmp_path / "exp" / "far.ply").read_bytes())

@@ -27,6 +27,7 @@ from gaussianverse.pipeline.dataset.manifest_rows import find_row, shard_rows
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.records import Record
 from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import FRAME
 from gaussianverse.pipeline.errors import PipelineError, UsageError
 
 PLY, GAUSSIANVERSE, GAUSSIANCUBE = "ply", "gaussianverse", "gaussiancube"
@@ -82,9 +83,8 @@ def export(
 
 def _place(facts: Mapping[str, Any]) -> tuple[tuple[float, ...], float]:
     """`center` and `unit` of an object: world = center + unit * published. Old outputs keep the world."""
-    center = tuple(float(facts.get(f"center_{axis}", 0.0)) for axis in "xyz")
-    unit = float(facts.get("unit", 1.0))
-    return (center, unit) if unit > 0 else ((0.0, 0.0, 0.0), 1.0)
+    *center, unit = (float(facts.get(name, default)) for name, default in zip(FRAME, (0, 0, 0, 1), strict=True))
+    return (tuple(center), unit) if unit > 0 else ((0.0, 0.0, 0.0), 1.0)
 
 
 def _chosen(storage: Storage, run: Run, uids: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], int]]:
@@ -113,7 +113,7 @@ def _tar(storage: Storage, run: Run, path: Path, objects: Iterable[tuple[dict[st
         with partial.open("wb") as file:
             for row, shard in objects:
                 record = _record(storage, ATLAS, shard, str(row["uid"]))
-                file.write(_published(row, atlas_array(record.main(ATLAS), run.atlas), run))
+                file.write(_published(row, atlas_array(record.main(ATLAS), run.atlas), run, record.facts))
             file.write(END)
         partial.replace(path)
     finally:
@@ -121,12 +121,18 @@ def _tar(storage: Storage, run: Run, path: Path, objects: Iterable[tuple[dict[st
     return path
 
 
-def _published(row: dict[str, Any], array: NDArray[Any], run: Run) -> bytes:
+def _published(row: dict[str, Any], array: NDArray[Any], run: Run, facts: Mapping[str, Any]) -> bytes:
     """Build a sample of the published tars."""
     uid, caption = str(row["uid"]), str(row["caption"])
     point_cloud, gs2sphere = write_pair(array, run.atlas)
     # the published loader reads the caption from the metadata
-    metadata = {"hash_key": uid, "caption": caption, "has_caption": bool(caption)}
+    center, unit = _place(facts)
+    metadata = {
+        "hash_key": uid,
+        "caption": caption,
+        "has_caption": bool(caption),
+        **dict(zip(FRAME, (*center, unit), strict=True)),
+    }
     members = {
         "point_cloud.npy": npy(point_cloud),
         "gs2sphere.npy": npy(gs2sphere),

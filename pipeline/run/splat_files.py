@@ -5,10 +5,12 @@ An object is a file, a folder, or members of a tar, whose address is `PATH.tar#K
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse import foreign
@@ -20,13 +22,17 @@ from gaussianverse.atlas.interchange.gaussiancube import from_cube
 from gaussianverse.atlas.interchange.ply import Floats, read_raw
 from gaussianverse.atlas.interchange.published import read_raw_point_cloud
 from gaussianverse.atlas.os_errors import describe, is_folder, is_machines
+from gaussianverse.atlas.store.storage import sha256_of
+from gaussianverse.fitter.frame import WORLD, Frame
 from gaussianverse.fitter.sources import tar_stream
 from gaussianverse.pipeline.config import SplatsConfig
+from gaussianverse.pipeline.dataset.schemas import FRAME
 
 PLY, CLOUD, SPHERE, SPLAT = "point_cloud.ply", "point_cloud.npy", "gs2sphere.npy", MAIN_SUFFIX[SPLATS]
 POINT_CLOUDS = (PLY, CLOUD)
 """A folder that holds one of these is an object."""
 HOLD_GAUSSIANS = (*POINT_CLOUDS, SPLAT)
+METADATA, SAMPLE_JSON = "metadata.json", "json"
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
 MAX_ARCHIVE_BYTES = 1 << 40
 """Bytes of a shard, of which one object is read; what is unpacked has the budget of `tar_stream` as well."""
@@ -42,11 +48,15 @@ class Source:
 
     Attributes:
         values: the Gaussians, or their values before activation, see `ply.read_raw`.
+        sha256: over the bytes of the files, in the order of their names.
         indices: sphere indices beside them, if there are any.
+        frame: where an export of this project says that the object was.
     """
 
     values: Values
+    sha256: str
     indices: NDArray[Any] | None = None
+    frame: Frame = WORLD
 
 
 def member_of(name: str) -> tuple[str, str] | None:
@@ -96,17 +106,21 @@ def read_source(path: Path, config: SplatsConfig, key: str | None = None) -> Sou
         return _of_parts(_members(path, key), f"{path}#{key}", config)
     if is_folder(path):
         parts = {entry.name.lower(): entry for entry in sorted(path.iterdir(), reverse=True)}
-        wanted = {part: _bytes_of(parts[part]) for part in (*HOLD_GAUSSIANS, SPHERE) if part in parts}
+        wanted = {part: _bytes_of(parts[part]) for part in (*HOLD_GAUSSIANS, SPHERE, METADATA) if part in parts}
         return _of_parts(wanted, str(path), config)
-    return Source(_values(path.name.lower(), _bytes_of(path), str(path), config))
+    data = _bytes_of(path)
+    return Source(_values(path.name.lower(), data, str(path), config), sha256_of(data))
 
 
 def _members(archive: Path, key: str) -> dict[str, bytes]:
     """The parts of one object of a tar."""
     found: dict[str, bytes] = {}
+    described = {f"{key}.{SAMPLE_JSON}", f"{key}.{METADATA}", _joined(key, METADATA)}
     with tar_stream.opened(archive, MAX_ARCHIVE_BYTES) as members:
         for member in members:
             known = member_of(member.name)
+            if member.name.removeprefix("./") in described and not member.unusual:
+                known = key, METADATA
             if known is None or known[0] != key:
                 continue
             if member.unusual:
@@ -122,7 +136,20 @@ def _of_parts(parts: dict[str, bytes], where: str, config: SplatsConfig) -> Sour
             f"{where}: expected one of {', '.join(HOLD_GAUSSIANS)}, found {len(held)}; keep the one that counts"
         )
     values = _values("x.ply" if held[0] == _LONE else held[0], parts[held[0]], f"{where}/{held[0]}", config)
-    return Source(values, _array(parts[SPHERE], f"{where}/{SPHERE}") if SPHERE in parts else None)
+    indices = _array(parts[SPHERE], f"{where}/{SPHERE}") if SPHERE in parts else None
+    joined = b"".join(parts[name] for name in sorted(parts))
+    return Source(values, sha256_of(joined), indices, _frame(parts.get(METADATA, b"")))
+
+
+def _frame(metadata: bytes) -> Frame:
+    """The frame that metadata of this project's names; others name none."""
+    try:
+        facts = json.loads(metadata or b"{}")
+        numbers = [float(facts.get(name, 0.0)) for name in FRAME]
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        return WORLD
+    *center, unit = numbers
+    return Frame(np.array(center), unit) if unit > 0 and np.isfinite(numbers).all() else WORLD
 
 
 def _values(name: str, data: bytes, where: str, config: SplatsConfig) -> Values:

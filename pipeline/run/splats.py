@@ -47,8 +47,8 @@ def read_splats(
         normalise: which objects are centred and scaled, see `FitConfig.normalise`.
 
     Returns:
-        The Gaussians without padding, and their n_gaussians, bbox_*, center_*, unit, sh_degree_in and sh_psnr for the
-        tables.
+        The Gaussians without padding, and their n_gaussians, bbox_*, center_*, unit, sh_degree_in, sh_psnr and
+        views_sha256 for the tables.
 
     Raises:
         AtlasError: a file is missing or of another form.
@@ -85,7 +85,8 @@ def read_splats(
         "n_gaussians": len(gaussians),
         "sh_degree_in": seen.degree,
         "sh_psnr": psnr,
-        **frame.stats,
+        "views_sha256": source.sha256,
+        **_within(source.frame, frame).stats,
         **{f"bbox_min_{a}": float(v) for a, v in zip("xyz", low, strict=True)},
         **{f"bbox_max_{a}": float(v) for a, v in zip("xyz", high, strict=True)},
     }
@@ -113,6 +114,11 @@ def _frame_of(values: Values, normalise: str) -> Frame:
     if normalise == "never" or (normalise == "auto" and SMALLEST <= reach <= 1) or size == 0:
         return WORLD
     return Frame((low + high) / 2, size / (2 * HALF))
+
+
+def _within(outer: Frame, inner: Frame) -> Frame:
+    """The frame `inner` of the world that `outer` is a frame of."""
+    return Frame(outer.center + outer.unit * inner.center, outer.unit * inner.unit)
 
 
 def _placed(values: Values, frame: Frame) -> ViewDependent:
