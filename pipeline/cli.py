@@ -79,8 +79,8 @@ def _run(given: list[str]) -> int:
         return 0
     if strange := next((word for word in given if any("\ud800" <= c <= "\udfff" for c in word)), ""):
         print(
-            f"error: {one_line(strange)}: no text in this locale's encoding, {sys.getfilesystemencoding()}; rename it, "
-            "or set LC_ALL=C.UTF-8 and leave PYTHONUTF8 unset",
+            f"error: {one_line(strange)}: no text in this locale's encoding, {sys.getfilesystemencoding()}; rename "
+            "it or set LC_ALL=C.UTF-8, and leave PYTHONUTF8 unset",
             file=sys.stderr,
         )
         return 2
