@@ -85,8 +85,10 @@ def test_a_world_like_gobjaverses_is_kept_and_others_are_not() -> None:
 
 def test_what_float32_cannot_hold_is_refused_where_positions_must_be_kept() -> None:
     views = ball_views(8)
-    for shift in ((20.0, 0, 0), (0, -60.0, 0)):
-        prepare(placed(views, 1, shift), config(normalise="never"))
+    # steps of 7.6e-6 and 1.5e-5; the cube in view is 1.2 wide
+    prepare(placed(views, 1, (0, -100.0, 0)), config(normalise="never"))
+    with pytest.raises(BadInput, match="normalise = 'auto'"):
+        prepare(placed(views, 1, (0, -200.0, 0)), config(normalise="never"))
     with pytest.raises(BadInput, match=r"lies 5e\+06 from the origin.*0\.5 apart.*normalise = 'auto'"):
         prepare(placed(views, 1, UTM), config(normalise="never"))
     prepare(placed(views, 1e6, UTM), config(normalise="never"))  # so large that a step is small beside it

@@ -87,6 +87,19 @@ def test_dark_objects_outlines_and_glass_are_not_called_premultiplied() -> None:
     assert not seen(white).premultiplied
 
 
+def test_rims_that_premultiplication_does_not_explain_are_no_sign_of_it() -> None:
+    drop2 = 3.0 * 1000 * 20**2
+    for factor, brighter, expected in (
+        (1.5, 0, True),
+        (4.0, 0, True),
+        (20.0, 0, False),
+        (1.5, 90, True),
+        (1.5, 300, False),
+    ):
+        found = RimColors(1000, 1000, brighter, drop2=drop2, both=drop2, lost2=factor * drop2)
+        assert found.premultiplied == expected, (factor, brighter)
+
+
 def test_colours_are_divided_by_alpha() -> None:
     image = np.array([[(20, 0, 10, 40), (255, 7, 0, 255), (0, 0, 0, 0), (9, 0, 0, 8)]], np.uint8)
     expected = [[(128, 0, 64, 40), (255, 7, 0, 255), (0, 0, 0, 0), (255, 0, 0, 8)]]

@@ -71,6 +71,14 @@ def test_views_whose_files_are_absent_are_common_and_only_counted(tmp_path: Path
         load_views(tmp_path, min_views=5)
 
 
+def test_absent_views_make_no_room_for_broken_ones(tmp_path: Path) -> None:
+    found = members(12) | {f"{i:05d}/{i:05d}.png": b"" for i in range(3)}
+    for i in range(4, 8):
+        del found[f"{i:05d}/{i:05d}.png"]
+    with pytest.raises(DecodeError, match="3 of 8 views cannot be used"):
+        load_views(write_folder(tmp_path, found))
+
+
 def test_the_error_is_that_of_the_first_broken_view(tmp_path: Path) -> None:
     found = members(4) | {"00001/00001.png": b"", "00002/00002.json": b"{"}
     with pytest.raises(DecodeError, match=r"2 of 4 .*view 00001.*; 00002: invalid JSON"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ from pipeline_runs import TINY, write_manifest, write_views
 from gaussianverse import atlas
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.config import AtlasConfig
-from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, VIEWS
 from gaussianverse.atlas.errors import AtlasError, RoughAtlas, TransportFailed
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.fitter.errors import BadInput, FitTimeout, LowPsnr, NanLoss, TooFewGaussians
@@ -27,7 +28,7 @@ from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout, members, records, statistics
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
-from gaussianverse.pipeline.dataset.schemas import FACTS, JOURNAL
+from gaussianverse.pipeline.dataset.schemas import FACTS, FRAME, JOURNAL
 from gaussianverse.pipeline.errors import FragmentError, ShardConflict
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, UNREAD, seed_of
 from gaussianverse.pipeline.run import inputs, job, tasks
@@ -81,6 +82,32 @@ def test_the_stages_one_after_the_other(planned: Planned) -> None:
     mean, std = (np.load(io.BytesIO(found[key])) for key in (dataset_format.MEAN, dataset_format.STD))
     np.testing.assert_allclose(mean, members.atlas_array(made.main(ATLAS), p.run.atlas), rtol=1e-6)
     np.testing.assert_array_equal(std, np.float32(statistics.STD_FLOOR))
+
+
+def test_an_object_in_millimetres_is_published_with_its_views_and_its_atlas_in_one_frame(tmp_path: Path) -> None:
+    write_views(tmp_path / "views" / "ball")
+    for file in (tmp_path / "views" / "ball").glob("*/*.json"):
+        camera = json.loads(file.read_text())
+        camera["origin"] = [1000 * v + 500 for v in camera["origin"]]
+        file.write_text(json.dumps(camera))
+    config = load("test", [*TINY, "run.views=3", "run.views_size=16"])
+    storage, _, base = job.plan(str(tmp_path / "out"), str(write_manifest(tmp_path, ["ball"])), config)
+    row = {**shard_rows(storage, 0)[0], "shard": 0}
+    assert tasks.fit_object(Job(storage.url, base), row, 1, 0)["status"] == "ok"
+    assert tasks.atlas_object(Job(storage.url, base), row, 1)["status"] == "ok"
+    splats, views, made = (records.read(storage, family, 0, "ball") for family in (SPLATS, VIEWS, ATLAS))
+    means = atlas.Gaussians.from_bytes(splats.main(SPLATS)).means
+    assert np.abs(means).max() < 1.5
+    place = [splats.facts[name] for name in FRAME]
+    np.testing.assert_allclose(place, [500, 500, 500, 1000], rtol=0.3)
+    assert [made.facts[name] for name in FRAME] == place
+    with np.load(io.BytesIO(views.main(VIEWS))) as cameras:
+        eyes = np.linalg.inv(cameras["viewmats"].astype(np.float64))[:, :3, 3]
+        centers = (cameras["viewmats"] @ np.append((500 - np.array(place[:3])) / place[3], 1))[:, :3]
+        pixels = np.einsum("vij,vj->vi", cameras["Ks"], centers / centers[:, 2:])[:, :2]
+    assert (np.linalg.norm(eyes, axis=1) < 3).all()
+    np.testing.assert_allclose(pixels, 8, atol=1e-3)  # the ball is in the middle of every picture
+    assert 0.05 < np.median(np.linalg.norm(means, axis=1)) < 0.6
 
 
 def test_nothing_that_a_stage_measures_is_dropped(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:

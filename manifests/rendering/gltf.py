@@ -132,7 +132,9 @@ class Gltf:
                     raise ValueError(f"mode {image.mode}, expected 8 bits")
                 return np.array(image.convert("RGBA"), np.uint8)
         except Exception as error:  # decoders raise errors of many types on untrusted bytes
-            raise RenderError(f"{self.path}: image {index} cannot be decoded ({error})") from error
+            raise RenderError(
+                f"{self.path}: image {index} cannot be decoded: it is damaged, or no {', '.join(_IMAGES)} of 8 bits"
+            ) from error
 
     def placements(self) -> Iterator[tuple[dict[str, Any], NDArray[np.float64]]]:
         """Yield the scene's nodes that have a mesh, each with its local-to-world matrix [4, 4]."""
