@@ -33,6 +33,12 @@ FINAL = UNSUPPORTED | {
     "401", "403", "AccessDenied", "AllAccessDisabled", "AuthorizationHeaderMalformed", "InvalidAccessKeyId",
     "InvalidBucketName", "NoSuchBucket", "PermanentRedirect", "SignatureDoesNotMatch",
 }  # fmt: skip
+EXPIRED = frozenset({
+    "ExpiredToken", "ExpiredTokenException", "InvalidToken", "RequestExpired", "TokenRefreshRequired",
+})  # fmt: skip
+"""Answers that say that the credentials have expired."""
+DOUBTFUL = EXPIRED | {"400", "401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+"""Answers that other credentials might change; the answer to HEAD, which has no body, is a bare number."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 20.0
 
 
@@ -59,7 +65,8 @@ class Tries:
         if self._failed >= self._most:
             # the error's own text may quote headers, so only its kind is passed on
             what = code_of(error) or type(error).__name__
-            raise StoreError(f"{where}: {so_far} after {self._failed} tries in a row ({what})") from error
+            mend = "; the credentials have expired: renew them" if what in EXPIRED else ""
+            raise StoreError(f"{where}: {so_far} after {self._failed} tries in a row ({what}){mend}") from error
         time.sleep(pause_s(self._failed) * random.uniform(0.5, 1.0))
 
 
@@ -86,5 +93,8 @@ def final(error: Exception, where: str) -> NotFound | StoreRefused | None:
     if isinstance(error, ParamValidationError | ProfileNotFound):
         return StoreRefused(f"{where}: {error}")
     if code in FINAL:
-        return StoreRefused(f"{where}: the store refuses ({code}); check address, region and permissions")
+        return StoreRefused(
+            f"{where}: the store refuses ({code}); check address, region and permissions, and whether the "
+            "credentials are still valid"
+        )
     return None

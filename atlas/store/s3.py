@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,17 @@ from botocore.config import Config
 from gaussianverse.atlas.store.direct import Direct
 from gaussianverse.atlas.store.errors import Altered, StoreError, StoreRefused
 from gaussianverse.atlas.store.options import StoreOptions
-from gaussianverse.atlas.store.retries import BEYOND, ERRORS, FINAL, MISSING, TAKEN, UNSUPPORTED, Tries, code_of
+from gaussianverse.atlas.store.retries import (
+    BEYOND,
+    DOUBTFUL,
+    ERRORS,
+    FINAL,
+    MISSING,
+    TAKEN,
+    UNSUPPORTED,
+    Tries,
+    code_of,
+)
 from gaussianverse.atlas.store.storage import Entry, Head, Storage, fresh, sha256_of, wrong_size
 
 T = TypeVar("T")
@@ -27,6 +39,10 @@ Headers = Mapping[str, str]
 
 _SHA256 = "sha256"
 _MOST_DELETES = 1000
+RENEW_S = 30.0
+"""The chain of credentials is asked anew no more often than this: a right that is missing for good looks the same."""
+_renewals: dict[StoreOptions, float] = {}
+_renewing = threading.Lock()
 # how much of an answer may be lost when it breaks: clients hand out whole pieces or none
 _PIECE = 1 << 17
 _HASHED_PIECE = 1 << 24
@@ -142,12 +158,39 @@ class S3Storage(Storage):
 
     def _asked(self, key: str, request: Callable[[Any], T]) -> T:
         """The answer to a request, which is made again while that may help."""
-        tries = Tries(self._options.max_attempts)
+        tries, renewed = Tries(self._options.max_attempts), False
         while True:
+            access = self._access()
             try:
-                return request(self._access().client)
+                return request(access.client)
             except ERRORS as error:
+                if not renewed and self._renew(error, access):
+                    renewed = True
+                    continue
                 tries.failed(error, f"{self.url}/{key}")
+
+    def _renew(self, error: Exception, access: Access) -> bool:
+        """Ask the chain of credentials anew if the store doubts those of `access`; returns whether there are others.
+
+        botocore renews what it knows to expire, and keeps for ever what it read from a file or a program told it.
+        """
+        if code_of(error) not in DOUBTFUL or access.credentials is None:
+            return False
+        with _renewing:
+            if self._access() is not access:
+                return True  # another thread was quicker
+            now = time.monotonic()
+            if now - _renewals.get(self._options, -RENEW_S) < RENEW_S:
+                return False
+            _renewals[self._options] = now
+            try:
+                found = botocore.session.Session().get_credentials()
+                if not found or found.get_frozen_credentials() == access.credentials.get_frozen_credentials():
+                    return False
+            except ERRORS:
+                return False
+            _access.cache_clear()
+            return self._access() is not access
 
     def _receive(
         self, key: str, span: tuple[int, int] | None = None, total: int | None = None
@@ -158,12 +201,12 @@ class S3Storage(Storage):
         """
         where, tries = f"{self.url}/{key}", Tries(self._options.max_attempts)
         first, size = span or (0, 0)
-        data, done, version = fresh(size), 0, ""
+        data, done, version, renewed = fresh(size), 0, "", False
         while True:
-            before = done
+            before, access = done, self._access()
             part = f"bytes={first + done}-{first + size - 1 if span else ''}" if span or done else ""
             try:
-                with self._answer(key, part) as (headers, readinto):
+                with self._answer(access, key, part) as (headers, readinto):
                     version, begun = headers.get("etag", ""), version
                     if done and version != begun:
                         raise Altered(f"{where}: replaced while it was read")
@@ -180,13 +223,16 @@ class S3Storage(Storage):
             except ERRORS as error:
                 if code_of(error) in BEYOND:
                     raise wrong_size(where, self.size(key), total or first + size) from error
+                if not renewed and self._renew(error, access):
+                    renewed = True
+                    continue
                 so_far = f"{done} of {len(data)} bytes"
                 tries.failed(error, where, progress=done > before, so_far=so_far)
 
     @contextmanager
-    def _answer(self, key: str, part: str) -> Iterator[tuple[Headers, Callable[[memoryview], int]]]:
+    def _answer(self, access: Access, key: str, part: str) -> Iterator[tuple[Headers, Callable[[memoryview], int]]]:
         """Headers, by names in small letters, and body of the object or, as of the header Range, a part of it."""
-        access, headers = self._access(), {"Range": part} if part else {}
+        headers = {"Range": part} if part else {}
         with access.direct.get(self.bucket, self.prefix + key, headers) as answer:
             if answer is not None:
                 yield {name.lower(): value for name, value in answer.headers.items()}, answer.readinto
@@ -218,6 +264,8 @@ class Access:
 
     client: Any
     direct: Direct
+    credentials: Any = None
+    """botocore's; None = there are none, or they are not known."""
 
 
 def access_of(options: StoreOptions) -> Access:
@@ -251,7 +299,7 @@ def _access(options: StoreOptions, process: int) -> Access:
     credentials = None if options.anonymous else session.get_credentials()
     direct = Direct(options, credentials, session.get_config_variable("ca_bundle"))
     direct.watch(client)
-    return Access(client, direct)
+    return Access(client, direct, credentials)
 
 
 def _add_md5(params: dict[str, Any], **_: object) -> None:
