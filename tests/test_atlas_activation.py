@@ -1,5 +1,7 @@
 """Values before and after activation, and the 3D filter of Mip-Splatting."""
 
+import warnings
+
 import numpy as np
 import pytest
 from test_atlas_ply import some
@@ -91,3 +93,19 @@ def test_published_pairs_are_held_to_the_same() -> None:
     with pytest.raises(AtlasError, match="activated values"):
         read_raw_point_cloud(rows)
     assert np.allclose(read_raw_point_cloud(rows, activated="yes")["scales"], np.log(g.scales), atol=1e-6)
+
+
+@pytest.mark.parametrize("column", ["x", "f_dc_1", "opacity", "scale_1", "rot_0", "filter_3D"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -3e38, 800.0, -800.0])
+def test_extreme_values_are_read_or_refused_with_their_row_and_no_warning(column: str, value: float) -> None:
+    values = np.zeros(3)
+    values[1] = value
+    filtered = with_columns(write_ply(some(3)), {"filter_3D": np.full(3, 0.01)})
+    refused = ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            assert np.isfinite(read_ply(with_columns(filtered, {column: values})).scales).all()
+        except AtlasError as error:
+            refused = str(error)
+    assert not refused or "row 1" in refused

@@ -94,7 +94,7 @@ def with_filter(raw: dict[str, Floats], filter_3d: Floats) -> dict[str, Floats]:
     if not (np.isfinite(filter_3d) & (filter_3d >= 0)).all():
         row = int((~(np.isfinite(filter_3d) & (filter_3d >= 0))).argmax())
         raise AtlasError(f"filter_3D of row {row} is {filter_3d[row]}, expected a finite number of at least 0")
-    with np.errstate(over="ignore", divide="ignore"):
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         scales = np.logaddexp(2 * raw["scales"], 2 * np.log(filter_3d)[:, None]) / 2
         opacities = 1 / (1 + np.exp(-raw["opacities"])) * np.exp((raw["scales"] - scales).sum(axis=1, keepdims=True))
     return {**raw, "scales": scales, "opacities": logit(opacities)}

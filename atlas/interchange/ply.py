@@ -170,15 +170,16 @@ def from_raw(raw: dict[str, Floats]) -> Gaussians:
     Raises:
         AtlasError: a value is not finite.
     """
-    with np.errstate(over="ignore"):
+    # what overflows is infinite, and refused with its row
+    with np.errstate(over="ignore", invalid="ignore"):
         opacities, scales = 1.0 / (1.0 + np.exp(-raw["opacities"][:, 0])), np.exp(raw["scales"])
-    return Gaussians(
-        means=raw["means"].astype(np.float32),
-        scales=scales.astype(np.float32),
-        quats=canonical_quats(raw["quats"]),
-        opacities=opacities.astype(np.float32),
-        colors=np.clip(0.5 + SH_C0 * raw["colors"], 0.0, 1.0).astype(np.float32),
-    )
+        return Gaussians(
+            means=raw["means"].astype(np.float32),
+            scales=scales.astype(np.float32),
+            quats=canonical_quats(raw["quats"]),
+            opacities=opacities.astype(np.float32),
+            colors=np.clip(0.5 + SH_C0 * raw["colors"], 0.0, 1.0).astype(np.float32),
+        )
 
 
 def from_raw_harmonics(raw: dict[str, Floats]) -> ViewDependent:
