@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from gaussianverse.fitter.frame import Frame, frame_of, published_frame, reach_o
 from gaussianverse.fitter.prepare import prepare
 from gaussianverse.fitter.views import Views
 
+CAMERAS = Path(__file__).resolve().parents[2] / "shared" / "data" / "gobjaverse_cameras"
 UTM = (5e5, 5e6, 120.0)
 
 
@@ -81,6 +84,21 @@ def test_a_world_like_gobjaverses_is_kept_and_others_are_not() -> None:
         assert (found == kept) == (expected is kept), (unit, shift)
     assert prepare(views, config(normalise="always")).placed.stats == pytest.approx(moved, abs=1e-6)
     assert prepare(placed(views, 1000), config(normalise="never")).placed.stats == kept
+
+
+@pytest.mark.skipif(not CAMERAS.is_dir(), reason="shared sample data is absent")
+@pytest.mark.parametrize("inst", ["9350303", "9351401", "9351417"])
+def test_gobjaverses_own_cameras_keep_positions_whatever_they_show(inst: str) -> None:
+    poses = []
+    for file in sorted((CAMERAS / inst).glob("*/*/*.json")):
+        camera = json.loads(file.read_text())
+        poses.append([*np.stack([camera[key] for key in ("x", "y", "z", "origin")], 1).tolist(), [0, 0, 0, 1]])
+    focal = 16 / np.tan(0.6911503 / 2)
+    K = [[focal, 0, 16], [0, focal, 16], [0, 0, 1]]
+    images = np.full((len(poses), 32, 32, 4), 255, np.uint8)  # opaque to the corners, the farthest that can be seen
+    views = Views(images, np.array(poses), np.array([K] * len(poses)), tuple(map(str, range(len(poses)))))
+    assert 0.6 < reach_of(views) < 0.9
+    assert published_frame(views, frame_of(views), "auto").unit == 1.0
 
 
 def test_what_float32_cannot_hold_is_refused_where_positions_must_be_kept() -> None:
