@@ -130,7 +130,8 @@ class InputsConfig:
     """
 
     opaque: str = "refuse"
-    """Alpha is 255 in every pixel of every view, so that the background belongs to the object: "refuse", "keep"."""
+    """Alpha is 255 in every pixel of every view, or inverted, so that the background belongs to the object: "refuse",
+    "keep"."""
     premultiplied: str = "mend"
     """Colours are multiplied by alpha, so that rims are too dark: "mend" divides them, "refuse", "keep"."""
     orientation: str = "refuse"

@@ -24,19 +24,30 @@ _COMPARED = 64  # pictures that each view is compared with
 
 
 def check_inputs(views: Views, inputs: InputsConfig) -> None:
-    """Refuse views without a background, and cameras whose positions were rounded.
+    """Refuse views without a background or with one in place of the object, and cameras whose positions were rounded.
 
     Raises:
-        BadInput: alpha is 255 in all pixels of all views; or the cameras are so far from the origin that float32,
-            which they were written in, moved them by a visible distance.
+        BadInput: alpha is 255 in all pixels of all views, or seems to be inverted; or the cameras' positions are so
+            far from the origin that float32, which they were written in, moved them by a visible distance.
     """
     if inputs.opaque == "refuse" and (views.images[..., 3] == 255).all():
         raise BadInput(
             "alpha is 255 in every pixel of every view, so nothing separates the object from its background; render "
             "with a transparent background, add a mask as alpha, or set fit.inputs.opaque = 'keep'"
         )
+    if inputs.opaque == "refuse" and _inverted(views.images[..., 3]):
+        raise BadInput(
+            "alpha is 255 along the borders of all views and 0 within, so it seems to be inverted: the background is "
+            "opaque; invert it, or set fit.inputs.opaque = 'keep'"
+        )
     if inputs.rounded == "refuse":
         _check_positions(views.c2w[:, :3, 3])
+
+
+def _inverted(alpha: NDArray[np.uint8]) -> bool:
+    """Whether alpha [V, H, W] is opaque along all borders of all views and clear somewhere within each."""
+    framed = all((edge == 255).all() for edge in (alpha[:, 0], alpha[:, -1], alpha[:, :, 0], alpha[:, :, -1]))
+    return framed and bool((alpha == 0).any(axis=(1, 2)).all())
 
 
 def _check_positions(centers: NDArray[np.float64]) -> None:

@@ -133,6 +133,20 @@ def test_alpha_without_a_background_is_refused_unless_it_is_meant() -> None:
     check_inputs(dataclasses.replace(views, images=images), InputsConfig())
 
 
+def test_inverted_alpha_is_refused_and_close_ups_are_not() -> None:
+    views = ball_views(6, 16)
+    images = views.images.copy()
+    images[..., 3] = 255 - images[..., 3]
+    inverted = dataclasses.replace(views, images=images)
+    with pytest.raises(BadInput, match=r"seems to be inverted.*fit.inputs.opaque = 'keep'"):
+        prepare(inverted, FitConfig())
+    check_inputs(inverted, InputsConfig(opaque="keep"))
+    for change in ((4, slice(0, 1), slice(0, 1), 0), (5, slice(None), slice(None), 255)):
+        close = images.copy()
+        close[change[:3]] = (9, 9, 9, change[3])  # a corner that is clear; a view that is filled
+        check_inputs(dataclasses.replace(views, images=close), InputsConfig())
+
+
 @pytest.mark.parametrize("distance", [1.6, 1600.0])
 def test_views_without_a_mask_are_left_out_and_close_ups_are_not(distance: float) -> None:
     views = ball_views(12, 48)
