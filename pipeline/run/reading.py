@@ -35,13 +35,16 @@ class Unread(PipelineError):
 
 
 @contextmanager
-def local_views(job: Job, views: str, beside: Sequence[str]) -> Iterator[Path]:
+def local_views(
+    job: Job, views: str, beside: Sequence[str], load: Callable[[Path], object] | None = None
+) -> Iterator[Path]:
     """Yield an object's `views` as a local path; errors name them as the manifest does.
 
     Args:
         job: its store, and the base of relative addresses.
         views: address in the manifest.
         beside: addresses of other objects.
+        load: reads an object's views, as proof that others can be read; None = a byte of them is proof enough.
 
     Raises:
         FitError, AtlasError, inputs.NoViews, inputs.InputTooLarge: the object's fault.
@@ -73,10 +76,22 @@ def local_views(job: Job, views: str, beside: Sequence[str]) -> Iterator[Path]:
             raise MissingViews(text) from error
         if isinstance(error, OSError) and not is_machines(error):
             raise
-        if any(inputs.readable(other, job.store) for other in _nearest(address, others)):
+        if any(_can_be_read(other, job, load) for other in _nearest(address, others)):
             raise Unread(f"{text}, while others beside it can be read; fetch or render it again") from error
         mend = mend_of(error) if isinstance(error, OSError) else "check the store"
         raise Unreachable(f"{_text(error, '')}; nothing beside it can be read: {mend}") from error
+
+
+def _can_be_read(address: str, job: Job, load: Callable[[Path], object] | None) -> bool:
+    if not inputs.readable(address, job.store):
+        return False
+    try:
+        with inputs.local(address, job.store) as path:
+            if load is not None:
+                load(path)
+    except (FitError, AtlasError, PipelineError, OSError, StoreError, NotFound):
+        return False
+    return True
 
 
 def settled(load: Callable[[], Views]) -> Views:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -94,20 +93,18 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
             )
     else:
         config, started = run.fit, time.perf_counter()
-        with _local_views(job, row) as path:
-            views = settled(
-                partial(
-                    load_views,
-                    path,
-                    str(row["format"]),
-                    # reference views need the full size; the fit downscales them in the same way as the loader
-                    size=None if run.settings.views else config.size,
-                    min_views=config.min_views,
-                    with_depth=config.init == "depth",
-                    max_bad_views=config.max_bad_views,
-                    inputs=config.inputs,
-                )
-            )
+        load = partial(
+            load_views,
+            format=str(row["format"]),
+            # reference views need the full size; the fit downscales them in the same way as the loader
+            size=None if run.settings.views else config.size,
+            min_views=config.min_views,
+            with_depth=config.init == "depth",
+            max_bad_views=config.max_bad_views,
+            inputs=config.inputs,
+        )
+        with local_views(job, str(row["views"]), _beside(row), load) as path:
+            views = settled(partial(load, path))
         seconds_load = time.perf_counter() - started
         if run.settings.views:
             # before the fit, so that the fragment of the splats implies that of the views
@@ -121,10 +118,6 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
     ended = records.publish_sample(storage, stage, facts, gaussians.to_bytes(), watch, measured)
     spent = 0.0 if ended is Published.ADOPTED else time.perf_counter() - watch.clock
     return {"status": OK, "uid": row["uid"], "fit_seconds": spent}
-
-
-def _local_views(job: Job, row: Facts) -> AbstractContextManager[Path]:
-    return local_views(job, str(row["views"]), _beside(row))
 
 
 def _beside(row: Facts) -> list[str]:
