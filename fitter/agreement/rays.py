@@ -29,13 +29,15 @@ class Evidence:
             `kernels.UNSEEN` where the view says nothing.
         source: int64 [R], the view that a ray comes from.
         area: int64 [V], pixels of each silhouette.
-        lossy: whether views may lack parts that others show.
+        cut: whether silhouettes were cut at a threshold, so that views may lack thin parts that others show.
+        thin: whether silhouettes are hardly wider than a few pixels.
     """
 
     seen: NDArray[np.uint8]
     source: NDArray[np.int64]
     area: NDArray[np.int64]
-    lossy: bool
+    cut: bool
+    thin: bool
 
 
 def look(views: Silhouettes, c2w: Array, K: Array, rays: int = RAYS, depths: int = DEPTHS) -> Evidence:
@@ -58,7 +60,7 @@ def look(views: Silhouettes, c2w: Array, K: Array, rays: int = RAYS, depths: int
     source = np.repeat(np.arange(V), [len(pixels) if s else 0 for pixels, s in zip(starts, views.shown, strict=True)])
     area = np.count_nonzero(views.solid, axis=(1, 2))
     if not len(source):
-        return Evidence(np.empty((V, 0, depths), np.uint8), source, area, False)
+        return Evidence(np.empty((V, 0, depths), np.uint8), source, area, False, False)
     y, x = np.divmod(np.concatenate([p for p, s in zip(starts, views.shown, strict=True) if s]), views.rim.shape[2])
     origins, directions = c2w[source, :3, 3], _directions(x + 0.5, y + 0.5, c2w[source], K[source])
     centre, radius = _ball(views, c2w, K)
@@ -75,7 +77,7 @@ def look(views: Silhouettes, c2w: Array, K: Array, rays: int = RAYS, depths: int
     projections = shift @ K @ w2c[:, :3]
     first = near + 0.5 * step
     kernels.follow(origins, directions, first, step, projections, judges, views.cropped, views.beyond, seen)
-    return Evidence(seen, source, area, views.lossy)
+    return Evidence(seen, source, area, views.cut, views.thin)
 
 
 def _normalised(c2w: Array, shown: NDArray[np.bool_]) -> Array:

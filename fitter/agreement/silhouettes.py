@@ -32,8 +32,8 @@ class Silhouettes:
         shown: bool [V], views that are neither blank nor full.
         border: float64 [V], share of the frame's outermost pixels that is object.
         scale: shrunk pixels per pixel, in x and y.
-        lossy: whether views may lack parts that others show: silhouettes are hardly wider than a few pixels, and were
-            cut at a threshold.
+        cut: whether they were cut at a threshold, so that views may lack thin parts that others show.
+        thin: whether they are hardly wider than a few pixels.
     """
 
     solid: NDArray[np.bool_]
@@ -43,7 +43,8 @@ class Silhouettes:
     shown: NDArray[np.bool_]
     border: NDArray[np.float64]
     scale: tuple[float, float]
-    lossy: bool
+    cut: bool
+    thin: bool
 
     @property
     def tell(self) -> bool:
@@ -70,5 +71,6 @@ def silhouettes(alpha: NDArray[np.uint8], size: int = SIZE) -> Silhouettes:
     outer[1:-1, 1:-1] = False
     count = np.count_nonzero(faint, axis=(1, 2))
     shown: NDArray[np.bool_] = (count > 0) & (count < h * w)
-    lossy = bool(partial < _CUT and np.count_nonzero(rim) >= _THIN * np.count_nonzero(solid))
-    return Silhouettes(solid, rim, beyond, cropped, shown, solid[:, outer].mean(1), (w / W, h / H), lossy)
+    thin = bool(np.count_nonzero(rim) >= _THIN * np.count_nonzero(solid))
+    outer_share = solid[:, outer].mean(1)
+    return Silhouettes(solid, rim, beyond, cropped, shown, outer_share, (w / W, h / H), partial < _CUT, thin)

@@ -21,7 +21,6 @@ _OUT = 0.5  # share of the views that may be taken out in search of those that a
 _FEW = 8  # of so few views two may deny a ray before it counts for a refusal
 _JUDGES = 0.25  # share of the views that must have a point in frame, or it explains nothing
 _POOR = 0.5  # agreement below which a set is refused if more than a few views must be taken out
-_LOSSY = 0.65  # the same for silhouettes that lost thin parts, where a quarter of the views may deny them
 _BLAME = 0.42  # of the rays of a view: one that so many speak against is taken out, however many others agree
 _OWN = 0.9  # a view is not wrong if this share of its own rays is explained by nearly all others
 _NEARLY = 0.1  # share of the others that may deny them nevertheless
@@ -111,9 +110,10 @@ def judge(evidence: Evidence, max_bad_views: float) -> Verdict:
         # views that are wrong are few: whoever has to take out many has found noise, or has turned the truth round
         if found.rest >= AGREES and len(found.removed) <= most:
             return Verdict("doubtful", strict.first, found.wrong, found.less)
-    gross = found.rest < _GROSS or len(found.wrong) > most or (found.first < _POOR and not _vanish(evidence, found))
-    if gross and evidence.lossy:
-        gross = agreement(evidence, _SLACKS[-1], deniers=len(evidence.seen) // 4) < _LOSSY
+    poor = found.first < _POOR and not evidence.cut and not _vanish(evidence, found)
+    gross = found.rest < _GROSS or len(found.wrong) > most or poor
+    if gross and evidence.cut and evidence.thin:
+        gross = agreement(evidence, _SLACKS[-1], deniers=len(evidence.seen) // 2) < _GROSS
     if gross and len(np.unique(evidence.source)) <= _FEW:
         # of four views, the two that see a sheet edge-on can deny all that the others show
         gross = agreement(evidence, _SLACKS[-1], deniers=2) < _GROSS
