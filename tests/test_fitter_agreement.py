@@ -116,6 +116,8 @@ def test_gross_mistakes_are_refused(fault: Callable[[Posed], Posed]) -> None:
     found = check(*fault(wide()))
     assert found.outcome == "refused"
     assert found.agreement < 0.7
+    cut = wide()._replace(alpha=np.where(wide().alpha >= 128, 255, 0).astype(np.uint8))
+    assert check(*fault(cut)).outcome == "refused"
 
 
 @pytest.mark.parametrize(
@@ -195,6 +197,43 @@ def test_pictures_that_were_cropped_around_the_object_agree() -> None:
         K[v, :2, 2] -= left, top
     found = check(np.stack(alpha), posed.c2w, K)
     assert found.outcome == "agrees"
+
+
+def test_close_ups_agree_or_say_nothing_and_looking_away_is_refused() -> None:
+    """Most of the object is out of every frame."""
+    posed = draw(CREATURE, spiral(24), 128, 128)
+    K = posed.K.copy()
+    K[:, :2, 2] -= 40
+    alpha = posed.alpha[:, 40:-40, 40:-40]
+    assert check(alpha, posed.c2w, K).outcome in ("agrees", "cannot tell")
+    partly = posed.alpha[:, 24:-24, 24:-24]
+    K[:, :2, 2] += 16
+    assert check(partly, posed.c2w, K).outcome == "agrees"
+    for c2w in (np.linalg.inv(posed.c2w), posed.c2w @ FLIP):
+        assert check(partly, c2w, K).outcome == "refused"
+
+
+def test_thin_parts_that_cut_masks_lost_are_no_reason_to_refuse() -> None:
+    posed = draw(RING, spiral(24), fine=1)
+    alpha = np.where(posed.alpha > 0, 255, 0).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    for picture in alpha:
+        for _ in range(3):
+            y, x = rng.integers(16, 48, 2)
+            picture[y - 4 : y + 4, x - 4 : x + 4] = 0
+    found = check(alpha, posed.c2w, posed.K)
+    assert found.outcome == "doubtful"
+    assert found.wrong == ()
+
+
+def test_a_view_that_most_of_its_own_rays_speak_against_is_doubted_though_all_others_agree() -> None:
+    posed = draw(CREATURE, spiral(64), 96, 96)
+    alpha = posed.alpha.copy()
+    alpha[9] = 0
+    alpha[9, 20:24, 20:24] = 255  # small, and where nothing is
+    found = check(alpha, posed.c2w, posed.K)
+    assert found.outcome == "doubtful"
+    assert found.wrong == (9,)
 
 
 def test_the_same_views_give_the_same_verdict() -> None:
