@@ -235,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stderr.write(f"{name}: {tables['all meshes'].rows['A'][-1]}\n")
     sys.stderr.write(f"{len(tables['all meshes'].rows['A'])} meshes judged\n")
     for i, (name, mesh) in enumerate(objects):
-        measure(name, sets.draw(mesh, sets.rigs_of(mesh, i)), tables, few, ask=i % 4 == 0)
+        measure(name, sets.draw(mesh, sets.rigs_of(mesh, i)), tables, few, ask=i % 5 == 0)
     for i, (_, mesh) in enumerate(sets.meshes(files[options.meshes : options.meshes + options.held_out])):
         for rig, posed in sets.draw(mesh, sets.rigs_of(mesh, 1000 + i)).items():
             for what, posed_so in exact(posed, np.random.default_rng(i), rig):

@@ -226,16 +226,6 @@ def test_thin_parts_that_cut_masks_lost_are_no_reason_to_refuse() -> None:
     assert found.wrong == ()
 
 
-def test_a_view_that_most_of_its_own_rays_speak_against_is_doubted_though_all_others_agree() -> None:
-    posed = draw(CREATURE, spiral(64), 96, 96)
-    alpha = posed.alpha.copy()
-    alpha[9] = 0
-    alpha[9, 20:24, 20:24] = 255  # small, and where nothing is
-    found = check(alpha, posed.c2w, posed.K)
-    assert found.outcome == "doubtful"
-    assert found.wrong == (9,)
-
-
 def test_the_same_views_give_the_same_verdict() -> None:
     posed = creature()
     alpha = np.roll(posed.alpha, 1, 0)

@@ -121,10 +121,14 @@ def judge(evidence: Evidence, max_bad_views: float) -> Verdict:
 
 
 def _untold(evidence: Evidence, found: Search) -> bool:
-    """Whether nearly all rays leave the frames of cropped views, and the others do not speak against the cameras."""
+    """Whether nearly all rays leave the frames of cropped views, and nothing speaks against the cameras.
+
+    Of many views of one object some overlap, however close they are; those that look away from it do not.
+    """
     if found.told >= _TOLD or (found.told * len(evidence.source) >= _ENOUGH and found.first < _POOR):
         return False
-    return agreement(evidence, _SLACKS[-1], judges=0.0) >= _GROSS
+    few = len(np.unique(evidence.source)) <= _FEW
+    return few or agreement(evidence, _SLACKS[-1], judges=0.0) >= _GROSS
 
 
 def _vanish(evidence: Evidence, found: Search) -> bool:
