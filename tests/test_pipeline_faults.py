@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import io
 import itertools
@@ -10,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ from pipeline_runs import TINY, build_in_process, dataset, write_inputs
 
 import gaussianverse
 from gaussianverse.atlas import os_errors
-from gaussianverse.atlas.store.errors import NotFound, StoreError
+from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.s3 import S3Storage
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout, records
 from gaussianverse.pipeline.errors import PipelineError
@@ -239,3 +243,41 @@ def test_one_object_on_a_bad_sector_costs_one_object(
     outcome = build_in_process(storage, run, CONFIG, base)
     assert (outcome.summary.objects, outcome.summary.quarantined) == (3, 1)
     assert records.read(storage, "splats", 0, "b").facts["reason"] == "unreadable"
+
+
+@pytest.mark.parametrize("error", [StoreError("503 SlowDown"), StoreRefused("AccessDenied"), NotFound("gone")])
+@pytest.mark.parametrize("where", ["views", "output"])
+def test_no_error_of_s3_at_any_call_condemns_an_object(
+    tmp_path: Path,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    s3_endpoint: str,
+    where: str,
+    error: Exception,
+    request: pytest.FixtureRequest,
+) -> None:
+    store = StoreOptions(endpoint_url=s3_endpoint, region="us-east-1", max_attempts=1)
+    write_inputs(tmp_path / "local", ["a", "b"])
+    bucket = S3Storage(f"s3://bucket/{tmp_path.name}-{where}-{type(error).__name__}/in", store)
+    for path in (tmp_path / "local").rglob("*.*"):
+        bucket.put_if_absent(path.relative_to(tmp_path / "local").as_posix(), path.read_bytes())
+    config = replace(CONFIG, store=store)
+    calls = ["get", "list"] if where == "views" else ["put_if_absent", "get", "list", "read", "size", "head"]
+    if not request.config.getoption("--run-slow"):
+        calls = calls[:1]
+    for call in calls:
+        out = f"{bucket.url}/../out-{call}".replace("/in/..", "")
+        storage, run, base = job.plan(out, f"{bucket.url}/objects.jsonl", config)
+        real = getattr(S3Storage, call)
+
+        def fails(self: S3Storage, *arguments: Any, real: Any = real, out: str = out, **options: Any) -> Any:
+            if (self.url.startswith(out)) == (where == "output"):
+                raise error
+            return real(self, *arguments, **options)
+
+        with monkeypatch.context() as failing:
+            failing.setattr(S3Storage, call, fails)
+            with contextlib.suppress(PipelineError, StoreError, NotFound):
+                build_in_process(storage, run, config, base)
+        assert condemned(storage) == [], call  # type: ignore[arg-type]
+        assert build_in_process(storage, run, config, base).summary.quarantined == 0

@@ -215,8 +215,8 @@ def test_a_store_that_fails_one_object_and_gives_others(bucket: tuple[S3Storage,
     assert isinstance(at(job, "views/a", ["views/c"], error), Unreachable)
 
 
-def test_a_key_that_vanishes_is_missing(bucket: tuple[S3Storage, Job]) -> None:
-    assert isinstance(at(bucket[1], "views/a", ["views/c"], NotFound("views/a: no such object")), MissingViews)
+def test_a_key_that_is_listed_and_cannot_be_read_is_unread(bucket: tuple[S3Storage, Job]) -> None:
+    assert isinstance(at(bucket[1], "views/a", ["views/c"], NotFound("views/a: no such object")), Unread)
 
 
 def test_a_full_folder_for_temporary_files_is_named_with_its_mend(

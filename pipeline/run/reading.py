@@ -16,7 +16,7 @@ from pathlib import Path
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.os_errors import describe, is_absence, is_machines, mend_of
 from gaussianverse.atlas.store import is_s3
-from gaussianverse.atlas.store.errors import Altered, NotFound, StoreError
+from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.fitter.errors import DecodeError, FitError, MissingViews
 from gaussianverse.fitter.views import Views
 from gaussianverse.pipeline.errors import PipelineError
@@ -71,7 +71,8 @@ def local_views(
         raise inputs.InputTooLarge(_without_place(str(error), address, views)) from error
     except (OSError, StoreError, NotFound) as error:
         text = _without_place(_without_place(_text(error, place), place, views), address, views)
-        if is_absence(error) or (isinstance(error, NotFound) and not isinstance(error, Altered)):
+        # a key that is not there is not listed; one that is listed and cannot be read is the store's doing
+        if is_absence(error):
             _check_presence(job, views, address, others, text)
             raise MissingViews(text) from error
         if isinstance(error, OSError) and not is_machines(error):
