@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +132,26 @@ def test_a_published_point_cloud_keeps_its_harmonics(tmp_path: Path) -> None:
         np.abs(np.sort(read.colors, axis=0) - plain).mean(axis=0)[0]
         > 10 * np.abs(np.sort(read.colors, axis=0) - plain).mean(axis=0)[1:].max()
     )
+
+
+def test_where_an_object_was_is_known_through_two_moves(tmp_path: Path) -> None:
+    outer = {"center_x": 1.0, "center_y": -2.0, "center_z": 3.0, "unit": 0.5}
+    moved = Gaussians(
+        G.means * np.float32(50) + np.float32(7), G.scales * np.float32(50), G.quats, G.opacities, G.colors
+    )
+    (tmp_path / "splat.npz").write_bytes(moved.to_bytes())
+    (tmp_path / "metadata.json").write_text(json.dumps(outer))
+    read, facts = read_splats(tmp_path, "splats")
+    assert np.abs(read.means).max() < 1
+    center = np.array([facts["center_x"], facts["center_y"], facts["center_z"]])
+    expected = np.array([1.0, -2.0, 3.0]) + 0.5 * moved.means.astype(np.float64)
+    np.testing.assert_allclose(center + facts["unit"] * read.means.astype(np.float64), expected, atol=1e-4)
+    np.testing.assert_allclose(facts["unit"] * read.scales, 0.5 * moved.scales, rtol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"unit": 0}', '{"unit": "x"}', '{"center_x": NaN}', "{", '{"unit": 1e999}'])
+def test_metadata_of_others_says_nothing_about_a_place(text: str, tmp_path: Path) -> None:
+    (tmp_path / "splat.npz").write_bytes(G.to_bytes())
+    (tmp_path / "metadata.json").write_text(text)
+    facts = read_splats(tmp_path, "splats")[1]
+    assert [facts[n] for n in ("center_x", "center_y", "center_z", "unit")] == [0, 0, 0, 1]
