@@ -73,14 +73,15 @@ def test_an_object_thinner_than_a_pixel_is_not_refused(poses: np.ndarray) -> Non
     assert check(*draw(HAIR, poses)).outcome != "refused"
 
 
-@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("size", [1e-10, 1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("origin", [(0.0, 0.0, 0.0), (500_000.0, 5_600_000.0, 300.0)])
 def test_neither_unit_nor_origin_of_the_world_matters(size: float, origin: tuple[float, float, float]) -> None:
     posed = creature()
     for alpha in (posed.alpha, np.roll(posed.alpha, 1, 0)):
         here = check(alpha, posed.c2w, posed.K)
         c2w = posed.c2w.copy()
-        c2w[:, :3, 3] = c2w[:, :3, 3] * size + origin
+        # float64 keeps the poses' digits only where the origin is not too far for the unit
+        c2w[:, :3, 3] = c2w[:, :3, 3] * size + np.multiply(origin, min(1.0, 1e3 * size))
         there = check(alpha, c2w, posed.K)
         assert there.outcome == here.outcome
         # rounding may move a sample into the next pixel
@@ -168,6 +169,9 @@ def test_it_cannot_tell_where_silhouettes_fill_the_frame_or_are_missing() -> Non
         found = check(alpha, posed.c2w, posed.K)
         assert (found.outcome, found.agreement) == ("cannot tell", -1.0)
     assert check(posed.alpha[:1], posed.c2w[:1], posed.K[:1]).outcome == "cannot tell"
+    filled = posed.alpha[:5].copy()
+    filled[:3] = 255
+    assert check(filled, posed.c2w[:5], posed.K[:5]).outcome == "cannot tell"
     close = spiral(24, distance=0.45)
     assert check(*draw(BALL, close)).outcome == "cannot tell"
 

@@ -11,11 +11,13 @@ from gaussianverse.fitter.agreement.verdict import judge, search
 EACH = 10
 
 
-def evidence(views: int, denied: np.ndarray, *, area: np.ndarray | None = None, lost: bool = False) -> Evidence:
+def evidence(
+    views: int, denied: np.ndarray, *, area: np.ndarray | None = None, lost: bool = False, thin: bool = True
+) -> Evidence:
     """`EACH` rays of every view, of one sample each, that view v denies where `denied` [V, R] says so."""
     seen = np.where(denied, kernels.FAR, 0).astype(np.uint8)[:, :, None]
     whole = np.full(views, 100) if area is None else area
-    return Evidence(seen, np.repeat(np.arange(views), EACH), whole, lost, lost)
+    return Evidence(seen, np.repeat(np.arange(views), EACH), whole, lost, lost and thin)
 
 
 def none(views: int) -> np.ndarray:
@@ -58,7 +60,7 @@ def test_many_deniers_are_refused_unless_they_show_much_less_than_the_others() -
 
 
 def test_many_deniers_are_not_refused_where_masks_were_cut_and_may_have_lost_parts() -> None:
-    assert judge(evidence(20, half_denied(20, 8), lost=True), 0.25).outcome == "doubtful"
+    assert judge(evidence(20, half_denied(20, 8), lost=True, thin=False), 0.25).outcome == "doubtful"
 
 
 def test_of_thin_masks_that_were_cut_half_of_the_views_may_deny_each_ray() -> None:
@@ -74,7 +76,11 @@ def test_of_thin_masks_that_were_cut_half_of_the_views_may_deny_each_ray() -> No
 
 
 def test_of_few_views_two_may_deny_each_ray() -> None:
-    assert judge(evidence(4, half_denied(4, 2, 1.0)), 0.25).outcome == "doubtful"
+    for views, outcome in ((6, "doubtful"), (12, "refused")):
+        denied = none(views)
+        for ray in range(views * EACH):
+            denied[(ray // EACH + 1 + np.arange(2)) % views, ray] = True
+        assert judge(evidence(views, denied), 0.25).outcome == outcome
     everybody = none(4)
     everybody[:] = True
     assert judge(evidence(4, everybody), 0.25).outcome == "refused"
