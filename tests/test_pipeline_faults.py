@@ -27,7 +27,7 @@ from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.s3 import S3Storage
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout, records
-from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.errors import BreakerOpen, PipelineError
 from gaussianverse.pipeline.run import job, tasks
 
 CONFIG = load("test", [*TINY, "policy.pause_s=0", "policy.breaker_store_s=0"])
@@ -230,6 +230,14 @@ def test_a_full_output_ends_the_run_at_once_with_place_and_mend(
             build_in_process(storage, run, CONFIG, base)
     assert isinstance(storage, LocalStorage)
     assert condemned(storage) == []
+    with monkeypatch.context() as full:
+
+        def refused(*_: Any) -> None:
+            raise StoreRefused(f"{tmp_path}/out/README.md: {os.strerror(number)}; free space there")
+
+        full.setattr(job, "finalize", refused)
+        with pytest.raises(BreakerOpen, match=r"README\.md.*free space there\. All shards are there"):
+            build_in_process(storage, run, CONFIG, base)
     assert build_in_process(storage, run, CONFIG, base).finalized
 
 

@@ -16,7 +16,7 @@ from gaussianverse.pipeline.dataset import layout, members, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, counts_of
-from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.errors import BreakerOpen, PipelineError
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.driver import Driver, Summary, families_of
@@ -126,7 +126,12 @@ def build(
     complete = _complete(run, chosen, committed)
     finalized = len(committed) == len(run.families) * run.n_shards
     if finalized:
-        finalize(storage, run)
+        try:
+            finalize(storage, run)
+        except StoreError as error:
+            raise BreakerOpen(
+                f"{error}. All shards are there: fix the cause and run the same command again"
+            ) from error
     return Outcome(storage, summary, finalized, complete, counts_of(storage, complete))
 
 
