@@ -86,7 +86,7 @@ docs: $(STAMP) ## write the API pages, made from the docstrings, to build/api/
 	$(BIN)/python docs/api/build.py build/api
 
 constraints: $(STAMP) ## write the installed versions to constraints.txt
-	(head -n 1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' | sort -f) > constraints.new
+	(head -n 1 constraints.txt; $(BIN)/pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu//' | sort -f) > constraints.new
 	mv constraints.new constraints.txt
 
 clean: ## remove the environment and caches; never touches OUT
