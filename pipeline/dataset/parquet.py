@@ -119,6 +119,19 @@ def read_table(data: bytes) -> pa.Table:
         raise PipelineError(f"not a readable Parquet file: {message(error)}") from error
 
 
+def is_as_written(data: bytes) -> bool:
+    """Whether a file of `to_parquet` with checksums is whole: page for page, and byte for byte if this version of
+    pyarrow wrote it.
+    """
+    try:
+        table = read_table(data)
+        written = table_to_parquet(table, checksums=True)
+        here, there = (_opened(one).metadata.created_by for one in (written, data))
+    except (PipelineError, pa.ArrowException, OSError):
+        return False
+    return here != there or written == data
+
+
 def other_columns(table: pa.Table) -> PipelineError:
     """The error of a table that has other columns than it should."""
     return PipelineError(f"columns {table.schema.names} are not those of a schema version that is read")

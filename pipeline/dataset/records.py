@@ -14,7 +14,7 @@ from gaussianverse.atlas import dataset_format, tar
 from gaussianverse.atlas.canonical_json import to_json
 from gaussianverse.atlas.dataset_format import FAMILIES, MAX_VIEWS, OK, QUARANTINED, SPLATS
 from gaussianverse.atlas.errors import AtlasError
-from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.errors import Altered, NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.provenance import code_digest, made_with
@@ -211,17 +211,27 @@ class Written:
 
     def __init__(self, storage: Storage, family: str, shard: int, uid: str = "") -> None:
         prefix = layout.run_records(family, shard)
-        self._family, self._shard = family, shard
+        self._storage, self._family, self._shard = storage, family, shard
         self._keys = {entry.key for entry in storage.list(f"{prefix}{uid}." if uid else prefix)}
         self._uids = {key.removeprefix(prefix).partition(".")[0] for key in self._keys}
 
-    def check(self, uid: str, data: bytes) -> None:
-        """Raise DamagedFragment if fragments were written for this object, and this is none of them."""
+    def get(self, uid: str) -> bytes:
+        """The fragment of an object.
+
+        Raises:
+            NotFound: there is none.
+            DamagedFragment: its bytes are not those that were written.
+        """
+        where = layout.fragment(self._family, self._shard, uid)
+        try:
+            data = self._storage.get(where)
+        except Altered as error:
+            raise DamagedFragment(str(error), self._family, self._shard, uid) from error
         key = layout.run_record(self._family, self._shard, uid, sha256_of(data))
         if key not in self._keys and uid in self._uids:
-            where = layout.fragment(self._family, self._shard, uid)
             text = f"{where}: its sha256 is that of no fragment that was written; it changed in the store"
             raise DamagedFragment(text, self._family, self._shard, uid)
+        return data
 
 
 def discard(storage: Storage, damaged: DamagedFragment) -> None:
@@ -237,9 +247,7 @@ def read(storage: Storage, family: str, shard: int, uid: str) -> Record:
         NotFound: there is none.
         DamagedFragment: it changed after it was written, or belongs to another object.
     """
-    data = storage.get(layout.fragment(family, shard, uid))
-    Written(storage, family, shard, uid).check(uid, data)
-    return parse(family, shard, uid, data)
+    return parse(family, shard, uid, Written(storage, family, shard, uid).get(uid))
 
 
 def read_entry(storage: Storage, family: str, facts: Mapping[str, Any], sha256: str) -> Facts:

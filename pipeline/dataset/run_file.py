@@ -25,7 +25,7 @@ from gaussianverse.fitter.config import FitConfig
 from gaussianverse.manifests import runform
 from gaussianverse.pipeline.config import RunConfig, RunSettings, SplatsConfig, digest_of
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.provenance import code_digest, versions
+from gaussianverse.pipeline.dataset.provenance import code_digest, made_with, versions
 from gaussianverse.pipeline.dataset.schemas import (
     EXTRAS,
     Columns,
@@ -82,6 +82,11 @@ class Run:
     def metadata_schema(self) -> pa.Schema:
         """Schema of metadata.parquet."""
         return metadata_schema(self.families, self.extras, self.version)
+
+    @property
+    def made_with(self) -> str:
+        """Versions of the packages with which the run began, as fragments name them."""
+        return made_with(dict(sorted(self.identity["versions"].items())))
 
     @property
     def digest(self) -> str:

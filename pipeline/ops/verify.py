@@ -7,23 +7,26 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from gaussianverse.atlas import dataset_format, tar
-from gaussianverse.atlas.canonical_json import json_object
-from gaussianverse.atlas.dataset_format import ATLAS, SUCCESS, SUMS, VIEWS
+from gaussianverse.atlas.canonical_json import json_object, to_json_file
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, SUCCESS, SUMS, VIEWS
 from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.reader.views import images_sha256
-from gaussianverse.atlas.store.errors import NotFound, StoreError
+from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.arguments import add_reading, add_shards, open_output
 from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.content import faults_of_atlas, faults_of_facts, faults_of_splats
 from gaussianverse.pipeline.dataset.finalize import index_of
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
-from gaussianverse.pipeline.dataset.members import check_main, check_views
+from gaussianverse.pipeline.dataset.members import atlas_array, check_main, check_views
 from gaussianverse.pipeline.dataset.metadata import tables_of
 from gaussianverse.pipeline.dataset.pack import commit_record
-from gaussianverse.pipeline.dataset.parquet import same_rows
+from gaussianverse.pipeline.dataset.parquet import is_as_written, same_rows
 from gaussianverse.pipeline.dataset.records import sample_members
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts, facts_from_json, known, quarantine_schema
@@ -31,6 +34,7 @@ from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, sta
 from gaussianverse.pipeline.dataset.statistics import merged_statistics, moments_of
 from gaussianverse.pipeline.errors import PipelineError, UsageError
 from gaussianverse.pipeline.policy import ordered_shards
+from gaussianverse.pipeline.run.events import summary_sha256
 
 _OTHER_MANIFEST = f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so no shard can be checked"
 
@@ -47,13 +51,47 @@ def verify(storage: Storage, run: Run, *, shards: list[int] | None = None) -> It
     for shard in range(run.n_shards) if shards is None else shards:
         atlases: list[bytes] = []
         for stage in run.families:
-            yield from _shard(storage, run, stage, shard, atlases)
-        if (data := _get(storage, layout.moments(shard))) is not None and data != moments_of(atlases, run):
-            yield f"{layout.moments(shard)}: not the moments of the shard's atlases"
+            yield from _named(_shard(storage, run, stage, shard, atlases), f"{stage} shard {shard}")
+        yield from _named(_moments(storage, run, shard, atlases), layout.moments(shard))
     if shards is None:
-        yield from _sums(storage)
-        yield from _index(storage, run)
-        yield from _statistics(storage, run)
+        yield from _named(_sums(storage), SUMS)
+        yield from _named(_index(storage, run), dataset_format.INDEX)
+        yield from _named(_statistics(storage, run), dataset_format.MEAN)
+        yield from _named(_journals(storage), layout.JOURNAL)
+
+
+def _named(faults: Iterator[str], what: str) -> Iterator[str]:
+    """The faults of one part; what its checks cannot read is a fault too, and the next part is checked."""
+    try:
+        yield from faults
+    except (NotFound, StoreRefused, PipelineError) as error:
+        yield f"{what}: cannot be checked: {error}"
+
+
+def _moments(storage: Storage, run: Run, shard: int, atlases: list[bytes]) -> Iterator[str]:
+    data = _get(storage, layout.moments(shard))
+    if data is not None and data != moments_of(atlases, run):
+        yield f"{layout.moments(shard)}: not the moments of the shard's atlases"
+
+
+def _journals(storage: Storage) -> Iterator[str]:
+    """Check that everything below `runs/` is whole, so far as it tells; it is no part of the dataset."""
+    for entry in list(storage.list(layout.JOURNAL)):
+        data = _get(storage, entry.key)
+        if data is None:
+            yield f"{entry.key}: altered"
+        elif entry.key.endswith(".json"):
+            try:
+                values = json_object(data, PipelineError)
+            except PipelineError as error:
+                yield f"{entry.key}: {error}"
+                continue
+            if values.get("sha256", "") != summary_sha256(values) and "sha256" in values:
+                yield f"{entry.key}: its values are not those that were written"
+            elif data != to_json_file(values):
+                yield f"{entry.key}: not in the form that was written"
+        elif not is_as_written(data):
+            yield f"{entry.key}: not the bytes that its rows give"
 
 
 def _has_manifest(storage: Storage, run: Run) -> bool:
@@ -86,10 +124,12 @@ def _shard(storage: Storage, run: Run, stage: str, shard: int, atlases: list[byt
         return
     heads: dict[str, Head] = {}
     for key, stored in commit["files"].items():
-        data = _get(storage, key)
-        if data is None:
-            yield f"{key}: missing"
-        elif (len(data), sha256_of(data)) != (stored["nbytes"], stored["sha256"]):
+        try:
+            data = storage.get(key)
+        except NotFound as error:
+            yield str(error) if isinstance(error, Altered) else f"{key}: missing"
+            continue
+        if (len(data), sha256_of(data)) != (stored["nbytes"], stored["sha256"]):
             yield f"{key}: {len(data)} bytes whose sha256 is not that of the commit record"
         else:
             heads[key] = Head(len(data), stored["sha256"])
@@ -102,17 +142,42 @@ def _shard(storage: Storage, run: Run, stage: str, shard: int, atlases: list[byt
         return
     if commit != commit_record(run, stage, shard, rows, heads):
         yield f"{layout.commit(stage, shard)}: does not match the contents of the shard"
-    yield from _rows(storage, stage, shard, rows)
+    yield from _rows(storage, run, stage, shard, rows)
     if stage == VIEWS:
         yield from _aligned(storage, shard, rows)
     key = dataset_format.shard_tar(stage, shard)
-    yield from _samples(run, stage, key, storage.get(key), rows, atlases)
+    yield from _samples(run, stage, key, storage.get(key), rows, atlases, _Splats(storage, shard))
 
 
-def _rows(storage: Storage, stage: str, shard: int, rows: list[Facts]) -> Iterator[str]:
-    manifest = [(r["index"], r["uid"]) for r in shard_rows(storage, shard)]
+class _Splats:
+    """The splats beside the atlases of a shard: arrays and facts, by uid."""
+
+    def __init__(self, storage: Storage, shard: int) -> None:
+        self._storage, self._shard = storage, shard
+
+    @cached_property
+    def _rows(self) -> dict[str, Facts]:
+        return {str(r["uid"]): r for r in stats_rows(self._storage, SPLATS, self._shard)}
+
+    def get(self, uid: str) -> tuple[Gaussians, Facts]:
+        """The splat of an object. Raises NotFound, PipelineError or AtlasError if there is none that can be read."""
+        facts = self._rows.get(uid)
+        if facts is None or facts["sample"] == -1:
+            raise PipelineError("there is no splat beside its atlas")
+        key = dataset_format.shard_tar(SPLATS, self._shard)
+        data = bytes(self._storage.read(key, int(facts["offset"]), int(facts["nbytes"])))
+        return Gaussians.from_bytes(data), facts
+
+
+def _rows(storage: Storage, run: Run, stage: str, shard: int, rows: list[Facts]) -> Iterator[str]:
+    of_manifest = shard_rows(storage, shard)
+    manifest = [(r["index"], r["uid"]) for r in of_manifest]
     if [(r["index"], r["uid"]) for r in rows] != manifest:
         yield f"{layout.stats(stage, shard)}: its rows are not the manifest's"
+    else:
+        for facts, row in zip(rows, of_manifest, strict=True):
+            for text in faults_of_facts(run, stage, row, facts):
+                yield f"{layout.stats(stage, shard)}: {facts['uid']}: {text}"
     key = layout.journal(stage, shard)
     try:
         entries = journal_rows(storage, stage, shard)
@@ -136,7 +201,7 @@ def _aligned(storage: Storage, shard: int, rows: list[Facts]) -> Iterator[str]:
 
 
 def _samples(
-    run: Run, stage: str, key: str, archive: bytes, rows: list[Facts], atlases: list[bytes]
+    run: Run, stage: str, key: str, archive: bytes, rows: list[Facts], atlases: list[bytes], splats: _Splats
 ) -> Iterator[str]:
     try:
         members = {m.name: m for m in tar.index(archive, exact=True)}
@@ -163,6 +228,13 @@ def _samples(
             ):
                 yield f"{key}: {dataset_format.facts_member(uid)} differs from its row of the table"
             check_main(stage, content, run)
+            if stage == SPLATS:
+                about = faults_of_splats(facts, Gaussians.from_bytes(content))
+                yield from (f"{key}: {uid}: {text}" for text in about)
+            elif stage == ATLAS:
+                splat, of = splats.get(uid)
+                about = faults_of_atlas(facts, atlas_array(content, run.atlas), splat, of, run.atlas)
+                yield from (f"{key}: {uid}: {text}" for text in about)
             if stage == VIEWS:
                 check_views({name.removeprefix(f"{uid}."): m for name, m in data.items()}, run)
                 if images_sha256(data) != facts["images_sha256"]:
@@ -189,8 +261,11 @@ def _sums(storage: Storage) -> Iterator[str]:
     yield from (f"{key}: in {SUMS} but missing" for key in sorted(set(sums) - present))
     yield from (f"{key}: not in {SUMS}" for key in sorted(present - set(sums)))
     for key in sorted(present & set(sums)):
-        if sha256_of(storage.get(key)) != sums[key]:
-            yield f"{key}: its sha256 is not that of {SUMS}"
+        try:
+            if sha256_of(storage.get(key)) != sums[key]:
+                yield f"{key}: its sha256 is not that of {SUMS}"
+        except (NotFound, StoreRefused) as error:
+            yield f"{key}: cannot be read: {error}"
 
 
 def _index(storage: Storage, run: Run) -> Iterator[str]:

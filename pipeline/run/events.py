@@ -6,13 +6,14 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from gaussianverse.atlas.canonical_json import to_json_file
-from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.atlas.canonical_json import to_json, to_json_file
+from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import Counts
@@ -126,5 +127,10 @@ def publish_summary(
         "goodput": round(goodput(summary), 4),
         **({} if counts is None else {"requested": {**asdict(counts), "quarantined": counts.quarantined}}),
     }
-    publish(storage, key, to_json_file(values))
+    publish(storage, key, to_json_file({**values, "sha256": summary_sha256(values)}))
     return key
+
+
+def summary_sha256(values: Mapping[str, Any]) -> str:
+    """The hash that a summary carries of its other values, by which `verify` sees that it is whole."""
+    return sha256_of(to_json({name: value for name, value in values.items() if name != "sha256"}))
