@@ -18,7 +18,7 @@ from PIL import Image
 
 from gaussianverse.atlas import AtlasConfig, Gaussians, pack
 from gaussianverse.atlas.configuration import from_table
-from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
+from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS, VIEWS
 from gaussianverse.atlas.gaussians import canonical_quats
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests import runform
@@ -84,16 +84,15 @@ def publish_one(
 
 def _facts_about(stage: str, run: Run, row: dict[str, Any], data: bytes) -> dict[str, Any]:
     """The facts that `verify` compares with settings and arrays, where these are of a made-up object."""
-    if data not in (data_of(SPLATS, str(row["uid"])), data_of(ATLAS, str(row["uid"]))):
+    if stage == VIEWS or data not in (data_of(SPLATS, str(row["uid"])), data_of(ATLAS, str(row["uid"]))):
         return {}
     if stage == ATLAS:
         return {"n_gaussians": 40, "n_padded": 24, "n_dropped": 0, "size": 8}
     means = Gaussians.from_bytes(data).means
-    low, high = means.min(axis=0).tolist(), means.max(axis=0).tolist()
-    return {
-        "n_gaussians": 40, "steps": run.fit.steps, "seed": seed_of(run.settings.seed, str(row["uid"]), 0),
-        **{f"bbox_{end}_{axis}": v for end, found in (("min", low), ("max", high)) for axis, v in zip("xyz", found)},
-    }  # fmt: skip
+    facts = {"n_gaussians": 40, "steps": run.fit.steps, "seed": seed_of(run.settings.seed, str(row["uid"]), 0)}
+    for end, found in (("min", means.min(axis=0)), ("max", means.max(axis=0))):
+        facts |= {f"bbox_{end}_{axis}": value for axis, value in zip("xyz", found.tolist(), strict=True)}
+    return facts
 
 
 def publish_all(

@@ -19,7 +19,7 @@ from servers.moto_server import BUCKET
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.atlas.store.direct import Direct
-from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
+from gaussianverse.atlas.store.errors import Altered, NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.s3 import Access, S3Storage
@@ -158,7 +158,7 @@ def test_conditional_puts_are_proven(storage: S3Storage) -> None:
 def test_bytes_that_were_damaged_on_the_way_are_no_answer(storage: S3Storage, store: StoreOptions) -> None:
     client = boto3.client("s3", endpoint_url=store.endpoint_url)
     client.put_object(Bucket=BUCKET, Key=f"{storage.prefix}k", Body=b"other", Metadata={"sha256": sha256_of(b"data")})
-    with pytest.raises(StoreError, match="not those that were written"):
+    with pytest.raises(Altered, match="not those of the sha256 in its metadata"):
         storage.get("k")
 
 

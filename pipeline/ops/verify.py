@@ -16,7 +16,7 @@ from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, SUCCESS, SUMS, VIE
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.reader.views import images_sha256
-from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
+from gaussianverse.atlas.store.errors import Altered, NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.arguments import add_reading, add_shards, open_output
 from gaussianverse.pipeline.dataset import layout
@@ -239,6 +239,8 @@ def _samples(
                 check_views({name.removeprefix(f"{uid}."): m for name, m in data.items()}, run)
                 if images_sha256(data) != facts["images_sha256"]:
                     yield f"{key}: {uid}: its images differ from its row of the table"
+        except StoreError:
+            raise
         except Exception as error:  # any error in reading a sample is a fault
             yield f"{key}: {uid}: {type(error).__name__}: {error}"
             continue
