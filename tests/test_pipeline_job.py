@@ -119,22 +119,17 @@ def test_killed_in_finalize_it_goes_on_without_a_single_task(
     assert dataset(storage) == dataset(whole.storage)
 
 
-def test_a_damaged_fragment_stops_the_run_with_its_name_and_once_it_is_gone_all_is_well(
-    whole: job.Outcome, manifest: str, tmp_path: Path
-) -> None:
+def test_a_damaged_fragment_is_made_again(whole: job.Outcome, manifest: str, tmp_path: Path) -> None:
     storage = interrupted(tmp_path / "out", manifest, 1)
     [key] = [entry.key for entry in storage.list(layout.fragments(dataset_format.SPLATS, 0))]
     data, path = storage.get(key), tmp_path / "out" / key
     path.write_bytes(data[:700] + b"?" + data[701:])
-    with pytest.raises(BreakerOpen, match=f"{key}: .*delete it, and the next run makes it again"):
-        built(tmp_path / "out", manifest)
-    path.unlink()
     assert dataset(built(tmp_path / "out", manifest).storage) == dataset(whole.storage)
 
 
 def test_another_manifest_in_the_same_place_is_refused(whole: job.Outcome, tmp_path: Path) -> None:
     other = write_manifest(tmp_path, ["a", "b"])
-    with pytest.raises(RunConflict, match="manifest_sha256"):
+    with pytest.raises(RunConflict, match=r"row '\w+' is only"):
         planned(Path(whole.storage.url), str(other))
 
 
