@@ -84,7 +84,7 @@ def publish_one(
 
 def _facts_about(stage: str, run: Run, row: dict[str, Any], data: bytes) -> dict[str, Any]:
     """The facts that `verify` compares with settings and arrays, where these are of a made-up object."""
-    if stage == VIEWS or data not in (data_of(SPLATS, str(row["uid"])), data_of(ATLAS, str(row["uid"]))):
+    if stage == VIEWS or not data.startswith((b"PK", b"\x93NUMPY")):
         return {}
     if stage == ATLAS:
         return {"n_gaussians": 40, "n_padded": 24, "n_dropped": 0, "size": 8}

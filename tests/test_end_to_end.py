@@ -50,12 +50,12 @@ def run(arguments: list[str], environment: dict[str, str] | None = None) -> subp
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two good objects, and one of whose images one is cut off."""
+    """Two good objects, and one whose images are cut off."""
     folder = tmp_path_factory.mktemp("inputs")
     for seed, uid in enumerate([*GOOD, BROKEN]):
         write_views(folder / "views" / uid, seed)
-    image = folder / "views" / BROKEN / "00003" / "00003.png"
-    image.write_bytes(image.read_bytes()[:-60])
+    for image in (folder / "views" / BROKEN).glob("*/*.png"):
+        image.write_bytes(image.read_bytes()[:-60])
     write_manifest(folder, [*GOOD, BROKEN], category="Food")
     return folder
 
@@ -84,7 +84,7 @@ def test_the_table_names_every_object_and_says_where_the_result_lies(finished: t
         assert unit == "dB"
         assert max(float(ssim), float(smoothness)) <= 1
         assert float(seconds) > 0
-    assert "quarantined: decode_error: views/broken: view 00003" in lines[BROKEN]
+    assert "quarantined: decode_error: views/broken" in lines[BROKEN]
     assert f"The dataset is complete: {storage.url}" in printed
 
 

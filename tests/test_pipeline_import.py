@@ -90,7 +90,7 @@ def test_published_objects_become_a_verified_dataset(imported: LocalStorage, cap
     first = rows["19_0"]
     assert (first["caption"], first["license"], first["source_id"]) == ("a réd ball", "CC-BY-4.0", "19/0")
     assert (first["sh_degree_in"], first["sh_psnr"], first["unit"]) == (0, 100.0, 1.0)
-    assert len({row["views_sha256"] for row in rows.values()}) == 3
+    assert len({row["input_sha256"] for row in rows.values()}) == 3
     assert (first["n_gaussians"], first["psnr"], first["metrics_on"], first["seed"]) == (1024, -1.0, "", -1)
     assert rows["20_7"]["n_padded"] == 324
     # measured over twelve such shells: 0.939 to 0.955

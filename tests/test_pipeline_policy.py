@@ -109,9 +109,9 @@ def test_every_mixture_of_faults_ends(reasons: list[str]) -> None:
 
 
 def test_a_failure_names_the_class_of_its_error() -> None:
-    found = failed("bad_input", ValueError("no alpha"))
+    found = failed("bad_input", UsageError("no alpha"))
     assert found == {
-        "status": "failed", "reason": "bad_input", "error_class": "ValueError", "error_message": "no alpha",
+        "status": "failed", "reason": "bad_input", "error_class": "UsageError", "error_message": "no alpha",
     }  # fmt: skip
     assert failed("timeout", "too long")["error_class"] == ""
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pipeline_runs import dataset, in_process, tiny_arguments, write_manifest, write_views
 
 from gaussianverse.atlas import dataset_format
@@ -112,8 +113,13 @@ def test_another_manifest_or_an_unfinished_run_is_refused(folder: Path, capsys: 
 
 
 def test_when_all_fail_again_it_says_so_and_the_next_try_is_another_revision(folder: Path, capsys: Captured) -> None:
+    for uid in ("b", "c"):
+        for path in write_views(folder / "views" / uid, 1).glob("*/*.png"):
+            image = Image.open(path)
+            image.putalpha(0)
+            image.save(path)
     assert cli.main(["retry-failed", *arguments(folder)]) == 1
-    assert "all objects are quarantined (2 missing_views)" in capsys.readouterr().err
+    assert "all objects are quarantined (2 too_few_gaussians)" in capsys.readouterr().err
     write_views(folder / "views" / "b", 1)
     assert cli.main(["retry-failed", *arguments(folder)]) == 0
     assert rows(LocalStorage(folder / "out" / layout.revision(2))) == {"b": "ok", "c": "quarantined"}

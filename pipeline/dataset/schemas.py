@@ -60,7 +60,7 @@ _FIT = [
     *_FRAME,
     *_columns(_I, "n_views_used", "n_same_picture", "sh_degree_in"),
     *_columns(_F, "pose_agreement", "coverage", "colour_std", "complexity", "thinness", "sh_psnr"),
-    *_columns(_S, "views_skipped", "views_doubtful", "views_sha256", "fit_digest", "code_digest", "made_with"),
+    *_columns(_S, "views_skipped", "views_doubtful", "input_sha256", "fit_digest", "code_digest", "made_with"),
 ]
 _ATLAS_1 = [
     *_columns(_I, "n_gaussians", "n_padded", "n_dropped"),

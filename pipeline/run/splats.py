@@ -48,7 +48,7 @@ def read_splats(
 
     Returns:
         The Gaussians without padding, and their n_gaussians, bbox_*, center_*, unit, sh_degree_in, sh_psnr and
-        views_sha256 for the tables.
+        input_sha256 for the tables.
 
     Raises:
         AtlasError: a file is missing or of another form.
@@ -85,7 +85,7 @@ def read_splats(
         "n_gaussians": len(gaussians),
         "sh_degree_in": seen.degree,
         "sh_psnr": psnr,
-        "views_sha256": source.sha256,
+        "input_sha256": source.sha256,
         **_within(source.frame, frame).stats,
         **{f"bbox_min_{a}": float(v) for a, v in zip("xyz", low, strict=True)},
         **{f"bbox_max_{a}": float(v) for a, v in zip("xyz", high, strict=True)},
