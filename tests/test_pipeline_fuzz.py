@@ -8,12 +8,12 @@ import math
 import random
 import shutil
 import tarfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz_files import places, replaced
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pipeline_runs import planned, publish_all, write_views
@@ -139,23 +139,6 @@ class One(LocalStorage):
 
     def get(self, key: str) -> bytes:
         return self.data
-
-
-def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Paths of all values of a JSON document, containers included."""
-    yield at
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, below in inner:
-        yield from places(below, (*at, key))
-
-
-def replaced(value: Any, at: tuple[Any, ...], by: Any) -> Any:
-    """A JSON document with one value replaced."""
-    if not at:
-        return by
-    inner = dict(value) if isinstance(value, dict) else list(value)
-    inner[at[0]] = replaced(inner[at[0]], at[1:], by)
-    return inner
 
 
 @FUZZ

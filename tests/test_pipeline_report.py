@@ -16,13 +16,19 @@ def row(uid: str, **fields: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_rows_join_both_stages_and_their_times(tmp_path: Path) -> None:
-    storage = LocalStorage(tmp_path)
+def packed(root: Path) -> LocalStorage:
+    """A store with two packed shards, of which the first has a quarantined object."""
+    storage = LocalStorage(root)
     run = planned(storage, ["a", "b", "c"], shard_size=2)
     for stage in layout.STAGES:
         publish_all(storage, run, stage, quarantined={"b"})
         for shard in range(2):
             pack.pack(storage, run, stage, shard)
+    return storage
+
+
+def test_rows_join_both_stages_and_their_times(tmp_path: Path) -> None:
+    storage = packed(tmp_path)
     rows = result_rows(storage, [0, 1])
     assert [(r["uid"], r["status"]) for r in rows] == [("a", "ok"), ("b", "quarantined"), ("c", "ok")]
     assert all(0 <= r["seconds"] < 60 for r in rows)
@@ -68,12 +74,7 @@ def test_the_last_line_says_how_many_were_published_and_why_the_others_were_not(
 
 
 def test_counts_are_those_of_the_given_shards(tmp_path: Path) -> None:
-    storage = LocalStorage(tmp_path)
-    run = planned(storage, ["a", "b", "c"], shard_size=2)
-    for stage in layout.STAGES:
-        publish_all(storage, run, stage, quarantined={"b"})
-        for shard in range(2):
-            pack.pack(storage, run, stage, shard)
+    storage = packed(tmp_path)
     assert counts_of(storage, [0, 1]) == Counts(3, 2, {"bad_input": 1})
     assert counts_of(storage, [1]) == Counts(1, 1, {})
 
