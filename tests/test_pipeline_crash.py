@@ -24,7 +24,7 @@ from gaussianverse.atlas.store.s3 import Access
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.run import job, tasks
-from gaussianverse.pipeline.run.driver import Watch
+from gaussianverse.pipeline.run.watch import Watch
 
 CONFIG = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
 CALLS = ("put_object", "head_object", "get_object", "delete_object", "list_objects_v2")

@@ -22,9 +22,10 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.errors import BreakerOpen, PipelineError, ShardConflict, Stalled
 from gaussianverse.pipeline.policy import CONFLICT, INFRASTRUCTURE, PolicyConfig, failed
-from gaussianverse.pipeline.run import driver
-from gaussianverse.pipeline.run.driver import Driver, Summary
+from gaussianverse.pipeline.run.driver import Driver
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Task
+from gaussianverse.pipeline.run.watch import Summary
+from gaussianverse.pipeline.run.watch import Watch as Ignoring
 
 HANG = "hang"
 KILLED = "killed"
@@ -93,7 +94,7 @@ class Inline:
         return {"status": "ok", "uid": uid}
 
 
-class Watch(driver.Watch):
+class Watch(Ignoring):
     def __init__(self) -> None:
         self.done, self.ends, self.retries = 0, dict[str, bool](), 0
 

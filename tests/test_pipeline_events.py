@@ -14,9 +14,9 @@ from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.errors import BreakerOpen
 from gaussianverse.pipeline.policy import History
-from gaussianverse.pipeline.run.driver import Summary
 from gaussianverse.pipeline.run.events import EventLog, RayMetrics, goodput, publish_summary
 from gaussianverse.pipeline.run.executor import FIT, Task
+from gaussianverse.pipeline.run.watch import Summary
 
 TASK = Task(FIT, SPLATS, 3, {"uid": "a"}, History({"timeout": 1}))
 

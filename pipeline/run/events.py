@@ -17,8 +17,8 @@ from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import Counts
-from gaussianverse.pipeline.run.driver import Summary, Watch
 from gaussianverse.pipeline.run.executor import Task
+from gaussianverse.pipeline.run.watch import Summary, Watch
 from gaussianverse.pipeline.store.publish import publish
 
 

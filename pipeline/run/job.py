@@ -19,12 +19,13 @@ from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, coun
 from gaussianverse.pipeline.errors import BreakerOpen, PipelineError
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.policy import ordered_shards
-from gaussianverse.pipeline.run.driver import Driver, Summary, families_of
+from gaussianverse.pipeline.run.driver import Driver, families_of
 from gaussianverse.pipeline.run.events import EventLog, RayMetrics, publish_summary
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
 from gaussianverse.pipeline.run.progress import ProgressBar
 from gaussianverse.pipeline.run.ray_start import ray_executor
+from gaussianverse.pipeline.run.watch import Summary
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
 log = logging.getLogger(__name__)
@@ -105,10 +106,10 @@ def build(
     if not is_finalized(storage):
         prove_conditional_puts(storage)
     committed = committed_shards(storage)
-    summary = Summary()
-    if not all((family, k) in committed for family in families_of(run, stages) for k in chosen):
+    summary, started = Summary(), time.time()
+    worked = not all((family, k) in committed for family in families_of(run, stages) for k in chosen)
+    if worked:
         job = Job(storage.url, base, config.policy.fit_deadline_s, config.store)
-        started = time.time()
         with ExitStack() as stack:
             lines = [] if events is None else [stack.enter_context(EventLog(events))]
             executor = stack.enter_context(ray_executor(config, job))
@@ -121,9 +122,10 @@ def build(
                 _publish_stopped(storage, run, driver.summary, started, error)
                 raise
         committed = committed_shards(storage)
-        counts = counts_of(storage, _complete(run, chosen, committed))
+    complete = [k for k in chosen if all((family, k) in committed for family in run.families)]
+    counts = counts_of(storage, complete)
+    if worked:
         publish_summary(storage, run, summary, started, counts)
-    complete = _complete(run, chosen, committed)
     finalized = len(committed) == len(run.families) * run.n_shards
     if finalized:
         try:
@@ -132,11 +134,7 @@ def build(
             raise BreakerOpen(
                 f"{error}. All shards are there: fix the cause and run the same command again"
             ) from error
-    return Outcome(storage, summary, finalized, complete, counts_of(storage, complete))
-
-
-def _complete(run: Run, chosen: list[int], committed: set[tuple[str, int]]) -> list[int]:
-    return [k for k in chosen if all((family, k) in committed for family in run.families)]
+    return Outcome(storage, summary, finalized, complete, counts)
 
 
 def _publish_stopped(storage: Storage, run: Run, summary: Summary, started: float, error: BaseException) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gaussianverse.pipeline.run.driver import Watch
 from gaussianverse.pipeline.run.executor import Task
+from gaussianverse.pipeline.run.watch import Watch
 
 log = logging.getLogger(__name__)
 
