@@ -10,8 +10,8 @@ import pyarrow as pa
 from gaussianverse.manifests import jsonl, parquet, runform
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import read_bytes
-from gaussianverse.manifests.schema import Row
-from gaussianverse.manifests.table import Checked, Rules, checked
+from gaussianverse.manifests.schema import IndexedRow, Row
+from gaussianverse.manifests.table import NO_RULES, Checked, Rules, checked
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,18 @@ class Authored:
     shard_size: int = 0
 
 
-def parse(path: Path, rules: Rules = Rules()) -> Checked:  # noqa: B008
+def parse(path: Path, rules: Rules = NO_RULES) -> Checked:
     """Parse a manifest into its well-formed rows and all its faults.
 
     Raises:
         ManifestError: the file cannot be read.
     """
-    return checked(parquet.entries(path) if path.suffix == ".parquet" else jsonl.entries(path), rules)
+    if path.suffix == ".parquet":
+        return checked(parquet.entries(read_bytes(path), path.name), rules)
+    return checked(jsonl.entries(path), rules)
 
 
-def read(path: Path, *, strict: bool = False, rules: Rules = Rules()) -> Authored:  # noqa: B008
+def read(path: Path, *, strict: bool = False, rules: Rules = NO_RULES) -> Authored:
     """Read a manifest.
 
     Args:
@@ -49,23 +51,30 @@ def read(path: Path, *, strict: bool = False, rules: Rules = Rules()) -> Authore
     Raises:
         ManifestError: the file cannot be read, no row is without a fault, or `strict` and there are faults.
     """
-    if path.suffix == ".parquet" and runform.is_run_form(data := read_bytes(path)):
-        return _run_form(path, data, rules, strict)
-    found = parse(path, rules)
+    kept, shard_size = list[Row](), 0
+    if path.suffix != ".parquet":
+        found = checked(jsonl.entries(path), rules)
+    elif not runform.is_run_form(data := read_bytes(path)):
+        found = checked(parquet.entries(data, path.name), rules)
+    else:
+        rows, shard_size = _run_form(data, path.name)
+        kept = [row for row in rows if row.fault]
+        given = ((row.index + 1, runform.flat(row, authored=True)) for row in rows if not row.fault)
+        found = checked(given, rules)
     faults = jsonl.describe(path, found.faults)
     if found.hopeless or (faults and strict):
         raise ManifestError(faults)
-    return Authored(found.rows(), faults)
+    return Authored([*found.rows(), *kept], faults, shard_size)
 
 
-def _run_form(path: Path, data: bytes, rules: Rules, strict: bool) -> Authored:
-    """Read a run form, whose rows are checked like any others, and whose order and shards must be what they claim."""
+def _run_form(data: bytes, name: str) -> tuple[list[IndexedRow], int]:
+    """The rows of a run form, whose order and shards must be what they claim, and the size of its shards."""
     try:
         parts = [runform.read_shard(io.BytesIO(data), k) for k in range(runform.count_shards(io.BytesIO(data)))]
     except (ManifestError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path.name}: damaged, or no manifest in run form: {error}") from error
+        raise ManifestError(f"{name}: damaged, or no manifest in run form: {error}") from error
     if not parts:
-        raise ManifestError(f"{path.name}: the manifest is empty; there is nothing to build")
+        raise ManifestError(f"{name}: the manifest is empty; there is nothing to build")
     rows, sizes = [row for part in parts for row in part], [len(part) for part in parts]
     wrong = [f"rows {a.uid!r} and {b.uid!r} are not sorted by uid" for a, b in pairwise(rows) if a.uid >= b.uid]
     if [row.index for row in rows] != list(range(len(rows))):
@@ -73,10 +82,5 @@ def _run_form(path: Path, data: bytes, rules: Rules, strict: bool) -> Authored:
     if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0] or 0 in sizes:
         wrong.append("its shards are not of one size")
     if wrong:
-        raise ManifestError(f"{path.name}: {message}; make it again with 'manifest shard'" for message in wrong[:20])
-    given = [row for row in rows if not row.fault]
-    found = checked(((row.index + 1, {**runform.flat(row, authored=True), **row.extras}) for row in given), rules)
-    faults = jsonl.describe(path, found.faults)
-    if found.hopeless or (faults and strict):
-        raise ManifestError(faults)
-    return Authored([*found.rows(), *(row for row in rows if row.fault)], faults, sizes[0])
+        raise ManifestError(f"{name}: {message}; make it again with 'manifest shard'" for message in wrong[:20])
+    return rows, sizes[0]

@@ -7,7 +7,7 @@ from gaussianverse.manifests.authored import parse
 from gaussianverse.manifests.jsonl import describe, resolve_views
 from gaussianverse.manifests.licenses import check_wanted, described
 from gaussianverse.manifests.schema import Row
-from gaussianverse.manifests.table import Fault, Rules
+from gaussianverse.manifests.table import NO_RULES, Fault, Rules
 
 Probe = Callable[[Row], object]
 
@@ -19,7 +19,7 @@ def check(
     count: int = 0,
     licenses: Collection[str] = (),
     categories: Collection[str] = (),
-    rules: Rules = Rules(),  # noqa: B008
+    rules: Rules = NO_RULES,
 ) -> list[str]:
     """List all faults of a manifest, JSON Lines or Parquet.
 

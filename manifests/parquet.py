@@ -2,28 +2,26 @@
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gaussianverse.manifests.errors import ManifestError
-from gaussianverse.manifests.files import read_bytes
 from gaussianverse.manifests.schema import LISTS, TEXTS
 from gaussianverse.manifests.table import Entry
 
 _BATCH = 4096
 
 
-def entries(path: Path) -> Iterator[Entry]:
+def entries(data: bytes, name: str) -> Iterator[Entry]:
     """Yield the rows of a Parquet file, numbered from 1. A null is a value that is not there.
 
     Raises:
         ManifestError: it is no Parquet file, or a column has a type that a manifest cannot hold.
     """
     try:
-        with pq.ParquetFile(io.BytesIO(read_bytes(path))) as file:
+        with pq.ParquetFile(io.BytesIO(data)) as file:
             names = _columns(file.schema_arrow)
             number = 0
             for batch in file.iter_batches(_BATCH, columns=names, use_threads=False):
@@ -31,7 +29,7 @@ def entries(path: Path) -> Iterator[Entry]:
                     number += 1
                     yield number, _entry(values)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path.name}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
+        raise ManifestError(f"{name}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
 
 
 def _columns(schema: pa.Schema) -> list[str]:

@@ -96,7 +96,10 @@ FIELDS = tuple(f.name for f in fields(Row) if f.name not in ("extras", "fault"))
 TEXTS = tuple(name for name in FIELDS if name not in LISTS)
 
 _FIRST_EDITION = TEXTS[: TEXTS.index("split")]
-_ARROW = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "truth": pa.bool_()}
+ARROW: dict[str, pa.DataType] = {
+    "text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "truth": pa.bool_(),
+}  # fmt: skip
+"""Types of `KINDS` in Parquet."""
 
 FIRST_SCHEMA = pa.schema(
     [pa.field("index", pa.int64(), nullable=False)]
@@ -136,7 +139,7 @@ def arrow_schema(extras: Mapping[str, str] = {}) -> pa.Schema:
             pa.field("index", pa.int64(), nullable=False),
             *own,
             pa.field("fault", pa.string(), nullable=False),
-            *(pa.field(name, _ARROW[kind], nullable=False) for name, kind in extras.items()),
+            *(pa.field(name, ARROW[kind], nullable=False) for name, kind in extras.items()),
         ],
         metadata={"gaussianverse.manifest": "2"},
     )
@@ -148,7 +151,7 @@ ARROW_SCHEMA = arrow_schema()
 
 def extras_of(schema: pa.Schema) -> dict[str, str] | None:
     """{name: kind} of the author's columns of a run form's schema; None if it is no such schema."""
-    kinds = {kind: name for name, kind in _ARROW.items()}
+    kinds = {kind: name for name, kind in ARROW.items()}
     if _same(schema, FIRST_SCHEMA):
         return {}
     extras = {f.name: kinds.get(f.type, "") for f in list(schema)[len(ARROW_SCHEMA) :]}

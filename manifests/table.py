@@ -46,6 +46,9 @@ class Rules:
     base: str = ""
 
 
+NO_RULES = Rules()
+
+
 @dataclass(frozen=True)
 class Checked:
     """A manifest that was read.
@@ -86,7 +89,7 @@ class Checked:
         return good
 
 
-def checked(entries: Iterable[Entry], rules: Rules = Rules()) -> Checked:
+def checked(entries: Iterable[Entry], rules: Rules = NO_RULES) -> Checked:
     """Check the entries of a manifest: keys, types, values, uids that occur twice, columns of the author."""
     lines: list[Line] = []
     faults: list[Fault] = []

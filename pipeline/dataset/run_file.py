@@ -23,11 +23,11 @@ from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.fitter.config import FitConfig
 from gaussianverse.manifests import runform
+from gaussianverse.manifests.schema import ARROW
 from gaussianverse.pipeline.config import RunConfig, RunSettings, SplatsConfig, digest_of
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.provenance import code_digest, made_with, versions
+from gaussianverse.pipeline.dataset.provenance import code_digest, versions
 from gaussianverse.pipeline.dataset.schemas import (
-    EXTRAS,
     Columns,
     facts_schema,
     is_count,
@@ -69,7 +69,7 @@ class Run:
     @property
     def extras(self) -> Columns:
         """Columns of the manifest's author."""
-        return [(name, EXTRAS[kind]) for name, kind in self.identity.get("extras", {}).items()]
+        return [(name, ARROW[kind]) for name, kind in self.identity.get("extras", {}).items()]
 
     def facts_schema(self, family: str) -> pa.Schema:
         """Schema of the JSON members of a family."""
@@ -82,11 +82,6 @@ class Run:
     def metadata_schema(self) -> pa.Schema:
         """Schema of metadata.parquet."""
         return metadata_schema(self.families, self.extras, self.version)
-
-    @property
-    def made_with(self) -> str:
-        """Versions of the packages with which the run began, as fragments name them."""
-        return made_with(dict(sorted(self.identity["versions"].items())))
 
     @property
     def digest(self) -> str:

@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 
 from gaussianverse.atlas.canonical_json import json_object
-from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, SCHEMA_VERSION, SPLATS, VIEWS, address_column
+from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, FAMILIES, SCHEMA_VERSION, SPLATS, VIEWS, address_column
+from gaussianverse.manifests.schema import ARROW
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.errors import PipelineError
 
@@ -31,8 +32,6 @@ Extras = Sequence[tuple[str, pa.DataType]]
 _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _L = pa.list_(pa.string())
 _KINDS: dict[pa.DataType, type[Any]] = {_S: str, _I: int, _F: float, _B: bool, _L: list}
-EXTRAS: dict[str, pa.DataType] = {"text": _S, "integer": _I, "number": _F, "truth": _B}
-"""Types that extras may have, by the names that manifests and run.json give them."""
 
 
 def _columns(kind: pa.DataType, *names: str) -> Columns:
@@ -130,12 +129,11 @@ def journal_schema(family: str, version: int = SCHEMA_VERSION) -> pa.Schema:
     )  # fmt: skip
 
 
-_FAMILIES = (SPLATS, ATLAS, VIEWS)
-FACTS: dict[str, pa.Schema] = {family: facts_schema(family) for family in _FAMILIES}
+FACTS: dict[str, pa.Schema] = {family: facts_schema(family) for family in FAMILIES}
 """Schema of a fragment's JSON member, by family."""
-STATS: dict[str, pa.Schema] = {family: stats_schema(family) for family in _FAMILIES}
+STATS: dict[str, pa.Schema] = {family: stats_schema(family) for family in FAMILIES}
 """Schema of a shard's table, by family."""
-JOURNAL: dict[str, pa.Schema] = {family: journal_schema(family) for family in _FAMILIES}
+JOURNAL: dict[str, pa.Schema] = {family: journal_schema(family) for family in FAMILIES}
 """Schema of a shard's journal, by family. `error_text` is the whole text of an error, as the machine gave it."""
 METADATA: pa.Schema = metadata_schema(layout.STAGES)
 """Schema of metadata.parquet in a run without reference views."""
@@ -143,8 +141,8 @@ QUARANTINE: pa.Schema = quarantine_schema()
 """Schema of quarantine.parquet."""
 
 RESERVED = frozenset(
-    [*(name for family in _FAMILIES for name in STATS[family].names), *metadata_schema(_FAMILIES).names,
-     *(name for family in _FAMILIES for name in JOURNAL[family].names), "views", "format", "fault"]
+    [*(name for family in FAMILIES for name in STATS[family].names), *metadata_schema(FAMILIES).names,
+     *(name for family in FAMILIES for name in JOURNAL[family].names), "views", "format", "fault"]
 )  # fmt: skip
 """Names that extras cannot have."""
 
@@ -161,7 +159,7 @@ def like(make: Callable[..., pa.Schema], found: pa.Schema, *, after: int) -> pa.
     for version in (SCHEMA_VERSION, 1):
         known = len(make(extras=(), version=version))
         extras = have[known - after : len(have) - after] if version > 1 else []
-        if any(kind not in EXTRAS.values() for _, kind in extras) or RESERVED & {name for name, _ in extras}:
+        if any(kind not in ARROW.values() for _, kind in extras) or RESERVED & {name for name, _ in extras}:
             continue
         schema = make(extras=extras, version=version)
         if have == [(f.name, f.type) for f in schema]:
@@ -242,7 +240,7 @@ def facts_from_json(family: str, data: bytes) -> Facts:
 
 
 def _type_of(name: str, value: Any) -> pa.DataType:
-    for kind in EXTRAS.values():
+    for kind in ARROW.values():
         if type(value) is _KINDS[kind] and name not in RESERVED:
             return kind
     raise PipelineError(f"{name} is {value!r}, expected a text, a number or a truth value of the manifest's author")

@@ -14,7 +14,7 @@ from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.manifests import authored, runform
 from gaussianverse.manifests.arguments import rules_of
 from gaussianverse.manifests.errors import ManifestError
-from gaussianverse.manifests.table import Rules
+from gaussianverse.manifests.table import NO_RULES, Rules
 from gaussianverse.pipeline.config import RunConfig
 
 _SHOWN = 20
@@ -33,8 +33,8 @@ class Manifest:
 
 
 def read_manifest(
-    address: str, shard_size: int, store: StoreOptions, *, strict: bool = False, rules: Rules = Rules()  # noqa: B008
-) -> Manifest:  # fmt: skip
+    address: str, shard_size: int, store: StoreOptions, *, strict: bool = False, rules: Rules = NO_RULES
+) -> Manifest:
     """Read a manifest, JSON Lines or Parquet, from a path or s3:// address, and check every row.
 
     Paths stay as written, so that a manifest gives the same bytes wherever it is stored. A manifest in run form keeps
