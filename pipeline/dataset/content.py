@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gaussianverse import atlas
 from gaussianverse.atlas.config import AtlasConfig
-from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
+from gaussianverse.atlas.dataset_format import OK, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.manifests.schema import SPLATS as SPLATS_FORMAT
 from gaussianverse.manifests.schema import SPLATS_BGR
@@ -102,12 +102,11 @@ def faults_of_atlas(
 
 def _strangers(held: Gaussians, splat: Gaussians, dtype: str) -> int:
     """Number of unpacked Gaussians that have no equal, but for rounding of their position, in the splat."""
-    kept = splat[np.argsort(-splat.scales.astype(np.float64).mean(axis=1), kind="stable")]
     places: dict[bytes, list[int]] = defaultdict(list)
-    for place, key in enumerate(_appearance(kept, dtype)):
+    for place, key in enumerate(_appearance(splat, dtype)):
         places[key].append(place)
     error, strangers = _POSITION_ERROR[dtype], 0
-    means = kept.means.astype(np.float64)
+    means = splat.means.astype(np.float64)
     for mean, key in zip(held.means.astype(np.float64), _appearance(held, "float32"), strict=True):
         candidates = places.get(key, [])
         if not candidates:
@@ -127,20 +126,3 @@ def _appearance(gaussians: Gaussians, dtype: str) -> list[bytes]:
     columns = [getattr(gaussians, name).reshape(len(gaussians), -1) for name in _APPEARANCE]
     table = np.hstack(columns).astype(dtype).astype(np.float32) + np.float32(0.0)
     return [row.tobytes() for row in table]
-
-
-def notes_on_code(run: Run, commits: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[str]:
-    """Sentences about shards that other code or other versions of packages made than the run began with."""
-    if run.version == 1:
-        return []
-    first = run.identity["code_digest"], run.made_with
-    found: dict[tuple[str, str, str], int] = defaultdict(int)
-    for (family, _), commit in commits.items():
-        for made in commit["made_with"]:
-            if (made["code_digest"], made["versions"]) != first:
-                found[family, made["code_digest"], made["versions"]] += made["objects"]
-    named = {SPLATS: "fits", ATLAS: "atlases"}
-    return [
-        f"{count} {named[family]} were made by other code than the run began with: {versions}, code {code[:12]}"
-        for (family, code, versions), count in sorted(found.items())
-    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -26,9 +25,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def made_with(given: Mapping[str, str] | None = None) -> str:
-    """Versions of packages as one line, such as "gaussianverse 0.2.0, numba 0.68.1, .."; by default `versions`."""
-    return ", ".join(f"{name} {version}" for name, version in (given or versions()).items() if version)
+def made_with() -> str:
+    """`versions` as one line, such as "gaussianverse 0.2.0, numba 0.68.1, .."."""
+    return ", ".join(f"{name} {version}" for name, version in versions().items() if version)
 
 
 @lru_cache(maxsize=1)
