@@ -120,6 +120,7 @@ def test_when_all_fail_again_it_says_so_and_the_next_try_is_another_revision(fol
             image.save(path)
     assert cli.main(["retry-failed", *arguments(folder)]) == 1
     assert "all objects are quarantined (2 too_few_gaussians)" in capsys.readouterr().err
+    shutil.rmtree(folder / "views" / "b")
     write_views(folder / "views" / "b", 1)
     assert cli.main(["retry-failed", *arguments(folder)]) == 0
     assert rows(LocalStorage(folder / "out" / layout.revision(2))) == {"b": "ok", "c": "quarantined"}
