@@ -12,6 +12,7 @@ from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.packing import unpack
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
@@ -19,13 +20,17 @@ from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, members, pack, records, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.policy import seed_of
 
 LICENSES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-NC-4.0")
 
 
 def array_of(index: int, size: int, dtype: str = "float32") -> np.ndarray[Any, Any]:
-    """Atlas number `index`, with different values everywhere."""
+    """Atlas number `index`, with different values everywhere; three cells are padding."""
     values = np.random.default_rng(index).random((size, size, 16)).astype(np.float32)
+    # not the same three in all: their opacity would have no deviation
+    values.reshape(-1, 16)[(index + np.array([0, 21, 42])) % (size * size), 3] = 0
     values[..., (3, 7, 11)] = values[..., 3:4]
     return values.astype(dtype)
 
@@ -42,7 +47,6 @@ def publish_dataset(
     manifest = runform.encode(rows, shard_size=shard_size)
     made = run_file.identity_of(manifest, config, members.representation(config.atlas))
     run = run_file.establish(storage, manifest, made)
-    splat = Gaussians(np.zeros((1, 3)), np.ones((1, 3)), np.eye(4)[:1], np.ones(1), np.ones((1, 3))).to_bytes()
     for shard in range(run.n_shards):
         for row in (dict(r, shard=shard) for r in shard_rows(storage, shard)):
             watch = records.Stopwatch(1)
@@ -51,16 +55,26 @@ def publish_dataset(
                 for stage in layout.STAGES:
                     records.publish_quarantine(storage, stage, row, run, error, watch)
                 continue
-            facts = records.facts_of(
-                SPLATS, row, run, status=OK, n_gaussians=size * size - 3, psnr=20.0 + int(row["index"])
-            )
-            records.publish_sample(storage, SPLATS, facts, splat, watch, {})
-            facts = records.facts_of(
-                ATLAS, row, run, status=OK, n_gaussians=size * size - 5, n_padded=5, size=size, dtype=dtype
-            )
-            data = npy(array_of(int(row["index"]), size, dtype))
-            records.publish_sample(storage, ATLAS, facts, data, watch, {})
+            array = array_of(int(row["index"]), size, dtype)
+            splat = unpack(array, config.atlas)
+            facts = records.facts_of(SPLATS, row, run, status=OK, **_facts_of_fit(splat, row, run))
+            records.publish_sample(storage, SPLATS, facts, splat.to_bytes(), watch, {})
+            counts = {"n_gaussians": len(splat), "n_padded": size * size - len(splat), "n_dropped": 0}
+            facts = records.facts_of(ATLAS, row, run, status=OK, **counts, size=size, dtype=dtype)
+            records.publish_sample(storage, ATLAS, facts, npy(array), watch, {})
         for stage in layout.STAGES:
             pack.pack(storage, run, stage, shard)
     finalize(storage, run)
     return root
+
+
+def _facts_of_fit(splat: Gaussians, row: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """The facts that `verify` compares with settings and arrays, and a PSNR."""
+    bounds = {"min": splat.means.min(axis=0).tolist(), "max": splat.means.max(axis=0).tolist()}
+    return {
+        "n_gaussians": len(splat),
+        "psnr": 20.0 + int(row["index"]),
+        "steps": run.fit.steps,
+        "seed": seed_of(run.settings.seed, str(row["uid"]), 0),
+        **{f"bbox_{end}_{axis}": v for end, low in bounds.items() for axis, v in zip("xyz", low, strict=True)},
+    }
