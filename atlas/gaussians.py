@@ -56,6 +56,19 @@ class Gaussians:
     def __getitem__(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_] | slice) -> Gaussians:
         return Gaussians(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
+    def bounds(self) -> dict[str, float]:
+        """`bbox_min_x` to `bbox_max_z` of the means, and `thinness`: smallest over largest side of that box, 0 to 1.
+
+        `thinness` is -1 where all means are at one point.
+        """
+        low, high = self.means.min(axis=0), self.means.max(axis=0)
+        sides = high.astype(np.float64) - low
+        return {
+            **{f"bbox_min_{a}": float(v) for a, v in zip("xyz", low, strict=True)},
+            **{f"bbox_max_{a}": float(v) for a, v in zip("xyz", high, strict=True)},
+            "thinness": float(sides.min() / sides.max()) if sides.max() > 0 else -1.0,
+        }
+
     def to_bytes(self) -> bytes:
         """Encode as an uncompressed .npz file; equal Gaussians give equal bytes."""
         return npz({f.name: getattr(self, f.name) for f in fields(self)})

@@ -70,11 +70,10 @@ def publish_dataset(
 
 def _facts_of_fit(splat: Gaussians, row: Mapping[str, Any], run: Run) -> dict[str, Any]:
     """The facts that `verify` compares with settings and arrays, and a PSNR."""
-    bounds = {"min": splat.means.min(axis=0).tolist(), "max": splat.means.max(axis=0).tolist()}
     return {
         "n_gaussians": len(splat),
         "psnr": 20.0 + int(row["index"]),
         "steps": run.fit.steps,
         "seed": seed_of(run.settings.seed, str(row["uid"]), 0),
-        **{f"bbox_{end}_{axis}": v for end, low in bounds.items() for axis, v in zip("xyz", low, strict=True)},
+        **splat.bounds(),
     }

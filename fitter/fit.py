@@ -190,11 +190,10 @@ def fit_object(
         progress: called after every step with (steps done, number of Gaussians, loss).
 
     Returns:
-        The Gaussians, where they are in the world, and a flat dict: n_views, n_heldout, n_blank, n_views_used,
-        views_skipped, center_x/y/z and unit (world = center + unit * published), n_anchors, n_gaussians, n_pruned (by
-        the ranking, over all adjust steps), steps, loss, psnr, psnr_min, ssim, ssim_min, lpips, lpips_max (-1 without
-        a backbone), metrics_on ("heldout" or "train"), background, bbox_min/max_x/y/z (published), backend, device,
-        lpips_sha256, seconds_init/fit/metrics, peak_mb.
+        The Gaussians, where they are in the world, and a flat dict: what `Prepared.stats` has, n_anchors, n_gaussians,
+        n_pruned (by the ranking, over all adjust steps), steps, loss, psnr, psnr_min, ssim, ssim_min, lpips and
+        lpips_max (-1 without a backbone), metrics_on ("heldout" or "train"), background, bbox_min/max_x/y/z and thinness
+        (published), backend, device, lpips_sha256, seconds_init/fit/metrics, peak_mb.
 
     Raises:
         FitError: a subclass from `fitter.errors`, with its `reason`.
@@ -233,7 +232,6 @@ def _fit_object(views: Views, config: FitConfig, seed: int, deadline: float | No
     if mean_psnr < config.min_psnr:
         raise LowPsnr(f"mean PSNR on white is {mean_psnr:.2f} dB, expected at least {config.min_psnr:.2f} (min_psnr)")
     gaussians = prepared.publish(gaussians)
-    low, high = gaussians.means.min(0), gaussians.means.max(0)
     has_lpips = training.lpips is not None
     stats: dict[str, float | int | str] = {
         **prepared.stats,
@@ -250,8 +248,7 @@ def _fit_object(views: Views, config: FitConfig, seed: int, deadline: float | No
         "lpips_max": float(np.max(metrics.lpips)) if has_lpips else -1.0,
         "metrics_on": "heldout" if len(heldout) else "train",
         "background": BACKGROUND,
-        **{f"bbox_min_{a}": float(v) for a, v in zip("xyz", low, strict=True)},
-        **{f"bbox_max_{a}": float(v) for a, v in zip("xyz", high, strict=True)},
+        **gaussians.bounds(),
         "backend": training.backend,
         "device": torch.cuda.get_device_name() if training.device.type == "cuda" else "cpu",
         "lpips_sha256": training.lpips_sha256,

@@ -12,6 +12,7 @@ from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.errors import BadInput, MissingViews, TooFewGaussians
 from gaussianverse.fitter.frame import Frame, frame_of, published_frame
 from gaussianverse.fitter.inputs import check_inputs, same_picture, without_mask
+from gaussianverse.fitter.quality import quality
 from gaussianverse.fitter.views import Views, resize, split_heldout
 
 NO_MASK = "alpha is 255 everywhere, and other views show background there"
@@ -27,7 +28,7 @@ class Prepared:
         frame: the fit's frame, in the world of the views.
         placed: the frame in which Gaussians are published; the world itself if `frame.WORLD`.
         stats: what is known of the views: n_views, n_heldout, n_blank, n_views_used, views_skipped, pose_agreement,
-            views_doubtful, n_same_picture, and `placed`.
+            views_doubtful, n_same_picture, coverage, colour_std, complexity, input_sha256, and `placed`.
     """
 
     train: Views
@@ -78,6 +79,8 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
         "pose_agreement": gated.agreement,
         "views_doubtful": ", ".join(gated.doubtful),
         "n_same_picture": same_picture(train),
+        **quality(train),
+        "input_sha256": views.input_sha256,
         **placed.stats,
     }
     return Prepared(frame.views(train), frame.views(heldout), frame, placed, stats)

@@ -16,6 +16,7 @@ from gaussianverse.fitter.cameras import check_camera, check_lens, distinct_pose
 from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.resample import shrink_depth, shrink_rgba
+from gaussianverse.fitter.sources.files import InputDigest
 from gaussianverse.fitter.sources.gobjaverse import read_gobjaverse
 from gaussianverse.fitter.sources.transforms import find_transforms, read_transforms
 from gaussianverse.fitter.sources.unread import Unread, check_enough, of_one_size, relative, summaries, unread
@@ -41,6 +42,7 @@ class Views:
         names: V names, for errors and reports.
         depths: float32 [V, H, W] along the optical axis, NaN or 0 where empty or unknown; or None.
         skipped: sentences about the object's views that are not among these, as "00003: no PNG".
+        input_sha256: over the files that they were read from, in order; "" if they come from no files.
 
     Raises:
         BadInput: an array has a wrong shape or dtype; a pose is not finite, or not a right-handed rotation with a
@@ -54,6 +56,7 @@ class Views:
     names: tuple[str, ...]
     depths: NDArray[np.float32] | None = None
     skipped: tuple[str, ...] = ()
+    input_sha256: str = ""
 
     def __post_init__(self) -> None:
         V = len(self.names)
@@ -102,6 +105,7 @@ class Views:
             tuple(self.names[i] for i in index),
             None if self.depths is None else self.depths[index],
             self.skipped,
+            self.input_sha256,
         )
 
 
@@ -143,7 +147,7 @@ def resize(views: Views, size: int) -> Views:
     Colour is averaged by area, premultiplied; depth is sampled; Ks are scaled.
     """
     shrunk = [_shrink(view, size) for view in _each(views)]
-    return replace(_stack(shrunk), skipped=views.skipped) if shrunk else views
+    return replace(_stack(shrunk), skipped=views.skipped, input_sha256=views.input_sha256) if shrunk else views
 
 
 def load_views(
@@ -222,12 +226,12 @@ def _load(
     premultiplied: bool = False,
 ) -> tuple[Views, bool]:
     """Read the views, dividing colours by alpha if they are `premultiplied`; also whether they seem to be."""
-    rims = RimColors()
+    rims, digest = RimColors(), InputDigest()
     found: Iterator[View | Unread]
     if format == "transforms":
-        found = read_transforms(root, inputs=inputs)
+        found = read_transforms(root, digest, inputs=inputs)
     else:
-        found = read_gobjaverse(root, with_depth=with_depth, inputs=inputs)
+        found = read_gobjaverse(root, digest, with_depth=with_depth, inputs=inputs)
     views, given, without, nbytes = list[View](), list[tuple[int, ...]](), list[Unread](), 0
     for one in found:
         if isinstance(one, Unread):
@@ -253,7 +257,7 @@ def _load(
     check_enough(without, len(views), max_bad_views, min_views)
     for lost in () if premultiplied else without:  # once
         log.warning("%s: %s skipped: %s", root, lost.where, lost.cause)
-    return replace(_stack(views), skipped=summaries(without)), rims.premultiplied
+    return replace(_stack(views), skipped=summaries(without), input_sha256=digest.hexdigest()), rims.premultiplied
 
 
 def _each(views: Views) -> Iterator[View]:

@@ -281,13 +281,13 @@ def test_names_that_lead_out_of_the_folder_are_refused(name: str, tmp_path: Path
     (tmp_path / "secret.json").write_text("{}")
     (tmp_path / "o").mkdir()
     with pytest.raises(BadInput, match=r"leads outside|not a usable file name"):
-        files.Folder(tmp_path / "o").read(name, 100)
+        files.Folder(tmp_path / "o", files.InputDigest()).read(name, 100)
 
 
 def test_circular_link_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("a")
     with pytest.raises(BadInput, match="not a usable file name"):
-        files.Folder(tmp_path).find("a")
+        files.Folder(tmp_path, files.InputDigest()).find("a")
 
 
 def test_link_to_the_whole_folder_is_fine(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_bomb_in_a_header_stops_as_well(tmp_path: Path) -> None:
         info.pax_headers = {"comment": "a" * (4 << 20)}
         archive.addfile(info)
     with pytest.raises(BadInput, match="headers are larger than the limit of 65536 bytes"):
-        files.Archive(tmp_path / "o.tar.gz", re.compile("x"), limit=1 << 20)
+        files.Archive(tmp_path / "o.tar.gz", re.compile("x"), files.InputDigest(), limit=1 << 20)
 
 
 def tar_with(pax: dict[str, str], format: int = tarfile.PAX_FORMAT) -> bytes:

@@ -38,6 +38,8 @@ def test_a_pair_is_read_as_it_is_listed(pair: Path) -> None:
     assert facts["n_gaussians"] == 1024
     assert [facts[f"bbox_min_{a}"] for a in "xyz"] == G.means.min(axis=0).tolist()
     assert [facts[f"bbox_max_{a}"] for a in "xyz"] == G.means.max(axis=0).tolist()
+    sides = np.ptp(G.means.astype(np.float64), axis=0)
+    assert facts["thinness"] == sides.min() / sides.max()
 
 
 def test_red_and_blue_change_places(pair: Path) -> None:

@@ -6,6 +6,7 @@ Errors of the machine (a lost share, a bad sector, too many open files) pass thr
 they say nothing about the object.
 """
 
+import hashlib
 import re
 import stat
 from pathlib import Path, PurePosixPath
@@ -20,15 +21,37 @@ MAX_JSON_BYTES = 32 << 20  # a transforms.json of 10,000 frames is about 6 MB
 MAX_IMAGE_BYTES = 256 << 20
 
 
+class InputDigest:
+    """Sha256 over the bytes of an object's files as they are read, each after its length."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def add(self, data: bytes) -> bytes:
+        """Add a file's bytes; returns them."""
+        self._sha256.update(len(data).to_bytes(8, "little"))
+        self._sha256.update(data)
+        return data
+
+    def hexdigest(self) -> str:
+        """The digest so far, in lower-case hexadecimal digits."""
+        return self._sha256.hexdigest()
+
+
 class Folder:
     """Files below one folder, by names from untrusted files; names that lead outside are refused.
 
     Symbolic links in the folder are followed anywhere: its owner made them, and some caches (Hugging Face's)
     consist of links.
+
+    Args:
+        root: the folder.
+        digest: takes the bytes of all files that are read.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, digest: InputDigest) -> None:
         self.root = root
+        self.digest = digest
 
     def find(self, name: str) -> Path | None:
         """Path of the file `name` ('/'-separated, relative), or None if it does not exist.
@@ -61,7 +84,7 @@ class Folder:
         if path is None:
             raise MissingViews(f"{self.root / name}: no such file")
         try:
-            return foreign.read_bytes(path, limit)
+            return self.digest.add(foreign.read_bytes(path, limit))
         except foreign.TooLarge as error:
             raise BadInput(f"{path}: larger than the limit of {limit} bytes") from error
         except foreign.Refused as error:
@@ -87,6 +110,7 @@ class Archive:
     Args:
         path: the archive.
         wanted: pattern of the normalised names of the members to keep.
+        digest: takes the bytes of all members that `read` returns.
         limit: limit of the unpacked archive in bytes.
 
     Raises:
@@ -97,8 +121,11 @@ class Archive:
         OSError: the machine's, also in the middle of the archive.
     """
 
-    def __init__(self, path: Path, wanted: re.Pattern[str], limit: int = MAX_ARCHIVE_BYTES) -> None:
+    def __init__(
+        self, path: Path, wanted: re.Pattern[str], digest: InputDigest, limit: int = MAX_ARCHIVE_BYTES
+    ) -> None:
         self.root = path
+        self.digest = digest
         self.members: dict[str, bytes] = {}
         with tar_stream.opened(path, limit) as members:
             for member in members:
@@ -129,7 +156,7 @@ class Archive:
             raise MissingViews(f"{self.root}: no member {name}")
         if len(self.members[found]) > limit:
             raise BadInput(f"{self.root}: member {name} is larger than the limit of {limit} bytes")
-        return self.members[found]
+        return self.digest.add(self.members[found])
 
 
 def list_tar(path: Path, limit: int = MAX_ARCHIVE_BYTES) -> list[str]:

@@ -22,7 +22,7 @@ from gaussianverse.fitter.cameras import check_not_swapped
 from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.sources.exr import read_depth
-from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder
+from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, InputDigest
 from gaussianverse.fitter.sources.image import decode_rgba
 from gaussianverse.fitter.sources.numbers import focal_length, number, numbers
 from gaussianverse.fitter.sources.unread import Unread, unread
@@ -38,18 +38,19 @@ _Read = Callable[[str, int], bytes]
 
 
 def read_gobjaverse(
-    path: Path, *, with_depth: bool = False, inputs: InputsConfig = _INPUTS
+    path: Path, digest: InputDigest, *, with_depth: bool = False, inputs: InputsConfig = _INPUTS
 ) -> Iterator[View | Unread]:
     """Yield the views of one object in the order of their numbers, also those that cannot be used.
 
     With `with_depth`, a view without `_nd.exr` has depth None.
+    `digest` takes the bytes of the files as they are read.
 
     Raises:
         MissingViews: there are no views.
         BadInput: there are several sets of views, or two views have the same number.
         DecodeError: an archive is broken.
     """
-    level, kinds, read = _list_folder(path) if is_folder(path) else _list_tar(path, with_depth)
+    level, kinds, read = _list_folder(path, digest) if is_folder(path) else _list_tar(path, digest, with_depth)
     for view in sorted(kinds, key=int):
         suffix = next((suffix for suffix in _IMAGES if suffix in kinds[view]), None)
         if suffix is None or _JSON not in kinds[view]:
@@ -83,7 +84,7 @@ def _read_view(view: str, stem: str, suffix: str, read: _Read, with_depth: bool,
     return View(view, image, _camera_to_world(camera, where), K, depth)
 
 
-def _list_folder(root: Path) -> tuple[str, dict[str, set[str]], _Read]:
+def _list_folder(root: Path, digest: InputDigest) -> tuple[str, dict[str, set[str]], _Read]:
     """The folder of the views ("" or "campos_512_v4/"), {view: kinds of file}, and a function that reads them."""
     bases = [root, *sorted(d for d in root.iterdir() if d.name.startswith("campos_") and is_folder(d))]
     names = [
@@ -93,7 +94,7 @@ def _list_folder(root: Path) -> tuple[str, dict[str, set[str]], _Read]:
         if entry.name.isascii() and entry.name.isdigit()
         for kind in _kinds_in(entry)
     ]
-    return *_group(root, names), Folder(root).read
+    return *_group(root, names), Folder(root, digest).read
 
 
 def _kinds_in(folder: Path) -> list[str]:
@@ -110,8 +111,8 @@ def _kinds_in(folder: Path) -> list[str]:
     return kinds
 
 
-def _list_tar(path: Path, with_depth: bool) -> tuple[str, dict[str, set[str]], _Read]:
-    archive = Archive(path, _MEMBER if with_depth else _MEMBER_NO_DEPTH)
+def _list_tar(path: Path, digest: InputDigest, with_depth: bool) -> tuple[str, dict[str, set[str]], _Read]:
+    archive = Archive(path, _MEMBER if with_depth else _MEMBER_NO_DEPTH, digest)
     return *_group(path, [name for name in archive.members if _MEMBER.fullmatch(name)]), archive.read
 
 

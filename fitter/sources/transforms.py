@@ -19,7 +19,7 @@ from gaussianverse.atlas.os_errors import is_file, is_folder
 from gaussianverse.fitter.cameras import check_not_swapped
 from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
-from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, list_tar
+from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, InputDigest, list_tar
 from gaussianverse.fitter.sources.image import decode_rgba
 from gaussianverse.fitter.sources.numbers import focal_length, number, numbers
 from gaussianverse.fitter.sources.unread import Unread, printable, unread
@@ -63,8 +63,10 @@ def _chosen(found: list[str]) -> list[str]:
     return [by_name[WHOLE]] if WHOLE in by_name else [by_name[name] for name in SPLITS if name in by_name]
 
 
-def read_transforms(path: Path, *, inputs: InputsConfig = _INPUTS) -> Iterator[View | Unread]:
+def read_transforms(path: Path, digest: InputDigest, *, inputs: InputsConfig = _INPUTS) -> Iterator[View | Unread]:
     """Yield the views of a folder or archive (all its splits) or of one camera file, also those that cannot be used.
+
+    `digest` takes the bytes of the files as they are read.
 
     Raises:
         MissingViews: there is no camera file.
@@ -74,11 +76,11 @@ def read_transforms(path: Path, *, inputs: InputsConfig = _INPUTS) -> Iterator[V
     if path.suffix == ".json" and not is_folder(path):
         if not is_file(path):
             raise MissingViews(f"{path}: no such file")
-        source: Folder | Archive = Folder(path.parent)
+        source: Folder | Archive = Folder(path.parent, digest)
         files = [path.name]
     else:
         files = find_transforms(path)
-        source = Folder(path) if is_folder(path) else Archive(path, _WANTED)
+        source = Folder(path, digest) if is_folder(path) else Archive(path, _WANTED, digest)
     if not files:
         raise MissingViews(f"{path}: no {WHOLE} and no {SPLITS[0]}")
     for file in files:

@@ -64,11 +64,9 @@ def faults_of_splats(facts: Mapping[str, Any], gaussians: Gaussians) -> Iterator
     """Compare the facts of a splat with its arrays."""
     if facts["n_gaussians"] != len(gaussians):
         yield f"n_gaussians is {facts['n_gaussians']}, its arrays have {len(gaussians)}"
-    low, high = gaussians.means.min(axis=0), gaussians.means.max(axis=0)
-    for end, found in (("min", low), ("max", high)):
-        for axis, value in zip("xyz", found.tolist(), strict=True):
-            if facts[f"bbox_{end}_{axis}"] != value:
-                yield f"bbox_{end}_{axis} is {facts[f'bbox_{end}_{axis}']}, its arrays have {value}"
+    for name, value in gaussians.bounds().items():
+        if name in facts and facts[name] != value:
+            yield f"{name} is {facts[name]}, its arrays have {value}"
 
 
 def faults_of_atlas(

@@ -6,6 +6,7 @@ An object is a file, a folder, or members of a tar, whose address is `PATH.tar#K
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,9 +23,9 @@ from gaussianverse.atlas.interchange.gaussiancube import from_cube
 from gaussianverse.atlas.interchange.ply import Floats, read_raw
 from gaussianverse.atlas.interchange.published import read_raw_point_cloud
 from gaussianverse.atlas.os_errors import describe, is_folder, is_machines
-from gaussianverse.atlas.store.storage import sha256_of
 from gaussianverse.fitter.frame import WORLD, Frame
 from gaussianverse.fitter.sources import tar_stream
+from gaussianverse.fitter.sources.files import InputDigest
 from gaussianverse.pipeline.config import SplatsConfig
 from gaussianverse.pipeline.dataset.schemas import FRAME
 
@@ -48,7 +49,7 @@ class Source:
 
     Attributes:
         values: the Gaussians, or their values before activation, see `ply.read_raw`.
-        sha256: over the bytes of the files, in the order of their names.
+        sha256: over the bytes of the files, each after its length, in the order of their names.
         indices: sphere indices beside them, if there are any.
         frame: where an export of this project says that the object was.
     """
@@ -109,7 +110,14 @@ def read_source(path: Path, config: SplatsConfig, key: str | None = None) -> Sou
         wanted = {part: _bytes_of(parts[part]) for part in (*HOLD_GAUSSIANS, SPHERE, METADATA) if part in parts}
         return _of_parts(wanted, str(path), config)
     data = _bytes_of(path)
-    return Source(_values(path.name.lower(), data, str(path), config), sha256_of(data))
+    return Source(_values(path.name.lower(), data, str(path), config), _sha256([data]))
+
+
+def _sha256(files: Sequence[bytes]) -> str:
+    digest = InputDigest()
+    for data in files:
+        digest.add(data)
+    return digest.hexdigest()
 
 
 def _members(archive: Path, key: str) -> dict[str, bytes]:
@@ -137,8 +145,7 @@ def _of_parts(parts: dict[str, bytes], where: str, config: SplatsConfig) -> Sour
         )
     values = _values("x.ply" if held[0] == _LONE else held[0], parts[held[0]], f"{where}/{held[0]}", config)
     indices = _array(parts[SPHERE], f"{where}/{SPHERE}") if SPHERE in parts else None
-    joined = b"".join(parts[name] for name in sorted(parts))
-    return Source(values, sha256_of(joined), indices, _frame(parts.get(METADATA, b"")))
+    return Source(values, _sha256([parts[name] for name in sorted(parts)]), indices, _frame(parts.get(METADATA, b"")))
 
 
 def _frame(metadata: bytes) -> Frame:

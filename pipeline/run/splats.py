@@ -47,8 +47,8 @@ def read_splats(
         normalise: which objects are centred and scaled, see `FitConfig.normalise`.
 
     Returns:
-        The Gaussians without padding, and their n_gaussians, bbox_*, center_*, unit, sh_degree_in, sh_psnr and
-        input_sha256 for the tables.
+        The Gaussians without padding, and their n_gaussians, bbox_*, thinness, center_*, unit, sh_degree_in, sh_psnr
+        and input_sha256 for the tables.
 
     Raises:
         AtlasError: a file is missing or of another form.
@@ -80,15 +80,13 @@ def read_splats(
             f"{where}: without its view-dependent colour (degree {seen.degree}) its renders have a PSNR of "
             f"{psnr:.2f} dB, expected at least {config.min_sh_psnr:.2f}; lower --min-sh-psnr to take it"
         )
-    low, high = gaussians.means.min(axis=0), gaussians.means.max(axis=0)
     return gaussians, {
         "n_gaussians": len(gaussians),
         "sh_degree_in": seen.degree,
         "sh_psnr": psnr,
         "input_sha256": source.sha256,
         **_within(source.frame, frame).stats,
-        **{f"bbox_min_{a}": float(v) for a, v in zip("xyz", low, strict=True)},
-        **{f"bbox_max_{a}": float(v) for a, v in zip("xyz", high, strict=True)},
+        **gaussians.bounds(),
     }
 
 
