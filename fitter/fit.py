@@ -190,10 +190,10 @@ def fit_object(
         progress: called after every step with (steps done, number of Gaussians, loss).
 
     Returns:
-        The Gaussians, where they are in the world, and a flat dict: what `Prepared.stats` has, n_anchors, n_gaussians,
-        n_pruned (by the ranking, over all adjust steps), steps, loss, psnr, psnr_min, ssim, ssim_min, lpips and
-        lpips_max (-1 without a backbone), metrics_on ("heldout" or "train"), background, bbox_min/max_x/y/z and thinness
-        (published), backend, device, lpips_sha256, seconds_init/fit/metrics, peak_mb.
+        The Gaussians, where they are in the world, and a flat dict: what `Prepared.stats` has, n_anchors,
+        n_gaussians, n_pruned (by the ranking, over all adjust steps), steps, loss, psnr, psnr_min, ssim, ssim_min,
+        lpips and lpips_max (-1 without a backbone), metrics_on ("heldout" or "train"), background, bbox_min/max_x/y/z
+        and thinness (published), backend, device, lpips_sha256, seconds_init/fit/metrics, peak_mb.
 
     Raises:
         FitError: a subclass from `fitter.errors`, with its `reason`.
