@@ -18,7 +18,7 @@ from gaussianverse.atlas.interchange.ply import read_ply, write_ply
 from gaussianverse.atlas.packing import pack, unpack
 from gaussianverse.atlas.picture import sheet
 from gaussianverse.atlas.plane import SHIPPED_SIZE, solve_plane_indices
-from gaussianverse.terminal import one_line
+from gaussianverse.escape import one_line
 
 # settings that are needed to read an atlas and cannot be derived from its array
 _READING = ("layout", "plane_indices")

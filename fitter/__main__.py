@@ -12,6 +12,7 @@ from tqdm import tqdm
 from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.interchange.ply import write_ply
+from gaussianverse.escape import one_line
 from gaussianverse.fitter.agreement.verdict import AGREES
 from gaussianverse.fitter.comparison import comparison
 from gaussianverse.fitter.config import load_fit_config
@@ -21,7 +22,6 @@ from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.threads import available_cores, set_threads
 from gaussianverse.fitter.views import FORMATS, load_views, split_heldout
-from gaussianverse.terminal import one_line
 
 
 def _parser() -> argparse.ArgumentParser:

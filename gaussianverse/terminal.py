@@ -9,19 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-# controls, C1 controls, line and paragraph separators, marks that turn the direction of writing, lone surrogates
-_UNSAFE = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
-_CONTROLS = re.compile(f"[{_UNSAFE}]")
-_CONTROLS_OF_TEXT = re.compile(rf"(?![\t\n])[{_UNSAFE}]")
+from gaussianverse.escape import UNSAFE, escaped
 
-
-def one_line(text: object) -> str:
-    r"""The text with every control character shown as an escape such as \x1b, line ends included."""
-    return _CONTROLS.sub(_escape, str(text))
-
-
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")
+_CONTROLS_OF_TEXT = re.compile(rf"(?![\t\n])[{UNSAFE}]")
 
 
 class Printed:
@@ -40,7 +30,7 @@ class Printed:
         """Write text; returns its length."""
         start = text[:1] if text.startswith("\r") else ""
         try:
-            self._stream.write(start + _CONTROLS_OF_TEXT.sub(_escape, text[len(start) :]))
+            self._stream.write(start + _CONTROLS_OF_TEXT.sub(escaped, text[len(start) :]))
         except BrokenPipeError:
             self._leave()
         return len(text)

@@ -21,6 +21,7 @@ from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.dataset_format import ATLAS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.store.errors import NotFound, StoreError
+from gaussianverse.escape import one_line
 from gaussianverse.manifests.errors import ManifestError, RenderError
 from gaussianverse.pipeline.arguments import (
     add_building,
@@ -33,7 +34,7 @@ from gaussianverse.pipeline.arguments import (
 )
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.interrupt import sigterm_interrupts
-from gaussianverse.terminal import one_line, printing
+from gaussianverse.terminal import printing
 
 if TYPE_CHECKING:
     from gaussianverse.manifests.schema import Row

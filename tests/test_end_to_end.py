@@ -105,7 +105,7 @@ def test_verify_finds_every_byte_right(
     finished: tuple[LocalStorage, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["verify", "--out", finished[0].url, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"url": finished[0].url, "faults": []}
+    assert json.loads(capsys.readouterr().out) == {"url": finished[0].url, "faults": [], "notes": []}
 
 
 def test_sha256sums_are_those_of_the_files(finished: tuple[LocalStorage, str]) -> None:

@@ -17,7 +17,7 @@ from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.parquet import from_parquet, to_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import STATS, Facts
-from gaussianverse.pipeline.ops.verify import verify_sample
+from gaussianverse.pipeline.ops.verify_sample import verify_sample
 
 UIDS = [f"o{i}" for i in range(9)]
 

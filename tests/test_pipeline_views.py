@@ -34,7 +34,8 @@ from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit,
 from gaussianverse.pipeline.ops.clean_work import clean_work
 from gaussianverse.pipeline.ops.inspect import inspect
 from gaussianverse.pipeline.ops.status import status_of
-from gaussianverse.pipeline.ops.verify import verify, verify_sample
+from gaussianverse.pipeline.ops.verify import verify
+from gaussianverse.pipeline.ops.verify_sample import verify_sample
 from gaussianverse.pipeline.run import job, tasks
 
 COUNT, SIZE = 3, 24

@@ -28,7 +28,8 @@ from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.errors import ShardConflict
-from gaussianverse.pipeline.ops.verify import verify, verify_sample
+from gaussianverse.pipeline.ops.verify import verify
+from gaussianverse.pipeline.ops.verify_sample import verify_sample
 from gaussianverse.pipeline.run import inputs, job
 from gaussianverse.pipeline.store import publish as publishing
 from gaussianverse.pipeline.store.probes import prove_conditional_puts

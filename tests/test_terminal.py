@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pipeline_runs import planned
 
 from gaussianverse.atlas.store.local import LocalStorage
-from gaussianverse.terminal import Printed, one_line, printing
+from gaussianverse.escape import one_line
+from gaussianverse.terminal import Printed, printing
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = "a\x1b]0;title\x07\x1b[2J\x9b31mb\u202etxt.exe\u2028c\x00"

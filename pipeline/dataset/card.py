@@ -1,15 +1,20 @@
-"""The dataset card: README.md of a finished dataset, in the format of the Hugging Face hub."""
+"""The dataset card: README.md of a finished dataset, in the format of the Hugging Face hub.
+
+Its bytes depend on the dataset alone. Texts of the manifest stand in cells of tables only, escaped for them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.atlas import dataset_format
-from gaussianverse.pipeline.dataset.metadata import Totals
+from gaussianverse.escape import markdown
+from gaussianverse.pipeline.dataset.makers import Maker, begun_with, other_makers, ranges
+from gaussianverse.pipeline.dataset.metadata import Credits, Totals
 from gaussianverse.pipeline.dataset.run_file import Run
 
 _TEMPLATE = """\
@@ -51,6 +56,10 @@ Each object keeps its own licence, in the column `license` of `metadata.parquet`
 
 {licences}
 
+## Credits
+
+{credits}
+
 ## Quarantined objects
 
 {quarantined}
@@ -79,8 +88,18 @@ No value is null in JSON files and tables: -1 is an unknown number, "" an unknow
 ## Configuration
 
 Digest `{digest}`; `run.json` holds the whole configuration.
+
+## Made with
+
+{makers}
 """
 
+MAX_LICENCES = 200
+"""Licences that the card counts one by one."""
+MAX_TEXT = 500
+"""Characters of a foreign text that the card shows."""
+
+_Text = TypeVar("_Text", str, tuple[str, str])
 
 _VIEWS_CONFIG = """\
 - config_name: views
@@ -94,9 +113,15 @@ _VIEWS = """\
 """
 
 
-def card_of(run: Run, totals: Totals, index: dict[str, Any]) -> str:
-    """The card, from the totals of metadata.parquet and index.json."""
-    licences = {licence or "not stated": count for licence, count in totals.licences.items()}
+def card_of(run: Run, totals: Totals, index: dict[str, Any], commits: Mapping[tuple[str, int], Any]) -> str:
+    """The card.
+
+    Args:
+        run: the run.
+        totals: totals of metadata.parquet.
+        index: content of index.json.
+        commits: commit records by (family, shard).
+    """
     return _TEMPLATE.format(
         samples=totals.samples,
         objects=totals.objects,
@@ -108,10 +133,12 @@ def card_of(run: Run, totals: Totals, index: dict[str, Any]) -> str:
         ssim=_spread(totals.values("ssim"), ".4f"),
         smoothness=_spread(totals.values("smoothness"), ".3f"),
         atlas_psnr=_spread(totals.values("atlas_psnr"), ".1f", " dB"),
-        licences=_counts(licences, "licence"),
-        quarantined=_counts(totals.reasons, "reason") + f"\nDetails: `{dataset_format.QUARANTINE}`.",
+        licences=_licences(totals),
+        credits=_credits(totals.credits),
+        quarantined=_reasons(totals),
         channels=", ".join(index["channels"]),
         digest=run.digest,
+        makers=_makers(begun_with(run), other_makers(run, commits)),
         views_config=_VIEWS_CONFIG if "views" in index else "",
         views=_VIEWS.format(count=index["views"], size=index["views_size"]) if "views" in index else "",
     )
@@ -128,11 +155,49 @@ def _spread(values: NDArray[np.float64], form: str, unit: str = "") -> str:
     )
 
 
-def _counts(counts: Mapping[str, int], title: str) -> str:
-    if not counts:
+def _licences(totals: Totals) -> str:
+    if not totals.licences:
         return "None."
-    lines = [f"| {title} | objects |", "|---|---|"]
-    lines += [
-        f"| {word.replace('|', '/')} | {n} |" for word, n in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
-    ]
+    counts = _sorted(totals.licences)
+    rows = [(licence or "not stated", str(n)) for licence, n in counts[:MAX_LICENCES]]
+    text = _table(("licence", "objects"), rows)
+    if rest := counts[MAX_LICENCES:]:
+        text += f"\n\n{sum(n for _, n in rest)} more objects have one of {len(rest)} other licences."
+    return text
+
+
+def _credits(credits: Credits) -> str:
+    if not credits.counts:
+        return "The manifest names none."
+    rows = [(credit, licence or "not stated", str(n)) for (credit, licence), n in _sorted(credits.counts)]
+    text = "As the manifest gives them; each object's own is in the column `attribution` of `metadata.parquet`.\n\n"
+    text += _table(("author, title and source", "licence", "objects"), rows)
+    if credits.others:
+        text += f"\n\nThese are the first {len(rows)}. {credits.others} more objects have another, in that column."
+    return text
+
+
+def _reasons(totals: Totals) -> str:
+    if not totals.reasons:
+        return "None."
+    table = _table(("reason", "objects"), [(reason, str(n)) for reason, n in _sorted(totals.reasons)])
+    return f"{table}\n\nDetails: `{dataset_format.QUARANTINE}`."
+
+
+def _makers(first: tuple[str, str], others: Sequence[Maker]) -> str:
+    text = _table(("digest of the code", "packages"), [first])
+    if not others:
+        return text
+    rows = [(m.family, ranges(m.shards), str(m.objects), m.code, m.versions) for m in others]
+    table = _table(("family", "shards", "objects", "digest of the code", "packages"), rows)
+    return f"{text}\n\nOf these shards, other code or packages made some objects:\n\n{table}"
+
+
+def _sorted(counts: Mapping[_Text, int]) -> list[tuple[_Text, int]]:
+    return sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    lines += [f"| {' | '.join(markdown(text, MAX_TEXT) for text in row)} |" for row in rows]
     return "\n".join(lines)

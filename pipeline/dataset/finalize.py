@@ -70,7 +70,7 @@ def finalize(storage: Storage, run: Run) -> None:
     put(dataset_format.QUARANTINE, tables.quarantine)
     index = index_of(run, commits, tables.totals, written)
     put(dataset_format.INDEX, to_json_file(index))
-    put(dataset_format.CARD, card.card_of(run, tables.totals, index).encode())
+    put(dataset_format.CARD, card.card_of(run, tables.totals, index, commits).encode())
     sums = sha256sums(storage, run, commits, written)
     publish_exact(storage, dataset_format.SUMS, sums)
     publish_exact(storage, dataset_format.SUCCESS, sums_file({dataset_format.SUMS: sha256_of(sums)}))

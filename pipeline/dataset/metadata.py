@@ -25,6 +25,33 @@ from gaussianverse.pipeline.dataset.shards import stats_table
 from gaussianverse.pipeline.errors import PipelineError
 
 _STATE = ("status", "reason", "error_class", "error_message")
+MAX_CREDITS = 1000
+"""Distinct credits that are counted one by one."""
+
+
+@dataclass
+class Credits:
+    """Samples by what their rows say of author and licence.
+
+    Attributes:
+        counts: number of samples per (attribution, licence), of the first `MAX_CREDITS` in the order of the manifest.
+        others: number of samples with a credit that is not among them.
+    """
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    others: int = 0
+
+    def add(self, samples: pa.Table) -> None:
+        """Add rows of metadata.parquet; tables of version 1 have no credits."""
+        if "attribution" not in samples.schema.names:
+            return
+        for credit in zip(samples["attribution"].to_pylist(), samples["license"].to_pylist(), strict=True):
+            if not credit[0]:
+                continue
+            if credit in self.counts or len(self.counts) < MAX_CREDITS:
+                self.counts[credit] += 1
+            else:
+                self.others += 1
 
 
 @dataclass
@@ -37,6 +64,7 @@ class Totals:
         licences: number of samples per licence.
         reasons: number of quarantined objects per reason.
         measured_on: values of `metrics_on` of the samples.
+        credits: credits of the samples.
     """
 
     objects: int = 0
@@ -44,6 +72,7 @@ class Totals:
     licences: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     measured_on: set[str] = field(default_factory=set)
+    credits: Credits = field(default_factory=Credits)
     _values: dict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: defaultdict(list))
     _uids: Any = field(default_factory=hashlib.sha256)
 
@@ -59,6 +88,7 @@ class Totals:
         self.objects += len(rows)
         self.licences.update(samples["license"].to_pylist())
         self.reasons.update(lost["reason"].to_pylist())
+        self.credits.add(samples)
         self.measured_on |= set(samples["metrics_on"].to_pylist())
         for name in self.COLUMNS:
             self._values[name].append(samples[name].to_numpy().astype(np.float64))

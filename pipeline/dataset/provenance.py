@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -26,8 +27,13 @@ def versions() -> dict[str, str]:
 
 
 def made_with() -> str:
-    """`versions` as one line, such as "gaussianverse 0.2.0, numba 0.68.1, .."."""
-    return ", ".join(f"{name} {version}" for name, version in versions().items() if version)
+    """`versions` as one line."""
+    return line_of(versions())
+
+
+def line_of(versions: Mapping[str, str]) -> str:
+    """Versions of packages as one line, such as "gaussianverse 0.2.0, numba 0.68.1, .."; "" is left out."""
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()) if version)
 
 
 @lru_cache(maxsize=1)

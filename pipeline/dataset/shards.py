@@ -68,6 +68,9 @@ def _check_commit(record: dict[str, Any], family: str, shard: int) -> None:
         and all(map(is_count, quarantined.values()))
     ):
         raise PipelineError(f"quarantined is {quarantined!r}, expected a count for each reason")
+    made = record.get("made_with", [])
+    if not (isinstance(made, list) and all(map(_is_maker, made))):
+        raise PipelineError(f"made_with is {made!r}, expected code_digest, versions and objects for each maker")
     objects: Any = record.get("objects")
     samples: Any = record.get("samples")
     if not (is_count(objects) and is_count(samples) and objects == samples + sum(quarantined.values())):
@@ -76,9 +79,16 @@ def _check_commit(record: dict[str, Any], family: str, shard: int) -> None:
         )
 
 
+def _is_maker(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    texts = [entry.get(name) for name in ("code_digest", "versions")]
+    return all(isinstance(text, str) for text in texts) and is_count(entry.get("objects"))
+
+
 @dataclass(frozen=True)
 class Counts:
-    """What became of the objects of some shards."""
+    """The objects of some shards, published and quarantined."""
 
     objects: int
     published: int

@@ -13,12 +13,12 @@ from typing import Any
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.escape import one_line
 from gaussianverse.pipeline.arguments import add_reading, add_shards, open_output
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, journal_rows, stats_rows
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.job import Outcome
-from gaussianverse.terminal import one_line
 
 MAX_LINES = 60
 TOO_MANY_QUARANTINED = 6

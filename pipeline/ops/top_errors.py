@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.escape import one_line
 from gaussianverse.pipeline.arguments import add_reading, open_output
 from gaussianverse.pipeline.dataset import layout, records, shards
-from gaussianverse.terminal import one_line
 
 _SMALL = 16 << 10
 """Bytes. The fragment of a quarantined object holds one short JSON file; larger ones need not be read."""

@@ -1,0 +1,221 @@
+"""Checks of one shard: its files against the commit record, each sample against everything that speaks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from gaussianverse.atlas import dataset_format, tar
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, VIEWS
+from gaussianverse.atlas.errors import AtlasError
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.reader.views import images_sha256
+from gaussianverse.atlas.store.errors import Altered, NotFound, StoreError, StoreRefused
+from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.content import faults_of_atlas, faults_of_facts, faults_of_splats
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.members import atlas_array, check_main, check_views
+from gaussianverse.pipeline.dataset.pack import commit_record
+from gaussianverse.pipeline.dataset.records import sample_members
+from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import Facts, facts_from_json, known
+from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
+from gaussianverse.pipeline.dataset.statistics import moments_of
+from gaussianverse.pipeline.errors import PipelineError
+
+
+def named(faults: Iterator[str], what: str) -> Iterator[str]:
+    """The faults of one part; if its checks cannot read something, that is a fault too, and the caller goes on."""
+    try:
+        yield from faults
+    except (NotFound, StoreRefused, PipelineError) as error:
+        yield f"{what}: cannot be checked: {error}"
+
+
+def other_manifest(storage: Storage, run: Run) -> str:
+    """The fault of a dataset whose manifest is not its run's, "" if it is; without it no shard can be checked."""
+    try:
+        manifest = storage.get(layout.MANIFEST)
+    except NotFound:
+        manifest = b""
+    if sha256_of(manifest) == run.identity["manifest_sha256"]:
+        return ""
+    return f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so no shard can be checked"
+
+
+def commit_or_fault(storage: Storage, family: str, shard: int) -> dict[str, Any] | str:
+    """Read a shard's commit record; returns a fault if it cannot be read."""
+    try:
+        return read_commit(storage, family, shard)
+    except NotFound:
+        return f"{layout.commit(family, shard)}: missing, so the shard does not exist"
+    except PipelineError as error:
+        return str(error)
+
+
+class ShardCheck:
+    """Checks the families of one shard, the splats first, since atlases are compared with them."""
+
+    def __init__(self, storage: Storage, run: Run, shard: int) -> None:
+        self._storage, self._run, self._shard = storage, run, shard
+        self._manifest = shard_rows(storage, shard)
+        # None until the splats' tar is known to hold what their table says
+        self._splats: dict[str, Facts] | None = None
+        self._unread = set[str]()
+        self._atlases: list[bytes] = []
+        self._all_atlases = False
+
+    def faults(self) -> Iterator[str]:
+        """Yield every fault as a line of text. Raises StoreError if the store failed."""
+        for family in self._run.families:
+            yield from named(self._family(family), f"{family} shard {self._shard}")
+        yield from named(self._moments(), layout.moments(self._shard))
+
+    def _family(self, family: str) -> Iterator[str]:
+        commit = commit_or_fault(self._storage, family, self._shard)
+        if isinstance(commit, str):
+            yield commit
+            return
+        key = dataset_format.shard_tar(family, self._shard)
+        archive, heads = b"", dict[str, Head]()
+        for name, stored in commit["files"].items():
+            try:
+                data = self._storage.get(name)
+            except NotFound as error:
+                yield str(error) if isinstance(error, Altered) else f"{name}: missing"
+                continue
+            if (len(data), sha256_of(data)) != (stored["nbytes"], stored["sha256"]):
+                yield f"{name}: {len(data)} bytes whose sha256 is not that of the commit record"
+                continue
+            heads[name] = Head(len(data), stored["sha256"])
+            if name == key:
+                archive = data
+        table = layout.stats(family, self._shard)
+        if {key, table} - set(heads):
+            return
+        try:
+            rows = stats_rows(self._storage, family, self._shard)
+        except PipelineError as error:
+            yield f"{table}: {error}"
+            return
+        if commit != commit_record(self._run, family, self._shard, rows, heads):
+            yield f"{layout.commit(family, self._shard)}: does not match the contents of the shard"
+        yield from self._rows(family, rows)
+        if family == VIEWS:
+            yield from self._aligned(rows)
+        yield from self._samples(family, key, archive, rows)
+
+    def _rows(self, family: str, rows: list[Facts]) -> Iterator[str]:
+        """Compare the rows of the table, and of the journal, with the manifest."""
+        table, journal = layout.stats(family, self._shard), layout.journal(family, self._shard)
+        expected = [(r["index"], r["uid"]) for r in self._manifest]
+        if [(r["index"], r["uid"]) for r in rows] != expected:
+            yield f"{table}: its rows are not the manifest's"
+        else:
+            for facts, row in zip(rows, self._manifest, strict=True):
+                for text in faults_of_facts(self._run, family, row, facts):
+                    yield f"{table}: {facts['uid']}: {text}"
+        try:
+            entries = journal_rows(self._storage, family, self._shard)
+        except (PipelineError, NotFound) as error:
+            yield f"{journal}: {error}"
+            return
+        if [(r["index"], r["uid"]) for r in entries] != expected:
+            yield f"{journal}: its rows are not the manifest's"
+
+    def _aligned(self, rows: list[Facts]) -> Iterator[str]:
+        """Check that there are views of the objects with an atlas, and of no others."""
+        table = layout.stats(VIEWS, self._shard)
+        try:
+            atlases = stats_rows(self._storage, ATLAS, self._shard)
+        except (PipelineError, NotFound) as error:
+            yield f"{table}: cannot be compared with the atlases: {error}"
+            return
+        places = [[(r["uid"], r["sample"], r["reason"]) for r in rows_of] for rows_of in (rows, atlases)]
+        if places[0] != places[1]:
+            yield f"{table}: its samples are not those of the atlases"
+
+    def _samples(self, family: str, key: str, archive: bytes, rows: list[Facts]) -> Iterator[str]:
+        """Compare each sample of a tar with its row, its facts and the splat beside it."""
+        try:
+            members = {m.name: m for m in tar.index(archive, exact=True)}
+        except AtlasError as error:
+            yield f"{key}: {error}"
+            return
+        samples = [facts for facts in rows if facts["sample"] != -1]
+        if list(members) != [n for f in samples for n in sample_members(family, f)] or not archive.endswith(tar.END):
+            yield f"{key}: its members are not those of its table, in the manifest's order"
+            return
+        if family == SPLATS:
+            self._splats = {str(facts["uid"]): facts for facts in samples}
+        self._all_atlases = family == ATLAS or self._all_atlases
+        for facts in samples:
+            uid = str(facts["uid"])
+            own = [members[n] for n in sample_members(family, facts)]
+            data = {m.name: archive[m.offset : m.offset + m.nbytes] for m in own}
+            main = members[dataset_format.main_member(family, uid)]
+            found = {"offset": main.offset, "nbytes": main.nbytes, "sha256": sha256_of(data[main.name])}
+            if any(facts[name] != value for name, value in found.items()):
+                yield f"{key}: {uid}: offset, size or sha256 differs from its row of the table"
+            try:
+                yield from (f"{key}: {text}" for text in self._sample(family, facts, data, data[main.name]))
+            except StoreError:
+                raise
+            except Exception as error:  # any error in reading a sample is a fault
+                if family == SPLATS:
+                    self._unread.add(uid)
+                yield f"{key}: {uid}: {type(error).__name__}: {error}"
+
+    def _sample(self, family: str, facts: Facts, data: Mapping[str, bytes], main: bytes) -> Iterator[str]:
+        uid = str(facts["uid"])
+        caption, member = dataset_format.caption_member(uid), dataset_format.facts_member(uid)
+        if data[caption] != str(facts["caption"]).encode():
+            yield f"{caption} is not the object's caption"
+        array = self._counted(main) if family == ATLAS else None
+        if facts_from_json(family, data[member]) != known(self._run.facts_schema(family), facts):
+            yield f"{member} differs from its row of the table"
+        if family == SPLATS:
+            yield from (f"{uid}: {text}" for text in faults_of_splats(facts, Gaussians.from_bytes(main)))
+        elif family == ATLAS:
+            yield from (f"{uid}: {text}" for text in self._beside(facts, array))
+        else:
+            check_main(family, main, self._run)
+            check_views({name.removeprefix(f"{uid}."): m for name, m in data.items()}, self._run)
+            if images_sha256(data) != facts["images_sha256"]:
+                yield f"{uid}: its images differ from its row of the table"
+
+    def _counted(self, main: bytes) -> npt.NDArray[Any]:
+        """The array of an atlas, which the moments count whatever else is wrong with its sample."""
+        try:
+            array = atlas_array(main, self._run.atlas)
+        except AtlasError:
+            self._all_atlases = False
+            raise
+        self._atlases.append(main)
+        return array
+
+    def _beside(self, facts: Facts, array: Any) -> Iterator[str]:
+        """Compare an atlas with the splat beside it, unless that is a fault of its own already."""
+        uid = str(facts["uid"])
+        if self._splats is None or uid in self._unread:
+            return
+        if uid not in self._splats:
+            yield "there is no splat beside its atlas"
+            return
+        of = self._splats[uid]
+        key = dataset_format.shard_tar(SPLATS, self._shard)
+        splat = Gaussians.from_bytes(bytes(self._storage.read(key, int(of["offset"]), int(of["nbytes"]))))
+        yield from faults_of_atlas(facts, array, splat, of, self._run.atlas)
+
+    def _moments(self) -> Iterator[str]:
+        if not self._all_atlases:  # those that cannot be read are faults of their own
+            return
+        try:
+            data = self._storage.get(layout.moments(self._shard))
+        except NotFound:  # named with the files of the atlases
+            return
+        if data != moments_of(self._atlases, self._run):
+            yield f"{layout.moments(self._shard)}: not the moments of the shard's atlases"
