@@ -40,7 +40,7 @@ def run(train: Views, test: Views, config: FitConfig, seed: int = 0) -> dict[str
     start = time.process_time()
     fit = fit_object(train, config, seed=seed)
     seconds = time.process_time() - start
-    metrics = measure(fit.gaussians, make_scene(fit.placed.views(test), CPU), "cpu")
+    metrics = measure(fit.gaussians, make_scene(fit.prepared.placed.views(test), CPU), "cpu")
     result = {
         "psnr": float(np.mean(metrics.psnr)),
         "ssim": float(np.mean(metrics.ssim)),

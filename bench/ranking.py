@@ -48,7 +48,9 @@ def psnr(train: Views, test: Views, ranking: str, tau: int, seed: int, steps: in
     )  # fmt: skip
     fit = fit_object(train, config, seed=seed)
     assert len(fit.gaussians) <= tau
-    return float(np.mean(measure(fit.gaussians, make_scene(fit.placed.views(test), torch.device("cpu")), "cpu").psnr))
+    return float(
+        np.mean(measure(fit.gaussians, make_scene(fit.prepared.placed.views(test), torch.device("cpu")), "cpu").psnr)
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

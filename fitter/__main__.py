@@ -21,7 +21,7 @@ from gaussianverse.fitter.fit import fit_object
 from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.threads import available_cores, set_threads
-from gaussianverse.fitter.views import FORMATS, load_views, split_heldout
+from gaussianverse.fitter.views import FORMATS, load_views
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,13 +81,12 @@ def main(arguments: list[str] | None = None) -> int:
                     bar.set_postfix(gaussians=gaussians, loss=f"{loss:.4f}")
 
             fit = fit_object(views, config, seed=options.seed, progress=progress)
+        prepared = fit.prepared
         fit.gaussians.save(options.out)
         if options.picture:
-            _, heldout = split_heldout(views, config.heldout_every)
-            shown = fit.placed.views(heldout if len(heldout) else views)
-            options.picture.write_bytes(comparison(shown, fit.gaussians))
+            options.picture.write_bytes(comparison(prepared.measured, prepared.recall(fit.gaussians)))
         if options.ply:
-            placed = fit.placed
+            placed = prepared.placed
             options.ply.write_bytes(write_ply(fit.gaussians, center=placed.center, unit=placed.unit))
     except (FitError, AtlasError, ConfigError, LpipsUnavailable, BackendUnavailable, OSError) as error:
         sys.stderr.write(one_line(f"error: {error}") + "\n")

@@ -13,14 +13,14 @@ from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
 from gaussianverse.fitter.anchors import Anchors, Decoded, make_anchors
 from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.errors import LowPsnr, NanLoss, TooFewGaussians
-from gaussianverse.fitter.frame import Frame
 from gaussianverse.fitter.growth import Statistics, grow, observe, screen_gradient, survivors
 from gaussianverse.fitter.initial import INITIAL, camera_extent, neighbour_distance
 from gaussianverse.fitter.memory import peak_mb, reset_peak
-from gaussianverse.fitter.metrics import BACKGROUND, measure
+from gaussianverse.fitter.metrics import BACKGROUND, ViewMetrics, measure
 from gaussianverse.fitter.optimizer import RowAdam
 from gaussianverse.fitter.plain import Plain, bake, halves, plain_at, split_parents
-from gaussianverse.fitter.prepare import prepare
+from gaussianverse.fitter.prepare import Prepared, prepare
+from gaussianverse.fitter.rasterize import device_and_backend
 from gaussianverse.fitter.rasterize.compiled import ALPHA_MIN
 from gaussianverse.fitter.scene import make_scene
 from gaussianverse.fitter.training import Progress, Training
@@ -34,14 +34,14 @@ class Fit:
     """A finished fit.
 
     Attributes:
-        gaussians: in coordinates about the unit sphere; `placed.world` takes them to the world of the views.
+        gaussians: in coordinates about the unit sphere; `prepared.placed.world` takes them to the world of the views.
         stats: a flat dict without None and NaN.
-        placed: the frame of the Gaussians in the world of the views; the world itself where positions are kept.
+        prepared: the views as they were fitted, and where the Gaussians are in their world.
     """
 
     gaussians: Gaussians
     stats: dict[str, float | int | str]
-    placed: Frame
+    prepared: Prepared
 
 
 def _fit_anchors(training: Training, anchors: Anchors, extent: float, last: int) -> Anchors:
@@ -200,19 +200,44 @@ def fit_object(
         BackendUnavailable, LpipsUnavailable: the machine lacks something that the configuration requires.
         ConfigError: the configuration is not possible with this backend or at this size.
     """
+    reset_peak()
+    return fit_prepared(prepare(views, config), config, seed=seed, deadline=deadline, progress=progress)
+
+
+def fit_prepared(
+    prepared: Prepared,
+    config: FitConfig,
+    *,
+    seed: int = 0,
+    deadline: float | None = None,
+    progress: Progress | None = None,
+) -> Fit:
+    """Fit one object whose views are `prepare`d with this configuration; otherwise as `fit_object`.
+
+    `peak_mb` counts from the last `memory.reset_peak`, which is the caller's.
+    """
     # torch's sums depend on its number of threads; for tensors of this size, threads also cost more than they save
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _fit_object(views, config, seed, deadline, progress)
+        return _fit_prepared(prepared, config, seed, deadline, progress)
     finally:
         torch.set_num_threads(threads)
 
 
-def _fit_object(views: Views, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None) -> Fit:
-    started = time.perf_counter()
-    reset_peak()
-    prepared = prepare(views, config)
+def measure_published(gaussians: Gaussians, prepared: Prepared, backend: str, max_alpha: float) -> ViewMetrics:
+    """Metrics of Gaussians in the frame of publication, on the views that the fit is measured on; no LPIPS.
+
+    Rendered in the fit's frame, whose lengths the near plane suits, as the fit itself is.
+    """
+    device, backend = device_and_backend(backend)
+    return measure(prepared.recall(gaussians), make_scene(prepared.measured, device), backend, None, max_alpha)
+
+
+def _fit_prepared(
+    prepared: Prepared, config: FitConfig, seed: int, deadline: float | None, progress: Progress | None
+) -> Fit:
+    started = time.perf_counter() - prepared.seconds
     train, heldout = prepared.train, prepared.heldout
     training = Training(train, config, seed, deadline, progress)
     if config.model == "plain":
@@ -246,7 +271,7 @@ def _fit_object(views: Views, config: FitConfig, seed: int, deadline: float | No
         "ssim_min": float(np.min(metrics.ssim)),
         "lpips": float(np.mean(metrics.lpips)) if has_lpips else -1.0,
         "lpips_max": float(np.max(metrics.lpips)) if has_lpips else -1.0,
-        "metrics_on": "heldout" if len(heldout) else "train",
+        "metrics_on": prepared.metrics_on,
         "background": BACKGROUND,
         **gaussians.bounds(),
         "backend": training.backend,
@@ -257,7 +282,7 @@ def _fit_object(views: Views, config: FitConfig, seed: int, deadline: float | No
         "seconds_metrics": time.perf_counter() - fitted,
         "peak_mb": peak_mb(),
     }
-    return Fit(gaussians, stats, prepared.placed)
+    return Fit(gaussians, stats, prepared)
 
 
 def _fit_from_anchors(training: Training, views: Views, seed: int) -> tuple[int, float, Decoded]:

@@ -51,6 +51,12 @@ class Frame:
         scales = self.unit * gaussians.scales.astype(np.float64)
         return replace(gaussians, means=means.astype(np.float32), scales=scales.astype(np.float32))
 
+    def local(self, gaussians: Gaussians) -> Gaussians:
+        """Transform Gaussians from the world to the frame, rounded to float32."""
+        means = (gaussians.means.astype(np.float64) - self.center) / self.unit
+        scales = gaussians.scales.astype(np.float64) / self.unit
+        return replace(gaussians, means=means.astype(np.float32), scales=scales.astype(np.float32))
+
     @property
     def stats(self) -> dict[str, float]:
         """`center_x`, `center_y`, `center_z` and `unit`, which undo the transform."""

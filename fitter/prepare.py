@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from gaussianverse.fitter.inputs import check_inputs, same_picture, without_mask
 from gaussianverse.fitter.quality import quality
 from gaussianverse.fitter.views import Views, resize, split_heldout
 
+HELDOUT, TRAIN = "heldout", "train"
 NO_MASK = "alpha is 255 everywhere, and other views show background there"
 
 
@@ -29,6 +31,7 @@ class Prepared:
         placed: the frame in which Gaussians are published; the world itself if `frame.WORLD`.
         stats: what is known of the views: n_views, n_heldout, n_blank, n_views_used, views_skipped, pose_agreement,
             views_doubtful, n_same_picture, coverage, colour_std, complexity, input_sha256, and `placed`.
+        seconds: how long the preparation took.
     """
 
     train: Views
@@ -36,10 +39,25 @@ class Prepared:
     frame: Frame
     placed: Frame
     stats: dict[str, float | int | str]
+    seconds: float
+
+    @property
+    def measured(self) -> Views:
+        """The views that metrics are of, in the fit's frame: those held out, or else those trained on."""
+        return self.heldout if len(self.heldout) else self.train
+
+    @property
+    def metrics_on(self) -> str:
+        """Which views `measured` are: "heldout" or "train"."""
+        return HELDOUT if len(self.heldout) else TRAIN
 
     def publish(self, gaussians: Gaussians) -> Gaussians:
         """Transform Gaussians from the fit's frame to the one they are published in."""
         return gaussians if self.placed is self.frame else self.frame.world(gaussians)
+
+    def recall(self, gaussians: Gaussians) -> Gaussians:
+        """Transform published Gaussians back to the fit's frame, which undoes `publish` but for rounding."""
+        return gaussians if self.placed is self.frame else self.frame.local(gaussians)
 
 
 def prepare(views: Views, config: FitConfig) -> Prepared:
@@ -52,6 +70,7 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
         BadInput: alpha has no background, cameras were rounded, or float32 cannot hold the object's positions and
             `config.normalise` is "never".
     """
+    started = time.perf_counter()
     views = resize(views, config.size)
     # a blank view has no information, and would make the visual hull empty
     shown = np.flatnonzero(views.images[..., 3].any(axis=(1, 2)))
@@ -83,7 +102,8 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
         "input_sha256": views.input_sha256,
         **placed.stats,
     }
-    return Prepared(frame.views(train), frame.views(heldout), frame, placed, stats)
+    seconds = time.perf_counter() - started
+    return Prepared(frame.views(train), frame.views(heldout), frame, placed, stats, seconds)
 
 
 def _masked(views: Views, config: FitConfig) -> tuple[Views, list[str]]:

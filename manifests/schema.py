@@ -109,7 +109,8 @@ FIRST_SCHEMA = pa.schema(
 """Schema of the run form's first edition, which is still read."""
 
 RESERVED = frozenset({
-    "atlas_code_digest", "atlas_made_with", "atlas_nbytes", "atlas_offset", "atlas_psnr", "atlas_sample",
+    "atlas_code_digest", "atlas_heldout_psnr", "atlas_made_with", "atlas_nbytes", "atlas_offset", "atlas_psnr",
+    "atlas_sample",
     "atlas_sha256", "attempts", "backend", "background", "bbox_max_x", "bbox_max_y", "bbox_max_z",
     "bbox_min_x", "bbox_min_y", "bbox_min_z", "center_x", "center_y", "center_z", "code_digest", "colour_std",
     "complexity", "config_digest", "coverage", "device", "dtype", "error_class", "error_message",

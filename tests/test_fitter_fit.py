@@ -175,7 +175,7 @@ def test_the_unit_of_length_and_the_place_do_not_matter(unit: float) -> None:
     there = fit_object(dataclasses.replace(views, c2w=c2w), config(steps=30), seed=0)
     # fits use their own frame, so only the transform to it and back rounds: 2e-6 measured
     assert there.stats["psnr"] == pytest.approx(here.stats["psnr"], abs=1e-3)
-    moved = there.placed.world(there.gaussians)
+    moved = there.prepared.placed.world(there.gaussians)
     np.testing.assert_allclose(moved.means / unit - shift, here.gaussians.means, atol=2e-5)
     np.testing.assert_allclose(moved.scales / unit, here.gaussians.scales, rtol=1e-4)
 

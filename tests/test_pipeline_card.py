@@ -52,6 +52,7 @@ def tables(text: str) -> dict[str, list[list[str]]]:
 def good(**fields: Any) -> dict[str, Any]:
     return {
         "status": "ok", "license": "CC0-1.0", "psnr": 30.0, "ssim": 0.9, "smoothness": 0.95, "n_gaussians": 100,
+        "atlas_heldout_psnr": 29.0,
         "atlas_psnr": 99.0, "metrics_on": "heldout", **fields,
     }  # fmt: skip
 
@@ -65,7 +66,8 @@ def test_it_counts_objects_licences_and_reasons() -> None:
     assert "| not stated | 1 |" in text
     assert "CC-BY-4.0" not in text, "only objects that are here have a licence here"
     assert "| low_psnr | 2 |" in text
-    assert "| PSNR on white (held-out views) | median 30.00 dB, 30.00 to 34.00 |" in text
+    assert "| PSNR of the fit on white (held-out views) | median 30.00 dB, 30.00 to 34.00 |" in text
+    assert "| PSNR of the atlas on white (held-out views) | median 29.00 dB, 29.00 to 29.00 |" in text
 
 
 def test_the_front_matter_names_the_files_of_both_configurations() -> None:

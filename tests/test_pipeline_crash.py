@@ -62,11 +62,11 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def _once() -> Iterator[None]:
     """Make each fit once for all tests of this file; everything around it is real."""
-    fit, pack, fits, atlases = tasks.fit_views, atlas.pack, list[Any](), dict[bytes, Any]()
+    fit, pack, fits, atlases = tasks.fit_prepared, atlas.pack, list[Any](), dict[bytes, Any]()
 
-    def one_fit(views: Any, config: Any, **options: Any) -> Any:
+    def one_fit(prepared: Any, config: Any, **options: Any) -> Any:
         if not fits:
-            fits.append(fit(views, config, **options))
+            fits.append(fit(prepared, config, **options))
         return fits[0]
 
     def one_atlas(gaussians: Any, config: Any) -> Any:
@@ -76,7 +76,7 @@ def _once() -> Iterator[None]:
         return atlases[data]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(tasks, "fit_views", one_fit)
+        patched.setattr(tasks, "fit_prepared", one_fit)
         patched.setattr(atlas, "pack", one_atlas)
         patched.setattr(tasks, "atlas_psnr", lambda *_: 99.0)
         patched.setattr(job, "ProgressBar", Silent)

@@ -90,15 +90,15 @@ def fitted() -> dict[bytes, Any]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits are made once, and nobody sleeps."""
-    fit = tasks.fit_views
+    fit = tasks.fit_prepared
 
-    def again(views: Any, *arguments: Any, **options: Any) -> Any:
-        key = views.images.tobytes()
+    def again(prepared: Any, *arguments: Any, **options: Any) -> Any:
+        key = prepared.train.images.tobytes()
         if key not in fitted():
-            fitted()[key] = fit(views, *arguments, **options)
+            fitted()[key] = fit(prepared, *arguments, **options)
         return fitted()[key]
 
-    monkeypatch.setattr(tasks, "fit_views", again)
+    monkeypatch.setattr(tasks, "fit_prepared", again)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 

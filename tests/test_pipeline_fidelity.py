@@ -1,12 +1,21 @@
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
+from analytic import ball_views
 
 from gaussianverse import atlas
 from gaussianverse.atlas.config import AtlasConfig
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
+from gaussianverse.fitter.config import FitConfig, load_profile
+from gaussianverse.fitter.fit import Fit, fit_object
+from gaussianverse.fitter.rasterize import rasterization
+from gaussianverse.fitter.views import Views
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.run.around import FOV, viewmats_around
-from gaussianverse.pipeline.run.fidelity import _DIRECTIONS, atlas_psnr
+from gaussianverse.pipeline.run.fidelity import _DIRECTIONS, atlas_heldout_psnr, atlas_psnr
 
 
 def shell(count: int = 200, seed: int = 0, scale: float = 1.0, centre: float = 0.0) -> Gaussians:
@@ -78,3 +87,73 @@ def test_the_whole_object_is_in_every_view() -> None:
         assert (seen[:, 2] > 0).all()
         tangent = np.linalg.norm(seen[:, :2], axis=1) / seen[:, 2]
         assert np.tan(FOV / 2) * 0.9 < tangent.max() <= np.tan(FOV / 2) * 1.001
+
+
+def fitted(every: int, unit: float = 1.0, normalise: str = "auto") -> tuple[Fit, FitConfig]:
+    table = {
+        **load_profile("test")["fit"],
+        "size": 32,
+        "start_size": 0,
+        "steps": 160,
+        "tau": 200,
+        "initial_anchors": 60,
+    }
+    config = from_table(FitConfig, {**table, "heldout_every": every, "normalise": normalise})
+    views = ball_views(12, 32)
+    c2w = views.c2w.copy()
+    c2w[:, :3, 3] *= unit
+    return fit_object(dataclasses.replace(views, c2w=c2w), config), config
+
+
+def mean_psnr(gaussians: Gaussians, views: Views) -> float:
+    """Mean PSNR on white by its definition, with the oracle of the rasterisers, in float64."""
+    found = []
+    for image, viewmat, K in zip(views.images, views.viewmats, views.Ks, strict=True):
+        rgba = image / 255
+        expected = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+        tensors = [
+            torch.from_numpy(np.asarray(a, np.float64))
+            for a in (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors)
+        ]
+        shown, _, _ = rasterization(
+            *tensors, torch.from_numpy(viewmat)[None], torch.from_numpy(K)[None], views.width, views.height,
+            backgrounds=torch.ones(1, 3, dtype=torch.float64), backend="reference",
+        )  # fmt: skip
+        found.append(-10 * np.log10(((shown[0].numpy().clip(0, 1) - expected) ** 2).mean()))
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("unit", [1.0, 300.0])
+@pytest.mark.parametrize("every", [4, 0])
+def test_the_atlass_psnr_is_that_of_the_unpacked_atlas_on_the_fits_own_views(every: int, unit: float) -> None:
+    """With room for all Gaussians, without, and rounded; in the object's world, and centred and scaled."""
+    fit, config = fitted(every, unit)
+    assert len(fit.prepared.heldout) == (3 if every else 0)
+    views = fit.prepared.measured
+    whole, small, rounded = (
+        AtlasConfig(size=size, dtype=dtype, min_smoothness=0.0)
+        for size, dtype in ((16, "float32"), (8, "float32"), (16, "float16"))
+    )
+    found = {}
+    for name, into in (("whole", whole), ("small", small), ("rounded", rounded)):
+        made = atlas.unpack(atlas_array(atlas.pack(fit.gaussians, into).to_bytes(), into), into)
+        found[name] = atlas_heldout_psnr(fit, config, into)
+        assert found[name] == pytest.approx(mean_psnr(fit.prepared.recall(made), views), abs=1e-3), name
+    assert len(fit.gaussians) > 100
+    assert found["whole"] == fit.stats["psnr"]
+    assert found["small"] < found["whole"] - 0.01  # 64 of 200 Gaussians are left
+    assert found["rounded"] != found["whole"]
+
+
+def test_in_a_world_that_must_be_kept_the_atlas_is_measured_where_the_fit_was() -> None:
+    """Lengths of a thousandth would all lie before the near plane."""
+    fit, config = fitted(4, 1e-3, "never")
+    into = AtlasConfig(size=10, min_smoothness=0.0)
+    assert np.abs(fit.gaussians.means).max() < 1e-3
+    assert atlas_heldout_psnr(fit, config, into) > 10
+
+
+def test_without_an_atlas_there_is_no_psnr_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit, config = fitted(4)
+    few = dataclasses.replace(fit, gaussians=fit.gaussians[np.arange(7)])
+    assert atlas_heldout_psnr(few, config, AtlasConfig(size=16, dtype="float16", min_smoothness=0.0)) == -1

@@ -11,7 +11,8 @@ from gaussianverse.pipeline.ops.report import MAX_LINES, counts_text, result_row
 
 def row(uid: str, **fields: Any) -> dict[str, Any]:
     return {
-        "uid": uid, "n_gaussians": 1000, "psnr": 30.0, "ssim": 0.95, "metrics_on": "heldout",
+        "uid": uid, "n_gaussians": 1000, "atlas_heldout_psnr": 29.0, "psnr": 30.0, "ssim": 0.95,
+        "metrics_on": "heldout",
         "smoothness": 0.97, "seconds": 60.0, "status": "ok", "reason": "", "error_message": "", **fields,
     }  # fmt: skip
 
@@ -37,9 +38,11 @@ def test_rows_join_both_stages_and_their_times(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_line_per_object_and_one_of_medians() -> None:
-    text = table([row("a", psnr=28.0), row("b-longer", psnr=32.0), row("c", psnr=29.0)])
+    text = table([row("a", psnr=28.0), row("b-longer", psnr=32.0, atlas_heldout_psnr=-1), row("c", psnr=29.0)])
     lines = text.splitlines()
-    assert "held-out PSNR" in lines[0]
+    assert "held-out PSNR of atlas     of fit" in lines[0]
+    assert lines[1].split()[1:6] == ["1000", "29.00", "dB", "28.00", "dB"]
+    assert lines[2].split()[1:6] == ["1000", "-", "dB", "32.00", "dB"]
     assert [line.split()[0] for line in lines[1:]] == ["a", "b-longer", "c", "median"]
     assert "29.00 dB" in lines[-1]
     assert len({line.index(" dB") for line in lines[1:]}) == 1, "columns are aligned"
@@ -49,7 +52,7 @@ def test_the_quarantined_are_named_with_their_reason_and_left_out_of_medians() -
     lost = row("bad", status="quarantined", reason="low_psnr", error_message="12 dB", psnr=-1.0)
     text = table([row("a"), lost, row("c")])
     assert "quarantined: low_psnr: 12 dB" in text
-    assert text.splitlines()[-1].split()[2] == "30.00"
+    assert text.splitlines()[-1].split()[2:5] == ["29.00", "dB", "30.00"]
     assert "quarantined: low_psnr" in table([lost])
 
 

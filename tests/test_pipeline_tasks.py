@@ -66,6 +66,7 @@ def test_the_stages_one_after_the_other(planned: Planned) -> None:
     fit = records.read(p.storage, SPLATS, 0, "ball")
     assert len(atlas.Gaussians.from_bytes(fit.main(SPLATS))) == fit.facts["n_gaussians"]
     assert fit.facts["seed"] == seed_of(0, "ball", 0)
+    assert fit.facts["atlas_heldout_psnr"] == fit.facts["psnr"] > 0  # 16 x 16 cells hold up to 200 Gaussians
     assert tasks.atlas_object(p.job, p.row, 1) == {"status": "ok", "uid": "ball"}
     made = records.read(p.storage, ATLAS, 0, "ball")
     assert (
@@ -121,7 +122,7 @@ def test_nothing_that_a_stage_measures_is_dropped(planned: Planned, monkeypatch:
 
         return call
 
-    monkeypatch.setattr(tasks, "fit_views", watched(SPLATS, tasks.fit_views))
+    monkeypatch.setattr(tasks, "fit_prepared", watched(SPLATS, tasks.fit_prepared))
     monkeypatch.setattr(atlas, "pack", watched(ATLAS, atlas.pack))
     tasks.fit_object(planned.job, planned.row, 1, 0)
     tasks.atlas_object(planned.job, planned.row, 1)

@@ -60,13 +60,13 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def _rough() -> Iterator[None]:
     """Refuse d's atlas; make fits and atlases once for all tests of this file."""
-    fit, pack, fits, atlases = tasks.fit_views, atlas.pack, dict[bytes, Any](), dict[bytes, Any]()
+    fit, pack, fits, atlases = tasks.fit_prepared, atlas.pack, dict[bytes, Any](), dict[bytes, Any]()
 
-    def one_fit(views: Any, config: Any, **options: Any) -> Any:
+    def one_fit(prepared: Any, config: Any, **options: Any) -> Any:
         # from the downscaled views that the fit uses
-        key = views.images.tobytes()
+        key = prepared.train.images.tobytes()
         if key not in fits:
-            fits[key] = fit(views, config, **options)
+            fits[key] = fit(prepared, config, **options)
         return fits[key]
 
     def one_atlas(gaussians: Any, config: Any) -> Any:
@@ -83,7 +83,7 @@ def _rough() -> Iterator[None]:
         return original(job, row, attempt)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(tasks, "fit_views", one_fit)
+        patched.setattr(tasks, "fit_prepared", one_fit)
         patched.setattr(atlas, "pack", one_atlas)
         patched.setattr(tasks, "_atlas", body)
         patched.setattr(tasks, "atlas_psnr", lambda *_: 99.0)
@@ -238,11 +238,11 @@ def test_views_of_an_object_whose_fit_failed_are_left_out(manifest: str, tmp_pat
     """The fragment of its views exists, since it is published first, but the atlases decide."""
     folder = tmp_path / "out"
 
-    def fails(views: Any, config: Any, **options: Any) -> Any:
+    def fails(prepared: Any, config: Any, **options: Any) -> Any:
         raise AtlasError("no")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(tasks, "fit_views", fails)
+        patched.setattr(tasks, "fit_prepared", fails)
         storage, run, base = job.plan(str(folder), manifest, CONFIG)
         row = {**manifest_row(storage, "a"), "shard": 0}
         for _ in range(2):  # the second attempt finds the views published

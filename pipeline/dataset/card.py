@@ -45,8 +45,9 @@ pixels and 16 channels (`atlas/`).
 | objects in this dataset | {samples} |
 | shards | {shards} |
 | Gaussians per object | {gaussians} |
-| PSNR on white ({metrics_on}) | {psnr} |
-| SSIM | {ssim} |
+| PSNR of the atlas on white ({metrics_on}) | {atlas_heldout_psnr} |
+| PSNR of the fit on white ({metrics_on}) | {psnr} |
+| SSIM of the fit | {ssim} |
 | smoothness of the atlas | {smoothness} |
 | PSNR of the atlas against its fit | {atlas_psnr} |
 
@@ -129,6 +130,7 @@ def card_of(run: Run, totals: Totals, index: dict[str, Any], commits: Mapping[tu
         shards=len(index["shards"]),
         gaussians=_spread(totals.values("n_gaussians"), ".0f"),
         metrics_on="held-out views" if totals.measured_on == {"heldout"} else "training views",
+        atlas_heldout_psnr=_spread(totals.values("atlas_heldout_psnr"), ".2f", " dB"),
         psnr=_spread(totals.values("psnr"), ".2f", " dB"),
         ssim=_spread(totals.values("ssim"), ".4f"),
         smoothness=_spread(totals.values("smoothness"), ".3f"),

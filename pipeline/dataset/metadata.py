@@ -24,6 +24,7 @@ from gaussianverse.pipeline.dataset.schemas import extras_in, metadata_schema, q
 from gaussianverse.pipeline.dataset.shards import stats_table
 from gaussianverse.pipeline.errors import PipelineError
 
+_UNKNOWN = -1.0
 _STATE = ("status", "reason", "error_class", "error_message")
 MAX_CREDITS = 1000
 """Distinct credits that are counted one by one."""
@@ -76,7 +77,7 @@ class Totals:
     _values: dict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: defaultdict(list))
     _uids: Any = field(default_factory=hashlib.sha256)
 
-    COLUMNS = ("n_gaussians", "psnr", "ssim", "smoothness", "atlas_psnr")
+    COLUMNS = ("n_gaussians", "atlas_heldout_psnr", "psnr", "ssim", "smoothness", "atlas_psnr")
 
     def add(self, rows: pa.Table) -> None:
         """Add rows of metadata.parquet."""
@@ -91,7 +92,9 @@ class Totals:
         self.credits.add(samples)
         self.measured_on |= set(samples["metrics_on"].to_pylist())
         for name in self.COLUMNS:
-            self._values[name].append(samples[name].to_numpy().astype(np.float64))
+            known = name in samples.column_names  # tables of version 1 lack some
+            values = samples[name].to_numpy() if known else np.full(len(samples), _UNKNOWN)
+            self._values[name].append(values.astype(np.float64))
 
     def values(self, name: str) -> NDArray[np.float64]:
         """The values of one of `COLUMNS` over the samples."""

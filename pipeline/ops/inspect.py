@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_reading, open_output
@@ -15,18 +16,21 @@ from gaussianverse.pipeline.dataset.manifest_rows import find_row
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
 
+_LEADS = "atlas_heldout_psnr"
+
 
 def inspect(storage: Storage, run: Run, uid: str) -> dict[str, Any]:
-    """Look up an object's row of the manifest, and for each stage its facts, tar and journal entry.
+    """Look up an object's row of the manifest, its atlas's PSNR, and each stage's facts, tar and journal entry.
 
     Raises:
         PipelineError: the manifest has no such object.
     """
     manifest_row, shard = find_row(storage, run, uid)
     found: dict[str, Any] = {"manifest": manifest_row, "shard": shard}
-    for stage in run.families:
-        found[stage] = _stage(storage, stage, shard, uid)
-    return found
+    stages = {stage: _stage(storage, stage, shard, uid) for stage in run.families}
+    if _LEADS in stages[SPLATS]:
+        found[_LEADS] = stages[SPLATS][_LEADS]
+    return found | stages
 
 
 def _stage(storage: Storage, stage: str, shard: int, uid: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ MAX_LINES = 60
 TOO_MANY_QUARANTINED = 6
 """Exit code if more than `--fail-above` of the objects are quarantined."""
 _UNKNOWN = -1
-"""Value in the tables for what was not measured, as for imported objects."""
+"""Value in the tables for what was not measured, as for imported objects and columns of later versions."""
 
 
 def result_rows(storage: Storage, shards: Iterable[int]) -> list[dict[str, Any]]:
@@ -38,6 +38,7 @@ def result_rows(storage: Storage, shards: Iterable[int]) -> list[dict[str, Any]]
                 {
                     "uid": fit["uid"],
                     "n_gaussians": fit["n_gaussians"],
+                    "atlas_heldout_psnr": fit.get("atlas_heldout_psnr", _UNKNOWN),
                     "psnr": fit["psnr"],
                     "ssim": fit["ssim"],
                     "metrics_on": fit["metrics_on"],
@@ -55,15 +56,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Format the rows for people: quarantined objects with their reason, and a last line of medians."""
     width = max([3, *(len(r["uid"]) for r in rows)])
     good = [r for r in rows if r["status"] == OK]
-    psnr = "held-out PSNR" if all(r["metrics_on"] == "heldout" for r in good) else "PSNR"
-    lines = [f"{'uid':{width}}  Gaussians  {psnr:>13}    SSIM  smoothness  seconds"]
+    heldout = "held-out " if all(r["metrics_on"] == "heldout" for r in good) else ""
+    atlas, fit = f"{heldout}PSNR of atlas", "of fit"
+    lines = [f"{'uid':{width}}  Gaussians  {atlas:>22}  {fit:>9}    SSIM  smoothness  seconds"]
     lines += [_line(r, width) for r in rows[:MAX_LINES]]
     if len(rows) > MAX_LINES:
         lines.append(f"... and {len(rows) - MAX_LINES} more, all in {dataset_format.METADATA} once finalized")
     if len(good) > 1:
         middle = {
             name: statistics.median([r[name] for r in good if r[name] != _UNKNOWN] or [_UNKNOWN])
-            for name in ("n_gaussians", "psnr", "ssim", "smoothness", "seconds")
+            for name in ("n_gaussians", "atlas_heldout_psnr", "psnr", "ssim", "smoothness", "seconds")
         }
         lines.append(
             _line({**middle, "uid": "median", "status": OK, "n_gaussians": int(middle["n_gaussians"])}, width)
@@ -74,9 +76,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _line(r: dict[str, Any], width: int) -> str:
     if r["status"] != OK:
         return f"{r['uid']:{width}}  quarantined: {r['reason']}: {one_line(r['error_message'][:200])}"
-    psnr, ssim = ("-" if r[n] == _UNKNOWN else f"{r[n]:{form}}" for n, form in (("psnr", ".2f"), ("ssim", ".4f")))
+    forms = (("atlas_heldout_psnr", ".2f"), ("psnr", ".2f"), ("ssim", ".4f"))
+    atlas, fit, ssim = ("-" if r[name] == _UNKNOWN else f"{r[name]:{form}}" for name, form in forms)
     return (
-        f"{r['uid']:{width}}  {r['n_gaussians']:>9}  {psnr:>10} dB  {ssim:>6}"
+        f"{r['uid']:{width}}  {r['n_gaussians']:>9}  {atlas:>19} dB  {fit:>6} dB  {ssim:>6}"
         f"  {r['smoothness']:>10.3f}  {r['seconds']:>7.1f}"
     )
 

@@ -23,10 +23,11 @@ from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Storage
-from gaussianverse.fitter import fit_object as fit_views
 from gaussianverse.fitter import load_views
 from gaussianverse.fitter.errors import BadInput, FitError
+from gaussianverse.fitter.fit import fit_prepared
 from gaussianverse.fitter.lpips import LpipsUnavailable
+from gaussianverse.fitter.memory import reset_peak
 from gaussianverse.fitter.prepare import prepare
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.reference import reference_views
@@ -40,7 +41,7 @@ from gaussianverse.pipeline.node.memory import memory_shortage
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, UNREAD, failed, seed_of
 from gaussianverse.pipeline.run import inputs, splats
 from gaussianverse.pipeline.run.executor import Job
-from gaussianverse.pipeline.run.fidelity import atlas_psnr
+from gaussianverse.pipeline.run.fidelity import atlas_heldout_psnr, atlas_psnr
 from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE
 from gaussianverse.pipeline.run.reading import Unreachable, Unread, local_views, settled
 from gaussianverse.pipeline.run.splat_files import split_address
@@ -93,6 +94,7 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
             )
     else:
         config, started = run.fit, time.perf_counter()
+        reset_peak()
         load = partial(
             load_views,
             format=str(row["format"]),
@@ -106,13 +108,15 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
         with local_views(job, str(row["views"]), _beside(row), load) as path:
             views = settled(partial(load, path))
         seconds_load = time.perf_counter() - started
+        prepared = prepare(views, config)
         if run.settings.views:
             # before the fit, so that the fragment of the splats implies that of the views
-            placed = prepare(views, config).placed.views(views)
-            _publish_views(storage, run, row, placed, records.Stopwatch(attempt))
+            _publish_views(storage, run, row, prepared.placed.views(views), records.Stopwatch(attempt))
+        del views
         seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
-        fit = fit_views(views, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
+        fit = fit_prepared(prepared, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
         gaussians, found = fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}
+        found["atlas_heldout_psnr"] = atlas_heldout_psnr(fit, run.fit, run.atlas)
     facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], found))
     measured = known(JOURNAL[stage], found)
     ended = records.publish_sample(storage, stage, facts, gaussians.to_bytes(), watch, measured)
