@@ -215,6 +215,9 @@ _VERBS: dict[str, Verb] = {
     "retry-failed": _from_module("build", "try quarantined objects again", "pipeline.ops.retry_failed"),
     "status": _from_module("look", "show the progress of a run", "pipeline.ops.status"),
     "report": _from_module("look", "print a table of a run's objects", "pipeline.ops.report"),
+    "evaluate": _from_module(
+        "look", "measure fits and atlases against views, compare datasets", "pipeline.ops.evaluate"
+    ),
     "inspect": _from_module("look", "print everything known about one object", "pipeline.ops.inspect"),
     "top-errors": _from_module(
         "look", "list causes of quarantine, the most frequent first", "pipeline.ops.top_errors"

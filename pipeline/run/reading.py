@@ -60,17 +60,17 @@ def local_views(
             yield path
     except (FitError, AtlasError) as error:
         if isinstance(error, MissingViews) or _is_gone(address):
-            _check_presence(job, views, address, others, _without_place(str(error), place, views))
+            _check_presence(job, views, address, others, without_place(str(error), place, views))
             if not isinstance(error, MissingViews):
-                raise MissingViews(_without_place(f"{place}: no such file or folder", place, views)) from error
-        raise type(error)(_without_place(str(error), place, views)) from error
+                raise MissingViews(without_place(f"{place}: no such file or folder", place, views)) from error
+        raise type(error)(without_place(str(error), place, views)) from error
     except inputs.NoViews as error:
         _check_presence(job, views, address, others, str(error))
-        raise inputs.NoViews(_without_place(str(error), address, views)) from error
+        raise inputs.NoViews(without_place(str(error), address, views)) from error
     except inputs.InputTooLarge as error:
-        raise inputs.InputTooLarge(_without_place(str(error), address, views)) from error
+        raise inputs.InputTooLarge(without_place(str(error), address, views)) from error
     except (OSError, StoreError, NotFound) as error:
-        text = _without_place(_without_place(_text(error, place), place, views), address, views)
+        text = without_place(without_place(_text(error, place), place, views), address, views)
         # a key that is not there is not listed; one that is listed and cannot be read is the store's doing
         if is_absence(error):
             _check_presence(job, views, address, others, text)
@@ -111,7 +111,7 @@ def settled(load: Callable[[], Views]) -> Views:
     return views
 
 
-def _without_place(text: str, path: str, views: str) -> str:
+def without_place(text: str, path: str, views: str) -> str:
     """Text of an error that calls `path` as the manifest does, or leaves it out if that is a place of a machine."""
     if views.startswith("/"):
         return text.replace(f"{path}: ", "").replace(f"{path}/", "").replace(path, "the views")
