@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--run-slow"):
         skip = pytest.mark.skip(reason="slow: minutes; run with --run-slow")
         for item in items:
-            if "slow" in item.keywords:
+            if item.get_closest_marker("slow"):  # keywords would also hold the names of the folders above
                 item.add_marker(skip)
 
 

@@ -8,18 +8,26 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
-from pipeline_runs import dataset, tiny_arguments, until, write_manifest, write_views
+from pipeline_commands import (
+    build_arguments,
+    build_command,
+    descendants,
+    fits_in,
+    kill,
+    kill_all,
+    run,
+    running,
+    temporary_folder,
+)
+from pipeline_runs import dataset, until, write_manifest, write_views
 
 from gaussianverse.atlas import AtlasConfig, Gaussians, dataset_format, unpack
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
@@ -30,22 +38,8 @@ from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.schemas import JOURNAL, METADATA, QUARANTINE
 from gaussianverse.pipeline.dataset.shards import read_commit
 
-ROOT = Path(__file__).resolve().parents[1]
 GOOD = ["amber", "birch"]
 BROKEN = "broken"
-
-
-def build_arguments(inputs: Path, out: Path) -> list[str]:
-    given = ("--manifest", str(inputs / "objects.jsonl"), "--out", str(out), "--workers", "2")
-    return ["build", *given, *tiny_arguments()]
-
-
-def build_command(inputs: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "gaussianverse.pipeline.cli", *build_arguments(inputs, out)]
-
-
-def run(arguments: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -180,46 +174,23 @@ def test_other_settings_under_the_same_output_are_refused(
     assert dataset(storage) == before
 
 
-def descendants(pid: int) -> list[int]:
-    """Every process below `pid`, from /proc."""
-    found = []
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            found += [child, *descendants(child)]
-    return found
-
-
-def kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds Ray's processes in /proc")
 def test_killed_half_way_and_started_again_it_gives_the_same_bytes(
     inputs: Path, finished: tuple[LocalStorage, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     storage = LocalStorage(out)
-    driver = subprocess.Popen(
-        build_command(inputs, out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        until = time.monotonic() + 120
-        while not (done := [e.key for e in storage.list(layout.fragments(SPLATS, 0))]):
-            assert driver.poll() is None, "it ended before anything was done"
-            assert time.monotonic() < until
-            time.sleep(0.02)
-    finally:
-        below = descendants(driver.pid)
-        for pid in (driver.pid, *below):
-            kill(pid)
-        driver.wait()
-    killed = time.time()
-    assert below, "Ray's processes were not found"
-    assert not (out / layout.COMMITS).exists(), "it was not half-way any more"
-    survivors = {key: (out / key).stat().st_ino for key in done}
-
-    again = run(build_command(inputs, out))
+    with temporary_folder() as (temporary, environment):
+        with running(build_command(inputs, out), tmp_path / "errors", environment) as driver:
+            done = until(lambda: driver.poll() is not None or fits_in(out))
+            below = kill_all(driver)
+        killed = time.time()
+        assert below, "Ray's processes were not found"
+        assert not (out / layout.COMMITS).exists(), "it was not half-way any more"
+        assert [path.name[:7] for path in temporary.iterdir() if path.name.startswith("gv")] == ["gv-ray-"]
+        survivors = {key: (out / key).stat().st_ino for key in done}
+        again = run(build_command(inputs, out), environment)
+        assert not any(temporary.glob("gv-ray-*")), "what the killed run left went with the next"
     assert again.returncode == 0, again.stderr
     assert dataset(storage) == dataset(finished[0])
     assert storage.get(dataset_format.SUCCESS) == finished[0].get(dataset_format.SUCCESS)
@@ -236,19 +207,14 @@ def test_sigterm_ends_it_quietly_with_all_of_its_processes(
     """As Slurm and systemd send it: to the whole group, Ray's own processes included."""
     out, errors = tmp_path / "out", tmp_path / "errors"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with errors.open("wb") as sink:
-        driver = subprocess.Popen(
-            [*build_command(inputs, out), "--set", "fit.steps=400"], cwd=ROOT, env={**environment, "TMPDIR": "/tmp"},
-            stdout=subprocess.DEVNULL, stderr=sink, start_new_session=True,
-        )  # fmt: skip
-    try:
-        until(lambda: driver.poll() is not None or any(LocalStorage(out).list(layout.fragments(SPLATS, 0))))
+    command = [*build_command(inputs, out), "--set", "fit.steps=400"]
+    with running(command, errors, {**environment, "TMPDIR": "/tmp"}) as driver:
+        until(lambda: driver.poll() is not None or fits_in(out))
         below = descendants(driver.pid)
         os.killpg(driver.pid, signal.SIGTERM)
         assert driver.wait(60) == 143, errors.read_text()
-    finally:
         left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
-        for pid in (driver.pid, *left):
+        for pid in left:
             kill(pid)
     assert below, "Ray's processes were not found"
     assert not left, "children outlived the run"

@@ -1,11 +1,8 @@
-"""Ray's start: addresses that do not answer, a folder and a token that nobody else can read, errors in one line."""
+"""Ray's start: addresses that do not answer, and errors in one line."""
 
 from __future__ import annotations
 
-import os
 import socket
-import stat
-import tempfile
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import closing
@@ -20,7 +17,7 @@ from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.run import ray_start
 from gaussianverse.pipeline.run.executor import Job
-from gaussianverse.pipeline.run.ray_start import private_folder, ray_executor, reachable
+from gaussianverse.pipeline.run.ray_start import ray_executor, reachable
 
 
 @pytest.fixture
@@ -77,51 +74,6 @@ def test_the_cluster_of_this_machine_is_named_if_there_is_none(
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", lambda: [])
     with pytest.raises(PipelineError, match="'auto': Could not find any running Ray instance"):
         reachable("auto")
-
-
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-def test_the_folder_and_the_token_are_the_runs_own_and_go_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    tokens = set()
-    for _ in range(2):
-        with private_folder() as folder:
-            token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
-            assert mode(folder.parent) == 0o700
-            assert mode(token) == 0o600
-            assert token.parent == folder.parent
-            tokens.add(token.read_text())
-            assert len(f"{folder}/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store.1") <= 103
-        assert not folder.parent.exists()
-        assert "RAY_AUTH_TOKEN_PATH" not in os.environ
-    assert len(tokens) == 2
-    assert min(map(len, tokens)) >= 32
-
-
-def test_a_token_that_the_environment_names_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/mine")
-    with private_folder():
-        assert os.environ["RAY_AUTH_TOKEN_PATH"] == "/mine"
-    assert os.environ["RAY_AUTH_TOKEN_PATH"] == "/mine"
-
-
-def test_a_temporary_folder_with_a_long_name_leaves_room_for_sockets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    long = tmp_path / ("x" * 100)
-    long.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(long))
-    with private_folder() as folder:
-        assert len(str(folder)) < 30
-
-
-def test_a_temporary_folder_that_is_lost_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/none")
-    with pytest.raises(PipelineError, match=r"in /none .*; make room, or set TMPDIR"), private_folder():
-        pass
 
 
 def test_whatever_ray_raises_at_its_start_is_one_line_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

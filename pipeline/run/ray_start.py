@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,11 +18,10 @@ from gaussianverse.pipeline.errors import PipelineError, message
 from gaussianverse.pipeline.interrupt import sigterm_kept
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.ray_executor import RayExecutor
+from gaussianverse.pipeline.run.ray_folder import private_folder
 
 _CONNECT_S = 5.0
 """Time limit for a name and a connection, and another for the first answer; Ray itself waits for minutes."""
-_LONGEST_FOLDER = (107 if sys.platform == "linux" else 103) - 72
-"""Characters of Ray's folder: what a socket's path has room for, less what Ray adds to it."""
 # one thread per worker: the pipeline is parallel over objects
 _WORKER_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
@@ -69,56 +64,6 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
         if config.ray.address or config.gpus_per_fit:
             executor.examine_nodes(config)
         yield executor
-
-
-@contextmanager
-def private_folder() -> Iterator[Path]:
-    """A folder for Ray's sockets and logs that only this user can enter, and in it the token of this run.
-
-    Ray makes everything below its folder writable for all, and keeps one token for all runs, readable for all.
-    A token that the environment names is left in use.
-
-    Raises:
-        PipelineError: the folder cannot be made.
-    """
-    parent = ""
-    try:
-        parent = tempfile.gettempdir()
-        if len(parent) > _LONGEST_FOLDER - len("/gv-ray-12345678/r"):
-            parent = "/tmp"
-        folder = Path(tempfile.mkdtemp(prefix="gv-ray-", dir=parent))  # 0700
-    except OSError as error:
-        raise PipelineError(
-            f"no folder for Ray can be made{parent and f' in {parent}'} ({message(error)}); make room, or set TMPDIR"
-        ) from error
-    try:
-        with _token(folder / "token"):
-            yield folder / "r"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _token(path: Path) -> Iterator[None]:
-    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
-        yield
-        return
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)  # Ray's processes inherit it
-    _forget_token()
-    try:
-        yield
-    finally:
-        del os.environ["RAY_AUTH_TOKEN_PATH"]
-        _forget_token()
-
-
-def _forget_token() -> None:
-    """Make a Ray that is loaded read its token again; it keeps that of an earlier run of this process."""
-    if "ray" in sys.modules:
-        with suppress(AttributeError):  # older than tokens
-            import_module("ray._raylet").AuthenticationTokenLoader.instance().reset_cache()
 
 
 def reachable(address: str) -> str:
