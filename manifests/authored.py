@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import pyarrow as pa
-
 from gaussianverse.manifests import jsonl, parquet, runform
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import read_bytes
@@ -71,7 +69,7 @@ def _run_form(data: bytes, name: str) -> tuple[list[IndexedRow], int]:
     """The rows of a run form, whose order and shards must be what they claim, and the size of its shards."""
     try:
         parts = [runform.read_shard(io.BytesIO(data), k) for k in range(runform.count_shards(io.BytesIO(data)))]
-    except (ManifestError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (ManifestError, *parquet.UNREADABLE) as error:
         raise ManifestError(f"{name}: damaged, or no manifest in run form: {error}") from error
     if not parts:
         raise ManifestError(f"{name}: the manifest is empty; there is nothing to build")

@@ -12,6 +12,8 @@ from gaussianverse.manifests.schema import LISTS, TEXTS
 from gaussianverse.manifests.table import Entry
 
 _BATCH = 4096
+UNREADABLE = (OSError, pa.ArrowException, UnicodeDecodeError)
+"""Errors of pyarrow about bytes that are no Parquet file, or a damaged one: names and texts are decoded late."""
 
 
 def entries(data: bytes, name: str) -> Iterator[Entry]:
@@ -28,7 +30,7 @@ def entries(data: bytes, name: str) -> Iterator[Entry]:
                 for values in batch.to_pylist():
                     number += 1
                     yield number, _entry(values)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ManifestError(f"{name}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import write_whole
+from gaussianverse.manifests.parquet import UNREADABLE
 from gaussianverse.manifests.schema import (
     FIELDS,
     LISTS,
@@ -139,14 +140,14 @@ def is_run_form(data: bytes) -> bool:
     try:
         with pq.ParquetFile(io.BytesIO(data)) as file:
             return b"gaussianverse.manifest" in (file.schema_arrow.metadata or {})
-    except (OSError, pa.ArrowException):
+    except UNREADABLE:
         return False
 
 
 def _open(source: Source) -> Any:
     try:
         file = pq.ParquetFile(source, pre_buffer=False)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise ManifestError(f"{_name(source)}: cannot be read as Parquet: {error}") from error
     if extras_of(file.schema_arrow) is None:
         file.close()

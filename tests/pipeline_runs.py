@@ -190,6 +190,11 @@ def dataset(storage: Storage) -> dict[str, bytes]:
     return {e.key: storage.get(e.key) for e in storage.list("") if layout.in_dataset(e.key)}
 
 
+def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+    """Keys under which two datasets differ; their bytes would fill many screens."""
+    return sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
+
+
 def write_inputs(folder: Path, uids: Iterable[str]) -> str:
     """Write views of a ball for each object, in different colours, and their manifest; returns its path."""
     uids = list(uids)

@@ -47,8 +47,13 @@ def test_any_other_byte_around_the_members_is_noticed(data: st.DataObject) -> No
     content = index(whole)[0]
     at = data.draw(st.integers(0, len(whole) - 1).filter(lambda k: not 0 <= k - content.offset < 700), "at")
     whole[at] ^= data.draw(st.integers(1, 255), "flip")
-    with pytest.raises(AtlasError):
-        index(whole, exact=True)
+    try:
+        (member,) = index(whole, exact=True)
+    except AtlasError:
+        return
+    # a long name has no checksum: with another one it is the archive of that name, and its readers compare names
+    assert member.name != name
+    assert build({member.name: b"x" * 700}) + END == whole
 
 
 @given(st.integers(0, BLOCK - 1).filter(lambda k: not 148 <= k < 156), st.integers(1, 255))

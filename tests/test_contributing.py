@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,3 +32,17 @@ def test_it_lists_the_files_with_slow_tests() -> None:
         if re.search(r"\bpytest\.mark\.slow\b", path.read_text())
     }
     assert set(re.findall(r"^\| `(test_\w+\.py)` \|", TEXT, re.M)) == slow
+
+
+def test_the_tests_run_in_a_checkout_of_any_name(tmp_path: Path) -> None:
+    """pytest counts the names of the folders above a test among its keywords."""
+    checkout = tmp_path / "slow"
+    checkout.mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", checkout)
+    (checkout / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
+    (checkout / "test_one.py").write_text(
+        "import pytest\ndef test_quick(): pass\n@pytest.mark.slow\ndef test_slow(): assert False\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(checkout)]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
+    assert "1 passed, 1 skipped" in done.stdout, done.stdout + done.stderr

@@ -91,6 +91,15 @@ def test_damaged_manifests(tmp_path: Path, seed: int, parquet: bool) -> None:
         read_manifest(str(path), 2, StoreOptions())
 
 
+def test_a_manifest_with_a_column_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "out")
+    planned(storage, ["a"])
+    path = tmp_path / "objects.parquet"
+    path.write_bytes(storage.get(layout.MANIFEST).replace(b"caption_source", b"\xeeaption_source"))
+    with pytest.raises(ManifestError, match="cannot be read as Parquet"):
+        read_manifest(str(path), 2, StoreOptions())
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStorage, bytes, bytes]:
     """A store with a committed shard, a fragment and the commit record."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from pipeline_runs import dataset, tiny_arguments, undisturbed_dataset, until, write_inputs
+from pipeline_runs import dataset, differing, tiny_arguments, undisturbed_dataset, until, write_inputs
 from servers import hosts, moto_server
 from servers.hosts import Host, Wires
 from servers.moto_server import BUCKET
@@ -125,7 +125,7 @@ class Site:
     def is_whole(self, undisturbed: dict[str, bytes]) -> bool:
         """Check that nothing is missing, double or quarantined, and every byte is right."""
         assert from_parquet(QUARANTINE, self.storage.get(dataset_format.QUARANTINE)).num_rows == 0
-        assert dataset(self.storage) == undisturbed
+        assert differing(dataset(self.storage), undisturbed) == []
         read_at = f"store.endpoint_url={self.outside}"
         return cli.main(["verify", f"--out={self.url}/out", "--set", read_at]) == 0
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gaussianverse.manifests.parquet import UNREADABLE
 from gaussianverse.pipeline.errors import PipelineError, message
 
 
@@ -86,7 +87,7 @@ def same_rows(schema: pa.Schema, data: bytes, expected: bytes) -> bool:
             there, here = (file.read_row_group(k, use_threads=False) for file in files)
             if not there.equals(here):
                 return False
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise PipelineError(f"not a readable Parquet file: {message(error)}") from error
     return True
 
@@ -94,7 +95,7 @@ def same_rows(schema: pa.Schema, data: bytes, expected: bytes) -> bool:
 def _opened(data: bytes) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise PipelineError(f"not a readable Parquet file: {message(error)}") from error
 
 
@@ -115,7 +116,7 @@ def read_table(data: bytes) -> pa.Table:
     try:
         # not pq.read_table, whose threads may outlive the interpreter and then abort the process
         return _opened(data).read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise PipelineError(f"not a readable Parquet file: {message(error)}") from error
 
 
@@ -127,7 +128,7 @@ def is_as_written(data: bytes) -> bool:
         table = read_table(data)
         written = table_to_parquet(table, checksums=True)
         here, there = (_opened(one).metadata.created_by for one in (written, data))
-    except (PipelineError, pa.ArrowException, OSError):
+    except (PipelineError, *UNREADABLE):
         return False
     return here != there or written == data
 

@@ -119,6 +119,11 @@ def build(
             try:
                 summary = driver.run()
             except (PipelineError, StoreError, NotFound, KeyboardInterrupt) as error:
+                if not isinstance(error, KeyboardInterrupt) and _is_lost(storage):
+                    raise BreakerOpen(
+                        f"{storage.url}: the output is lost, its {layout.RUN} is not there any more ({error}). No "
+                        "object was quarantined. Mount it, or bring it back, and run the same command again"
+                    ) from error
                 _publish_stopped(storage, run, driver.summary, started, error)
                 raise
         committed = committed_shards(storage)
@@ -135,6 +140,14 @@ def build(
                 f"{error}. All shards are there: fix the cause and run the same command again"
             ) from error
     return Outcome(storage, summary, finalized, complete, counts)
+
+
+def _is_lost(storage: Storage) -> bool:
+    """Whether the store answers, and has nothing of a run that it had: another folder is in its place."""
+    try:
+        return storage.head(layout.RUN) is None
+    except StoreError:
+        return False
 
 
 def _publish_stopped(storage: Storage, run: Run, summary: Summary, started: float, error: BaseException) -> None:

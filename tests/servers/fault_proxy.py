@@ -1,7 +1,7 @@
 """An HTTP proxy before an S3 server that does what networks and stores do: refuse, stall, cut, lose.
 
 with proxying(endpoint) as proxy:
-    proxy.fault = "lost"        # or a function of (method, path) to one of FAULTS or ""
+    proxy.fault = "lost"        # or a function of (method, path) to one of them or ""
 """
 
 from __future__ import annotations
@@ -28,10 +28,15 @@ LOST = "lost"
 UNSENT = "unsent"
 """The connection is reset half-way through the request, which the server never sees."""
 FAULTS = (UNAVAILABLE, STALLED, CUT, LOST, UNSENT)
+EXPIRED = "expired"
+"""400 ExpiredToken, without asking the server."""
+DENIED = "denied"
+"""403 AccessDenied, without asking the server."""
 
 Fault = str | Callable[[str, str], str]
 
-_SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>"
+_ERRORS = {UNAVAILABLE: (503, b"SlowDown"), EXPIRED: (400, b"ExpiredToken"), DENIED: (403, b"AccessDenied")}
+_ERROR = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>as the test says</Message></Error>"
 
 
 class FaultProxy(ThreadingHTTPServer):
@@ -71,8 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == STALLED:
             self.server.closing.wait(60)
             return self._reset()
-        if fault == UNAVAILABLE:
-            return self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
+        if fault in _ERRORS:
+            status, code = _ERRORS[fault]
+            return self._answer(status, [("Content-Type", "application/xml")], _ERROR % code)
         upstream = http.client.HTTPConnection(self.server.upstream, timeout=30)
         try:
             # the Host header stays the client's: its signature covers it
