@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.schemas import METADATA, QUARANTINE
+from gaussianverse.pipeline.errors import BreakerOpen, PipelineError, ShardConflict, Stalled, UsageError
+from gaussianverse.pipeline.interrupt import INTERRUPTED, TERMINATED
+from gaussianverse.pipeline.ops import report
 from gaussianverse.pipeline.run import job
 
 Captured = pytest.CaptureFixture[str]
@@ -238,13 +242,36 @@ def test_a_damaged_run_record_is_one_line(tmp_path: Path, content: bytes, capsys
     assert error.count("\n") == 1
 
 
-def test_when_no_object_comes_through_there_is_no_dataset_and_the_reasons_are_named(
+def test_when_no_object_comes_through_there_is_no_dataset_and_the_last_line_counts(
     folder: Path, capsys: Captured
 ) -> None:
     transparent(folder / "views" / "good")
-    assert build(folder) == 1
-    assert "all objects are quarantined (1 too_few_gaussians)" in capsys.readouterr().err
-    assert not (folder / "out" / dataset_format.SUCCESS).exists()
+    write_manifest(folder, ["good", "lost"])
+    out = folder / "out"
+    for _ in range(2):
+        assert build(folder, "--fail-above", "0.5") == 1
+        last = capsys.readouterr().err.rstrip().rpartition("\n")[2].rpartition("\r")[2]
+        assert last.startswith(
+            "error: 0 of 2 objects published, 2 quarantined: 1 missing_views, 1 too_few_gaussians (gaussianverse "
+            f"top-errors --out {out})"
+        )
+        assert "start again with a new output" in last
+    assert not (out / dataset_format.SUCCESS).exists()
+    assert cli.main(["top-errors", "--out", str(out)]) == 0
+    assert "too_few_gaussians" in capsys.readouterr().out
+
+
+EXIT_CODES = {0: "done", 1: "error", 2: "usage", 3: "store", 4: "nothing ended", 5: "another run", 6: "--fail-above"}
+
+
+def test_the_readme_lists_the_exit_codes() -> None:
+    text = " ".join((Path(__file__).resolve().parents[1] / "README.md").read_text().split())
+    listed = text.partition("Exit codes: ")[2].partition(" interrupted.")[0]
+    for code, word in EXIT_CODES.items():
+        assert re.search(rf"(^|, ){code} [^0-9]*{word}", listed), code
+    assert {e.exit_code for e in (PipelineError, UsageError, BreakerOpen, Stalled, ShardConflict)} == {1, 2, 3, 4, 5}
+    assert report.TOO_MANY_QUARANTINED == 6
+    assert listed.endswith(f"{INTERRUPTED} and {TERMINATED}")
 
 
 def test_stages_and_shards_by_themselves(folder: Path, ball: Path, capsys: Captured) -> None:

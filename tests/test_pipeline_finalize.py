@@ -158,7 +158,10 @@ def test_a_finished_dataset_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_without_a_single_sample_there_is_no_dataset(tmp_path: Path) -> None:
     storage, run = packed(tmp_path, set(UIDS))
-    with pytest.raises(PipelineError, match=r"all objects are quarantined \(5 bad_input\)"):
+    with pytest.raises(
+        PipelineError,
+        match=r"0 of 5 objects published, 5 quarantined: 5 bad_input \(gaussianverse top-errors --out .*There is no",
+    ):
         finalize(storage, run)
     assert not any(storage.head(key) for key in dataset_format.FINAL)
 

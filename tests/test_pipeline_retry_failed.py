@@ -119,7 +119,7 @@ def test_when_all_fail_again_it_says_so_and_the_next_try_is_another_revision(fol
             image.putalpha(0)
             image.save(path)
     assert cli.main(["retry-failed", *arguments(folder)]) == 1
-    assert "all objects are quarantined (2 too_few_gaussians)" in capsys.readouterr().err
+    assert "2 quarantined: 2 too_few_gaussians" in capsys.readouterr().err
     shutil.rmtree(folder / "views" / "b")
     write_views(folder / "views" / "b", 1)
     assert cli.main(["retry-failed", *arguments(folder)]) == 0

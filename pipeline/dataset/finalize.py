@@ -53,9 +53,10 @@ def finalize(storage: Storage, run: Run) -> None:
     if samples == 0:
         reasons = sum((Counter(c["quarantined"]) for (s, _), c in commits.items() if s == ATLAS), Counter())
         listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+        n = sum(commits[ATLAS, k]["objects"] for k in shards)
         raise PipelineError(
-            f"{storage.url}: all objects are quarantined ({listed}), so there is no dataset. Fix the causes "
-            "(`gaussianverse top-errors` lists them) and start again with a new output"
+            f"0 of {n} objects published, {n} quarantined: {listed} (gaussianverse top-errors --out {storage.url}). "
+            "There is no dataset: fix the causes and start again with a new output"
         )
     written: dict[str, Head] = {}
 
