@@ -41,7 +41,7 @@ def test_the_tests_run_in_a_checkout_of_any_name(tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests" / "conftest.py", checkout)
     (checkout / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
     (checkout / "test_one.py").write_text(
-        "import pytest\ndef test_quick(): pass\n@pytest.mark.slow\ndef test_slow(): assert False\n"
+        "from pytest import mark\ndef test_quick(): pass\n@mark.slow\ndef test_slow(): assert False\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(checkout)]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
