@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,16 +45,21 @@ class Atlas:
     stats: dict[str, float | int | str]
 
     def to_bytes(self) -> bytes:
-        """Encode the array as a .npy file in the configured dtype; equal atlases give equal bytes.
+        """Encode the array as a .npy file in the configured dtype; equal atlases give equal bytes."""
+        return npy(rounded(self.array, str(self.stats["dtype"])))
 
-        In float16 the smallest opacities and scales are rounded up instead of to 0: opacity 0 would mark a
-        Gaussian as padding, and scales must be above 0.
-        """
-        stored = self.array.astype(str(self.stats["dtype"]))
-        vanished = (stored == 0) & (self.array > 0)
-        vanished[..., _ANY_SIGN] = False
-        stored[vanished] = np.finfo(stored.dtype).smallest_subnormal
-        return npy(stored)
+
+def rounded(array: FloatArray, dtype: str) -> npt.NDArray[np.floating[Any]]:
+    """The channels [..., 16] of an atlas as they are stored.
+
+    In float16 the smallest opacities and scales are rounded up instead of to 0: opacity 0 would mark a Gaussian as
+    padding, and scales must be above 0.
+    """
+    stored = array.astype(dtype)
+    vanished = (stored == 0) & (array > 0)
+    vanished[..., _ANY_SIGN] = False
+    stored[vanished] = np.finfo(stored.dtype).smallest_subnormal
+    return stored
 
 
 def pack(gaussians: Gaussians, config: AtlasConfig | None = None) -> Atlas:
@@ -123,14 +129,19 @@ def lay_out(gaussians: Gaussians, live: npt.NDArray[np.bool_], points: npt.NDArr
     Returns:
         float32 [size, size, 16].
     """
+    size = math.isqrt(len(gaussians))
+    return channels_of(gaussians, live, points).reshape(size, size, CHANNELS)
+
+
+def channels_of(gaussians: Gaussians, live: npt.NDArray[np.bool_], points: npt.NDArray[np.float64]) -> FloatArray:
+    """The channels of N Gaussians at N sphere points, float32 [N, 16]; arguments as for `lay_out`."""
     flat = np.empty((len(gaussians), CHANNELS), np.float32)
     flat[:, OFFSET] = gaussians.means.astype(np.float64) - points
     flat[:, ALBEDO] = gaussians.colors
     flat[:, SCALE] = gaussians.scales
     flat[:, QUATERNION] = gaussians.quats
     flat[:, OPACITY_COPIES] = np.where(live, gaussians.opacities, 0.0)[:, None]
-    size = math.isqrt(len(gaussians))
-    return flat.reshape(size, size, CHANNELS)
+    return flat
 
 
 def unpack(array: npt.ArrayLike, config: AtlasConfig | None = None) -> Gaussians:

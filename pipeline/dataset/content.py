@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gaussianverse import atlas
 from gaussianverse.atlas.config import AtlasConfig
-from gaussianverse.atlas.dataset_format import OK, SPLATS
+from gaussianverse.atlas.dataset_format import ALBEDO, CHANNELS, OFFSET, OK, OPACITY_COPIES, QUATERNION, SCALE, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.packing import channels_of, rounded
+from gaussianverse.atlas.padding import prune
+from gaussianverse.atlas.plane import points_of
 from gaussianverse.manifests.schema import SPLATS as SPLATS_FORMAT
 from gaussianverse.manifests.schema import SPLATS_BGR
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -25,9 +28,8 @@ _SOURCE = (
 )  # fmt: skip
 _SEEDS = 16
 """Seeds that a fit may have had: one per attempt whose loss was not finite, and the first."""
-_APPEARANCE = ("opacities", "colors", "scales", "quats")
-_POSITION_ERROR = {"float32": 2e-6, "float16": 4e-3}
-"""Largest change of a position in the round trip, relative for values above 1: offsets are at most about 2."""
+_APPEARANCE = tuple(np.r_[ALBEDO, SCALE, QUATERNION].tolist())
+"""Channels that cells store as the splat has them, in padding too."""
 
 
 def faults_of_facts(
@@ -72,7 +74,7 @@ def faults_of_splats(facts: Mapping[str, Any], gaussians: Gaussians) -> Iterator
 def faults_of_atlas(
     facts: Mapping[str, Any], array: npt.NDArray[Any], splat: Gaussians, of: Mapping[str, Any], config: AtlasConfig
 ) -> Iterator[str]:
-    """Compare an atlas with its facts, and with the splat beside it.
+    """Compare an atlas with its facts, and each of its cells with the splat beside it.
 
     Args:
         facts: of the atlas.
@@ -81,46 +83,78 @@ def faults_of_atlas(
         of: facts of the splat.
         config: configuration of the atlas.
     """
-    held = atlas.unpack(array, config)
-    cells = config.size**2
-    counts = {"n_gaussians": len(held), "n_padded": cells - len(held), "n_dropped": len(splat) - len(held)}
-    counts["size"] = config.size
+    cells = array.reshape(-1, CHANNELS).astype(np.float32)
+    opacities = cells[:, OPACITY_COPIES]
+    live = (opacities != 0).any(axis=1)
+    held, kept = int(live.sum()), splat[prune(splat, len(cells))]
+    counts = {"n_gaussians": held, "n_padded": len(cells) - held, "n_dropped": len(splat) - held, "size": config.size}
     for name, count in counts.items():
         if facts[name] != count:
             yield f"{name} is {facts[name]}, its arrays give {count}"
-    if len(held) != min(len(splat), cells):
-        yield f"it holds {len(held)} Gaussians, the splat beside it {len(splat)}"
-        return
     for name in FRAME:
         if name in facts and facts[name] != of[name]:
             yield f"{name} is {facts[name]}, the splat's is {of[name]}"
-    if strangers := _strangers(held, splat, config.dtype):
-        yield f"{strangers} of its {len(held)} Gaussians are not in the splat beside it"
+    if unequal := int((opacities != opacities[:, :1]).any(axis=1).sum()):
+        yield f"{unequal} of its cells do not have one opacity in all three channels"
+    if held != len(kept):
+        yield f"it holds {held} Gaussians, of the splat beside it {len(kept)} belong there"
+        return
+    points = points_of(config)
+    own = rounded(channels_of(kept, np.ones(held, np.bool_), np.zeros((held, 3))), config.dtype).astype(np.float32)
+    gaussians = _Stored(own, kept.means.astype(np.float64), config.dtype)
+    if strangers := gaussians.strangers(cells[live], points[live]):
+        yield f"{strangers} of its {held} Gaussians are not in the splat beside it"
+    if strangers := gaussians.strangers(cells[~live], points[~live], padding=True):
+        yield f"{strangers} of its {len(cells) - held} cells of padding repeat no Gaussian of the splat beside it"
 
 
-def _strangers(held: Gaussians, splat: Gaussians, dtype: str) -> int:
-    """Number of unpacked Gaussians that have no equal, but for rounding of their position, in the splat."""
-    places: dict[bytes, list[int]] = defaultdict(list)
-    for place, key in enumerate(_appearance(splat, dtype)):
-        places[key].append(place)
-    error, strangers = _POSITION_ERROR[dtype], 0
-    means = splat.means.astype(np.float64)
-    for mean, key in zip(held.means.astype(np.float64), _appearance(held, "float32"), strict=True):
-        candidates = places.get(key, [])
-        if not candidates:
-            strangers += 1
-            continue
-        # those that look alike are told apart by their positions
-        near = min(candidates, key=lambda place: float(np.abs(means[place] - mean).max()))
-        if (np.abs(means[near] - mean) > error * np.maximum(1.0, np.abs(means[near]))).any():
-            strangers += 1
-        else:
-            candidates.remove(near)
-    return strangers
+@dataclass(frozen=True)
+class _Stored:
+    """The M Gaussians that an atlas must hold.
+
+    Attributes:
+        channels: as the atlas stores them, but for the offset, [M, 16].
+        means: [M, 3].
+        dtype: of the stored atlas.
+    """
+
+    channels: npt.NDArray[np.float32]
+    means: npt.NDArray[np.float64]
+    dtype: str
+
+    def strangers(
+        self, cells: npt.NDArray[np.float32], points: npt.NDArray[np.float64], *, padding: bool = False
+    ) -> int:
+        """Number of cells that hold none of the Gaussians, or one that another cell holds.
+
+        Args:
+            cells: channels of N cells, [N, 16].
+            points: their sphere points, [N, 3].
+            padding: the cells repeat Gaussians with another opacity.
+        """
+        compared = _APPEARANCE if padding else (OPACITY_COPIES[0], *_APPEARANCE)
+        places: dict[bytes, list[int]] = defaultdict(list)
+        for place, key in enumerate(_keys(self.channels, compared)):
+            places[key].append(place)
+        offsets = cells[:, OFFSET].astype(np.float64)
+        found = np.full(len(cells), -1)
+        for cell, key in enumerate(_keys(cells, compared)):
+            candidates = places.get(key, [])
+            if not candidates:
+                continue
+            found[cell] = candidates[0]
+            if len(candidates) > 1:  # those that look alike are told apart by their positions
+                away = np.abs(self.means[candidates] - (offsets[cell] + points[cell])).max(axis=1)
+                found[cell] = candidates[int(away.argmin())]
+            if not padding:
+                candidates.remove(int(found[cell]))
+        expected = (self.means[found] - points).astype(np.float32).astype(self.dtype)
+        # sphere points may differ by a rounding error between two machines
+        step = np.spacing(np.abs(expected)).astype(np.float64) + 1e-9
+        far = (np.abs(offsets - expected) > step).any(axis=1)
+        return int(((found < 0) | far).sum())
 
 
-def _appearance(gaussians: Gaussians, dtype: str) -> list[bytes]:
-    """What is stored unchanged of each Gaussian, after rounding to a dtype."""
-    columns = [getattr(gaussians, name).reshape(len(gaussians), -1) for name in _APPEARANCE]
-    table = np.hstack(columns).astype(dtype).astype(np.float32) + np.float32(0.0)
-    return [row.tobytes() for row in table]
+def _keys(channels: npt.NDArray[np.float32], compared: Sequence[int]) -> list[bytes]:
+    """The bytes of the compared channels of each row; 0.0 and -0.0 are one."""
+    return [row.tobytes() for row in channels[:, compared] + np.float32(0.0)]
