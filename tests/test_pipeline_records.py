@@ -199,3 +199,18 @@ def test_published_texts_name_no_place_and_no_address(storage: LocalStorage, tex
     assert record.facts["error_message"] == published
     data = storage.get(layout.fragment(STAGE, 0, "a"))
     assert records.read_entry(storage, STAGE, record.facts, sha256_of(data))["error_text"] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "published"),
+    [
+        ("cannot open /mnt/data/objects/a.png", "cannot open a.png"),
+        ("cannot open '/mnt/my data/a b/c.png': denied", "cannot open 'c.png': denied"),
+        ('cannot open "/mnt/é, (1)/c.png"', 'cannot open "c.png"'),
+        ("<_io.BytesIO object at 0x7f3a5c0e1b20> is no image", "<_io.BytesIO object at an address> is no image"),
+        ("views/a: view 3: 1/2 of s3://bucket/key/x", "views/a: view 3: 1/2 of s3://bucket/key/x"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_a_published_text_has_no_address_and_no_folder_of_the_machine(text: str, published: str) -> None:
+    assert records.closed(text) == published

@@ -40,7 +40,9 @@ _FROM_MANIFEST = (
 )  # fmt: skip
 
 _MEMORY = re.compile(r"\b0x[0-9a-fA-F]{4,}\b")
-# an absolute path, of which the last part is kept; s3://bucket/key is an address and no place of a machine
+# absolute paths, of which the last part is kept; in quotes they may hold spaces. s3://bucket/key is an address and no
+# place of a machine.
+_QUOTED = re.compile(r"(['\"])/(?:[^'\"]*/)?([^'\"/]*)\1")
 _PLACE = re.compile(r"(?<![\w/.:-])/(?:[^\s/'\",;:()]+/)+([^\s/'\",;:()]*)")
 
 
@@ -157,7 +159,7 @@ def closed(text: str) -> str:
 
     Published bytes are the same in two folders and on two days. The whole text is in the journal.
     """
-    return message(_PLACE.sub(r"\1", _MEMORY.sub("an address", text)))
+    return message(_PLACE.sub(r"\1", _QUOTED.sub(r"\1\2\1", _MEMORY.sub("an address", text))))
 
 
 def _publish(storage: Storage, family: str, facts: Facts, members: Mapping[str, bytes], entry: Facts) -> Published:
