@@ -72,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             with_depth=config.init == "depth",
             max_bad_views=config.max_bad_views,
             inputs=config.inputs,
+            with_test=config.heldout == "test",
         )
         with tqdm(total=config.steps, unit="step", disable=None) as bar:
 

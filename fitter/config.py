@@ -32,6 +32,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "rounded": (),
 }
 """Faults of views that are recognised, and the ways to mend each."""
+HELDOUT = ("every", "test")
 NORMALISE = ("auto", "never", "always")
 POSE_GATES = ("refuse", "warn", "off")
 BACKENDS = ("auto", "gsplat", "cpu", "reference")
@@ -177,8 +178,11 @@ class FitConfig:
     start_size: int = 0
     """Longer side, in pixels, of views in the first `start_until` of the steps; 0 = full resolution."""
     start_until: float = 0.0
+    heldout: str = "every"
+    """Which views are held out for the reported metrics: "every" `heldout_every`-th, or "test", the data's own test
+    split (transforms_test.json), as published figures do; an object without one is refused."""
     heldout_every: int = 0
-    """Hold out every k-th distinct view for the reported metrics; 0 trains on all."""
+    """Hold out every k-th distinct view; 0 trains on all. Not used where `heldout` is "test"."""
     normalise: str = "auto"
     """Which objects are published centred and scaled: "auto", those whose world is unlike GObjaverse's; or "never",
     "always"."""
@@ -202,6 +206,7 @@ class FitConfig:
         check_choice("init", self.init, INITS)
         check_choice("ranking", self.ranking, RANKINGS)
         check_choice("pose_gate", self.pose_gate, POSE_GATES)
+        check_choice("heldout", self.heldout, HELDOUT)
         check_choice("background", self.background, BACKGROUNDS)
         check_choice("normalise", self.normalise, NORMALISE)
         for name in (

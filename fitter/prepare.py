@@ -14,7 +14,7 @@ from gaussianverse.fitter.errors import BadInput, MissingViews, TooFewGaussians
 from gaussianverse.fitter.frame import Frame, frame_of, published_frame
 from gaussianverse.fitter.inputs import check_inputs, same_picture, without_mask
 from gaussianverse.fitter.quality import quality
-from gaussianverse.fitter.views import Views, resize, split_heldout
+from gaussianverse.fitter.views import Views, resize, split_heldout, split_test
 
 HELDOUT, TRAIN = "heldout", "train"
 NO_MASK = "alpha is 255 everywhere, and other views show background there"
@@ -66,7 +66,7 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
     Raises:
         TooFewGaussians: all views are blank.
         InconsistentViews: cameras and silhouettes contradict each other, and `config.pose_gate` is "refuse".
-        MissingViews: fewer than `config.min_views` training views are left.
+        MissingViews: fewer than `config.min_views` training views are left, or none of a test split to be held out.
         BadInput: alpha has no background, cameras were rounded, or float32 cannot hold the object's positions and
             `config.normalise` is "never".
     """
@@ -79,7 +79,7 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
     check_inputs(views[shown], config.inputs)
     masked, no_mask = _masked(views[shown], config)
     gated = gate(masked, config.pose_gate, config.max_bad_views)
-    train, heldout = split_heldout(gated.views, config.heldout_every)
+    train, heldout = _split(gated.views, config)
     if len(train) < config.min_views:
         raise MissingViews(
             f"{len(train)} distinct training views are not blank, expected at least {config.min_views}; render more, "
@@ -104,6 +104,19 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
     }
     seconds = time.perf_counter() - started
     return Prepared(frame.views(train), frame.views(heldout), frame, placed, stats, seconds)
+
+
+def _split(views: Views, config: FitConfig) -> tuple[Views, Views]:
+    """The views that are fitted and those that are held out."""
+    if config.heldout == "every":
+        return split_heldout(views, config.heldout_every)
+    train, heldout = split_test(views)
+    if not len(heldout):
+        raise MissingViews(
+            "no view of the test split, which fit.heldout = 'test' holds out, is left: they are blank, contradict "
+            "the other views or repeat poses of training views; mend them, or set it to 'every'"
+        )
+    return train, heldout
 
 
 def _masked(views: Views, config: FitConfig) -> tuple[Views, list[str]]:

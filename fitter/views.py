@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,7 @@ class Views:
         depths: float32 [V, H, W] along the optical axis, NaN or 0 where empty or unknown; or None.
         skipped: sentences about the object's views that are not among these, as "00003: no PNG".
         input_sha256: over the files that they were read from, in order; "" if they come from no files.
+        test: bool [V], True for views of the data's own test split; None if none are.
 
     Raises:
         BadInput: an array has a wrong shape or dtype; a pose is not finite, or not a right-handed rotation with a
@@ -57,15 +59,22 @@ class Views:
     depths: NDArray[np.float32] | None = None
     skipped: tuple[str, ...] = ()
     input_sha256: str = ""
+    test: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         V = len(self.names)
         if self.images.ndim != 4 or self.images.shape[0] != V or self.images.shape[3] != 4:
             raise BadInput(f"images have shape {self.images.shape}, expected [{V}, H, W, 4]")
         H, W = self.images.shape[1:3]
-        expected = {"images": (np.uint8, (V, H, W, 4)), "c2w": (np.float64, (V, 4, 4)), "Ks": (np.float64, (V, 3, 3))}
+        expected: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "images": (np.uint8, (V, H, W, 4)),
+            "c2w": (np.float64, (V, 4, 4)),
+            "Ks": (np.float64, (V, 3, 3)),
+        }
         if self.depths is not None:
             expected["depths"] = (np.float32, (V, H, W))
+        if self.test is not None:
+            expected["test"] = (np.bool_, (V,))
         for field, (dtype, shape) in expected.items():
             array = getattr(self, field)
             if array.dtype != dtype or array.shape != shape:
@@ -106,6 +115,7 @@ class Views:
             None if self.depths is None else self.depths[index],
             self.skipped,
             self.input_sha256,
+            None if self.test is None else self.test[index],
         )
 
 
@@ -141,6 +151,18 @@ def split_heldout(views: Views, every: int) -> tuple[Views, Views]:
     return distinct[index[~heldout]], distinct[index[heldout]]
 
 
+def split_test(views: Views) -> tuple[Views, Views]:
+    """Split the distinct views into those that are fitted and those of the data's own test split.
+
+    A pose that both have is a training view's.
+    """
+    test = np.zeros(len(views), bool) if views.test is None else views.test
+    ordered = views[np.argsort(test, kind="stable")]  # training views first, since the first of equal poses is kept
+    distinct = drop_duplicate_poses(ordered)
+    heldout = np.zeros(len(distinct), bool) if distinct.test is None else distinct.test
+    return distinct[np.flatnonzero(~heldout)], distinct[np.flatnonzero(heldout)]
+
+
 def resize(views: Views, size: int) -> Views:
     """Shrink views to a longer side of `size` pixels; smaller ones stay as they are.
 
@@ -159,13 +181,14 @@ def load_views(
     with_depth: bool = False,
     max_bad_views: float = 0.25,
     inputs: InputsConfig = _INPUTS,
+    with_test: bool = False,
 ) -> Views:
     """Load the views of one object from disk.
 
     Args:
         path: "gobjaverse": a folder with or without its campos_* level, a .tar or a .tar.gz;
             "transforms": a folder, a .tar or a .tar.gz with transforms.json or transforms_train.json, or such
-            a file.
+            a file. Other splits than the training one are left out.
         format: "gobjaverse", "transforms", or "auto" to detect which.
         size: longer side, in pixels, to which views are shrunk while reading; None keeps the size.
         min_views: least number of complete views; incomplete ones are left out and named in `skipped`.
@@ -173,10 +196,11 @@ def load_views(
             single views without one.
         max_bad_views: largest share of the views whose files are there and cannot be used: the image is broken, the
             camera is wrong, or the size differs from the others'. They are left out as if they were missing.
+        with_test: whether the views of transforms_test.json are read as well, and marked in `Views.test`.
         inputs: what is done with premultiplied colours, EXIF orientations, and sizes that disagree.
 
     Raises:
-        MissingViews: `path` does not exist, or has fewer than `min_views` complete views.
+        MissingViews: `path` does not exist, has fewer than `min_views` complete views, or no test split `with_test`.
         BadInput: too many cameras or sizes are wrong or images have no alpha, or a limit is exceeded.
         DecodeError: too many images or EXRs are broken, or an archive is.
         OSError: the machine's, see `atlas.os_errors`: it says nothing about the object.
@@ -186,7 +210,9 @@ def load_views(
     root = Path(path)
     try:
         found = _find(root, format)
-        read = functools.partial(_load, root, found, size, max(min_views, 1), with_depth, max_bad_views, inputs)
+        read = functools.partial(
+            _load, root, found, size, max(min_views, 1), with_depth, max_bad_views, inputs, with_test
+        )
         views, premultiplied = read()
         if not premultiplied:
             return views
@@ -222,6 +248,7 @@ def _load(
     with_depth: bool,
     max_bad_views: float,
     inputs: InputsConfig,
+    with_test: bool,
     *,
     premultiplied: bool = False,
 ) -> tuple[Views, bool]:
@@ -229,7 +256,9 @@ def _load(
     rims, digest = RimColors(), InputDigest()
     found: Iterator[View | Unread]
     if format == "transforms":
-        found = read_transforms(root, digest, inputs=inputs)
+        found = read_transforms(root, digest, inputs=inputs, with_test=with_test)
+    elif with_test:
+        raise BadInput("renders in GObjaverse's layout have no test split; set fit.heldout = 'every'")
     else:
         found = read_gobjaverse(root, digest, with_depth=with_depth, inputs=inputs)
     views, given, without, nbytes = list[View](), list[tuple[int, ...]](), list[Unread](), 0
@@ -263,7 +292,9 @@ def _load(
 def _each(views: Views) -> Iterator[View]:
     for i, name in enumerate(views.names):
         depth = None if views.depths is None else views.depths[i]
-        yield View(name, views.images[i], views.c2w[i], views.Ks[i], depth)
+        yield View(
+            name, views.images[i], views.c2w[i], views.Ks[i], depth, views.test is not None and bool(views.test[i])
+        )
 
 
 def _shrink(view: View, size: int) -> View:
@@ -291,4 +322,5 @@ def _stack(views: list[View]) -> Views:
         np.stack([view.K for view in views]),
         tuple(view.name for view in views),
         depths,
+        test=np.array([view.test for view in views]) if any(view.test for view in views) else None,
     )

@@ -41,6 +41,7 @@ def test_the_paper_profile_is_the_papers() -> None:
         ({"tau": "many"}, r"fit\.tau is 'many', expected int"),
         ({"model": "mesh"}, "model is 'mesh', expected one of anchors, plain"),
         ({"heldout_every": 1}, "leaves no training views"),
+        ({"heldout": "val"}, "heldout is 'val', expected one of every, test"),
         ({"bake_at": 1.5}, "bake_at is 1.5"),
         ({"growth": {"cells": [16, 0]}}, "expected at least one whole number"),
         ({"growth": 3}, r"expected a table \[fit.growth\]"),

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 from test_fitter_sources_gobjaverse import FOV, camera, png, write_folder, write_tar
 
+from gaussianverse.atlas.configuration import from_table
+from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.errors import BadInput, DecodeError, MissingViews
-from gaussianverse.fitter.views import load_views
+from gaussianverse.fitter.prepare import prepare
+from gaussianverse.fitter.views import load_views, resize
 
 MIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "nerf_synthetic_mic_800"
 
@@ -86,11 +89,76 @@ def test_images_may_be_webp_and_folders_separated_by_backslashes(given: str, pac
     assert (views.images == (9, 8, 7, 200)).all()
 
 
-def test_splits_are_read_together_and_a_file_alone(tmp_path: Path) -> None:
-    for split in ("train", "test"):
+def test_splits_are_not_pooled_and_a_file_is_read_alone(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
         write(tmp_path, [frame(f"{split}/r_0")], f"transforms_{split}.json", camera_angle_x=1.0)
-    assert load_views(tmp_path).names == ("train/r_0", "test/r_0")
+    views = load_views(tmp_path)
+    assert (views.names, views.test) == (("train/r_0",), None)
+    assert load_views(tmp_path / "transforms_val.json").names == ("val/r_0",)
     assert load_views(tmp_path / "transforms_test.json").names == ("test/r_0",)
+    write(tmp_path, [frame("all/r_0")], camera_angle_x=1.0)
+    assert load_views(tmp_path).names == ("all/r_0",)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("first", ["transforms.json", "transforms_train.json"])
+def test_the_test_split_comes_after_what_is_fitted_and_is_marked(first: str, packed: bool, tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    write(tmp_path / "o", [frame("test/r_0"), frame("test/r_1")], "transforms_test.json", camera_angle_x=1.0)
+    write(tmp_path / "o", [frame("val/r_0")], "transforms_val.json", camera_angle_x=1.0)
+    write(tmp_path / "o", [frame("train/r_0")], first, camera_angle_x=1.0)
+    found = {str(f.relative_to(tmp_path / "o")): f.read_bytes() for f in (tmp_path / "o").rglob("*") if f.is_file()}
+    place = write_tar(tmp_path / "o.tar", found) if packed else tmp_path / "o"
+    views = load_views(place, with_test=True)
+    assert views.names == ("train/r_0", "test/r_0", "test/r_1")
+    assert views.test is not None
+    assert views.test.tolist() == [False, True, True]
+    assert views.input_sha256 != load_views(place).input_sha256
+    smaller = resize(views, 4)[np.array([2, 0])]
+    assert smaller.test is not None
+    assert smaller.test.tolist() == [True, False]
+    if not packed:
+        assert load_views(place / first, with_test=True).names == views.names
+
+
+def test_a_test_split_that_is_asked_for_and_lacks_images_is_named(tmp_path: Path) -> None:
+    write(tmp_path, [frame("train/r_0")], "transforms_train.json", camera_angle_x=1.0)
+    with pytest.raises(MissingViews, match=r"no transforms_test\.json, whose views fit\.heldout = 'test' holds out"):
+        load_views(tmp_path, with_test=True)
+    write(tmp_path, [frame("test/r_0"), frame("test/r_1")], "transforms_test.json", camera_angle_x=1.0)
+    for file in (tmp_path / "test").iterdir():
+        file.unlink()
+    message = r"transforms_test\.json: none of the images of its 2 frames can be used.*test/r_0"
+    with pytest.raises(MissingViews, match=message):
+        load_views(tmp_path, with_test=True)
+    (tmp_path / "test" / "r_1.png").write_bytes(png())
+    assert load_views(tmp_path, with_test=True).names == ("train/r_0", "test/r_1")
+    with pytest.raises(BadInput, match="this is the test split"):
+        load_views(tmp_path / "transforms_test.json", with_test=True)
+    write_folder(tmp_path / "g", {"00000/00000.json": camera(0), "00000/00000.png": png()})
+    with pytest.raises(BadInput, match="no test split"):
+        load_views(tmp_path / "g", with_test=True)
+
+
+def test_splits_without_one_to_fit_are_an_error(tmp_path: Path) -> None:
+    write(tmp_path, [frame("test/r_0")], "transforms_test.json", camera_angle_x=1.0)
+    with pytest.raises(MissingViews, match=r"no transforms\.json and no transforms_train\.json"):
+        load_views(tmp_path)
+
+
+@pytest.mark.skipif(not MIC.is_dir(), reason="shared sample data is absent")
+def test_a_real_scene_is_fitted_to_its_training_split_and_measured_on_its_test_split() -> None:
+    views = load_views(MIC, size=50, with_test=True)
+    config = from_table(FitConfig, {"heldout": "test", "heldout_every": 8, "size": 50})
+    prepared = prepare(views, config)
+    assert load_views(MIC, size=50).names == prepared.train.names
+    assert (len(prepared.train), len(prepared.heldout)) == (
+        len(load_views(MIC / "transforms_train.json", size=50)),
+        25,
+    )
+    assert all(name.startswith("test/") for name in prepared.heldout.names)
+    assert all(name.startswith("train/") for name in prepared.train.names)
+    assert (prepared.stats["n_heldout"], prepared.metrics_on) == (25, "heldout")
 
 
 def test_frame_without_its_image_is_skipped_under_the_minimum_it_fails(tmp_path: Path) -> None:
@@ -158,12 +226,13 @@ def test_broken_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", ["auto", "transforms"])
 def test_an_archive_reads_as_its_folder_does(level: str, format: str, tmp_path: Path) -> None:
     (tmp_path / "o").mkdir()
-    for split in ("val", "train"):
+    for split in ("test", "train"):
         write(tmp_path / "o", [frame(f"./{split}/r_0")], f"transforms_{split}.json", camera_angle_x=FOV)
     found = [file for file in (tmp_path / "o").rglob("*") if file.is_file()]
     named = {f"{level}{file.relative_to(tmp_path / 'o')}": file.read_bytes() for file in found}
-    folder, archive = load_views(tmp_path / "o"), load_views(write_tar(tmp_path / "o.tar.gz", named), format)
-    assert archive.names == folder.names == ("train/r_0", "val/r_0")
+    packed = write_tar(tmp_path / "o.tar.gz", named)
+    folder, archive = load_views(tmp_path / "o", with_test=True), load_views(packed, format, with_test=True)
+    assert archive.names == folder.names == ("train/r_0", "test/r_0")
     np.testing.assert_array_equal(archive.images, folder.images)
     np.testing.assert_array_equal(archive.c2w, folder.c2w)
 

@@ -5,13 +5,16 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from analytic import ball_views
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gaussianverse.fitter import resample
-from gaussianverse.fitter.errors import BadInput
+from gaussianverse.fitter.config import FitConfig
+from gaussianverse.fitter.errors import BadInput, MissingViews
+from gaussianverse.fitter.prepare import prepare
 from gaussianverse.fitter.resample import area_mean, shrink_depth, shrink_rgba
-from gaussianverse.fitter.views import Views, drop_duplicate_poses, resize, split_heldout
+from gaussianverse.fitter.views import Views, drop_duplicate_poses, resize, split_heldout, split_test
 
 
 def look_at_origin(azimuth: float, elevation: float, radius: float) -> np.ndarray:
@@ -269,3 +272,31 @@ def test_resize_moves_a_drawn_dot_to_where_K_projects_it() -> None:
 def test_resize_leaves_smaller_views_alone() -> None:
     views = ring(2)
     assert resize(views, 100).images.shape == views.images.shape
+
+
+def test_the_test_split_is_held_out_whatever_its_order_and_its_repeated_poses_are_trained_on() -> None:
+    views = ring(6)
+    marked = dataclasses.replace(views, test=np.array([True, False, True, False, False, True]))
+    train, heldout = split_test(marked)
+    assert (train.names, heldout.names) == (
+        tuple(views.names[k] for k in (1, 3, 4)),
+        tuple(views.names[k] for k in (0, 2, 5)),
+    )
+    c2w = views.c2w.copy()
+    c2w[2] = c2w[3]
+    train, heldout = split_test(dataclasses.replace(marked, c2w=c2w))
+    assert (train.names, heldout.names) == (("v1", "v3", "v4"), ("v0", "v5"))
+    assert len(split_test(views)[1]) == 0
+    with pytest.raises(BadInput, match="test"):
+        dataclasses.replace(views, test=np.zeros(5, bool))
+
+
+def test_without_a_view_of_the_test_split_there_is_no_fit() -> None:
+    config = FitConfig(size=24, heldout="test", heldout_every=3)
+    views = ball_views(6, 24)
+    with pytest.raises(MissingViews, match="no view of the test split"):
+        prepare(views, config)
+    prepared = prepare(dataclasses.replace(views, test=np.arange(6) > 3), config)
+    assert (prepared.train.names, prepared.heldout.names) == (views.names[:4], views.names[4:])
+    every = prepare(dataclasses.replace(views, test=None), FitConfig(size=24, heldout_every=3))
+    assert len(every.heldout) == 2

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from analytic import ball_views
+from PIL import Image
 from pipeline_runs import TINY, write_manifest, write_views
 
 from gaussianverse import atlas
@@ -109,6 +111,37 @@ def test_an_object_in_millimetres_is_published_with_its_views_and_its_atlas_in_o
     assert (np.linalg.norm(eyes, axis=1) < 3).all()
     np.testing.assert_allclose(pixels, 8, atol=1e-3)  # the ball is in the middle of every picture
     assert 0.05 < np.median(np.linalg.norm(means, axis=1)) < 0.6
+
+
+def test_the_test_split_is_held_out_and_no_reference_view(tmp_path: Path) -> None:
+    views = ball_views(10, 32)
+    for split, first, last in (("train", 0, 7), ("test", 7, 10)):
+        frames = []
+        for k in range(first, last):
+            (tmp_path / "ball" / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(views.images[k]).save(tmp_path / "ball" / split / f"{k}.png")
+            pose = views.c2w[k] @ np.diag([1, -1, -1, 1])
+            frames.append({"file_path": f"{split}/{k}", "transform_matrix": pose.tolist()})
+        cameras = {"camera_angle_x": 0.6911503, "frames": frames}
+        (tmp_path / "ball" / f"transforms_{split}.json").write_text(json.dumps(cameras))
+    manifest = write_manifest(tmp_path, ["ball"], views="ball")
+    found = {}
+    for heldout in ("test", "every"):
+        config = load("test", [*TINY, "run.views=7", "run.views_size=16", f"fit.heldout={heldout}"])
+        storage, _, base = job.plan(str(tmp_path / heldout), str(manifest), config)
+        row = {**shard_rows(storage, 0)[0], "shard": 0}
+        assert tasks.fit_object(Job(storage.url, base), row, 1, 0)["status"] == "ok"
+        facts = records.read(storage, SPLATS, 0, "ball").facts
+        assert facts["metrics_on"] == {"test": "heldout", "every": "train"}[heldout]
+        found[heldout] = (facts["n_views"], facts["n_heldout"], facts["input_sha256"])
+        with np.load(io.BytesIO(records.read(storage, VIEWS, 0, "ball").main(VIEWS))) as cameras:
+            eyes = np.linalg.inv(cameras["viewmats"].astype(np.float64))[:, :3, 3]
+        apart = np.linalg.norm(eyes[:, None] - views.c2w[None, :7, :3, 3], axis=2)
+        assert sorted(apart.argmin(1)) == list(range(7))
+        assert apart.min(1).max() < 1e-5
+    assert found["test"][:2] == (7, 3)
+    assert found["every"][:2] == (7, 0)  # of seven views, none is an eighth
+    assert found["test"][2] != found["every"][2]
 
 
 def test_nothing_that_a_stage_measures_is_dropped(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:

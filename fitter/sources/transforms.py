@@ -26,7 +26,8 @@ from gaussianverse.fitter.sources.unread import Unread, printable, unread
 from gaussianverse.fitter.sources.view import View
 
 WHOLE = "transforms.json"
-SPLITS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
+TRAIN, TEST = "transforms_train.json", "transforms_test.json"
+SPLITS = (TRAIN, "transforms_val.json", TEST)
 _OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")  # the last if its distortion is zero
 _DISTORTION = re.compile(r"[kp][0-9]+")
@@ -41,50 +42,75 @@ _INPUTS = InputsConfig()
 _Camera = dict[str, Any]
 
 
-def find_transforms(path: Path) -> list[str]:
-    """Names of the camera files in a folder, a .tar or a .tar.gz: transforms.json, or else the splits.
+def find_transforms(path: Path) -> dict[str, str]:
+    """Camera files in a folder, a .tar or a .tar.gz: their names there by `WHOLE` and those of `SPLITS`.
 
     Raises:
         BadInput: an archive holds several sets of them.
         FitError: as `list_tar` raises.
     """
     if is_folder(path):
-        return _chosen([name for name in (WHOLE, *SPLITS) if is_file(path / name)])
+        return {name: name for name in (WHOLE, *SPLITS) if is_file(path / name)}
     names = [PurePosixPath(name) for name in list_tar(path)]
     found = sorted({name for name in names if name.name in (WHOLE, *SPLITS)})
     levels = sorted({str(name.parent) for name in found})
     if len(levels) > 1:
         raise BadInput(f"{path}: several sets of views ({', '.join(levels)}); pack one of them")
-    return _chosen([str(name) for name in found])
+    return {name.name: str(name) for name in found}
 
 
-def _chosen(found: list[str]) -> list[str]:
-    by_name = {PurePosixPath(name).name: name for name in found}
-    return [by_name[WHOLE]] if WHOLE in by_name else [by_name[name] for name in SPLITS if name in by_name]
+def read_transforms(
+    path: Path, digest: InputDigest, *, inputs: InputsConfig = _INPUTS, with_test: bool = False
+) -> Iterator[View | Unread]:
+    """Yield the views of a folder, an archive or one camera file, also those that cannot be used.
 
+    Of a folder or archive they are those of transforms.json or, if there is none, of the training split; the other
+    splits are never fitted. `digest` takes the bytes of the files as they are read.
 
-def read_transforms(path: Path, digest: InputDigest, *, inputs: InputsConfig = _INPUTS) -> Iterator[View | Unread]:
-    """Yield the views of a folder or archive (all its splits) or of one camera file, also those that cannot be used.
-
-    `digest` takes the bytes of the files as they are read.
+    Args:
+        path: the folder, archive or file.
+        digest: of the files.
+        inputs: see `InputsConfig`.
+        with_test: whether the views of transforms_test.json follow, marked as such.
 
     Raises:
-        MissingViews: there is no camera file.
-        BadInput: a camera file has no frames.
+        MissingViews: there is no camera file, or no test split or no image of it where one is asked for.
+        BadInput: a camera file has no frames, or the test split itself is to be fitted and held out.
         DecodeError: an archive is broken.
     """
     if path.suffix == ".json" and not is_folder(path):
         if not is_file(path):
             raise MissingViews(f"{path}: no such file")
         source: Folder | Archive = Folder(path.parent, digest)
-        files = [path.name]
+        if with_test and path.name == TEST:
+            raise BadInput(f"{path}: this is the test split; give the folder, or set fit.heldout = 'every'")
+        fitted: str | None = path.name
+        test = TEST if is_file(path.parent / TEST) else None
     else:
-        files = find_transforms(path)
+        found = find_transforms(path)
         source = Folder(path, digest) if is_folder(path) else Archive(path, _WANTED, digest)
-    if not files:
-        raise MissingViews(f"{path}: no {WHOLE} and no {SPLITS[0]}")
-    for file in files:
-        yield from _read_file(source, file, inputs)
+        fitted, test = found.get(WHOLE, found.get(TRAIN)), found.get(TEST)
+    if fitted is None:
+        raise MissingViews(f"{path}: no {WHOLE} and no {TRAIN}")
+    yield from _read_file(source, fitted, inputs)
+    if not with_test:
+        return
+    if test is None:
+        raise MissingViews(f"{path}: no {TEST}, whose views fit.heldout = 'test' holds out; or set it to 'every'")
+    usable, lacking = 0, list[Unread]()
+    for view in _read_file(source, test, inputs):
+        if isinstance(view, Unread):
+            lacking.append(view)
+            yield view
+        else:
+            usable += 1
+            yield view._replace(test=True)
+    if not usable:
+        first = f"; the first: {lacking[0].summary}" if lacking else ""
+        raise MissingViews(
+            f"{test}: none of the images of its {len(lacking)} frames can be used, which fit.heldout = 'test' holds "
+            f"out{first}; fetch them, or set it to 'every'"
+        )
 
 
 def _read_file(source: Folder | Archive, file: str, inputs: InputsConfig) -> Iterator[View | Unread]:

@@ -15,6 +15,7 @@ class View(NamedTuple):
         c2w: float64 [4, 4], OpenCV camera-to-world (x right, y down, z forward).
         K: float64 [3, 3], in pixels; the centre of the top-left pixel is at (0.5, 0.5).
         depth: float32 [H, W] along the optical axis, NaN where empty or unknown; None if the source has none.
+        test: whether the view is of the data's own test split.
     """
 
     name: str
@@ -22,3 +23,4 @@ class View(NamedTuple):
     c2w: NDArray[np.float64]
     K: NDArray[np.float64]
     depth: NDArray[np.float32] | None = None
+    test: bool = False

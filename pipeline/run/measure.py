@@ -105,6 +105,7 @@ class Measurer:
                     with_depth=with_depth or config.init == "depth",
                     max_bad_views=config.max_bad_views,
                     inputs=config.inputs,
+                    with_test=config.heldout == "test",
                 )
                 if input_sha256 and views.input_sha256 != input_sha256:
                     raise ViewsChanged("the files have another sha256 than those that were fitted")

@@ -104,6 +104,7 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
             with_depth=config.init == "depth",
             max_bad_views=config.max_bad_views,
             inputs=config.inputs,
+            with_test=config.heldout == "test",
         )
         with local_views(job, str(row["views"]), _beside(row), load) as path:
             views = settled(partial(load, path))
@@ -111,7 +112,8 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
         prepared = prepare(views, config)
         if run.settings.views:
             # before the fit, so that the fragment of the splats implies that of the views
-            _publish_views(storage, run, row, prepared.placed.views(views), records.Stopwatch(attempt))
+            fitted = views if views.test is None else views[np.flatnonzero(~views.test)]
+            _publish_views(storage, run, row, prepared.placed.views(fitted), records.Stopwatch(attempt))
         del views
         seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
         fit = fit_prepared(prepared, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
