@@ -18,7 +18,8 @@ from pipeline_runs import TINY, build_in_process, data_of, dataset, write_views
 
 from gaussianverse.atlas import AtlasConfig, Gaussians, pack
 from gaussianverse.atlas.arrays import npy, read_npy
-from gaussianverse.atlas.dataset_format import ALBEDO, ATLAS, OPACITY_COPIES, SPLATS, main_member, shard_tar
+from gaussianverse.atlas.dataset_format import ALBEDO, ATLAS, OFFSET, OPACITY_COPIES, SPLATS, main_member, shard_tar
+from gaussianverse.atlas.plane import points_of
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.content import faults_of_atlas
@@ -27,6 +28,7 @@ from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.run import job
 
 CONFIG = load("test", [*TINY, "run.shard_size=8"])
+ATLAS_CONFIG = AtlasConfig(size=16, min_smoothness=0.0)
 BOTH = (SPLATS, ATLAS)
 MINE: dict[str, Any] = {"license": "MIT", "mine": "", "score": 0.0, "rank": 0, "good": False}
 ROWS: list[dict[str, Any]] = [
@@ -161,7 +163,7 @@ def another(samples: dict[str, Sample]) -> None:
     """The atlas of other Gaussians, of which there are as many."""
     splat = samples["dogwood"][1]
     held = Gaussians.from_bytes(data_of(SPLATS, "stranger"))
-    splat[main_member(ATLAS, "dogwood")] = pack(held, AtlasConfig(size=16, min_smoothness=0.0)).to_bytes()
+    splat[main_member(ATLAS, "dogwood")] = pack(held, ATLAS_CONFIG).to_bytes()
 
 
 def cells(change: Callable[[Any, tuple[int, int], tuple[int, int]], None]) -> Callable[[dict[str, Sample]], None]:
@@ -185,9 +187,12 @@ def add(channel: int, value: float, *, padding: bool = False) -> Callable[[dict[
 
 
 def twice(array: Any, held: Any, padded: Any) -> None:
-    """One Gaussian in the place of another."""
-    live = np.argwhere(array[..., OPACITY_COPIES[0]] != 0)
-    array[held] = array[tuple(live[6])]
+    """A cell holds the Gaussian of another cell, at the position that it has there."""
+    other = tuple(np.argwhere(array[..., OPACITY_COPIES[0]] != 0)[6])
+    points = points_of(ATLAS_CONFIG).reshape(16, 16, 3)
+    means = array[other][OFFSET] + points[other]
+    array[held] = array[other]
+    array[held][OFFSET] = means - points[held]
 
 
 def one_copy(array: Any, held: Any, padded: Any) -> None:
@@ -210,7 +215,7 @@ EDITED: dict[str, tuple[Callable[[dict[str, Sample]], None], str]] = {
     "a scale": (add(8, 1e-6), "amber: 1 of its"),
     "a rotation": (add(12, 1e-6), "amber: 1 of its"),
     "copies of an opacity": (cells(one_copy), "amber: 1 of its cells do not have one opacity"),
-    "a Gaussian twice": (cells(twice), "Gaussians are not in the splat beside it"),
+    "a Gaussian twice": (cells(twice), "amber: 1 of its"),
     "two cells are exchanged": (cells(moved), "amber: 2 of its"),
     "a colour of padding": (add(ALBEDO.start, 1e-6, padding=True), "cells of padding repeat no Gaussian"),
     "a position of padding": (add(1, 1e-6, padding=True), "cells of padding repeat no Gaussian"),

@@ -54,24 +54,26 @@ def notes(storage: Storage, run: Run, *, shards: list[int] | None = None) -> lis
 
 
 def _journals(storage: Storage, run: Run) -> Iterator[str]:
-    """Check that everything below `runs/` is whole, so far as it tells; it is no part of the dataset."""
+    """Check everything below `runs/`, which is no part of the dataset and which no sum lists."""
     for entry in list(storage.list(layout.JOURNAL)):
         data = _get(storage, entry.key)
-        if data is None:
-            yield f"{entry.key}: altered"
-        elif entry.key.endswith(".json"):
-            try:
-                values = json_object(data, PipelineError)
-            except PipelineError as error:
-                yield f"{entry.key}: {error}"
-                continue
-            # summaries of version 1 carry no hash
-            if run.version > 1 and values.get("sha256") != summary_sha256(values):
-                yield f"{entry.key}: its values are not those that were written"
-            elif data != to_json_file(values):
-                yield f"{entry.key}: not in the form that was written"
-        elif not is_as_written(data):
-            yield f"{entry.key}: not the bytes that its rows give"
+        text = "altered" if data is None else fault_of_journal(run, entry.key, data)
+        if text:
+            yield f"{entry.key}: {text}"
+
+
+def fault_of_journal(run: Run, key: str, data: bytes) -> str:
+    """The fault of a journal or summary, "" if its bytes are those that were written, so far as they tell."""
+    if not key.endswith(".json"):
+        return "" if is_as_written(data) else "not the bytes that its rows give"
+    try:
+        values = json_object(data, PipelineError)
+    except PipelineError as error:
+        return str(error)
+    # summaries of version 1 carry no hash
+    if run.version > 1 and values.get("sha256") != summary_sha256(values):
+        return "its values are not those that were written"
+    return "" if data == to_json_file(values) else "not in the form that was written"
 
 
 def _get(storage: Storage, key: str) -> bytes | None:
