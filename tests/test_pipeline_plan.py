@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pipeline_runs import planned, publish_all
 
+from bench import costs
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.atlas.store.local import LocalStorage
@@ -27,20 +28,69 @@ def manifest(count: int, shard_size: int = 256) -> bytes:
 def test_the_papers_dataset_takes_what_the_paper_says() -> None:
     """205,737 objects of ten minutes are 34,290 GPU-hours."""
     config = dataclasses.replace(load("paper"))
-    small = plan.plan_of(manifest(2058, 256), config, slots=1024)
+    small = plan.plan_of(manifest(2058, 256), config, slots=1024, profile="paper")
     assert small.shards == 9
     assert small.gpu_hours == pytest.approx(2058 / 6)
     assert small.gpu_hours * 205_737 / 2058 == pytest.approx(34_290, rel=1e-3)
     assert small.days == pytest.approx(2058 * 600 / 1024 / 86400)
     assert small.atlas_bytes == pytest.approx(2058 * 128 * 128 * 16 * 4, rel=0.01)
-    assert small.basis == "the paper's"
+    assert small.basis.startswith("profile paper on one A100, the paper, section 3")
 
 
 def test_on_cores_atlases_take_their_share_and_no_gpu() -> None:
     made = plan.plan_of(manifest(100), load("cpu"), slots=2, seconds=50)
+    atlas_s = plan.costs()[plan.OF_ATLAS].seconds
     assert made.gpu_hours == 0
-    assert made.days == pytest.approx(100 * (50 + plan.ATLAS_S) / 2 / 86400)
-    assert made.cpu_hours == pytest.approx(100 * (50 + plan.ATLAS_S) / 3600)
+    assert made.days == pytest.approx(100 * (50 + atlas_s) / 2 / 86400)
+    assert made.cpu_hours == pytest.approx(100 * (50 + atlas_s) / 3600)
+    assert "GPU" not in plan.plan_text(made)
+
+
+def test_kept_seconds_are_those_of_the_results_they_name() -> None:
+    """`python -m bench.costs` renews the table; results of later commits wait for it."""
+    kept, results = plan.costs(), costs.measured()
+    assert set(kept) >= {plan.OF_ATLAS, plan.ON_CORES, plan.ON_GPUS, *results}
+    for profile, entry in results.items():
+        if kept[profile].commit == entry["commit"]:
+            assert dataclasses.asdict(kept[profile]) == entry
+    assert all(cost.seconds > 0 and cost.source for cost in kept.values())
+
+
+def test_a_profile_costs_what_was_measured_of_it_and_says_so_where_nothing_was() -> None:
+    kept = plan.costs()
+    made = plan.plan_of(manifest(10), load("cpu"), slots=1, profile="cpu")
+    assert made.seconds_per_fit == kept["cpu"].seconds
+    assert made.basis == f"profile cpu on {kept['cpu'].device}, {kept['cpu'].source}"
+    changed = plan.plan_of(manifest(10), load("cpu", ["fit.steps=50"]), slots=1, profile="cpu")
+    assert "with other settings" in changed.basis
+    unmeasured = plan.plan_of(manifest(10), load("test"), slots=1, profile="test")
+    assert "profile test was not measured" in unmeasured.basis
+    on_gpu = plan.plan_of(manifest(10), load("fast"), slots=1, profile="fast")
+    assert (on_gpu.seconds_per_fit, "profile fast was not measured" in on_gpu.basis) == (600, True)
+
+
+def test_the_price_is_that_of_the_devices_that_fit() -> None:
+    on_gpu = plan.plan_of(manifest(30), load("paper"), slots=8, profile="paper", price_per_hour=2.5)
+    assert on_gpu.price == pytest.approx(30 * 600 / 3600 * 2.5)
+    on_cores = plan.plan_of(manifest(30), load("cpu"), slots=8, seconds=35.0, price_per_hour=0.04)
+    assert on_cores.price == pytest.approx(30 * (35 + plan.costs()[plan.OF_ATLAS].seconds) / 3600 * 0.04)
+    assert plan.plan_of(manifest(30), load("cpu"), slots=8).price == -1
+    for price in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="price per hour"):
+            plan.plan_of(manifest(30), load("cpu"), slots=8, price_per_hour=price)
+
+
+def test_small_runs_do_not_cost_nothing_and_large_ones_are_readable() -> None:
+    small = plan.plan_text(plan.plan_of(manifest(1), load("cpu"), slots=4, seconds=2.0, price_per_hour=0.05))
+    assert not [line for line in small.splitlines() if " 0.00 " in line or " 0 " in line or " 0.0 " in line]
+    assert "core-hours" in small
+    assert "seconds, without pauses" in small
+    assert "under 0.001" in small
+    large = plan.plan_of(manifest(300), load("paper"), slots=8, profile="paper", price_per_hour=2.0)
+    text = plan.plan_text(dataclasses.replace(large, gpu_hours=34_289.5, price=68_579.0, days=1395.2))
+    assert "34,290 GPU-hours" in text
+    assert "68,579" in text
+    assert "1,395 days" in text
 
 
 @pytest.mark.parametrize(("slots", "seconds"), [(0, None), (1, 0.0), (1, -2.0)])
@@ -91,4 +141,4 @@ def test_a_run_that_was_made_tells_seconds_and_bytes(tmp_path: Path) -> None:
     made = plan.plan_of(manifest(10), RunConfig(), slots=1, measured=measured)
     assert made.seconds_per_fit == measured.fit_s
     assert made.splats_bytes == 10 * measured.splats_nbytes
-    assert "the mean of 1 objects" in plan.plan_text(made)
+    assert "the mean of 1 objects on unknown" in plan.plan_text(made)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import statistics
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.dataset_format import ATLAS, CHANNELS, OK, SPLATS
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.fitter.config import FitConfig, load_profile
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.manifests import runform
 from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of
@@ -21,13 +27,10 @@ from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.run.manifest import manifest_of
 
-# seconds per object if nothing was measured
-PAPER_FIT_S = 600.0
-"""On one GPU, from the paper."""
-CPU_FIT_S = 90.0
-"""Profile `cpu` on one laptop core."""
-ATLAS_S = 4.0
-"""Two exact transports and the packing, on one core."""
+COSTS = "costs.json"
+"""Kept seconds by profile and device, beside this module; `bench/costs.py` makes it from results of benchmarks."""
+OF_ATLAS, ON_GPUS, ON_CORES = "", "paper", "cpu"
+"""Entries of `COSTS`: of the atlas, and of the profiles that stand for those that have none, on GPUs and on cores."""
 
 _FLOATS = 14  # means 3, scales 3, quats 4, opacity 1, colours 3
 _OVERHEAD = 6 << 10  # bytes of tar headers, padding, facts, caption
@@ -45,11 +48,31 @@ class Measured:
     splats_nbytes: float
     atlas_nbytes: float
     objects: int
+    device: str
+    """Of the fits."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one object that were measured once."""
+
+    profile: str
+    device: str
+    seconds: float
+    objects: int
+    """Objects that the mean is of."""
+    source: str
+    """Where the number stands."""
+    commit: str
+    """Of the code that was measured."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Predicted cost. Hours are those of one GPU or one core; bytes are those in the store."""
+    """Predicted cost. Hours are those of one GPU or one core; bytes are those in the store.
+
+    `price` is in the unit of the price per hour; -1 without one.
+    """
 
     objects: int
     shards: int
@@ -60,6 +83,7 @@ class Plan:
     gpu_hours: float
     cpu_hours: float
     days: float
+    price: float
     splats_bytes: int
     atlas_bytes: int
     work_bytes: int
@@ -68,8 +92,21 @@ class Plan:
     gets: int
 
 
+def costs() -> dict[str, Cost]:
+    """The kept costs by profile; that of an atlas under `OF_ATLAS`."""
+    table = json.loads(files("gaussianverse.pipeline.ops").joinpath(COSTS).read_text())
+    return {entry["profile"]: Cost(**entry) for entry in table["costs"]}
+
+
 def plan_of(
-    manifest: bytes, config: RunConfig, *, slots: int, seconds: float | None = None, measured: Measured | None = None
+    manifest: bytes,
+    config: RunConfig,
+    *,
+    slots: int,
+    profile: str = "",
+    seconds: float | None = None,
+    measured: Measured | None = None,
+    price_per_hour: float | None = None,
 ) -> Plan:
     """Predict the cost of a whole manifest.
 
@@ -77,29 +114,36 @@ def plan_of(
         manifest: bytes of objects.parquet.
         config: configuration of the run.
         slots: number of fits that run at once.
+        profile: name of the profile that `config` comes from.
         seconds: seconds per fit, if known.
         measured: means of another run, used for seconds and bytes.
+        price_per_hour: of one GPU with a share of cores, where fits run on GPUs, or else of one core.
 
     Raises:
-        UsageError: `slots` or `seconds` is not positive.
+        UsageError: `slots`, `seconds` or the price is not positive.
     """
     if slots < 1 or (seconds is not None and seconds <= 0):
         raise UsageError(f"slots {slots}, seconds {seconds}: both must be positive")
+    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
+        raise UsageError(f"price per hour {price_per_hour}: expected a number of at least 0")
     n_shards = runform.count_shards(io.BytesIO(manifest))
     objects = runform.read_shard(io.BytesIO(manifest), n_shards - 1)[-1].index + 1
     gpus = config.gpus_per_fit
-    fit_s, basis = (PAPER_FIT_S, "the paper's") if gpus else (CPU_FIT_S, "profile cpu on a laptop core")
-    atlas_s = ATLAS_S
+    kept = costs()
+    fit_s, basis = _known(kept, profile, config, gpus > 0)
+    atlas_s = kept[OF_ATLAS].seconds
     splat = config.fit.tau * _FLOATS * 4 + _OVERHEAD
     atlas = config.atlas.size**2 * CHANNELS * (2 if config.atlas.dtype == "float16" else 4) + _OVERHEAD
     if measured is not None:
         fit_s, atlas_s = measured.fit_s, measured.atlas_s
         splat, atlas = round(measured.splats_nbytes), round(measured.atlas_nbytes)
-        basis = f"the mean of {measured.objects} objects"
+        basis = f"the mean of {measured.objects} objects on {measured.device}"
     if seconds is not None:
         fit_s, basis = seconds, "as given"
     per_object = fit_s + (0.0 if gpus else atlas_s)  # with GPUs, atlases run on cores that fits leave idle
-    hours = objects * fit_s / 3600
+    gpu_hours = objects * fit_s / 3600 * gpus
+    cpu_hours = objects * (atlas_s + (0.0 if gpus else fit_s)) / 3600
+    paid = gpu_hours if gpus else cpu_hours
     return Plan(
         objects=objects,
         shards=n_shards,
@@ -107,15 +151,28 @@ def plan_of(
         seconds_per_fit=fit_s,
         seconds_per_atlas=atlas_s,
         basis=basis,
-        gpu_hours=hours * gpus,
-        cpu_hours=objects * (atlas_s + (0.0 if gpus else fit_s)) / 3600,
+        gpu_hours=gpu_hours,
+        cpu_hours=cpu_hours,
         days=objects * per_object / slots / 86400,
+        price=-1.0 if price_per_hour is None else paid * price_per_hour,
         splats_bytes=objects * splat,
         atlas_bytes=objects * atlas,
         work_bytes=objects * (splat + atlas),
         puts=objects * _PUTS_PER_OBJECT + n_shards * _PUTS_PER_SHARD + _PUTS_PER_RUN,
         gets=objects * _GETS_PER_OBJECT,
     )
+
+
+def _known(kept: Mapping[str, Cost], profile: str, config: RunConfig, on_gpus: bool) -> tuple[float, str]:
+    """Seconds per fit from the kept costs, and a sentence of what they are of."""
+    name = profile if profile in kept and profile else ON_GPUS if on_gpus else ON_CORES
+    cost = kept[name]
+    basis = f"profile {name} on {cost.device}, {cost.source}"
+    if name != profile:
+        return cost.seconds, f"{basis}; profile {profile or 'default'} was not measured, --like OUT takes a run's own"
+    if config.fit != from_table(FitConfig, load_profile(name)["fit"], "fit"):
+        return cost.seconds, f"{basis}; with other settings, which --like OUT takes from a run"
+    return cost.seconds, basis
 
 
 def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
@@ -126,6 +183,7 @@ def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
     """
     seconds: dict[str, list[float]] = {stage: [] for stage in layout.STAGES}
     nbytes: dict[str, list[int]] = {stage: [] for stage in layout.STAGES}
+    devices: Counter[str] = Counter()
     committed = committed_shards(storage)
     complete = [k for k in range(n_shards) if all((stage, k) in committed for stage in layout.STAGES)]
     for shard in complete[:most]:
@@ -133,8 +191,9 @@ def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
             commit = read_commit(storage, stage, shard)
             size = commit["files"][dataset_format.shard_tar(stage, shard)]["nbytes"]
             nbytes[stage] += [size // max(1, commit["samples"])] * commit["samples"]
-            spent = [float(e["seconds"]) for e in journal_rows(storage, stage, shard) if e["status"] == OK]
-            seconds[stage] += [value for value in spent if value > 0]
+            entries = [e for e in journal_rows(storage, stage, shard) if e["status"] == OK and e["seconds"] > 0]
+            seconds[stage] += [float(e["seconds"]) for e in entries]
+            devices.update(str(e["device"]) or "unknown" for e in entries if stage == SPLATS)
     if not all((*seconds.values(), *nbytes.values())):
         raise UsageError(f"{storage.url}: no finished shard to measure; give --seconds instead of --like")
     return Measured(
@@ -143,6 +202,7 @@ def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
         splats_nbytes=statistics.fmean(nbytes[SPLATS]),
         atlas_nbytes=statistics.fmean(nbytes[ATLAS]),
         objects=len(seconds[SPLATS]),
+        device=" and ".join(sorted(devices)),
     )
 
 
@@ -151,16 +211,31 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(
         [
             f"{plan.objects} objects in {plan.shards} shards, {plan.slots} fits at once",
-            f"  a fit     {plan.seconds_per_fit:>10.1f} s ({plan.basis})",
-            f"  GPUs      {plan.gpu_hours:>10.1f} hours",
-            f"  cores     {plan.cpu_hours:>10.1f} hours",
-            f"  wall      {plan.days:>10.2f} days, without pauses or retries",
-            f"  splats    {plan.splats_bytes / 1e9:>10.2f} GB",
-            f"  atlases   {plan.atlas_bytes / 1e9:>10.2f} GB",
-            f"  scratch   {plan.work_bytes / 1e9:>10.2f} GB, until clean-work",
-            f"  requests  {plan.puts:>10} puts, {plan.gets} gets",
+            f"  a fit     {_amount(plan.seconds_per_fit):>10} s ({plan.basis})",
+            *([f"  GPUs      {_amount(plan.gpu_hours):>10} GPU-hours"] if plan.gpu_hours else []),
+            f"  cores     {_amount(plan.cpu_hours):>10} core-hours",
+            *([f"  price     {_amount(plan.price):>10}"] if plan.price >= 0 else []),
+            f"  wall      {_wall(plan.days)}, without pauses or retries",
+            f"  splats    {_amount(plan.splats_bytes / 1e9):>10} GB",
+            f"  atlases   {_amount(plan.atlas_bytes / 1e9):>10} GB",
+            f"  scratch   {_amount(plan.work_bytes / 1e9):>10} GB, until clean-work",
+            f"  requests  {plan.puts:>10,} puts, {plan.gets:,} gets",
         ]
     )
+
+
+def _amount(value: float) -> str:
+    """A number of three digits or more, so that small ones do not become 0."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value >= 1e-3 or not value else f"{value:.3f}".replace("0.000", "under 0.001")
+
+
+def _wall(days: float) -> str:
+    for unit, of_a_day in (("days", 1), ("hours", 24), ("minutes", 1440)):
+        if days * of_a_day >= 2:
+            return f"{_amount(days * of_a_day):>10} {unit}"
+    return f"{_amount(days * 86400):>10} seconds"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +245,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slots", type=int, default=0, help="fits that run at once; default: the cores of this machine"
     )
     parser.add_argument("--seconds", type=float, help="seconds per fit, if known")
+    parser.add_argument(
+        "--price-per-hour",
+        type=float,
+        metavar="MONEY",
+        help="price of one GPU with its cores for an hour or, where fits run on cores, of one core",
+    )
     parser.add_argument("--like", default="", help="output of another run to take seconds and bytes from")
     add_config(parser)
     add_json(parser)
@@ -184,6 +265,14 @@ def run(args: argparse.Namespace) -> int:
         storage = open_storage(args.like, config.store)
         measured = measure(storage, run_file.load(storage).n_shards)
     slots = args.slots or config.ray.workers or available_cores()
-    made = plan_of(manifest.data, config, slots=slots, seconds=args.seconds, measured=measured)
+    made = plan_of(
+        manifest.data,
+        config,
+        slots=slots,
+        profile=args.profile,
+        seconds=args.seconds,
+        measured=measured,
+        price_per_hour=args.price_per_hour,
+    )
     print(json.dumps(asdict(made)) if args.json else plan_text(made))
     return 0
