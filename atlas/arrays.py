@@ -20,7 +20,7 @@ from gaussianverse.atlas.errors import AtlasError
 
 _MAGIC = b"\x93NUMPY"
 _VERSIONS = {b"\1\0": (2, np.lib.format.read_array_header_1_0), b"\2\0": (4, np.lib.format.read_array_header_2_0)}
-"""How many bytes give the header's length, and what parses it from there on."""
+"""Number of bytes that give the header's length, and the function that parses it from there on."""
 _START = len(_MAGIC) + 2
 _NUMBERS = "biuf"
 """Kinds of dtype: truth values, whole and floating-point numbers."""

@@ -88,10 +88,10 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 
 def mend_of(error: OSError) -> str:
-    """What to do about an error of the machine."""
+    """The mend of an error of the machine."""
     return _MENDS.get(error.errno or 0, "check its disk or share")
 
 
 def describe(error: OSError) -> str:
-    """What the system says, without a path: published texts and those that are counted have none."""
+    """The system's text, without a path: published texts and those that are counted have none."""
     return error.strerror or str(error) or type(error).__name__

@@ -56,7 +56,7 @@ class SplatsConfig:
     """Objects that already are Gaussians."""
 
     sh: str = BAKE
-    """What becomes of view-dependent colour: "bake" finds the colour that looks most like it from all around, "dc"
+    """Treatment of view-dependent colour: "bake" finds the colour that looks most like it from all around, "dc"
     takes the constant spherical harmonic."""
     min_sh_psnr: float = 0.0
     """An object is quarantined whose renders without view-dependent colour have a lower PSNR against those with it,

@@ -12,7 +12,7 @@ __all__ = ["array_of", "publish_dataset", "upload"]
 
 
 def upload(root: Path, endpoint: str, bucket: str, prefix: str) -> None:
-    """What a reader needs of a dataset, under a prefix of a bucket."""
+    """Upload all that a reader needs of a dataset, under a prefix of a bucket."""
     # a session of its own: the default one remembers the credentials of other tests
     client = boto3.session.Session().client("s3", endpoint_url=endpoint)
     for path in sorted(p for p in root.rglob("*") if p.is_file() and "_work" not in p.parts):

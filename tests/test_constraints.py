@@ -19,7 +19,7 @@ PINNED = {
 
 
 def asked_for() -> list[Requirement]:
-    """What `make setup` installs by name: the package's own requirements and those of three extras."""
+    """Requirements that `make setup` installs by name: the package's own requirements and those of three extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     return [Requirement(r) for r in [*project["dependencies"], *extras["build"], *extras["render"], *extras["dev"]]]

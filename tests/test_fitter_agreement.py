@@ -137,7 +137,7 @@ def test_other_mistakes_are_at_least_doubted(fault: Callable[[Posed], Posed]) ->
 
 
 def test_a_wrong_field_of_view_is_doubted_where_cameras_look_past_the_object() -> None:
-    """Where all look at one point, a smaller object explains it, but for perspective."""
+    """If all look at one point, a smaller object explains it, but for perspective."""
     posed = draw(CREATURE, turned_aside(spiral(24, 2.0)))
     assert check(*posed).outcome == "agrees"
     found = check(posed.alpha, posed.c2w, posed.K * np.array([[1.3, 1, 1], [1, 1.3, 1], [1, 1, 1]]))

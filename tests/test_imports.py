@@ -1,4 +1,4 @@
-"""Who imports whom: the prefix, the contracts of .importlinter, and what a start of Python may load."""
+"""Imports: the prefix, the contracts of .importlinter, and what a start of Python may load."""
 
 from __future__ import annotations
 

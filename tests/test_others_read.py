@@ -1,4 +1,4 @@
-"""What people have already reads a published dataset: webdataset, Hugging Face datasets, DuckDB, tarfile, pandas."""
+"""Tools that people have read a published dataset: webdataset, Hugging Face datasets, DuckDB, tarfile, pandas."""
 
 import io
 import json

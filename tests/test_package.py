@@ -1,4 +1,4 @@
-"""What is installed: one package, whole, whatever lies beside it."""
+"""The installed package is one, whole, whatever lies beside it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHER_FITTER = "fitter==1.8.1"
 
 
 def ran(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """What a command prints, in an environment that knows nothing of this checkout."""
+    """Run a command and return what it prints, in an environment that knows nothing of this checkout."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [str(word) for word in command], cwd=cwd, env=clean | environment, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""What `doctor` says of tokens and sockets that Ray left open."""
+"""`doctor` names tokens and sockets that Ray left open."""
 
 from __future__ import annotations
 

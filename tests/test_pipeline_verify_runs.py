@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, bytes
 
 
 def version_in(data: bytes) -> range:
-    """Where a Parquet file says which version of pyarrow wrote it."""
+    """The place in a Parquet file of the version of pyarrow that wrote it."""
     said = pq.ParquetFile(io.BytesIO(data)).metadata.created_by.encode()
     version = said.split()[-1]
     assert data.count(said) == 1

@@ -1,4 +1,4 @@
-"""What is printed cannot steer a terminal, and a reader that leaves ends nothing."""
+"""Printed text cannot steer a terminal, and a reader that leaves ends nothing."""
 
 from __future__ import annotations
 

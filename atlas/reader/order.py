@@ -24,7 +24,7 @@ Words = npt.NDArray[np.uint64]
 
 DROP, REPEAT = "drop", "repeat"
 UNEVEN = (DROP, REPEAT)
-"""How to treat samples that do not divide by the number of ranks: leave the last ones of the order out of this
+"""Treatments of samples that do not divide by the number of ranks: leave the last ones of the order out of this
 epoch, or read the first ones again."""
 
 

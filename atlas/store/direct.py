@@ -32,7 +32,7 @@ _SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=.+/\d{8}/([^/]+)/s3/aws4_reque
 
 @dataclass(frozen=True)
 class Route:
-    """How GETs of a bucket look: their address up to the key, and the region that signatures are for."""
+    """The form of GETs of a bucket: their address up to the key, and the region that signatures are for."""
 
     scheme: str
     host: str

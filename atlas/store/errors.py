@@ -14,4 +14,4 @@ class NotFound(Exception):
 
 
 class Altered(NotFound):
-    """What lies under this key is of another length than it must be, or was replaced while it was read."""
+    """The object under this key has another length than it must have, or was replaced while it was read."""

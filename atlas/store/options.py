@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StoreOptions:
-    """How to reach an S3 store. Credentials come from the usual chain and are never part of it.
+    """Options by which an S3 store is reached. Credentials come from the usual chain and are never part of it.
 
     Attributes:
         endpoint_url: "" = what the usual configuration says (environment, profile), else AWS.

@@ -83,7 +83,7 @@ def code_of(error: Exception) -> str:
 
 
 def final(error: Exception, where: str) -> NotFound | StoreRefused | None:
-    """What a final answer means; None where asking again may help."""
+    """The error that a final answer means; None where asking again may help."""
     code = code_of(error)
     if code in MISSING:
         return NotFound(f"{where}: no such object")

@@ -261,7 +261,7 @@ def _whole(headers: Headers, where: str, part: str) -> int:
 
 @dataclass(frozen=True)
 class Access:
-    """How a process reaches a store: through a boto3 client, and past it for GETs."""
+    """A process's ways to a store: through a boto3 client, and past it for GETs."""
 
     client: Any
     direct: Direct

@@ -167,7 +167,7 @@ def _fetch(storage: Storage, family: str, shard: int) -> Fetch:
 
 
 def made_of(family: str, rows: Sequence[Facts]) -> list[dict[str, Any]]:
-    """What made the fragments of a shard: each digest of code with versions of packages, and how many it made."""
+    """The makers of the fragments of a shard: each digest of code with versions of packages, and how many it made."""
     if family not in MADE:
         return []
     made = Counter(tuple(str(facts[name]) for name in MADE[family]) for facts in rows)

@@ -111,7 +111,7 @@ class Run:
 
     @property
     def splats(self) -> SplatsConfig:
-        """How objects are read that already are Gaussians."""
+        """Configuration of reading objects that already are Gaussians."""
         return from_table(SplatsConfig, self.identity["config"].get("splats", {}), "splats")
 
     @property

@@ -1,4 +1,4 @@
-"""What Ray left open on this machine: tokens and sockets that other users can reach. Runs use none of them."""
+"""Finds what Ray left open on this machine: tokens and sockets that other users can reach. Runs use none of them."""
 
 from __future__ import annotations
 

@@ -290,7 +290,7 @@ def _beside(name: str) -> tuple[str, str, str]:
 
 
 def _facts(texts: Mapping[str, bytes]) -> dict[str, str]:
-    """What a shard says of a sample: its caption, licence, category and origin."""
+    """A shard's facts of a sample: its caption, licence, category and origin."""
     values: dict[str, Any] = {}
     for name in ("metadata.json", "json"):
         try:

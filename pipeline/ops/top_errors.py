@@ -31,7 +31,7 @@ _TAKEN_OUT = (
     (re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|\b[-+]?(?:nan|inf|infinity)\b", re.I), "#"),
     (re.compile(r"#(?:[\s,x]+#)+"), "#"),
 )
-"""What tells two objects apart that failed for the same cause, in this order, and what stands for it."""
+"""Patterns that tell two objects apart that failed for the same cause, in this order, and what stands for them."""
 
 
 @dataclass

@@ -67,7 +67,7 @@ class _Shard:
     without_views: set[str] = field(default_factory=set)
     """Objects whose reference views are made again."""
     damaged: int = 0
-    """How often fragments of it were found damaged."""
+    """Number of times that a fragment of it was found damaged."""
     held: dict[str, list[_Verdict]] = field(default_factory=lambda: {stage: [] for stage in layout.STAGES})
     """By stage."""
 

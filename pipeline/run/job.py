@@ -41,7 +41,7 @@ class Outcome:
     complete: list[int]
     """Requested shards that are committed in every family."""
     counts: Counts
-    """What became of the objects of these shards."""
+    """Objects of these shards, published and quarantined."""
 
     @property
     def idle(self) -> bool:

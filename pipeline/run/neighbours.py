@@ -10,7 +10,7 @@ BESIDE = "_beside"
 ALONE = "_alone"
 """Key in the row of a task that has its node for itself."""
 _MOST_BYTES = 600
-"""Of all addresses together, since they travel with each task."""
+"""Limit of all addresses together, since they travel with each task."""
 
 
 class Neighbours:

@@ -45,7 +45,7 @@ Values = Gaussians | dict[str, Floats]
 
 @dataclass(frozen=True)
 class Source:
-    """What the files of one object hold.
+    """The content of the files of one object.
 
     Attributes:
         values: the Gaussians, or their values before activation, see `ply.read_raw`.

@@ -10,7 +10,7 @@ from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.store.publish import Published, publish
 
 PREFIX = "_probe-"
-"""Of the keys that probes are written under."""
+"""Prefix of the keys that probes are written under."""
 
 
 def prove_conditional_puts(storage: Storage) -> None:

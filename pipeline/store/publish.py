@@ -21,7 +21,7 @@ before the driver ends the task and holds it against the object."""
 
 
 class Published(StrEnum):
-    """How a write ended."""
+    """The end of a write."""
 
     WRITTEN = "written"
     """Our bytes are there now."""

@@ -49,7 +49,7 @@ class FaultProxy(ThreadingHTTPServer):
         self.upstream = urlsplit(upstream).netloc
         self.fault: Fault = ""
         self.met: Counter[str] = Counter()
-        """How many requests met which fault; "" counts those that were forwarded whole."""
+        """Number of requests that met each fault; "" counts those that were forwarded whole."""
         self.closing = threading.Event()
 
     @property

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 @dataclass
 class Behaviour:
-    """What the server does, and what it was asked.
+    """Orders to the server, and the requests that it got.
 
     Attributes:
         root: bucket and key below it.

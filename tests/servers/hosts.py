@@ -107,7 +107,7 @@ class Host(Namespaces):
         )
 
     def run(self, *command: str, environment: Mapping[str, str] | None = None, seconds: float = 60) -> str:
-        """What a command on this host prints.
+        """Run a command on this host; returns what it prints.
 
         Raises:
             CalledProcessError: it failed.
@@ -193,7 +193,7 @@ class Wires(Namespaces):
 
 
 def _send(host: Host, to: Host, hardware: str) -> None:
-    """What `host` sends to another goes to this hardware address; else it would ask, and so notice who is gone."""
+    """Fix the hardware address by which `host` reaches another; else it would ask, and so notice who is gone."""
     host.ip(f"neighbour replace {to.address} lladdr {hardware} dev wire nud permanent")
 
 

@@ -89,6 +89,6 @@ def answers(port: int) -> bool:
 
 
 def run(*command: str, seconds: float = 90) -> str:
-    """What a command prints; CalledProcessError if it fails."""
+    """Run a command; returns what it prints, CalledProcessError if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
     return done.stdout

@@ -1,1 +1,1 @@
-"""What `gaussianverse evaluate` is made of: rows of objects, statistics over them, pairs of datasets, tables."""
+"""The parts of `gaussianverse evaluate`: rows of objects, statistics over them, pairs of datasets, tables."""

@@ -22,9 +22,9 @@ class Spent:
     """Seconds of one stage on one kind of device."""
 
     kept: float = 0.0
-    """Of the attempts whose result is in the dataset."""
+    """Sum over the attempts whose result is in the dataset."""
     lost: float = 0.0
-    """Of failed attempts, estimated: see `Cost.add`."""
+    """Sum over failed attempts, estimated: see `Cost.add`."""
     objects: int = 0
     """Objects in the dataset."""
 

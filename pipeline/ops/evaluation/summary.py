@@ -17,7 +17,7 @@ from gaussianverse.pipeline.ops.evaluation.statistics import rank_correlation, s
 
 QUALITY = (*(f"unpacked_{m}" for m in METRICS), *(f"fit_{m}" for m in METRICS), "smoothness", "smoothness_appearance")
 CONDITIONS = ("metrics_on", "background", "width", "height")
-"""What numbers must share to be averaged: which views, over which background, at which size."""
+"""Columns that rows must share to be averaged: which views, over which background, at which size."""
 ALL = "all objects"
 
 
