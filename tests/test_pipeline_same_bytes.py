@@ -35,12 +35,7 @@ from gaussianverse.pipeline.run import job, tasks
 from gaussianverse.pipeline.run.executor import Job
 
 TESTS = Path(__file__).resolve().parent
-POLICY = (
-    "policy.breaker_streak=1000",
-    "policy.breaker_fraction=1.0",
-    "policy.pause_s=0.01",
-    "policy.pause_max_s=0.02",
-)
+POLICY = ("breaker_streak=1000", "breaker_fraction=1.0", "pause_s=0.01", "pause_max_s=0.02")
 CONFIG = load("test", [*TINY, *(f"policy.{setting}" for setting in POLICY), "run.shard_size=9"])
 FOLDERS = ("first", "second place é/deeper/and deeper")
 HOSTS = ("a-host-of-ours", "b-host-of-ours")
