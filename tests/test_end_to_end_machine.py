@@ -222,7 +222,7 @@ def proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (fault_proxy.EXPIRED, ["ExpiredToken", "renew them"]),
+        (fault_proxy.EXPIRED, ["expired: renew them"]),
         (fault_proxy.DENIED, ["check address, region and permissions"]),
         (fault_proxy.UNSENT, ["infrastructure failures in a row"]),
         (fault_proxy.UNAVAILABLE, ["infrastructure failures in a row"]),

@@ -41,6 +41,8 @@ EXPIRED = frozenset({
 """Answers that say that the credentials have expired."""
 DOUBTFUL = EXPIRED | {"400", "401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 """Answers that other credentials might change; the answer to HEAD, which has no body, is a bare number."""
+_MENDS = {"400": "; the credentials may have expired: renew them"}
+"""What to do about bare numbers."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 20.0
 
 
@@ -67,7 +69,7 @@ class Tries:
         if self._failed >= self._most:
             # the error's own text may quote headers, so only its kind is passed on
             what = code_of(error) or type(error).__name__
-            mend = "; the credentials have expired: renew them" if what in EXPIRED else ""
+            mend = "; the credentials have expired: renew them" if what in EXPIRED else _MENDS.get(what, "")
             raise StoreError(f"{where}: {so_far} after {self._failed} tries in a row ({what}){mend}") from error
         time.sleep(pause_s(self._failed) * random.uniform(0.5, 1.0))
 
