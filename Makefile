@@ -18,7 +18,7 @@ help: ## list the targets
 
 setup: $(STAMP) ## install into .venv/, compile the kernels, check the machine (once)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt setup.py build_backend.py $(wildcard fitter/native/src/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[build,render,dev]'
 	$(BIN)/gaussianverse doctor

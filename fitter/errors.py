@@ -53,3 +53,7 @@ class FitTimeout(FitError):
     """The fit exceeded its deadline."""
 
     reason = "timeout"
+
+
+class BackendUnavailable(RuntimeError):
+    """The machine lacks what the chosen backend requires; the message gives the reason and the remedy."""

@@ -21,7 +21,7 @@ from gaussianverse.fitter.optimizer import RowAdam
 from gaussianverse.fitter.plain import Plain, bake, halves, plain_at, split_parents
 from gaussianverse.fitter.prepare import Prepared, prepare
 from gaussianverse.fitter.rasterize import device_and_backend
-from gaussianverse.fitter.rasterize.compiled import ALPHA_MIN
+from gaussianverse.fitter.rasterize.limits import ALPHA_MIN
 from gaussianverse.fitter.scene import make_scene
 from gaussianverse.fitter.training import Progress, Training
 from gaussianverse.fitter.views import Views
@@ -161,7 +161,7 @@ def _finished(decoded: Decoded, tau: int) -> Gaussians:
             raise NanLoss(
                 f"{name} of {int((~finite).sum())} of {len(finite)} Gaussians are not finite after the last step"
             )
-    shown = (opacities >= float(ALPHA_MIN)) & (scales > 0).all(1)
+    shown = (opacities >= ALPHA_MIN) & (scales > 0).all(1)
     rows = shown.nonzero()[:, 0]
     if len(rows) > tau:
         order = torch.argsort(opacities[rows], descending=True, stable=True)[:tau]

@@ -1,8 +1,6 @@
-"""Threads that run Numba kernels over parts of a range.
+"""Threads that run native kernels over parts of a range.
 
-The kernels release the GIL, and their results do not depend on how the range is divided. Numba's own parallel
-loops are not used because they are linked twice: a process that compiled them and one that loaded them from the
-cache sum in different orders, so fits would not be reproducible bit for bit.
+The kernels release the GIL, and their results do not depend on how the range is divided.
 """
 
 from __future__ import annotations
@@ -46,6 +44,11 @@ def set_threads(count: int) -> int:
         _pool.shutdown()
     _pool = ThreadPoolExecutor(count, "kernel") if count > 1 else None
     return before
+
+
+def threads() -> int:
+    """Number of threads of this process, as `set_threads` set it."""
+    return _threads
 
 
 def over_range(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:

@@ -23,7 +23,7 @@ from gaussianverse.fitter.initial import camera_extent, random_points
 from gaussianverse.fitter.metrics import measure
 from gaussianverse.fitter.optimizer import RowAdam
 from gaussianverse.fitter.plain import Plain
-from gaussianverse.fitter.rasterize.compiled import ALPHA_MIN
+from gaussianverse.fitter.rasterize.limits import ALPHA_MIN
 from gaussianverse.fitter.scene import make_scene
 from gaussianverse.fitter.views import split_heldout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from gaussianverse import __version__
+from gaussianverse.fitter.native.sources import INSTRUCTION_SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("atlas", "examples", "fitter", "manifests", "pipeline")
@@ -36,9 +38,14 @@ def ran(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 def built(kind: str, source: Path, folder: Path) -> Path:
     """A `wheel` or `sdist` of a source tree, made as pip has it made, without an index."""
-    program = f"import sys; from setuptools import build_meta; print(build_meta.build_{kind}(sys.argv[1]))"
+    program = f"import sys, build_backend; print(build_backend.build_{kind}(sys.argv[1]))"
     folder.mkdir(exist_ok=True)
-    return folder / ran(sys.executable, "-c", program, folder, cwd=source).splitlines()[-1]
+    return folder / ran(sys.executable, "-c", program, folder, cwd=source, PYTHONPATH=".").splitlines()[-1]
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Instruction sets that the native kernels are compiled for here."""
+    return INSTRUCTION_SETS if platform.machine() == "x86_64" else INSTRUCTION_SETS[:1]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +92,7 @@ def test_a_wheel_holds_one_package_and_every_file_of_its_rooms(wheel: Path, trac
     rooms = {f"gaussianverse/{name}" for name in tracked if name.startswith(tuple(f"{room}/" for room in ROOMS))}
     own = {name for name in tracked if name.startswith("gaussianverse/") and "." in name}
     expected = own | {name for name in rooms if not name.startswith("gaussianverse/manifests/sample/")}
+    expected |= {f"gaussianverse/fitter/native/kernels_{name}.so" for name in instruction_sets()}
     assert {name for name in names if not name.startswith(info)} == expected
     assert {
         "gaussianverse/py.typed",

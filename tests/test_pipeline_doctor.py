@@ -5,16 +5,33 @@ import torch
 from pipeline_runs import TINY
 
 from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.fitter.native import library
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.node import doctor, gpu, hardware
 
 
 def test_a_machine_that_can(tmp_path: Path) -> None:
     findings = {f.name: f for f in doctor.examine(load("test", TINY), str(tmp_path / "out"))}
-    assert list(findings) == ["python", "versions", "ray", "gpu", "fitting", "kernels", "store"]
+    assert list(findings) == ["python", "versions", "ray", "gpu", "fitting", "native", "kernels", "store"]
     assert all(f.ok for f in findings.values())
     assert f"torch {torch.__version__}" in findings["versions"].text
+    assert findings["native"].text == f"CPU kernels for {library.instruction_set()}"
     assert list(LocalStorage(tmp_path / "out").list("")) == []
+
+
+def test_kernels_that_are_not_compiled_are_a_finding_with_the_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "library_path", lambda name: tmp_path / f"kernels_{name}.so")
+    library.load.cache_clear()
+    library.instruction_set.cache_clear()
+    try:
+        findings = {f.name: f for f in doctor.examine(load("test", TINY))}
+    finally:
+        library.load.cache_clear()
+    for name in ("native", "kernels"):
+        assert not findings[name].ok
+        assert "kernels_portable.so; compile them by `make setup`" in findings[name].text
 
 
 def test_each_fault_is_a_finding_and_the_rest_is_still_looked_at(
@@ -41,7 +58,7 @@ def test_a_gpu_profile_looks_at_all_that_gsplat_needs(monkeypatch: pytest.Monkey
     well, ill = gpu.Finding("driver", True, "580"), gpu.Finding("nvcc", False, "no toolkit; install it")
     monkeypatch.setattr(gpu, "examine", lambda: iter([well, ill]))
     findings = {f.name: f for f in doctor.examine(load("fast"))}
-    assert list(findings) == ["python", "versions", "ray", "driver", "nvcc", "fitting", "kernels"]
+    assert list(findings) == ["python", "versions", "ray", "driver", "nvcc", "fitting", "native", "kernels"]
     assert "no toolkit; install it" in findings["fitting"].text
     assert "no toolkit; install it" in findings["kernels"].text
 

@@ -1,4 +1,4 @@
-"""One rasteriser signature, three backends: `gsplat` (CUDA), `cpu` (Numba), `reference` (float64 oracle)."""
+"""One rasteriser signature, three backends: `gsplat` (CUDA), `cpu` (native), `reference` (float64 oracle)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from gaussianverse.fitter.errors import BackendUnavailable as BackendUnavailable
 
 BACKENDS = ("gsplat", "cpu", "reference")
 RENDER_MODES = ("RGB", "RGB+D", "RGB+ED")
@@ -19,10 +21,6 @@ _NO_CUDA = (
     "backend 'gsplat' needs a CUDA device and torch finds none; use backend 'cpu' (profile cpu), or install the "
     "CUDA build of torch on a machine with an NVIDIA GPU"
 )
-
-
-class BackendUnavailable(RuntimeError):
-    """The chosen backend cannot run here; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)

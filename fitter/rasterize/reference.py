@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gaussianverse.fitter.rasterize import Drawing
-from gaussianverse.fitter.rasterize.compiled import ALPHA_MIN, EXTENT_MAX, TRANSMITTANCE_MIN
+from gaussianverse.fitter.rasterize.limits import ALPHA_MIN, EXTENT_MAX, TRANSMITTANCE_MIN
 
 
 def rotation_matrices(quats: Tensor) -> Tensor:
@@ -62,8 +62,8 @@ def rasterize(drawing: Drawing) -> tuple[Tensor, Tensor, dict[str, Any]]:
     for c, (_, z, covariance2d) in enumerate(projected):
         with torch.no_grad():
             visible = (z > drawing.near_plane) & (z < drawing.far_plane) & (quats != 0).any(-1)
-            visible &= (opacities >= float(ALPHA_MIN)) & (opacities < torch.inf)
-            extent = torch.sqrt(2 * torch.log(opacities / float(ALPHA_MIN)).clamp(min=0)).clamp(max=float(EXTENT_MAX))
+            visible &= (opacities >= ALPHA_MIN) & (opacities < torch.inf)
+            extent = torch.sqrt(2 * torch.log(opacities / ALPHA_MIN).clamp(min=0)).clamp(max=EXTENT_MAX)
             sigma = torch.sqrt(torch.diagonal(covariance2d, dim1=1, dim2=2))
             reach = extent[:, None] * sigma
             low = torch.ceil(means2d[c] - reach - 0.5).clamp(min=0)
@@ -76,9 +76,9 @@ def rasterize(drawing: Drawing) -> tuple[Tensor, Tensor, dict[str, Any]]:
         delta = pixels[None] - means2d[c][order][:, None]
         sigma_ = 0.5 * torch.einsum("npi,nij,npj->np", delta, conic, delta)
         alpha = (opacities[order][:, None] * torch.exp(-sigma_)).clamp(max=drawing.max_alpha)
-        alpha = torch.where(alpha >= float(ALPHA_MIN), alpha, 0.0)
+        alpha = torch.where(alpha >= ALPHA_MIN, alpha, 0.0)
         # a pixel stops before the Gaussian that would reduce its transmittance to 1e-4
-        going = torch.cumprod(1 - alpha.detach(), 0) > float(TRANSMITTANCE_MIN)
+        going = torch.cumprod(1 - alpha.detach(), 0) > TRANSMITTANCE_MIN
         alpha = torch.where(going, alpha, 0.0)
         transmittance = torch.cumprod(1 - alpha, 0)
         before = torch.cat([torch.ones_like(transmittance[:1]), transmittance[:-1]]) if len(order) else alpha

@@ -11,6 +11,8 @@ from dataclasses import asdict
 
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound, StoreError
+from gaussianverse.fitter.errors import BackendUnavailable
+from gaussianverse.fitter.native import library
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.pipeline.arguments import add_config, add_json, config_of
 from gaussianverse.pipeline.config import RunConfig
@@ -36,10 +38,18 @@ def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
     else:
         yield Finding("gpu", True, "none that torch can see; profiles `cpu` and `test` need none")
     yield _check("fitting", lambda: machine.check_machine(config.fit), f"backend {config.fit.backend} can run here")
-    yield _check("kernels", lambda: machine.warm_up(config.fit, config.atlas), "compiled and cached")
+    yield _native()
+    yield _check("kernels", lambda: machine.warm_up(config.fit, config.atlas), "run here; those of Numba are cached")
     if out:
         storage = open_storage(out, config.store)
         yield _check("store", lambda: prove_conditional_puts(storage), f"{storage.url}: conditional puts hold")
+
+
+def _native() -> Finding:
+    try:
+        return Finding("native", True, f"CPU kernels for {library.instruction_set()}")
+    except BackendUnavailable as error:
+        return Finding("native", False, message(error))
 
 
 def _check(name: str, check: Callable[[], object], text: str) -> Finding:

@@ -52,10 +52,10 @@ def examine_node(config: RunConfig) -> str:
 
 
 def warm_up(config: FitConfig, atlas_config: AtlasConfig) -> None:
-    """Compile the kernels of fits and atlases, so that workers find them in the cache.
+    """Run the kernels of fits and atlases once; those of Numba are compiled, so that workers find them in the cache.
 
     Raises:
-        PipelineError: the kernels do not compile, or cannot run here.
+        PipelineError: the kernels do not load, do not compile, or cannot run here.
     """
     check_machine(replace(config, loss=replace(config.loss, lpips_net="none")))
     rng = np.random.default_rng(0)
