@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-fit bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-fit bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ format: $(STAMP) ## format and sort imports with ruff
 
 bench-raster: $(STAMP) ## compare the CPU rasteriser with a tiled torch renderer
 	$(BIN)/python -m bench.raster $(ARGS)
+
+bench-step: $(STAMP) ## compare a native training step with autograd, per instruction set
+	$(BIN)/python -m bench.step $(ARGS)
 
 bench-ranking: $(STAMP) ## compare visibility rankings (an hour)
 	$(BIN)/python -m bench.ranking $(ARGS)

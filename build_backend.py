@@ -22,7 +22,7 @@ def compiler() -> list[str]:
     if found := next(filter(shutil.which, ("g++", "clang++", "c++")), None):
         return [found]
     if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "c++"]
+        return [sys.executable, "-m", "ziglang", "cc"]
     raise SystemExit("no C++ compiler: install g++ or clang++, or set CXX, or `pip install ziglang`")
 
 

@@ -19,7 +19,8 @@ from setuptools.command.build_ext import build_ext
 
 from build_backend import compiler
 
-NATIVE = runpy.run_path(str(Path(__file__).parent / "fitter" / "native" / "sources.py"))
+FOLDER = "gaussianverse/fitter/native"  # a link in a checkout, a folder in a source distribution
+NATIVE = runpy.run_path(str(Path(__file__).parent / FOLDER / "sources.py"))
 # No fast mathematics and no contraction: all instruction sets give the same bits. No runtime library of C++.
 FLAGS = (
     "-std=c++17 -O2 -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-exceptions -fno-rtti -fPIC -shared "
@@ -66,8 +67,8 @@ class Wheel(bdist_wheel):
 def extensions() -> list[Extension]:
     """One library per instruction set that the processor's family knows."""
     names = NATIVE["INSTRUCTION_SETS"] if platform.machine().lower() in ("x86_64", "amd64") else ("portable",)
-    sources = sorted(f"fitter/native/src/{path.name}" for path in NATIVE["SOURCES"].glob("*.cpp"))
-    headers = sorted(f"fitter/native/src/{path.name}" for path in NATIVE["SOURCES"].glob("*.h"))
+    sources = sorted(f"{FOLDER}/src/{path.name}" for path in NATIVE["SOURCES"].glob("*.cpp"))
+    headers = sorted(f"{FOLDER}/src/{path.name}" for path in NATIVE["SOURCES"].glob("*.h"))
     return [Extension(f"gaussianverse.fitter.native.kernels_{n}", sources, depends=headers) for n in names]
 
 

@@ -188,3 +188,26 @@ def test_a_wheel_in_a_fresh_environment_builds_the_sample(installed: Path, tmp_p
     file, count = ran(installed / "python", "-c", program, cwd=work / "out").split()
     assert Path(file).is_relative_to(installed.parent)
     assert count == "4"
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_kernels_are_compiled_by_the_one_of_the_index(source: Path, tmp_path: Path) -> None:
+    """The compiler comes from PyPI, for the build alone; what it makes draws what the system's compiler draws."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python").symlink_to(Path(sys.base_prefix, "bin", "python3").resolve())
+    copy = shutil.copytree(source, tmp_path / "source", symlinks=True)
+    command = [programs / "python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path / "wheels", copy]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "CXX"))} | {"PATH": str(programs)}
+    done = subprocess.run([str(word) for word in command], env=clean, capture_output=True, text=True, cwd=tmp_path)
+    if "ziglang" in done.stderr and "No matching distribution" in done.stderr:
+        pytest.skip("no package index that has ziglang")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (tmp_path / "wheels").glob("gaussianverse-*-py3-none-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    tests = [ROOT / "tests" / name for name in ("test_fitter_native.py", "test_fitter_native_step.py")]
+    ran(
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=tmp_path,
+        PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), str(ROOT / "tests")]),
+    )  # fmt: skip

@@ -83,7 +83,6 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
             c_void_p, POINTER(Training), POINTER(Camera), c_void_p, c_int * 4, c_float, c_int, c_int, c_double * 3,
         ),
     ),
-    "gv_render": (c_int, (c_void_p, POINTER(Training), POINTER(Camera), c_void_p)),
 }  # fmt: skip
 
 
@@ -131,7 +130,7 @@ def kernels() -> Any:
 
 def camera_of(
     view: NDArray[np.float32], K: NDArray[np.float32], width: int, height: int, background: Any, *,
-    eps2d: float, near_plane: float, far_plane: float, max_alpha: float,
+    eps2d: float = 0.3, near_plane: float = 0.01, far_plane: float = 1e10, max_alpha: float,
 ) -> Camera:  # fmt: skip
     """One camera of a world-to-camera matrix [4, 4] and intrinsics [3, 3] in pixels."""
     rows = [float(x) for x in view[:3].reshape(-1)]

@@ -1,6 +1,4 @@
 // The interface that Python calls (ctypes): plain C, no exceptions. Functions that can run out of memory return 0 then.
-#include <new>
-
 #include "step.h"
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -9,6 +7,9 @@
 #endif
 
 #define API extern "C" __attribute__((visibility("default")))
+
+// Headers of C only, and no operator new: the kernels need nothing of C++'s library, to be compiled or to run.
+inline void* operator new(size_t, void* at) noexcept { return at; }
 
 namespace {
 
@@ -66,7 +67,6 @@ Sixteen rows_of(const Gaussians& g, int64_t base) {
   return s;
 }
 
-// No operator new: the libraries need nothing of C++ where they run.
 template <class T>
 T* create() {
   void* at = malloc(sizeof(T));
@@ -168,11 +168,4 @@ API int gv_step(Fit* fit, const Training* training, const Camera* camera, const 
                 int first, int last, double* losses) {
   const FlushDenormals flush;
   return step(*fit, *training, *camera, rgba, silhouette, share, first != 0, last != 0, losses);
-}
-// Renders RGB into image [3][rows][pitch], both rounded up as in `begin_view`.
-API int gv_render(Fit* fit, const Training* training, const Camera* camera, float* image) {
-  const FlushDenormals flush;
-  if (!render(*fit, *training, *camera)) return 0;
-  memcpy(image, fit->image.data, sizeof(float) * 3 * size_t(fit->view.plane));
-  return 1;
 }

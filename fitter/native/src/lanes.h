@@ -5,9 +5,9 @@
 // operation is exactly rounded, sums have one order, and no operation is one of those that processors approximate
 // (reciprocals, reciprocal roots). Nothing is contracted: a product and a sum are fused where `fma` says so.
 #pragma once
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
 

@@ -68,6 +68,15 @@ void row_span(F x, F x0, F x1, F lean, F narrow, F tall, F turn, F reach, F abov
   end = select(ge(last_x, first_x), floor(last_x * 0.25f) + 1.f, first);
 }
 
+RowOfTiles row_of_tiles(M has_upper, F upper, F upper_end, M has_lower, F lower, F lower_end) {
+  // an empty span lies at the start of the other, so that it widens nothing
+  const F a0 = select(has_upper, upper, lower), a1 = select(has_upper, upper_end, lower);
+  const F b0 = select(has_lower, lower, upper), b1 = select(has_lower, lower_end, upper);
+  const M has = gt(max(a1, b1), min(a0, b0));
+  const F first = only(has, floor(min(a0, b0) * 0.5f)), end = only(has, floor(max(a1, b1) * 0.5f + 0.5f));
+  return {first, end, only(has, a0), only(has, a1), only(has, b0), only(has, b1)};
+}
+
 // Projects Gaussians base to base + 15 of the view; returns the lanes in view, as bits. means2d [count][2] in pixels
 // and radii [count][2] may be null.
 uint32_t project(View& view, int64_t base, const Sixteen& g, float* means2d, int32_t* radii) {
@@ -108,14 +117,22 @@ uint32_t project(View& view, int64_t base, const Sixteen& g, float* means2d, int
       x, y, -0.5f * q.yy * inverse, q.xy * inverse, -0.5f * q.xx * inverse, log_opacity, g.color[0], g.color[1], g.color[2],
       q.xy * flat, determinant * flat * flat, extent * extent * q.yy, extent * q.xy / deviation_x, reach_x};
   const F x0 = floor(left * 0.25f), x1 = floor(right * 0.25f) + 1.f, y0 = floor(top * 0.25f), y1 = floor(bottom * 0.25f) + 1.f;
-  alignas(64) float values[14][LANES], edges[4 + 2 * SPAN_ROWS][LANES], depths[LANES];
+  alignas(64) float values[14][LANES], edges[4][LANES], rows[NEAR_ROWS][6][LANES], depths[LANES];
   for (int k = 0; k < 14; k++) store(values[k], columns[k]);
   store(edges[0], x0), store(edges[1], x1), store(edges[2], y0), store(edges[3], y1);
-  for (int row = 0; row < SPAN_ROWS; row++) {
-    F first, end;
-    row_span(x, x0, x1, columns[LEAN], columns[NARROW], columns[TALL], columns[TURN], columns[REACH],
-             (y0 + float(row)) * 4.f + 0.5f - y, first, end);
-    store(edges[4 + 2 * row], first), store(edges[5 + 2 * row], end);
+  const F tile_y0 = floor(y0 * 0.5f), tall = only(drawn, y1 - 2.f * tile_y0);
+  for (int row = 0; row < NEAR_ROWS && any(gt(tall, set(2.f * float(row)))); row++) {
+    F firsts[2], ends[2];
+    M has[2];
+    for (int half = 0; half < 2; half++) {
+      const F block_y = 2.f * (tile_y0 + float(row)) + float(half);
+      row_span(x, x0, x1, columns[LEAN], columns[NARROW], columns[TALL], columns[TURN], columns[REACH],
+               block_y * 4.f + 0.5f - y, firsts[half], ends[half]);
+      has[half] = gt(gt(ge(drawn, block_y, y0), y1, block_y), ends[half], firsts[half]);
+    }
+    const RowOfTiles found = row_of_tiles(has[0], firsts[0], ends[0], has[1], firsts[1], ends[1]);
+    const F all[6] = {found.first, found.end, found.upper, found.upper_end, found.lower, found.lower_end};
+    for (int k = 0; k < 6; k++) store(rows[row][k], all[k]);
   }
   store(depths, q.at[2]);
   for (uint32_t rest = lanes; rest; rest &= rest - 1) {
@@ -123,9 +140,12 @@ uint32_t project(View& view, int64_t base, const Sixteen& g, float* means2d, int
     float* record = &view.records[size_t(base + lane) * RECORD];
     for (int k = 0; k < 14; k++) record[k] = values[k][lane];
     Box& box = boxes[lane];
-    box.x0 = int32_t(edges[0][lane]), box.x1 = int32_t(edges[1][lane]);
-    box.y0 = int32_t(edges[2][lane]), box.y1 = int32_t(edges[3][lane]);
-    for (int k = 0; k < 2 * SPAN_ROWS; k++) box.spans[k] = int32_t(edges[4 + k][lane]);
+    box.x0 = uint16_t(edges[0][lane]), box.x1 = uint16_t(edges[1][lane]);
+    box.y0 = uint16_t(edges[2][lane]), box.y1 = uint16_t(edges[3][lane]);
+    const int near = (box.y1 + 1) / 2 - box.y0 / 2 < NEAR_ROWS ? (box.y1 + 1) / 2 - box.y0 / 2 : NEAR_ROWS;
+    for (int k = 0; k < near; k++)
+      box.rows[k] = {uint16_t(rows[k][0][lane]), uint16_t(rows[k][1][lane]), uint16_t(rows[k][2][lane]),
+                     uint16_t(rows[k][3][lane]), uint16_t(rows[k][4][lane]), uint16_t(rows[k][5][lane])};
     view.depths[size_t(base + lane)] = depths[lane];
   }
   return lanes;

@@ -33,12 +33,6 @@ static double lay_out(Fit& fit, const Training& training, const Camera& camera) 
   return list_tiles(view) ? volume : -1;
 }
 
-bool render(Fit& fit, const Training& training, const Camera& camera) {
-  if (lay_out(fit, training, camera) < 0) return false;
-  blend(fit.view, 0, fit.view.tiles(), nullptr, fit.image.data, false);
-  return true;
-}
-
 // Rows and columns y0, y1, x0, x1 outside which picture and reference are background: those of the silhouette and of
 // all tiles with Gaussians, widened by the window's reach, so that SSIM is 1 beyond; they hold a window.
 static void loss_box(const View& view, const int* silhouette, int* box) {

@@ -25,6 +25,5 @@ struct Fit {
 };
 
 Sixteen activated(const Training& training, int64_t base);
-bool render(Fit& fit, const Training& training, const Camera& camera);
 bool step(Fit& fit, const Training& training, const Camera& camera, const uint8_t* rgba, const int* silhouette, float share,
           bool first, bool last, double losses[3]);

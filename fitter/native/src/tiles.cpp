@@ -42,75 +42,86 @@ static bool sort_by_depth(View& view) {
   return true;
 }
 
-// Calls use(tile, blocks) for each tile that Gaussian g touches, row by row.
-template <class Use>
-static inline void each_tile(const View& view, size_t g, Use use) {
+// Rows of tiles y to y + 15 of Gaussian g, which is larger than most
+__attribute__((noinline)) static void far_rows(const View& view, size_t g, int y, TileRow* rows) {
   const Box& box = view.boxes[g];
-  alignas(64) float first[LANES], end[LANES];
-  int known = -1;  // first of the sixteen rows whose spans are in first and end
-  auto span = [&](int y, int& from, int& to) {
-    const int row = y - box.y0;
-    if (row < 0 || y >= box.y1) {
-      from = to = 0;
-    } else if (row < SPAN_ROWS) {
-      from = box.spans[2 * row], to = box.spans[2 * row + 1];
-    } else {  // few Gaussians are so large; sixteen rows of one at once
-      const int group = (row - SPAN_ROWS) / LANES * LANES + SPAN_ROWS;
-      if (group != known) {
-        const float* r = &view.records[g * RECORD];
-        float iota[LANES];
-        for (int k = 0; k < LANES; k++) iota[k] = float(box.y0 + group + k);
-        F a, b;
-        row_span(set(r[X]), set(float(box.x0)), set(float(box.x1)), set(r[LEAN]), set(r[NARROW]), set(r[TALL]), set(r[TURN]),
-                 set(r[REACH]), load(iota) * 4.f + 0.5f - set(r[Y]), a, b);
-        store(first, a), store(end, b);
-        known = group;
-      }
-      from = int(first[row - group]), to = int(end[row - group]);
-    }
-  };
-  for (int y = box.y0 >> 1; 2 * y < box.y1; y++) {
-    int a0, a1, b0, b1;
-    span(2 * y, a0, a1), span(2 * y + 1, b0, b1);
-    if (a0 >= a1) a0 = b0, a1 = b0;
-    if (b0 >= b1) b0 = a0, b1 = a0;
-    const int x0 = (a0 < b0 ? a0 : b0) >> 1, x1 = ((a1 > b1 ? a1 : b1) + 1) >> 1;
-    for (int x = x0; x < x1; x++) {
-      const int left = 2 * x, right = left + 1;
-      const uint32_t blocks = uint32_t(left >= a0 && left < a1) | uint32_t(right >= a0 && right < a1) << 1 |
-                              uint32_t(left >= b0 && left < b1) << 2 | uint32_t(right >= b0 && right < b1) << 3;
-      use(int64_t(y) * view.tiles_x + x, blocks);
-    }
+  const float* r = &view.records[g * RECORD];
+  alignas(64) float iota[LANES], found[6][LANES];
+  for (int k = 0; k < LANES; k++) iota[k] = float(2 * (y + k));
+  F firsts[2], ends[2];
+  M has[2];
+  for (int half = 0; half < 2; half++) {
+    const F block_y = load(iota) + float(half);
+    row_span(set(r[X]), set(float(box.x0)), set(float(box.x1)), set(r[LEAN]), set(r[NARROW]), set(r[TALL]), set(r[TURN]),
+             set(r[REACH]), block_y * 4.f + 0.5f - set(r[Y]), firsts[half], ends[half]);
+    has[half] = gt(gt(set(float(box.y1)), block_y), ends[half], firsts[half]);
   }
+  const RowOfTiles all = row_of_tiles(has[0], firsts[0], ends[0], has[1], firsts[1], ends[1]);
+  const F columns[6] = {all.first, all.end, all.upper, all.upper_end, all.lower, all.lower_end};
+  for (int k = 0; k < 6; k++) store(found[k], columns[k]);
+  for (int k = 0; k < LANES; k++)
+    rows[k] = {uint16_t(found[0][k]), uint16_t(found[1][k]), uint16_t(found[2][k]),
+               uint16_t(found[3][k]), uint16_t(found[4][k]), uint16_t(found[5][k])};
+}
+
+// Calls use(y, row) for each row of tiles that Gaussian g touches.
+template <class Use>
+static inline __attribute__((always_inline)) void each_row(const View& view, size_t g, Use use) {
+  const Box& box = view.boxes[g];
+  const int y0 = box.y0 / 2, y1 = (box.y1 + 1) / 2, near = y1 - y0 < NEAR_ROWS ? y1 : y0 + NEAR_ROWS;
+  for (int y = y0; y < near; y++) use(y, box.rows[y - y0]);
+  TileRow rows[LANES];
+  for (int y = near; y < y1; y += LANES) {
+    far_rows(view, g, y, rows);
+    for (int k = 0; k < LANES && y + k < y1; k++) use(y + k, rows[k]);
+  }
+}
+
+// Bits of the blocks from .. to of a tile's left and right column
+static inline uint32_t columns_of(int tile, int from, int to) {
+  const int left = 2 * tile;
+  return uint32_t(left >= from && left < to) | uint32_t(left + 1 >= from && left + 1 < to) << 1;
 }
 
 bool list_tiles(View& view) {
   if (!sort_by_depth(view)) return false;
-  const int64_t tiles = view.tiles();
-  int64_t *offsets = view.offsets.data, *ends = view.ends.data;
-  if (view.slots && !view.first_slots.room(size_t(view.count) + 1)) return false;
-  memset(offsets, 0, sizeof(int64_t) * size_t(tiles + 1));
+  const int64_t tiles = view.tiles(), tiles_x = view.tiles_x, shown = view.shown;
+  int32_t *offsets = view.offsets.data, *ends = view.ends.data;
+  const uint32_t* order = view.order.data;
+  const bool slots = view.slots;
+  if (slots && !view.first_slots.room(size_t(view.count) + 1)) return false;
+  memset(offsets, 0, sizeof(int32_t) * size_t(tiles + 1));
   int64_t total = 0;
   for (size_t g = 0; g < size_t(view.count); g++) {
-    if (view.slots) view.first_slots[g] = total;
+    if (slots) view.first_slots[g] = total;
     if (view.boxes[g].x1 == 0) continue;
-    each_tile(view, g, [&](int64_t tile, uint32_t) { offsets[tile + 1]++, total++; });
+    each_row(view, g, [&](int y, const TileRow& row) {
+      int32_t* counts = offsets + y * tiles_x + 1;
+      for (int x = row.first; x < row.end; x++) counts[x]++;
+      total += row.end > row.first ? row.end - row.first : 0;
+    });
   }
-  if (view.slots) view.first_slots[size_t(view.count)] = total;
+  if (slots) view.first_slots[size_t(view.count)] = total;
+  if (total > INT32_MAX - 8 || !view.pairs.room(size_t(total) + 8)) return false;
+  if (slots && !(view.pair_slots.room(size_t(total) + 1) && view.slot_sums.room(size_t(total) * RECORD + RECORD))) return false;
   for (int64_t t = 0; t < tiles; t++) offsets[t + 1] += offsets[t], ends[t] = offsets[t];
-  if (!view.pairs.room(size_t(total) + 8)) return false;
-  if (view.slots && !(view.pair_slots.room(size_t(total) + 1) && view.slot_sums.room(size_t(total) * RECORD + RECORD))) return false;
-  for (int64_t k = 0; k < view.shown; k++) {
-    const uint32_t g = view.order[size_t(k)];
-    int64_t slot = view.slots ? view.first_slots[g] : 0;
-    each_tile(view, g, [&](int64_t tile, uint32_t blocks) {
-      const int64_t at = ends[tile]++;
-      view.pairs[size_t(at)] = g << 4 | blocks;
-      if (view.slots) view.pair_slots[size_t(at)] = slot++;
+  Pair* pairs = view.pairs.data;
+  int64_t* pair_slots = view.pair_slots.data;
+  for (int64_t k = 0; k < shown; k++) {
+    const uint32_t g = order[k];
+    if (k + 8 < shown) __builtin_prefetch(&view.boxes[order[k + 8]]);
+    int64_t slot = slots ? view.first_slots[g] : 0;
+    each_row(view, g, [&](int y, const TileRow& row) {
+      int32_t* places = ends + y * tiles_x;
+      for (int x = row.first; x < row.end; x++) {
+        const int32_t at = places[x]++;
+        pairs[at] = g << 4 | columns_of(x, row.lower, row.lower_end) << 2 | columns_of(x, row.upper, row.upper_end);
+        if (slots) pair_slots[at] = slot++;
+      }
     });
   }
   // what is prefetched beyond the end
-  for (int64_t k = 0; k < 8; k++) view.pairs[size_t(total + k)] = 0;
+  for (int64_t k = 0; k < 8; k++) pairs[total + k] = 0;
   return true;
 }
 

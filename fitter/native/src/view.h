@@ -1,12 +1,12 @@
 // One camera's view of Gaussians: what projection, tile lists and blending hand to each other.
 #pragma once
-#include <cstddef>
-#include <cstdlib>
+#include <stddef.h>
+#include <stdlib.h>
 
 #include "lanes.h"
 
 constexpr int TILE = 8;      // pixels
-constexpr int SPAN_ROWS = 4;  // rows of blocks of a Gaussian whose spans are found while it is projected
+constexpr int NEAR_ROWS = 4;  // rows of tiles of a Gaussian that are found while it is projected
 constexpr float ALPHA_MIN = 1.f / 255, LOG2_ALPHA_MIN = -7.994353436858858f;
 constexpr float TRANSMITTANCE_MIN = 1e-4f;
 // sqrt(2 ln 255), beyond which even an opacity of 1 gives alpha below 1/255; rounded to 3.33 as in gsplat
@@ -54,17 +54,19 @@ enum { X, Y, QA, QB, QC, LOG2_OPACITY, RED, GREEN, BLUE, LEAN, NARROW, TALL, TUR
 // weight w times dL/dcolor; and w itself. Sum k is in column place(k) of a row of RECORD floats.
 enum { S, SX, SY, SXX, SXY, SYY, SR, SG, SB, SW };
 
-// A tile has four blocks of 4 x 4 pixels, one block to a vector. The rectangle of blocks that a Gaussian may touch is
-// empty (x1 == 0) if it is culled; spans are the blocks that it touches in the first rows of blocks.
+// A tile has four blocks of 4 x 4 pixels, one block to a vector. What a Gaussian touches in one row of tiles: tiles
+// first to end, and the blocks from .. to of the upper and the lower row of blocks.
+struct TileRow { uint16_t first, end, upper, upper_end, lower, lower_end; };
+
+// The rectangle of blocks that a Gaussian may touch, empty (x1 == 0) if it is culled, and its first rows of tiles
 struct Box {
-  int32_t x0, x1, y0, y1;
-  int32_t spans[2 * SPAN_ROWS];
+  uint16_t x0, x1, y0, y1;
+  TileRow rows[NEAR_ROWS];
 };
 
 // A tile's list names a Gaussian, and in the four lowest bits the blocks that it touches: 1 top left, 2 top right,
 // 4 bottom left, 8 bottom right.
 typedef uint32_t Pair;
-constexpr int64_t COUNT_MAX = int64_t(1) << 28;
 
 struct View {
   Camera camera;
@@ -76,7 +78,7 @@ struct View {
   Buffer<float> records, depths;         // [count][RECORD], [count]
   Buffer<Box> boxes;                     // [count]
   Buffer<uint32_t> order, keys, spare_order, spare_keys;  // of the Gaussians in view, near to far
-  Buffer<int64_t> offsets, ends;         // of each tile's list: first pair, and the end of what was drawn
+  Buffer<int32_t> offsets, ends;         // of each tile's list: first pair, and the end of what was drawn
   Buffer<Pair> pairs;
   Buffer<float> sums;                    // [count][RECORD]
   Buffer<int64_t> first_slots, pair_slots;
@@ -107,6 +109,9 @@ uint32_t project(View& view, int64_t base, const Sixteen& g, float* means2d, int
 bool project_backward(const View& view, int64_t base, const Sixteen& g, Slopes& out);
 // Blocks [first, end) that lane k's ellipse touches in a row of blocks whose first pixel centre is dy = above[k].
 void row_span(F x, F x0, F x1, F lean, F narrow, F tall, F turn, F reach, F above, F& first, F& end);
+// A row of tiles of spans in its two rows of blocks, either of which may be empty
+struct RowOfTiles { F first, end, upper, upper_end, lower, lower_end; };
+RowOfTiles row_of_tiles(M has_upper, F upper, F upper_end, M has_lower, F lower, F lower_end);
 
 bool list_tiles(View& view);
 void sum_slots(View& view, int64_t first, int64_t last);
