@@ -17,6 +17,7 @@ import numpy as np
 
 from bench import pose_sets as sets
 from bench.objects import SHARED
+from bench.pose_render import through_verb
 from bench.pose_sets import Array, Posed
 from bench.record import keep
 from gaussianverse.fitter.agreement import check
@@ -27,6 +28,7 @@ from gaussianverse.fitter.agreement.verdict import AGREES, Verdict
 from gaussianverse.manifests.errors import RenderError
 
 FLIP = np.array([1.0, -1.0, -1.0, 1.0])
+GROSS = ("inverse", "y and z flipped", "inverse, flipped", "transposed", "sides swapped")
 _DIFFERENT = 4  # squared pixels of 96 by which silhouettes differ in a way that can be seen
 
 
@@ -187,14 +189,14 @@ def measure(
             found = tables[f"right, {kind}"].judge(what, posed_so)
             if found.outcome == "refused" or (found.wrong and "views" in what):
                 sys.stderr.write(f"{name}: {what}: {found}\n")
-        if rig == "G":
-            continue
         for fault, word, posed_so in wrong(posed):
-            at_all = rig == "B" or posed_so.alpha is posed.alpha or visible(posed_so, posed)
+            if rig == "G" and fault not in GROSS:
+                continue
+            at_all = rig != "A" or posed_so.alpha is posed.alpha or visible(posed_so, posed)
             found = tables["wrong"].judge(f"{rig}, {fault}", posed_so, seen=at_all)
             if ask and found.outcome != "agrees":
                 _ask(few, fault, word, posed_so)
-        if kind == "solid":
+        if kind == "solid" and rig != "G":
             for fault, posed_so, bad in single(posed, rng):
                 found = tables["single"].judge(f"{rig}, {fault}", posed_so)
                 hits = len(bad & set(found.wrong))
@@ -218,7 +220,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--meshes", type=int, default=30, help="meshes of the collection (default: 30)")
     parser.add_argument("--held-out", type=int, default=24, help="further meshes, only right sets (default: 24)")
     parser.add_argument("--all", type=int, default=1000, help="meshes for the rig of the product alone")
+    parser.add_argument(
+        "--render-verb", type=int, metavar="PX", help="instead, all meshes through `gaussianverse render --size PX`"
+    )
     options = parser.parse_args(arguments)
+    if options.render_verb:
+        files = sorted(sets.quaternius())[: options.all]
+        keep("pose_gate_render", through_verb(files, options.render_verb))
+        return 0
     tables = {name: Table() for name in ("right, solid", "right, flat", "wrong", "single", "held out", "all meshes")}
     few: dict[str, list[int]] = {}
     files = sets.quaternius() if SHARED.is_dir() else []

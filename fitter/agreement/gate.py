@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gaussianverse.fitter.agreement.checks import check
 from gaussianverse.fitter.agreement.suggestions import suggest
-from gaussianverse.fitter.agreement.verdict import AGREES, check
+from gaussianverse.fitter.agreement.verdict import AGREES
 from gaussianverse.fitter.errors import InconsistentViews
 from gaussianverse.fitter.views import Views
 
@@ -45,12 +46,12 @@ def gate(views: Views, mode: str, max_bad_views: float) -> Gated:
     alpha = np.ascontiguousarray(views.images[..., 3])
     found = check(alpha, views.c2w, views.Ks, max_bad_views=max_bad_views)
     if found.outcome == "refused" and mode == "refuse":
-        likely = suggest(alpha, views.c2w, views.Ks)
-        mend = (
-            f"they agree ({likely.agreement:.2f}) if {likely.text}"
-            if likely
-            else "no usual mistake explains it, so check poses, intrinsics and which picture has which pose"
-        )
+        likely = found.likely or suggest(alpha, views.c2w, views.Ks)
+        mend = "no usual mistake explains it, so check poses, intrinsics and which picture has which pose"
+        if likely:
+            # the principal points say it also where silhouettes cannot
+            agree = f"they agree ({likely.agreement:.2f}) if " if likely.agreement >= AGREES else ""
+            mend = agree + likely.text
         raise InconsistentViews(
             f"cameras and silhouettes of {len(views)} views contradict each other (pose_agreement "
             f"{found.agreement:.2f}, expected at least {AGREES}): {mend}; correct the "

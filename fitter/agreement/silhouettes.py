@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ SIZE = 96
 """Longer side, in pixels, to which silhouettes are shrunk; smaller ones stay as they are."""
 _THIN = 0.9  # share of the silhouettes that lies near their rims
 _CUT = 0.01  # share of pixels with partial alpha
+_OF_VIEWS = ("solid", "rim", "beyond", "cropped", "shown", "border")  # arrays with an entry for each view
 _FULL_BORDER = 0.5  # share of the frame's outermost pixels from which a silhouette fills the frame
 
 
@@ -53,6 +54,11 @@ class Silhouettes:
         if self.shown.sum() < max(2, full.sum()):
             return False
         return bool(np.median(self.border[self.shown | full]) <= _FULL_BORDER)
+
+    def some(self, index: NDArray[np.intp]) -> Silhouettes:
+        """Silhouettes of some views, or of all in another order."""
+        arrays = {name: getattr(self, name)[index] for name in _OF_VIEWS}
+        return replace(self, **arrays)
 
 
 def silhouettes(alpha: NDArray[np.uint8], size: int = SIZE) -> Silhouettes:

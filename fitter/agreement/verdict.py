@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.fitter.agreement import kernels
-from gaussianverse.fitter.agreement.rays import Array, Evidence, look
-from gaussianverse.fitter.agreement.silhouettes import silhouettes
+from gaussianverse.fitter.agreement.rays import Array, Evidence
 
 Outcome = Literal["agrees", "doubtful", "refused", "cannot tell"]
 
 AGREES = 0.97
 """Agreement from which nothing is said."""
+FEW = 8
+"""Of so few views two may deny a ray before it counts for a refusal."""
 _GROSS = 0.8  # agreement below which a set is refused, however many views are taken out
 _OUT = 0.5  # share of the views that may be taken out in search of those that agree
-_FEW = 8  # of so few views two may deny a ray before it counts for a refusal
 _JUDGES = 0.25  # share of the views that must have a point in frame, or it explains nothing
 _POOR = 0.5  # agreement below which a set is refused if more than a few views must be taken out
 _BLAME = 0.42  # of the rays of a view: one that so many speak against is taken out, however many others agree
@@ -30,23 +30,33 @@ _SLACKS = (1, 2, 3)
 """Pixels that a point may lie outside a silhouette; the later ones are for views that are not exact."""
 
 
+class Suggestion(NamedTuple):
+    """A mistake that may have been made: `agreement` once it is corrected; `text` completes "they agree if ..."."""
+
+    agreement: float
+    text: str
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What cameras and silhouettes of V views say about each other.
 
     Attributes:
         outcome: "agrees"; "doubtful": some views are contradicted, or silhouettes or cameras are not exact;
-            "refused": no shape fits even most of the views; "cannot tell": silhouettes fill the frame.
+            "refused": no shape fits even most of the views, or one fits all once a usual mistake is corrected;
+            "cannot tell": silhouettes fill the frame.
         agreement: share of rays that some point explains which no view contradicts; -1 where it cannot tell.
         wrong: views that contradict the others and are contradicted by them: their camera or picture is wrong.
         less: views that lack what the others show, but show nothing that the others deny: a sheet seen edge-on, or
             a small error.
+        likely: the mistake in all views for which they are refused, where one is clear.
     """
 
     outcome: Outcome
     agreement: float
     wrong: tuple[int, ...] = ()
     less: tuple[int, ...] = ()
+    likely: Suggestion | None = None
 
 
 @dataclass(frozen=True)
@@ -78,24 +88,6 @@ class Search:
         return tuple(sorted(v for v in self.removed if self.own[v] >= _OWN))
 
 
-def check(alpha: NDArray[np.uint8], c2w: Array, K: Array, *, max_bad_views: float = 0.25) -> Verdict:
-    """Ask whether one shape can have all silhouettes.
-
-    Args:
-        alpha: uint8 [V, H, W].
-        c2w: OpenCV camera-to-world, float64 [V, 4, 4], in any unit and about any origin.
-        K: intrinsics in pixels, float64 [V, 3, 3].
-        max_bad_views: largest share of the views that may be wrong; more are refused.
-    """
-    views = silhouettes(alpha)
-    if not views.tell:
-        return Verdict("cannot tell", -1.0)
-    evidence = look(views, c2w, K)
-    if len(np.unique(evidence.source)) < 2:
-        return Verdict("cannot tell", -1.0)
-    return judge(evidence, max_bad_views)
-
-
 def judge(evidence: Evidence, max_bad_views: float) -> Verdict:
     """Judge strictly, and call a set refused or a view wrong only if a generous look says the same."""
     strict = search(evidence, _SLACKS[0])
@@ -114,7 +106,7 @@ def judge(evidence: Evidence, max_bad_views: float) -> Verdict:
     gross = found.rest < _GROSS or len(found.wrong) > most or poor
     if gross and evidence.cut and evidence.thin:
         gross = agreement(evidence, _SLACKS[-1], deniers=len(evidence.seen) // 2) < _GROSS
-    if gross and len(np.unique(evidence.source)) <= _FEW:
+    if gross and len(np.unique(evidence.source)) <= FEW:
         # of four views, the two that see a sheet edge-on can deny all that the others show
         gross = agreement(evidence, _SLACKS[-1], deniers=2) < _GROSS
     return Verdict("refused" if gross else "doubtful", strict.first, (), tuple(sorted(found.removed)))
@@ -127,7 +119,7 @@ def _untold(evidence: Evidence, found: Search) -> bool:
     """
     if found.told >= _TOLD or (found.told * len(evidence.source) >= _ENOUGH and found.first < _POOR):
         return False
-    few = len(np.unique(evidence.source)) <= _FEW
+    few = len(np.unique(evidence.source)) <= FEW
     return few or agreement(evidence, _SLACKS[-1], judges=0.0) >= _GROSS
 
 
