@@ -114,3 +114,16 @@ def draw(made: Made, c2w: Array, width: int = 64, height: int = 64, fine: int = 
         hit = np.logical_or.reduce([part.hit(pose[:3, 3], rays) for part in made])
         alpha.append(hit.reshape(height, fine, width, fine).mean((1, 3)))
     return Posed(np.round(255 * np.stack(alpha)).astype(np.uint8), c2w.copy(), np.repeat(K[None], len(c2w), 0))
+
+
+def transposed(c2w: Array) -> Array:
+    turned = c2w.copy()
+    turned[:, :3, :3] = np.swapaxes(c2w[:, :3, :3], 1, 2)
+    return turned
+
+
+def swapped(K: Array) -> Array:
+    """Intrinsics as if width and height were exchanged."""
+    other = K.copy()
+    other[:, [0, 1], [0, 1]], other[:, [0, 1], [2, 2]] = K[:, [1, 0], [1, 0]], K[:, [1, 0], [2, 2]]
+    return other

@@ -20,6 +20,8 @@ from made_silhouettes import (
     draw,
     ring,
     spiral,
+    swapped,
+    transposed,
     turned_aside,
 )
 
@@ -36,18 +38,6 @@ def creature() -> Posed:
 
 def wide() -> Posed:
     return draw(CREATURE, spiral(24), 64, 48)
-
-
-def transposed(c2w: np.ndarray) -> np.ndarray:
-    turned = c2w.copy()
-    turned[:, :3, :3] = np.swapaxes(c2w[:, :3, :3], 1, 2)
-    return turned
-
-
-def swapped(K: np.ndarray) -> np.ndarray:
-    other = K.copy()
-    other[:, [0, 1], [0, 1]], other[:, [0, 1], [2, 2]] = K[:, [1, 0], [1, 0]], K[:, [1, 0], [2, 2]]
-    return other
 
 
 @pytest.mark.parametrize("made", [CREATURE, NEEDLE, RING, BALL], ids=["creature", "needle", "ring", "ball"])

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from made_silhouettes import CREATURE, Posed, draw, spiral, turned_aside
+from made_silhouettes import CREATURE, Posed, draw, spiral, swapped, transposed, turned_aside
 from test_fitter_fit import config
 
 from gaussianverse.atlas.configuration import ConfigError
@@ -87,18 +87,6 @@ def test_more_wrong_views_than_allowed_are_refused() -> None:
         gate(bad, "refuse", 0.1)
 
 
-def swapped(K: np.ndarray) -> np.ndarray:
-    other = K.copy()
-    other[:, [0, 1], [0, 1]], other[:, [0, 1], [2, 2]] = K[:, [1, 0], [1, 0]], K[:, [1, 0], [2, 2]]
-    return other
-
-
-def transposed(c2w: np.ndarray) -> np.ndarray:
-    turned = c2w.copy()
-    turned[:, :3, :3] = np.swapaxes(c2w[:, :3, :3], 1, 2)
-    return turned
-
-
 AS_TEXT = np.array(sorted(range(24), key=str))
 MISTAKES: dict[str, Callable[[Posed], Posed]] = {
     "matrices are inverted: they": lambda p: p._replace(c2w=np.linalg.inv(p.c2w)),
@@ -167,3 +155,15 @@ def test_the_configuration_is_checked() -> None:
         config(pose_gate="perhaps")
     with pytest.raises(ConfigError, match="max_bad_views"):
         config(max_bad_views=1.5)
+
+
+def test_the_message_names_the_mistake_that_the_refusal_rests_on() -> None:
+    """Principal points say it even where silhouettes cannot, and no agreement is claimed then."""
+    posed = draw(CREATURE, turned_aside(spiral(24, 1.0)), 64, 48)
+    with pytest.raises(InconsistentViews, match=r"they agree \(1\.00\) if width and height are swapped"):
+        gate(views_of(posed._replace(K=swapped(posed.K))), "refuse", 0.25)
+    full = posed._replace(alpha=np.full_like(posed.alpha, 255), K=swapped(posed.K))
+    with pytest.raises(InconsistentViews, match=r"0\.97\): the principal points are the middles"):
+        gate(views_of(full), "refuse", 0.25)
+    found = gate(views_of(full), "warn", 0.25)
+    assert len(found.doubtful) == len(found.views) == 24
