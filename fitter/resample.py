@@ -60,7 +60,8 @@ def _straight(mean: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def shrink_depth(depth: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Shrink float32 [H, W] to [height, width], taking the sample at the centre of each new pixel.
+    """Shrink depths or normals, float32 [H, W, ...], to [height, width, ...], taking the sample at the centre of each
+    new pixel.
 
     Averaging across a silhouette would give depths between the object and its background.
     """

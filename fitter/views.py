@@ -45,6 +45,7 @@ class Views:
         skipped: sentences about the object's views that are not among these, as "00003: no PNG".
         input_sha256: over the files that they were read from, in order; "" if they come from no files.
         test: bool [V], True for views of the data's own test split; None if none are.
+        normals: float32 [V, H, W, 3] in the world, NaN where empty or unknown; or None.
 
     Raises:
         BadInput: an array has a wrong shape or dtype; a pose is not finite, or not a right-handed rotation with a
@@ -60,6 +61,7 @@ class Views:
     skipped: tuple[str, ...] = ()
     input_sha256: str = ""
     test: NDArray[np.bool_] | None = None
+    normals: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         V = len(self.names)
@@ -75,6 +77,8 @@ class Views:
             expected["depths"] = (np.float32, (V, H, W))
         if self.test is not None:
             expected["test"] = (np.bool_, (V,))
+        if self.normals is not None:
+            expected["normals"] = (np.float32, (V, H, W, 3))
         for field, (dtype, shape) in expected.items():
             array = getattr(self, field)
             if array.dtype != dtype or array.shape != shape:
@@ -116,6 +120,7 @@ class Views:
             self.skipped,
             self.input_sha256,
             None if self.test is None else self.test[index],
+            None if self.normals is None else self.normals[index],
         )
 
 
@@ -182,6 +187,7 @@ def load_views(
     max_bad_views: float = 0.25,
     inputs: InputsConfig = _INPUTS,
     with_test: bool = False,
+    with_normals: bool = False,
 ) -> Views:
     """Load the views of one object from disk.
 
@@ -194,6 +200,7 @@ def load_views(
         min_views: least number of complete views; incomplete ones are left out and named in `skipped`.
         with_depth: whether to read GObjaverse's `_nd.exr`. `depths` is None if no view has one, and NaN for
             single views without one.
+        with_normals: whether, `with_depth`, to read the normals beside the depth.
         max_bad_views: largest share of the views whose files are there and cannot be used: the image is broken, the
             camera is wrong, or the size differs from the others'. They are left out as if they were missing.
         with_test: whether the views of transforms_test.json are read as well, and marked in `Views.test`.
@@ -211,7 +218,7 @@ def load_views(
     try:
         found = _find(root, format)
         read = functools.partial(
-            _load, root, found, size, max(min_views, 1), with_depth, max_bad_views, inputs, with_test
+            _load, root, found, size, max(min_views, 1), with_depth, max_bad_views, inputs, with_test, with_normals
         )
         views, premultiplied = read()
         if not premultiplied:
@@ -249,6 +256,7 @@ def _load(
     max_bad_views: float,
     inputs: InputsConfig,
     with_test: bool,
+    with_normals: bool,
     *,
     premultiplied: bool = False,
 ) -> tuple[Views, bool]:
@@ -260,7 +268,7 @@ def _load(
     elif with_test:
         raise BadInput("renders in GObjaverse's layout have no test split; set fit.heldout = 'every'")
     else:
-        found = read_gobjaverse(root, digest, with_depth=with_depth, inputs=inputs)
+        found = read_gobjaverse(root, digest, with_depth=with_depth, with_normals=with_normals, inputs=inputs)
     views, given, without, nbytes = list[View](), list[tuple[int, ...]](), list[Unread](), 0
     for one in found:
         if isinstance(one, Unread):
@@ -292,9 +300,9 @@ def _load(
 def _each(views: Views) -> Iterator[View]:
     for i, name in enumerate(views.names):
         depth = None if views.depths is None else views.depths[i]
-        yield View(
-            name, views.images[i], views.c2w[i], views.Ks[i], depth, views.test is not None and bool(views.test[i])
-        )
+        test = views.test is not None and bool(views.test[i])
+        normal = None if views.normals is None else views.normals[i]
+        yield View(name, views.images[i], views.c2w[i], views.Ks[i], depth, test, normal)
 
 
 def _shrink(view: View, size: int) -> View:
@@ -306,21 +314,28 @@ def _shrink(view: View, size: int) -> View:
     h, w = max(1, round(H * size / max(H, W))), max(1, round(W * size / max(H, W)))
     K = np.diag([w / W, h / H, 1.0]) @ view.K
     depth = None if view.depth is None else shrink_depth(view.depth, h, w)
-    return view._replace(image=shrink_rgba(view.image, h, w), K=K, depth=depth)
+    normal = None if view.normal is None else shrink_depth(view.normal, h, w)
+    return view._replace(image=shrink_rgba(view.image, h, w), K=K, depth=depth, normal=normal)
 
 
 def _stack(views: list[View]) -> Views:
     """Stack records of one size into `Views`."""
     H, W = views[0].image.shape[:2]
-    depths = None
-    if any(view.depth is not None for view in views):
-        unknown = np.full((H, W), np.nan, np.float32)
-        depths = np.stack([unknown if view.depth is None else view.depth for view in views])
+    test = np.array([view.test for view in views])
     return Views(
         np.stack([view.image for view in views]),
         np.stack([view.c2w for view in views]),
         np.stack([view.K for view in views]),
         tuple(view.name for view in views),
-        depths,
-        test=np.array([view.test for view in views]) if any(view.test for view in views) else None,
+        _stacked([view.depth for view in views], (H, W)),
+        test=test if test.any() else None,
+        normals=_stacked([view.normal for view in views], (H, W, 3)),
     )
+
+
+def _stacked(maps: list[NDArray[np.float32] | None], shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """Maps of all views, NaN for a view that has none; None if no view has one."""
+    if all(one is None for one in maps):
+        return None
+    unknown = np.full(shape, np.nan, np.float32)
+    return np.stack([unknown if one is None else one for one in maps])

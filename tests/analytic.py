@@ -73,3 +73,18 @@ def write_views(views: Views, folder: Path) -> Path:
     fov = 2 * float(np.arctan(views.width / 2 / views.Ks[0, 0, 0]))
     (folder / "transforms.json").write_text(json.dumps({"camera_angle_x": fov, "frames": frames}))
     return folder
+
+
+def ball_geometry(views: Views, radius: float = RADIUS) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Depth along the optical axis [V, H, W] and normals in the world [V, H, W, 3] of the ball, NaN beside it."""
+    y, x = np.mgrid[: views.height, : views.width] + 0.5
+    depths, normals = [], []
+    for K, pose in zip(views.Ks, views.c2w, strict=True):
+        rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], -1) @ pose[:3, :3].T
+        eye = pose[:3, 3]
+        a, b = (rays**2).sum(-1), rays @ eye
+        discriminant = b * b - a * (eye @ eye - radius**2)
+        z = np.where(discriminant > 0, (-b - np.sqrt(np.maximum(discriminant, 0))) / a, np.nan)
+        depths.append(z)
+        normals.append((eye + z[..., None] * rays) / radius)
+    return np.array(depths, np.float32), np.array(normals, np.float32)

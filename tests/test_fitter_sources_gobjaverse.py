@@ -1,5 +1,6 @@
 """Reader of GObjaverse: layouts, archives, missing and hostile members, camera convention."""
 
+import dataclasses
 import io
 import json
 import os
@@ -500,3 +501,24 @@ def test_real_rigs_look_at_the_object_from_around(inst: str, tmp_path: Path) -> 
     np.testing.assert_allclose(up[:, 0], 0, atol=1e-6)
     assert (up[:, 1] < 0).all()  # up is against y (down)
     assert (up[:, 2] < 0).all()  # seen from above
+
+
+def test_normals_come_beside_the_depth_where_they_are_asked_for(tmp_path: Path) -> None:
+    depth = np.full((8, 8), 1.25)
+    depth[:2] = np.nan
+    found = members(3) | {f"{i:05d}/{i:05d}_nd.exr": nd_exr(-1, 2, 3, depth) for i in (0, 2)}
+    write_folder(tmp_path, found)
+    assert load_views(tmp_path, with_depth=True).normals is None
+    views = load_views(tmp_path, with_depth=True, with_normals=True)
+    assert views.normals is not None
+    assert np.isnan(views.normals[1]).all()
+    assert np.isnan(views.normals[0, :2]).all()
+    assert (views.normals[0, 2:] == (1, -3, 2)).all()  # (-R, -B, G)
+    smaller = load_views(tmp_path, with_depth=True, with_normals=True, size=4)
+    assert smaller.normals is not None
+    assert smaller.normals.shape == (3, 4, 4, 3)
+    picked = smaller[np.array([1, 2])].normals
+    assert picked is not None
+    assert (picked[1, 1:] == (1, -3, 2)).all()
+    with pytest.raises(BadInput, match="normals"):
+        dataclasses.replace(views, normals=views.normals[..., :2])

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from analytic import ball_geometry, ball_views
 from pipeline_runs import TINY, build_in_process, dataset, write_inputs, write_views
 from pytorch_msssim import ssim
 
@@ -20,6 +21,7 @@ from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.fitter.geometry import compare_geometry
 from gaussianverse.fitter.rasterize import rasterization
 from gaussianverse.fitter.views import Views, load_views, split_heldout
 from gaussianverse.pipeline import cli
@@ -29,6 +31,7 @@ from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.shards import read_record
 from gaussianverse.pipeline.ops import evaluate
 from gaussianverse.pipeline.run import job
+from gaussianverse.pipeline.run.measure import GEOMETRY
 
 UIDS = ["a", "b", "c"]
 SMALL_ATLAS = ("atlas.size=8", "fit.heldout_every=3", "run.shard_size=2")
@@ -222,3 +225,40 @@ def test_wrong_options_are_refused(arguments: tuple[str, str], tmp_path: Path) -
 def test_weights_that_are_not_there_are_an_error_before_any_work(inputs: Path, tmp_path: Path) -> None:
     arguments = ["--out", str(inputs / "out"), "--to", str(tmp_path / "to"), "--lpips-weights", "/nowhere/w.pth"]
     assert cli.main(["evaluate", *arguments]) == 2
+
+
+def write_geometry(folder: Path) -> None:
+    """Add the ball's depth and normals to views that `write_views` wrote."""
+    openexr = pytest.importorskip("OpenEXR")
+    views = ball_views(10, 32)
+    for name, depth, normal in zip(views.names, *ball_geometry(views), strict=True):
+        channels = {"R": -normal[..., 0], "G": normal[..., 2], "B": -normal[..., 1], "A": depth}
+        given = {c: np.ascontiguousarray(np.nan_to_num(v, nan=0.0), np.float32) for c, v in channels.items()}
+        openexr.File({"compression": openexr.ZIP_COMPRESSION}, given).write(str(folder / name / f"{name}_nd.exr"))
+
+
+def test_geometry_is_that_of_the_unpacked_atlas_and_the_measured_views(inputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(inputs / "views", tmp_path / "views")
+    for uid in "ab":
+        write_geometry(tmp_path / "views" / uid)
+    found = run(tmp_path, "--out", str(inputs / "out"), "--geometry", to=tmp_path / "to")["datasets"][0]
+    assert found["states"] == {"measured": 3}, "depth beside the views does not make them others"
+    made = rows(tmp_path / "to" / evaluate.OBJECTS)
+    assert all(made["c"][name] == -1 for name in GEOMETRY)
+    config = run_file.load(LocalStorage(inputs / "out")).atlas
+    for uid in "ab":
+        views = load_views(tmp_path / "views" / uid, size=32, with_depth=True, with_normals=True)
+        record = read_record(LocalStorage(inputs / "out"), ATLAS, 0, uid)
+        stored = atlas.unpack(atlas_array(record.main(ATLAS), config), config)
+        expected = compare_geometry(stored, split_heldout(views, 3)[1])
+        assert expected is not None
+        assert made[uid]["depth_l1"] == pytest.approx(expected.depth_l1, rel=1e-3)
+        assert made[uid]["normal_degrees"] == pytest.approx(expected.normal_degrees, rel=1e-2)
+        assert made[uid]["chamfer"] == pytest.approx(expected.chamfer, rel=1e-2)
+        assert made[uid]["f_0.05"] == pytest.approx(expected.f_scores[2], abs=0.02)
+        assert 0 < made[uid]["covered"] <= 1
+    text = (tmp_path / "to" / evaluate.TABLE_MD).read_text()
+    assert "without any alignment" in text
+    assert "F-scores at 0.01, 0.02, 0.05, IoU of voxels of 0.02" in text
+    assert "| depth L1 inside the mask |" in text
+    assert found["quality"][0]["all"]["depth_l1"]["n"] == 2

@@ -1,4 +1,4 @@
-"""Reader of depth from GObjaverse's `_nd.exr`, which holds world normals and z-depth of one view."""
+"""Reader of GObjaverse's `_nd.exr`, which holds world normals and z-depth of one view."""
 
 import io
 import logging
@@ -14,14 +14,20 @@ log = logging.getLogger(__name__)
 
 
 def read_depth(data: bytes, where: str) -> NDArray[np.float32]:
-    """Decode depth from the bytes of an `_nd.exr`; `where` names the view in errors.
+    """Decode depth from the bytes of an `_nd.exr`, float32 [H, W], NaN where empty; raises as `read_geometry`."""
+    return read_geometry(data, where)[..., 3].copy()
+
+
+def read_geometry(data: bytes, where: str) -> NDArray[np.float32]:
+    """Decode normals and depth from the bytes of an `_nd.exr`; `where` names the view in errors.
 
     The file holds (R, G, B) with normal = (-R, -B, G) in the z-up world of the cameras, and A = depth
     along the optical axis. Pixels are empty if their depth is not finite or not positive, or their normal is
     zero or not finite.
 
     Returns:
-        float32 [H, W], > 0, NaN where empty.
+        float32 [H, W, 4]: the normal in the world, as it is stored (of length 1 but for rounding), and depth > 0;
+        NaN where empty.
 
     Raises:
         DecodeError: the file is broken, truncated, or not EXR.
@@ -52,4 +58,6 @@ def read_depth(data: bytes, where: str) -> NDArray[np.float32]:
         raise DecodeError(
             f"{where}: the EXR cannot be decoded, it is damaged or cut short; render or fetch it again"
         ) from error
-    return np.where(surface, depth, np.float32(np.nan))
+    found = np.stack([-red, -blue, green, depth], axis=-1)
+    found[~surface] = np.nan
+    return found

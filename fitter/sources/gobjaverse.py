@@ -21,7 +21,7 @@ from gaussianverse.atlas.os_errors import is_file, is_folder
 from gaussianverse.fitter.cameras import check_not_swapped
 from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
-from gaussianverse.fitter.sources.exr import read_depth
+from gaussianverse.fitter.sources.exr import read_geometry
 from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, InputDigest
 from gaussianverse.fitter.sources.image import decode_rgba
 from gaussianverse.fitter.sources.numbers import focal_length, number, numbers
@@ -38,11 +38,16 @@ _Read = Callable[[str, int], bytes]
 
 
 def read_gobjaverse(
-    path: Path, digest: InputDigest, *, with_depth: bool = False, inputs: InputsConfig = _INPUTS
+    path: Path,
+    digest: InputDigest,
+    *,
+    with_depth: bool = False,
+    with_normals: bool = False,
+    inputs: InputsConfig = _INPUTS,
 ) -> Iterator[View | Unread]:
     """Yield the views of one object in the order of their numbers, also those that cannot be used.
 
-    With `with_depth`, a view without `_nd.exr` has depth None.
+    With `with_depth`, a view without `_nd.exr` has depth None; with `with_normals` too, the normals come beside it.
     `digest` takes the bytes of the files as they are read.
 
     Raises:
@@ -60,6 +65,8 @@ def read_gobjaverse(
         try:
             has_depth = with_depth and _DEPTH in kinds[view]
             found: View | Unread = _read_view(view, f"{level}{view}/{view}", suffix, read, has_depth, inputs)
+            if isinstance(found, View) and not with_normals:
+                found = found._replace(normal=None)
         except FitError as error:
             found = unread(view, f"view {view}", error, path)
         yield found
@@ -70,9 +77,11 @@ def _read_view(view: str, stem: str, suffix: str, read: _Read, with_depth: bool,
     camera = json_object(read(f"{stem}.json", MAX_JSON_BYTES), BadInput, where)
     image = decode_rgba(read(f"{stem}{suffix}", MAX_IMAGE_BYTES), where, inputs.orientation)
     height, width = image.shape[:2]
-    depth = None
+    depth = normal = None
     if with_depth:
-        depth = read_depth(read(f"{stem}_nd.exr", MAX_IMAGE_BYTES), where)
+        geometry = read_geometry(read(f"{stem}_nd.exr", MAX_IMAGE_BYTES), where)
+        # copies, so that the normals are freed where nobody wants them
+        normal, depth = geometry[..., :3].copy(), geometry[..., 3].copy()
         if depth.shape != (height, width):
             raise BadInput(
                 f"{where}: depth has {depth.shape[1]} x {depth.shape[0]} pixels, expected {width} x {height} "
@@ -81,7 +90,7 @@ def _read_view(view: str, stem: str, suffix: str, read: _Read, with_depth: bool,
     K = _intrinsics(camera, width, height, where)
     if inputs.sizes == "refuse":
         check_not_swapped(K, width, height, where)
-    return View(view, image, _camera_to_world(camera, where), K, depth)
+    return View(view, image, _camera_to_world(camera, where), K, depth, normal=normal)
 
 
 def _list_folder(root: Path, digest: InputDigest) -> tuple[str, dict[str, set[str]], _Read]:

@@ -16,6 +16,7 @@ class View(NamedTuple):
         K: float64 [3, 3], in pixels; the centre of the top-left pixel is at (0.5, 0.5).
         depth: float32 [H, W] along the optical axis, NaN where empty or unknown; None if the source has none.
         test: whether the view is of the data's own test split.
+        normal: float32 [H, W, 3] in the world, NaN where empty or unknown; None if the source has none.
     """
 
     name: str
@@ -24,3 +25,4 @@ class View(NamedTuple):
     K: NDArray[np.float64]
     depth: NDArray[np.float32] | None = None
     test: bool = False
+    normal: NDArray[np.float32] | None = None

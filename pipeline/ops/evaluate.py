@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.escape import one_line
 from gaussianverse.fitter.config import LPIPS_NETS
+from gaussianverse.fitter.geometry import THRESHOLDS, VOXEL
 from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.pipeline.arguments import add_reading, add_shards, config_of
 from gaussianverse.pipeline.config import RunConfig
@@ -30,6 +31,10 @@ from gaussianverse.pipeline.run.measure import Lpips, Measurer, one_thread
 
 REPORT, OBJECTS, PAIRS = "evaluation.json", "objects.parquet", "pairs.parquet"
 TABLE_MD, TABLE_TEX = "table1.md", "table1.tex"
+_GEOMETRY = (
+    "depth, normals and points of the unpacked atlas against those of the views, without any alignment, in units "
+    f"of the published Gaussians; F-scores at {', '.join(map(str, THRESHOLDS))}, IoU of voxels of {VOXEL}."
+)
 _NETS = tuple(net for net in LPIPS_NETS if net != "none")
 
 
@@ -52,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--objects", type=_count, default=0, metavar="N", help="measure about N objects, by hash; default: all"
+    )
+    parser.add_argument(
+        "--geometry", action="store_true", help="compare atlases with depth and normals of the views (_nd.exr)"
     )
     parser.add_argument("--lpips-weights", default="", metavar="FILE", help="weights of LPIPS's backbone")
     parser.add_argument("--lpips-net", choices=_NETS, default="alex", help="the backbone; default: alex")
@@ -117,8 +125,8 @@ def _evaluated(out: str, file: Path, args: argparse.Namespace, config: RunConfig
         measurer = Measurer(opened, args.base, config.store, most_views=args.views, lpips=lpips)
     except LpipsUnavailable as error:
         raise UsageError(str(error)) from error
-    evaluator = Evaluator(storage, opened, measurer, most=args.objects)
-    schema, committed = exact(schema_of(geometry=False)), committed_shards(storage)
+    evaluator = Evaluator(storage, opened, measurer, most=args.objects, geometry=args.geometry)
+    schema, committed = exact(schema_of(geometry=args.geometry)), committed_shards(storage)
     with pq.ParquetWriter(file, schema, compression="zstd") as sink:
         for shard in ordered_shards(args.shards, opened.n_shards):
             if not all((stage, shard) in committed for stage in layout.STAGES):
@@ -153,6 +161,8 @@ def _notes(dataset: dict[str, Any]) -> list[str]:
     for state, uids in dataset["named"].items():
         listed = ", ".join(f"{uid} ({note})" if note else uid for uid, note in list(uids.items())[:3])
         notes.append(f"{out}, {states[state]} {state}, such as {listed}{', ..' if states[state] > 3 else ''}.")
+    if any("depth_l1" in group["all"] for group in dataset["quality"]):
+        notes.append(f"{out}, {_GEOMETRY}")
     if states.get(LOST):
         notes.append(f"{out}, {states[LOST]} quarantined.")
     if dataset["shards_not_committed"]:

@@ -14,6 +14,7 @@ from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.fitter.config import FitConfig, InputsConfig
 from gaussianverse.fitter.errors import FitError
+from gaussianverse.fitter.geometry import THRESHOLDS, compare_geometry
 from gaussianverse.fitter.lpips import load_lpips
 from gaussianverse.fitter.metrics import BACKGROUND, measure
 from gaussianverse.fitter.prepare import Prepared, prepare
@@ -25,6 +26,8 @@ from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.run import inputs
 from gaussianverse.pipeline.run.reading import without_place
 
+GEOMETRY = ("depth_l1", "normal_degrees", "covered", "chamfer", *(f"f_{t:.2f}" for t in THRESHOLDS), "iou")
+"""Columns of the comparison with depth and normals."""
 Numbers = dict[str, float | int | str]
 
 
@@ -80,13 +83,13 @@ class Measurer:
         if lpips is not None:
             self._lpips, self.lpips_sha256 = load_lpips(lpips.net, lpips.weights, self.device)
 
-    def prepared(self, manifest_row: Facts, input_sha256: str = "", *, with_depth: bool = False) -> Prepared:
+    def prepared(self, manifest_row: Facts, input_sha256: str = "", *, with_geometry: bool = False) -> Prepared:
         """Load and prepare an object's views as its fit did.
 
         Args:
             manifest_row: the object's row of the manifest.
             input_sha256: hash of the files that were fitted; "" = unknown, or not compared.
-            with_depth: read depth as well.
+            with_geometry: read depth and normals as well, whose files change the hash.
 
         Raises:
             FitError: the views are missing or cannot be used; a subclass says which.
@@ -102,7 +105,8 @@ class Measurer:
                     str(manifest_row["format"]),
                     size=config.size,
                     min_views=config.min_views,
-                    with_depth=with_depth or config.init == "depth",
+                    with_depth=with_geometry or config.init == "depth",
+                    with_normals=with_geometry,
                     max_bad_views=config.max_bad_views,
                     inputs=config.inputs,
                     with_test=config.heldout == "test",
@@ -138,6 +142,25 @@ class Measurer:
             found[f"{name}_ssim"] = float(np.mean(metrics.ssim))
             found[f"{name}_lpips"] = float(np.mean(metrics.lpips)) if self._lpips else -1.0
         return found
+
+    def geometric(self, manifest_row: Facts, unpacked: Gaussians) -> Numbers:
+        """Compare the unpacked atlas with the depth and normals of the views that `photometric` measures.
+
+        Returns:
+            The columns `GEOMETRY`, with lengths in units of the published Gaussians; none if the views have no depth.
+        """
+        prepared = self.prepared(manifest_row, with_geometry=True)
+        found = compare_geometry(
+            prepared.recall(unpacked),
+            chosen(prepared.measured, self._most),
+            backend=self.backend,
+            max_alpha=self.config.max_alpha,
+            unit=1.0 if prepared.placed is prepared.frame else prepared.frame.unit,
+        )
+        if found is None:
+            return {}
+        numbers = (found.depth_l1, found.normal_degrees, found.covered, found.chamfer, *found.f_scores, found.iou)
+        return dict(zip(GEOMETRY, numbers, strict=True))
 
 
 def chosen(views: Views, most: int) -> Views:

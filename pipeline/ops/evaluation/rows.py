@@ -31,7 +31,7 @@ from gaussianverse.pipeline.dataset.shards import journal_rows, stats_rows
 from gaussianverse.pipeline.errors import FragmentError, PipelineError
 from gaussianverse.pipeline.ops.evaluation.cost import Cost
 from gaussianverse.pipeline.run.inputs import InputTooLarge, NoViews
-from gaussianverse.pipeline.run.measure import Measurer
+from gaussianverse.pipeline.run.measure import GEOMETRY, Measurer
 
 MEASURED, NOT_MEASURED, IMPORTED, DAMAGED, LOST = "measured", "views missing", "imported", "damaged", "quarantined"
 """State of a row: measured; its views are gone, changed or unusable; it never had any; its sample is damaged; or it
@@ -39,7 +39,6 @@ is not in the dataset."""
 _NAMED = 20
 """Objects that are named per state; the Parquet file names all."""
 METRICS = ("psnr", "ssim", "lpips")
-GEOMETRY = ("depth_l1", "normal_degrees", "chamfer", "f_001", "f_002", "f_005", "iou")
 
 _S, _I, _F = pa.string(), pa.int64(), pa.float64()
 _COLUMNS: list[tuple[str, pa.DataType, Any]] = [
@@ -158,7 +157,8 @@ class Evaluator:
         if found["n_measured"] == len(prepared.measured) and fit["metrics_on"] == found["metrics_on"]:
             change = abs(float(found["fit_psnr"]) - float(fit["psnr"]))
             self.found.largest_change = max(self.found.largest_change, change)
-        return {**found, "state": MEASURED}
+        geometry = self._measurer.geometric(given, unpacked) if self._geometry else {}
+        return {**found, **geometry, "state": MEASURED}
 
     def _main(self, family: str, shard: int, facts: Facts) -> bytes:
         key = shard_tar(family, shard)

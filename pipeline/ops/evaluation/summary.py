@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from gaussianverse.pipeline.ops.evaluation.rows import GEOMETRY, LOST, MEASURED, METRICS
+from gaussianverse.pipeline.ops.evaluation.rows import LOST, MEASURED, METRICS
 from gaussianverse.pipeline.ops.evaluation.statistics import rank_correlation, share_at_bound, spread_of
+from gaussianverse.pipeline.run.measure import GEOMETRY
 
 QUALITY = (*(f"unpacked_{m}" for m in METRICS), *(f"fit_{m}" for m in METRICS), "smoothness", "smoothness_appearance")
 CONDITIONS = ("metrics_on", "background", "width", "height")

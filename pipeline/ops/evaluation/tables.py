@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaussianverse.escape import markdown, one_line
+from gaussianverse.fitter.geometry import THRESHOLDS, VOXEL
 from gaussianverse.pipeline.ops.evaluation.statistics import LEVEL
 
 _NAMES = {
@@ -22,11 +23,10 @@ _NAMES = {
     "smoothness_appearance": ("smoothness of appearance", 3),
     "depth_l1": ("depth L1 inside the mask", 4),
     "normal_degrees": ("angle of normals (degrees)", 1),
+    "covered": ("share of the mask that is covered", 3),
     "chamfer": ("Chamfer distance", 4),
-    "f_001": ("F-score at 0.01", 3),
-    "f_002": ("F-score at 0.02", 3),
-    "f_005": ("F-score at 0.05", 3),
-    "iou": ("IoU of voxels of 0.02", 3),
+    **{f"f_{threshold:.2f}": (f"F-score at {threshold}", 3) for threshold in THRESHOLDS},
+    "iou": (f"IoU of voxels of {VOXEL}", 3),
 }
 _BY_CATEGORY = ("unpacked_psnr", "unpacked_ssim", "unpacked_lpips", "fit_psnr", "smoothness")
 _VIEWS = {"heldout": "held-out views", "train": "training views"}
