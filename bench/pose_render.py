@@ -27,7 +27,7 @@ def through_verb(files: list[Path], size: int) -> dict[str, Any]:
             )
             if done.returncode:
                 outcomes["unreadable"] += 1
-                named[file.stem] = done.stderr.strip().splitlines()[-1]
+                named[file.stem] = done.stderr.strip().splitlines()[-1].replace(str(file), file.name)
                 continue
             loaded = load_views(out)
         views[len(loaded)] += 1
