@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline_runs import tiny_arguments
+from pipeline_runs import PATIENCE_S, tiny_arguments
 
 from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.atlas.store.local import LocalStorage
@@ -30,7 +30,7 @@ def build_command(inputs: Path, out: Path | str, *more: str) -> list[str]:
 
 
 def run(arguments: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, env=environment)
 
 
 @contextmanager

@@ -32,6 +32,9 @@ from gaussianverse.pipeline.policy import seed_of
 from gaussianverse.pipeline.run import job, tasks
 from gaussianverse.pipeline.run.executor import FIT, PACK, Job, Task
 
+PATIENCE_S = 900.0
+"""After this long a test gives up waiting: on a machine that others use, a run of seconds may take minutes."""
+
 
 def manifest_row(index: int, uid: str, shard: int = 0) -> dict[str, Any]:
     return {
@@ -212,7 +215,7 @@ def undisturbed_dataset(out: Path, manifest: str, config: RunConfig) -> dict[str
 
 def until(condition: Callable[[], Any]) -> Any:
     """Wait until `condition` is true; returns its value."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         if found := condition():
             return found

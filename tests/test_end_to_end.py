@@ -27,7 +27,7 @@ from pipeline_commands import (
     running,
     temporary_folder,
 )
-from pipeline_runs import dataset, until, write_manifest, write_views
+from pipeline_runs import PATIENCE_S, dataset, until, write_manifest, write_views
 
 from gaussianverse.atlas import AtlasConfig, Gaussians, dataset_format, unpack
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
@@ -212,7 +212,7 @@ def test_sigterm_ends_it_quietly_with_all_of_its_processes(
         until(lambda: driver.poll() is not None or fits_in(out))
         below = descendants(driver.pid)
         os.killpg(driver.pid, signal.SIGTERM)
-        assert driver.wait(60) == 143, errors.read_text()
+        assert driver.wait(PATIENCE_S) == 143, errors.read_text()
         left = [pid for pid in below if Path(f"/proc/{pid}").exists()]
         for pid in left:
             kill(pid)

@@ -15,7 +15,16 @@ from pathlib import Path
 
 import pytest
 from pipeline_commands import build_command, last_line, run, running, temporary_folder
-from pipeline_runs import TINY, dataset, differing, undisturbed_dataset, until, write_inputs, write_manifest
+from pipeline_runs import (
+    PATIENCE_S,
+    TINY,
+    dataset,
+    differing,
+    undisturbed_dataset,
+    until,
+    write_inputs,
+    write_manifest,
+)
 from servers import fault_proxy
 from servers.fault_proxy import FaultProxy, proxying
 from servers.moto_server import BUCKET
@@ -66,7 +75,7 @@ class Case:
             until(lambda: driver.poll() is not None or when())
             assert driver.poll() is None, last_line(self.errors)
             breaks()
-            code, told = driver.wait(280), last_line(self.errors)
+            code, told = driver.wait(PATIENCE_S), last_line(self.errors)
         assert code == 3, self.errors.read_text()[-2000:]
         assert told.startswith("error: ")
         assert not [word for word in (*words, "same command") if word not in told], told
@@ -117,7 +126,7 @@ def test_a_share_that_is_lost_for_a_minute(inputs: Path, expected: dict[str, byt
             time.sleep(60)
             assert driver.poll() is None, last_line(one.errors)
             share.back()
-            assert driver.wait(280) == 0, one.errors.read_text()[-2000:]
+            assert driver.wait(PATIENCE_S) == 0, one.errors.read_text()[-2000:]
         assert from_parquet(QUARANTINE, one.storage.get(dataset_format.QUARANTINE)).num_rows == 0
         assert differing(dataset(one.storage), expected) == []
 
