@@ -117,9 +117,11 @@ def test_views_on_a_share_that_is_lost(inputs: Path, expected: dict[str, bytes],
 
 
 def test_a_share_that_is_lost_for_a_minute(inputs: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """With the default pauses."""
     folder, arguments = share_of(inputs, tmp_path)
     with mounted(*arguments) as share:
-        one = case(folder, tmp_path / "out", tmp_path, "--set", "policy.breaker_store_s=600")
+        out = tmp_path / "out"
+        one = Case(build_command(folder, out), open_storage(str(out), StoreOptions()), tmp_path / "errors")
         with running(one.command, one.errors) as driver:
             until(lambda: driver.poll() is not None or fitted(one.storage))
             share.lost()
@@ -280,8 +282,9 @@ def test_a_node_whose_memory_something_else_takes(inputs: Path, expected: dict[s
         pytest.skip("needs the right to make a namespace of mounts (root)")
     one = case(inputs, tmp_path / "out", tmp_path, "--set", "fit.steps=2000")
     plain, one.command = one.command, [*inside, *one.command]
-    words = ("the node is short of memory", "GiB are free")
-    one.broken(lambda: fitted(one.storage), lambda: forged.write_text(meminfo(1 << 18)), *words)
+    one.broken(
+        lambda: fitted(one.storage), lambda: forged.write_text(meminfo(1 << 18)), "the node is short of memory"
+    )
     one.command = plain
     out = tmp_path / "whole" / "out"
     config = load("test", [*TINY, "fit.steps=2000"])

@@ -62,7 +62,7 @@ class Inline:
 
     @staticmethod
     def _key(task: Task) -> tuple[str, str]:
-        return task.kind, str(task.row["uid"]) if task.row else f"{task.stage}-{task.shard}"
+        return task.kind, f"{task.stage}-{task.shard}" if task.kind == PACK else str(task.row["uid"])
 
     def cancel(self, handle: Hashable) -> None:
         self.cancelled.add(handle)
@@ -314,6 +314,18 @@ def test_a_pack_that_keeps_failing_ends_the_run_and_not_an_object(storage: Local
     run = planned(storage, UIDS)
     with pytest.raises(PipelineError, match="pack of splats 0 failed"):
         drive(Inline(storage, run, {(PACK, "splats-0"): ["unknown"] * 3}), run)
+
+
+@pytest.mark.parametrize("reason", ["out_of_memory", "worker_killed"])
+def test_a_shard_whose_packing_is_killed_stops_the_run_with_its_mend(storage: LocalStorage, reason: str) -> None:
+    run = planned(storage, ["a", "b"])
+    executor = Inline(storage, run, {(PACK, "splats-0"): [reason] * 9})
+    with pytest.raises(
+        BreakerOpen, match=rf"pack of splats 0 was killed .*free memory there.*{reason}.*same command"
+    ):
+        drive(executor, run)
+    executor.faults.clear()
+    assert drive(executor, run).shards == 1
 
 
 def test_disjoint_shards_together_make_the_whole(storage: LocalStorage, tmp_path: Path) -> None:

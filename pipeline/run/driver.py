@@ -251,6 +251,11 @@ class Driver:
                 heapq.heappush(self._delayed, _Delayed(now + decision.pause_s, next(self._order), task))
         elif isinstance(decision, Stop):
             raise self._stopped(f"{task.name} {decision.message}: {text}")
+        elif task.kind == PACK and reason in KILLS:  # it has no object that could be blamed
+            raise self._stopped(
+                f"{task.name} was killed {task.history.count(reason)} times, as when the node is short of memory: "
+                f"free memory there, or use fewer workers ({reason}: {text})"
+            )
         elif task.kind == PACK:
             raise PipelineError(f"{task.name} failed ({reason}): {text}")
         else:
