@@ -150,3 +150,13 @@ def test_a_version_that_is_not_known_is_refused_by_all(
     assert f"run.json: {expected}" in capsys.readouterr().err
     with pytest.raises(PipelineError, match=f"000000.json: .*{expected}"):
         read_commit(LocalStorage(copy), "atlas", 0)
+
+
+def test_it_is_evaluated_and_its_views_are_missing(old: Path, tmp_path: Path) -> None:
+    arguments = ["--out", str(old), "--base", str(tmp_path), "--to", str(tmp_path / "to")]
+    assert cli.main(["evaluate", *arguments]) == 1, "nothing can be measured without views"
+    found = json.loads((tmp_path / "to" / "evaluation.json").read_text())["datasets"][0]
+    assert found["states"] == {"views missing": 3, "quarantined": 1}
+    assert found["counts"]["gaussians"]["n"] == 3
+    assert found["counts"]["spearman_objects"] == 0, "version 1 has no complexity"
+    assert found["quality"] == []
