@@ -13,12 +13,13 @@ from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
 from gaussianverse.fitter.anchors import Anchors, Decoded, make_anchors
 from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.errors import LowPsnr, NanLoss, TooFewGaussians
-from gaussianverse.fitter.growth import Statistics, grow, observe, screen_gradient, survivors
+from gaussianverse.fitter.growth import Statistics, grow, observe, survivors
 from gaussianverse.fitter.initial import INITIAL, camera_extent, neighbour_distance
 from gaussianverse.fitter.memory import peak_mb, reset_peak
 from gaussianverse.fitter.metrics import BACKGROUND, ViewMetrics, measure
 from gaussianverse.fitter.optimizer import RowAdam
 from gaussianverse.fitter.plain import Plain, bake, halves, plain_at, split_parents
+from gaussianverse.fitter.plain_training import PlainTraining, plain_training
 from gaussianverse.fitter.prepare import Prepared, prepare
 from gaussianverse.fitter.rasterize import device_and_backend
 from gaussianverse.fitter.rasterize.limits import ALPHA_MIN
@@ -114,41 +115,28 @@ def _fit_plain(training: Training, plain: Plain, extent: float, first: int) -> D
     config, rates, last = training.config, training.config.rates, training.config.steps
     scaled = {name: getattr(rates, name) for name in Plain.NAMES}
     scaled["means"] = (rates.means[0] * extent, rates.means[1] * extent)
-    adam = RowAdam(plain.parameters(), scaled)
-    plain = Plain(**adam.tensors)
-    gradient, drawn = (torch.zeros(len(plain), device=training.device) for _ in range(2))
+    trained = plain_training(training, plain, scaled)
     relocate_until = first + int(0.8 * (last - first))
     for step, view in training.steps(first, last):
-        meta = training.backward(step, view, plain.decode())
-        if config.relocate_every and step < relocate_until:
-            visible = (meta["radii"] > 0).all(-1)
-            norms = screen_gradient(meta["means2d"], training.scene(step).width, training.scene(step).height)
-            gradient += torch.where(visible, norms, 0.0).sum(0)
-            drawn += visible.sum(0)
-        del meta
-        adam.step(step / config.steps)
+        trained.step(step, view)
         due = config.relocate_every and (step - first + 1) % config.relocate_every == 0
         if due and step < relocate_until:
-            plain = _relocate(plain, adam, gradient / drawn.clamp(min=1), config)
-            gradient, drawn = (torch.zeros(len(plain), device=training.device) for _ in range(2))
+            _relocate(trained, config)
     with torch.no_grad():
-        return plain.decode()
+        return trained.plain().decode()
 
 
-def _relocate(plain: Plain, adam: RowAdam, gradient: Tensor, config: FitConfig) -> Plain:
+def _relocate(trained: PlainTraining, config: FitConfig) -> None:
     """Split the Gaussians with the largest screen gradients, replacing those below min_opacity; at most tau."""
+    plain = trained.plain()
     opacities = torch.sigmoid(plain.logits.detach())
-    dead, parents = split_parents(opacities, gradient, config.growth.min_opacity, config.tau, _PLAIN_SHARE)
+    dead, parents = split_parents(
+        opacities, trained.mean_gradient(), config.growth.min_opacity, config.tau, _PLAIN_SHARE
+    )
     first, second = halves(plain, parents)
     keep = torch.ones(len(plain), dtype=torch.bool, device=opacities.device)
     keep[dead] = False
-    place = torch.cumsum(keep, 0) - 1
-    for name in Plain.NAMES:
-        adam.rows(name, keep, second[name])
-        with torch.no_grad():
-            adam.tensors[name][place[parents]] = first[name]
-        adam.forget(name, place[parents])
-    return Plain(**adam.tensors)
+    trained.replace(keep, second, (torch.cumsum(keep, 0) - 1)[parents], first)
 
 
 def _finished(decoded: Decoded, tau: int) -> Gaussians:

@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 
 
+def decayed(rate: tuple[float, float], progress: float) -> float:
+    """Learning rate at `progress` in [0, 1] on its exponential way from start to end; the start, if either is 0."""
+    start, end = rate
+    return start * (end / start) ** progress if start > 0 and end > 0 else start
+
+
 class RowAdam:
     """Adam (eps 1e-15) with one learning rate per tensor, which decays exponentially from start to end.
 
@@ -25,8 +31,7 @@ class RowAdam:
     def step(self, progress: float) -> None:
         """Update the tensors with the rates at `progress` in [0, 1], and clear the gradients."""
         for group in self._adam.param_groups:
-            start, end = self._rates[group["name"]]
-            group["lr"] = start * (end / start) ** progress if start > 0 and end > 0 else start
+            group["lr"] = decayed(self._rates[group["name"]], progress)
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
 

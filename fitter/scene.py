@@ -1,4 +1,4 @@
-"""Views for training: premultiplied float images on the device, at one resolution."""
+"""Views for training: bytes on the device, at one resolution, composited when they are needed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ class Scene:
     """V views as tensors.
 
     Attributes:
-        premultiplied: RGB times alpha in [0, 1], float32 [V, H, W, 3].
-        alpha: float32 [V, H, W, 1].
+        rgba: straight alpha, uint8 [V, H, W, 4].
         viewmats: world-to-camera, float32 [V, 4, 4].
         Ks: pixels, float32 [V, 3, 3].
         names: names of the views.
     """
 
-    premultiplied: Tensor
-    alpha: Tensor
+    rgba: Tensor
     viewmats: Tensor
     Ks: Tensor
     names: tuple[str, ...]
@@ -34,28 +32,27 @@ class Scene:
     @property
     def height(self) -> int:
         """Image height in pixels."""
-        return int(self.alpha.shape[1])
+        return int(self.rgba.shape[1])
 
     @property
     def width(self) -> int:
         """Image width in pixels."""
-        return int(self.alpha.shape[2])
+        return int(self.rgba.shape[2])
 
     def composited(self, index: Tensor, background: Tensor) -> Tensor:
         """Reference images [B, H, W, 3] of views `index` [B] over `background` [3]."""
-        return self.premultiplied[index] + (1 - self.alpha[index]) * background
+        # planar in memory for the CPU kernels, channels last in shape for gsplat
+        planes = self.rgba[index].permute(0, 3, 1, 2).contiguous().float().div_(255)
+        alpha = planes[:, 3:].permute(0, 2, 3, 1)
+        return (planes[:, :3] * planes[:, 3:]).permute(0, 2, 3, 1) + (1 - alpha) * background
 
 
 def make_scene(views: Views, device: torch.device, size: int | None = None) -> Scene:
     """Move views to `device`, shrunk to `size` (longer side in pixels) if they are larger."""
     if size:
         views = resize(views, size)
-    # planar in memory for the CPU kernels, channels last in shape for gsplat
-    rgba = torch.from_numpy(views.images).to(device).permute(0, 3, 1, 2).float().div_(255)
-    premultiplied = (rgba[:, :3] * rgba[:, 3:]).permute(0, 2, 3, 1)
     return Scene(
-        premultiplied,
-        rgba[:, 3:].permute(0, 2, 3, 1),
+        torch.from_numpy(views.images).to(device),
         torch.from_numpy(views.viewmats).float().to(device),
         torch.from_numpy(views.Ks).float().to(device),
         views.names,

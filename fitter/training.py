@@ -15,6 +15,7 @@ from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.errors import BadInput, FitTimeout, NanLoss
 from gaussianverse.fitter.growth import Statistics, bounded
 from gaussianverse.fitter.lpips import MIN_SIDE, load_lpips
+from gaussianverse.fitter.native.step import Pictures
 from gaussianverse.fitter.photometric import l1_ssim
 from gaussianverse.fitter.rasterize import MAX_ALPHA, device_and_backend, rasterization
 from gaussianverse.fitter.scene import Scene, make_scene
@@ -49,6 +50,7 @@ class Training:
                 f"views have {self.small.width} x {self.small.height} pixels, and LPIPS with {net} needs "
                 f"{MIN_SIDE[net]}; render larger ones, raise size and start_size, or set lpips_net = 'none'"
             )
+        self._pictures = dict[bool, Pictures]()
         self._order: list[int] = []
         self.loss = math.nan
         self.gaussians_now = 0
@@ -105,13 +107,35 @@ class Training:
         drawn = (meta["radii"][0] > 0).all(-1)
         if weights.volume > 0 and bool(drawn.any()):
             loss = loss + weights.volume * decoded.scales[drawn].prod(1).mean()
-        if self.lpips is not None and weights.lpips > 0:
+        if self.lpips is not None and self.has_lpips:
             loss = loss + weights.lpips * self.lpips(image, reference)
-        self.loss, self.gaussians_now = float(loss.detach()), len(decoded.means)
-        if not math.isfinite(self.loss):
-            raise NanLoss(f"the loss is {self.loss} at step {step}, view {scene.names[view]}")
-        if loss.requires_grad:
+        value = float(loss.detach())
+        if math.isfinite(value) and loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
-        if self.progress is not None:
-            self.progress(step + 1, self.gaussians_now, self.loss)
+        self.report(step, view, value, len(decoded.means))
         return meta
+
+    def report(self, step: int, view: int, loss: float, gaussians: int) -> None:
+        """Note the loss of a step, and report the progress.
+
+        Raises:
+            NanLoss: the loss is not finite.
+        """
+        self.loss, self.gaussians_now = loss, gaussians
+        if not math.isfinite(loss):
+            raise NanLoss(f"the loss is {loss} at step {step}, view {self.full.names[view]}")
+        if self.progress is not None:
+            self.progress(step + 1, gaussians, loss)
+
+    @property
+    def has_lpips(self) -> bool:
+        """Whether LPIPS is part of the loss."""
+        return self.lpips is not None and self.config.loss.lpips > 0
+
+    def pictures(self, step: int) -> Pictures:
+        """The views at the resolution of a step, as the native kernels read them."""
+        scene = self.scene(step)
+        key = scene is self.full
+        if key not in self._pictures:
+            self._pictures[key] = Pictures.of(scene.rgba.numpy(), scene.viewmats.numpy(), scene.Ks.numpy())
+        return self._pictures[key]

@@ -13,6 +13,7 @@ from analytic import ball_views
 
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter import fit as module
+from gaussianverse.fitter import plain_training
 from gaussianverse.fitter.anchors import Decoded, make_anchors
 from gaussianverse.fitter.config import FitConfig, GrowthConfig, load_profile
 from gaussianverse.fitter.errors import NanLoss
@@ -23,8 +24,10 @@ from gaussianverse.fitter.initial import camera_extent, random_points
 from gaussianverse.fitter.metrics import measure
 from gaussianverse.fitter.optimizer import RowAdam
 from gaussianverse.fitter.plain import Plain
+from gaussianverse.fitter.plain_training import PlainTraining
 from gaussianverse.fitter.rasterize.limits import ALPHA_MIN
 from gaussianverse.fitter.scene import make_scene
+from gaussianverse.fitter.training import Training
 from gaussianverse.fitter.views import split_heldout
 
 GROWTH = {"statistics_from": 0.1, "adjust_from": 0.3, "adjust_until": 0.7, "adjust_every": 5}
@@ -76,14 +79,16 @@ def test_plain_gaussians_are_relocated_in_the_first_four_fifths_by_their_mean_gr
     now, changed, means = [-1], list[int](), set[float]()
     relocate = module._relocate
 
-    def watched(plain: Any, adam: Any, gradient: torch.Tensor, *more: Any) -> Any:
+    def watched(trained: PlainTraining, *more: Any) -> None:
         changed.append(now[0])
-        assert len(gradient) == len(plain)
+        gradient = trained.mean_gradient()
+        assert len(gradient) == len(trained.plain())
         means.update(gradient.tolist())
-        return relocate(plain, adam, gradient, *more)
+        relocate(trained, *more)
 
     monkeypatch.setattr(module, "_relocate", watched)
-    monkeypatch.setattr(module, "screen_gradient", lambda means2d, *_: torch.full(means2d.shape[:2], 0.75))
+    monkeypatch.setattr(module, "plain_training", plain_training.ByAutograd)
+    monkeypatch.setattr(plain_training, "screen_gradient", lambda means2d, *_: torch.full(means2d.shape[:2], 0.75))
     c = config(relocate_every=every, bake_at=bake_at)
     fit_object(ball_views(4, 12), c, progress=lambda done, *_: now.__setitem__(0, done - 1))
     assert changed == relocated
@@ -105,6 +110,8 @@ def test_rates_decay_over_the_whole_fit_and_lengths_go_with_the_cameras(monkeypa
             super().step(progress)
 
     monkeypatch.setattr(module, "RowAdam", Watched)
+    monkeypatch.setattr(plain_training, "RowAdam", Watched)
+    monkeypatch.setattr(module, "plain_training", plain_training.ByAutograd)
     views, c = ball_views(5, 12, distance=2.5), config(bake_at=0.25)
     fit_object(views, c)
     extent = camera_extent(frame_of(views).views(views))
@@ -193,15 +200,19 @@ def test_relocation_ends_the_dead_and_halves_the_steepest_without_a_history() ->
         torch.randn((6, 3), generator=g), torch.randn((6, 3), generator=g) - 3, torch.randn((6, 4), generator=g),
         torch.tensor([2.0, -9.0, 1.0, 0.0, -9.0, 3.0]), torch.rand((6, 3), generator=g),
     )  # fmt: skip
-    adam = RowAdam(start.parameters(), dict.fromkeys(Plain.NAMES, (0.01, 0.01)))
-    plain = Plain(**adam.tensors)
+    trained = plain_training.ByAutograd(
+        Training(ball_views(4, 12), config(), 0, None, None), start, dict.fromkeys(Plain.NAMES, (0.01, 0.01))
+    )
+    adam, plain = trained._adam, trained.plain()
     sum(tensor.square().sum() for tensor in adam.tensors.values()).backward()  # type: ignore[union-attr]
     adam.step(0.0)
     before = {name: getattr(plain, name).detach().clone() for name in Plain.NAMES}
     gradient = torch.tensor(
         [0.1, 9.0, 0.5, 0.2, 9.0, 0.4]
     )  # dead Gaussians are never split, even with a large gradient
-    after = module._relocate(plain, adam, gradient, config(tau=6))
+    trained._gradient = gradient
+    module._relocate(trained, config(tau=6))
+    after = trained.plain()
     assert len(after) == 6
     kept, parents = torch.tensor([0, 2, 3, 5]), {2: (1, 4), 5: (3, 5)}
     for name in Plain.NAMES:
