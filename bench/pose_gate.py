@@ -234,10 +234,11 @@ def main(arguments: list[str] | None = None) -> int:
     others = sorted((SHARED / "meshes").rglob("*.glb"))
     objects = [*sets.made().items(), *sets.meshes(others), *sets.meshes(files[: options.meshes])]
     try:
-        sets.draw(objects[0][1], {"A": np.eye(4)[None]})
+        first = sets.draw(objects[0][1], {"A": sets.rigs_of(objects[0][1], 0)["A"]})["A"]
     except RenderError as error:
         sys.stderr.write(f"nothing can be drawn: {error}\n")
         return 1
+    check(first.alpha[::-1].copy(), first.c2w, first.K)  # compiles, or loads what was compiled
     for name, mesh in sets.meshes(sorted(files)[: options.all]):
         drawn = sets.draw(mesh, {"A": sets.rigs_of(mesh, 0)["A"]})["A"]
         if tables["all meshes"].judge("A", drawn).outcome != "agrees":
