@@ -77,6 +77,9 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),
     "gv_fit_new": (c_void_p, ()),
     "gv_fit_free": (None, (c_void_p,)),
+    "gv_removal": (
+        c_int, (c_void_p, POINTER(Training), POINTER(Camera), c_void_p, c_void_p, POINTER(c_double)),
+    ),
     "gv_step": (
         c_int,
         (

@@ -170,13 +170,50 @@ class PlainStep:
             loss += share * (weights.l1 * losses[0] + weights.ssim * (1 - losses[1]) + weights.volume * losses[2])
         return loss
 
+    def removal_costs(
+        self, pictures: Pictures, backgrounds: NDArray[Any], max_alpha: float
+    ) -> tuple[NDArray[np.float64], float]:
+        """The change that the removal of each Gaussian would make to the renders of all views, and their error now.
+
+        Args:
+            pictures: the references.
+            backgrounds: RGB behind each view, [V, 3].
+            max_alpha: largest alpha.
+
+        Returns:
+            Per Gaussian, the sum over views, pixels and channels of the squared change of the image without it, [G];
+            and the sum of the squared differences of the images from the references.
+
+        Raises:
+            MemoryError: the lists of a view find no memory.
+        """
+        training = self._training(dict.fromkeys(COLUMNS, 0.0), Weights(0, 0, 0))
+        height, width = pictures.rgba.shape[1:3]
+        costs, total, error = np.zeros(self.count), 0.0, c_double()
+        for rgba, viewmat, K, background in zip(
+            pictures.rgba, pictures.viewmats, pictures.Ks, backgrounds, strict=True
+        ):
+            camera, of_view = (
+                camera_of(viewmat, K, width, height, background, max_alpha=max_alpha),
+                np.zeros_like(self.views),
+            )
+            enough(
+                self._kernels.gv_removal(
+                    self._fit, byref(training), byref(camera), rgba.ctypes.data, of_view.ctypes.data, byref(error)
+                )
+            )
+            costs += of_view
+            total += error.value
+        return costs, total
+
     def _training(self, rates: Mapping[str, float], weights: Weights) -> Training:
-        bias = 1 - 0.9**self.steps
+        steps = max(self.steps, 1)
+        bias = 1 - 0.9**steps
         each = [rates[name] / bias for name, columns in COLUMNS.items() for _ in range(columns)]
         gradients = self._planes[0] if self._gradients is None else self._gradients
         return Training(
             *(planes.ctypes.data for planes in (*self._planes, gradients)), *(row.ctypes.data for row in self._seen),
-            self._planes.shape[2], self.count, (ctypes.c_float * len(each))(*each), (1 - 0.999**self.steps) ** -0.5,
+            self._planes.shape[2], self.count, (ctypes.c_float * len(each))(*each), (1 - 0.999**steps) ** -0.5,
             weights.l1, weights.ssim, weights.volume,
         )  # fmt: skip
 

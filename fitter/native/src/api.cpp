@@ -169,3 +169,8 @@ API int gv_step(Fit* fit, const Training* training, const Camera* camera, const 
   const FlushDenormals flush;
   return step(*fit, *training, *camera, rgba, silhouette, share, first != 0, last != 0, losses);
 }
+// Adds the squared change of a view's image without each Gaussian to costs [count]; error: of the image as it is.
+API int gv_removal(Fit* fit, const Training* training, const Camera* camera, const uint8_t* rgba, float* costs, double* error) {
+  const FlushDenormals flush;
+  return removal(*fit, *training, *camera, rgba, costs, *error);
+}

@@ -17,7 +17,7 @@ Sixteen activated(const Training& training, int64_t base) {
 }
 
 // Projects all Gaussians and lists them by tile; returns the sum of the products of their scales, or -1 without memory.
-static double lay_out(Fit& fit, const Training& training, const Camera& camera) {
+double lay_out(Fit& fit, const Training& training, const Camera& camera) {
   View& view = fit.view;
   if (!begin_view(view, camera, training.count)) return -1;
   const size_t rows = size_t(training.stride) * RECORD, capacity = view.sums.capacity;

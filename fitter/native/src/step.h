@@ -25,5 +25,7 @@ struct Fit {
 };
 
 Sixteen activated(const Training& training, int64_t base);
+double lay_out(Fit& fit, const Training& training, const Camera& camera);
 bool step(Fit& fit, const Training& training, const Camera& camera, const uint8_t* rgba, const int* silhouette, float share,
           bool first, bool last, double losses[3]);
+bool removal(Fit& fit, const Training& training, const Camera& camera, const uint8_t* rgba, float* costs, double& error);
