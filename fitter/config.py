@@ -124,6 +124,33 @@ class GrowthConfig:
 
 
 @dataclass(frozen=True)
+class CountConfig:
+    """How the number of plain Gaussians follows the object, below the bound tau."""
+
+    epsilon: float = 0.0
+    """Gaussians are pruned whose removal changes the training renders by less than this share of the squared error
+    (`plain_fit.worthless`); 0 prunes none, and a fit then fills its bound."""
+    prune_at: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """When Gaussians are pruned, as fractions of the fit's steps."""
+    recycle: float = 0.0
+    """Share of the Gaussians with the least blending weight that makes room for splits at each relocation, if their
+    weight is under half the median. Without `epsilon` only at the bound."""
+    grow_share: float = 0.1
+    """Largest growth at a relocation, as a fraction of the Gaussians."""
+    grow_until: float = 0.8
+    """Fraction of the steps of plain Gaussians after which their number no longer grows."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prune_at", tuple(float(share) for share in self.prune_at))
+        check_at_least("counts.epsilon", self.epsilon, 0)
+        check_at_least("counts.grow_share", self.grow_share, 0)
+        for name in ("recycle", "grow_until"):
+            check_fraction(f"counts.{name}", getattr(self, name))
+        for share in self.prune_at:
+            check_fraction("counts.prune_at", share)
+
+
+@dataclass(frozen=True)
 class InputsConfig:
     """What is done with views that are wrong in a way that can be recognised.
 
@@ -199,6 +226,7 @@ class FitConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     rates: RateConfig = field(default_factory=RateConfig)
     growth: GrowthConfig = field(default_factory=GrowthConfig)
+    counts: CountConfig = field(default_factory=CountConfig)
 
     def __post_init__(self) -> None:
         check_choice("backend", self.backend, BACKENDS)

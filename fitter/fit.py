@@ -18,16 +18,14 @@ from gaussianverse.fitter.initial import INITIAL, camera_extent, neighbour_dista
 from gaussianverse.fitter.memory import peak_mb, reset_peak
 from gaussianverse.fitter.metrics import BACKGROUND, ViewMetrics, measure
 from gaussianverse.fitter.optimizer import RowAdam
-from gaussianverse.fitter.plain import Plain, bake, halves, plain_at, split_parents
-from gaussianverse.fitter.plain_training import PlainTraining, plain_training
+from gaussianverse.fitter.plain import bake, plain_at
+from gaussianverse.fitter.plain_fit import fit_plain
 from gaussianverse.fitter.prepare import Prepared, prepare
 from gaussianverse.fitter.rasterize import device_and_backend
 from gaussianverse.fitter.rasterize.limits import ALPHA_MIN
 from gaussianverse.fitter.scene import make_scene
 from gaussianverse.fitter.training import Progress, Training
 from gaussianverse.fitter.views import Views
-
-_PLAIN_SHARE = 0.1  # largest growth of plain Gaussians per relocation, as a fraction
 
 
 @dataclass(frozen=True)
@@ -109,34 +107,6 @@ def _adjust(anchors: Anchors, statistics: Statistics, adam: RowAdam, training: T
         anchors = replace(anchors, positions=anchors.positions[whole], alive=anchors.alive[whole])
         anchors = _with_leaves(anchors, adam)
     return anchors
-
-
-def _fit_plain(training: Training, plain: Plain, extent: float, first: int) -> Decoded:
-    config, rates, last = training.config, training.config.rates, training.config.steps
-    scaled = {name: getattr(rates, name) for name in Plain.NAMES}
-    scaled["means"] = (rates.means[0] * extent, rates.means[1] * extent)
-    trained = plain_training(training, plain, scaled)
-    relocate_until = first + int(0.8 * (last - first))
-    for step, view in training.steps(first, last):
-        trained.step(step, view)
-        due = config.relocate_every and (step - first + 1) % config.relocate_every == 0
-        if due and step < relocate_until:
-            _relocate(trained, config)
-    with torch.no_grad():
-        return trained.plain().decode()
-
-
-def _relocate(trained: PlainTraining, config: FitConfig) -> None:
-    """Split the Gaussians with the largest screen gradients, replacing those below min_opacity; at most tau."""
-    plain = trained.plain()
-    opacities = torch.sigmoid(plain.logits.detach())
-    dead, parents = split_parents(
-        opacities, trained.mean_gradient(), config.growth.min_opacity, config.tau, _PLAIN_SHARE
-    )
-    first, second = halves(plain, parents)
-    keep = torch.ones(len(plain), dtype=torch.bool, device=opacities.device)
-    keep[dead] = False
-    trained.replace(keep, second, (torch.cumsum(keep, 0) - 1)[parents], first)
 
 
 def _finished(decoded: Decoded, tau: int) -> Gaussians:
@@ -292,7 +262,7 @@ def _fit_from_anchors(training: Training, views: Views, seed: int) -> tuple[int,
         plain = bake(decoded)
         if not len(plain):
             raise TooFewGaussians(f"no Gaussian has positive opacity after {baked_at} steps")
-        decoded = _fit_plain(training, plain, extent, baked_at)
+        decoded = fit_plain(training, plain, extent, baked_at)
     return len(anchors), initialised, decoded
 
 
@@ -303,7 +273,7 @@ def _fit_from_plain(training: Training, views: Views, seed: int) -> tuple[int, f
     # draws what anchors would, so that the random numbers of the steps, and with them a fit's bytes, are as ever
     make_anchors(positions, spacing, config.k, config.feature_dim, training.generator)
     initialised = time.perf_counter()
-    return 0, initialised, _fit_plain(training, plain_at(positions, spacing), camera_extent(views), 0)
+    return 0, initialised, fit_plain(training, plain_at(positions, spacing), camera_extent(views), 0)
 
 
 def _initial_points(training: Training, views: Views, count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -83,29 +83,24 @@ def plain_at(positions: Tensor, spacing: Tensor) -> Plain:
     )
 
 
-def split_parents(
-    opacities: Tensor, gradient: Tensor, min_opacity: float, tau: int, share: float
-) -> tuple[Tensor, Tensor]:
-    """Find the dead Gaussians, and those to split in two: the ones with the largest mean screen gradient.
+def split_parents(dead: Tensor, gradient: Tensor, tau: int, share: float) -> Tensor:
+    """Find the Gaussians to split in two: the living ones with the largest mean screen gradient.
 
     As many are split as are dead, plus up to `share` of all within the bound.
 
     Args:
-        opacities: [G].
+        dead: mask [G] of those that make room.
         gradient: mean screen gradient of each, [G].
-        min_opacity: a Gaussian with less opacity is dead.
         tau: the bound.
         share: growth per call, as a fraction of G.
 
     Returns:
-        Indices of dead Gaussians, and of those to split.
+        Their indices.
     """
-    dead = (opacities < min_opacity).nonzero()[:, 0]
-    room = max(0, tau - len(opacities))
-    wanted = len(dead) + min(room, int(share * len(opacities)))
-    living = (opacities >= min_opacity).nonzero()[:, 0]
+    wanted = int(dead.sum()) + min(max(0, tau - len(dead)), int(share * len(dead)))
+    living = (~dead).nonzero()[:, 0]
     order = torch.argsort(gradient[living], descending=True, stable=True)
-    return dead, living[order[: min(wanted, len(living))]]
+    return living[order[: min(wanted, len(living))]]
 
 
 def halves(plain: Plain, parents: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

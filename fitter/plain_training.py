@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gaussianverse.fitter.anchors import Decoded
 from gaussianverse.fitter.growth import screen_gradient
 from gaussianverse.fitter.native.step import COLUMNS, SIDE_MIN, PlainStep, Weights
 from gaussianverse.fitter.optimizer import RowAdam, decayed
@@ -30,6 +31,16 @@ class PlainTraining(Protocol):
 
     def mean_gradient(self) -> Tensor:
         """Mean norm of the screen gradient [G] over the views that drew a Gaussian; 0 if none did."""
+
+    def blending_weights(self) -> Tensor:
+        """Sum of T alpha of each Gaussian over pixels, [G], of the views since the last `replace` or of all views."""
+
+    def removal_costs(self, step: int) -> tuple[Tensor, float]:
+        """Squared change that the removal of each Gaussian makes to the renders, [G], and their squared error now.
+
+        Both are sums over all training views at the resolution of `step`, their pixels and channels, on the fit's
+        backgrounds.
+        """
 
     def replace(self, keep: Tensor, added: Rows, changed: Tensor, values: Rows) -> None:
         """Keep the Gaussians of a mask [G], append others, and change some of the kept ones; these have no history.
@@ -71,6 +82,40 @@ class ByAutograd:
         """See `PlainTraining`."""
         return self._gradient / self._drawn.clamp(min=1)
 
+    def blending_weights(self) -> Tensor:
+        """See `PlainTraining`: of all views at full resolution, the gradient of the renders' sum in each colour."""
+        last = self._training.config.steps
+        total = torch.zeros(len(self._plain), device=self._training.device)
+        for index in range(len(self._training.full)):
+            decoded = self._detached()
+            colors = decoded.colors.requires_grad_()
+            image = self._training.render(last, index, decoded, torch.zeros(3, device=self._training.device))
+            total += torch.autograd.grad(image[..., 0].sum(), colors)[0][:, 0]
+        return total
+
+    def removal_costs(self, step: int) -> tuple[Tensor, float]:
+        """See `PlainTraining`: an estimate by one backward pass a view.
+
+        A pixel is affine in each opacity, so its derivative times the opacity is what removal takes away. The square
+        of the sum of these over pixels, each with a random sign, has the sum of their squares as its expected value.
+        """
+        training = self._training
+        scene, costs, error = training.scene(step), torch.zeros(len(self._plain), device=training.device), 0.0
+        for index in range(len(scene)):
+            decoded, background = self._detached(), training.background()
+            opacities = decoded.opacities.requires_grad_()
+            image = training.render(step, index, decoded, background)
+            reference = scene.composited(torch.tensor([index]), background)
+            error += float((image.detach() - reference).double().square().sum())
+            signs = 2.0 * torch.randint(0, 2, image.shape, generator=training.generator).to(image) - 1
+            (slope,) = torch.autograd.grad((image * signs).sum(), opacities)
+            costs += (slope * opacities.detach()).square()
+        return costs, error
+
+    def _detached(self) -> Decoded:
+        with torch.no_grad():
+            return self._plain.decode()
+
     def replace(self, keep: Tensor, added: Rows, changed: Tensor, values: Rows) -> None:
         """See `PlainTraining`."""
         for name in Plain.NAMES:
@@ -107,6 +152,17 @@ class ByKernels:
     def mean_gradient(self) -> Tensor:
         """See `PlainTraining`."""
         return torch.from_numpy(self._state.screen / np.maximum(self._state.views, 1))
+
+    def blending_weights(self) -> Tensor:
+        """See `PlainTraining`: of the views since the last `replace`."""
+        return torch.from_numpy(self._state.weights.copy())
+
+    def removal_costs(self, step: int) -> tuple[Tensor, float]:
+        """See `PlainTraining`: exact."""
+        training = self._training
+        backgrounds = torch.stack([training.background() for _ in range(len(training.full))]).numpy()
+        costs, error = self._state.removal_costs(training.pictures(step), backgrounds, training.config.max_alpha)
+        return torch.from_numpy(costs).float(), error
 
     def replace(self, keep: Tensor, added: Rows, changed: Tensor, values: Rows) -> None:
         """See `PlainTraining`."""

@@ -85,23 +85,8 @@ class Training:
     def backward(self, step: int, view: int, decoded: Decoded) -> dict[str, Tensor]:
         """Render a view, compute the loss (paper eq. 2) and its gradients; returns the rasteriser's `meta`."""
         scene, weights, background = self.scene(step), self.config.loss, self.background()
-        index = torch.tensor([view])
-        image, _, meta = rasterization(
-            decoded.means,
-            decoded.quats,
-            decoded.scales,
-            decoded.opacities,
-            decoded.colors,
-            scene.viewmats[index],
-            scene.Ks[index],
-            scene.width,
-            scene.height,
-            backgrounds=background[None],
-            backend=self.backend,
-            max_alpha=self.config.max_alpha,
-        )
-        image = image.float()
-        reference = scene.composited(index, background)
+        image, meta = self._draw(scene, view, decoded, background)
+        reference = scene.composited(torch.tensor([view]), background)
         l1, ssim = l1_ssim(image, reference)
         loss = weights.l1 * l1 + weights.ssim * (1 - ssim)
         drawn = (meta["radii"][0] > 0).all(-1)
@@ -114,6 +99,21 @@ class Training:
             loss.backward()  # type: ignore[no-untyped-call]
         self.report(step, view, value, len(decoded.means))
         return meta
+
+    def render(self, step: int, view: int, decoded: Decoded, background: Tensor) -> Tensor:
+        """Render a view [1, H, W, 3] at the resolution of a step over `background` [3]."""
+        return self._draw(self.scene(step), view, decoded, background)[0]
+
+    def _draw(
+        self, scene: Scene, view: int, decoded: Decoded, background: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        index = torch.tensor([view])
+        image, _, meta = rasterization(
+            decoded.means, decoded.quats, decoded.scales, decoded.opacities, decoded.colors, scene.viewmats[index],
+            scene.Ks[index], scene.width, scene.height, backgrounds=background[None], backend=self.backend,
+            max_alpha=self.config.max_alpha,
+        )  # fmt: skip
+        return image.float(), meta
 
     def report(self, step: int, view: int, loss: float, gaussians: int) -> None:
         """Note the loss of a step, and report the progress.

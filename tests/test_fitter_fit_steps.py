@@ -13,7 +13,7 @@ from analytic import ball_views
 
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter import fit as module
-from gaussianverse.fitter import plain_training
+from gaussianverse.fitter import plain_fit, plain_training
 from gaussianverse.fitter.anchors import Decoded, make_anchors
 from gaussianverse.fitter.config import FitConfig, GrowthConfig, load_profile
 from gaussianverse.fitter.errors import NanLoss
@@ -77,17 +77,17 @@ def test_plain_gaussians_are_relocated_in_the_first_four_fifths_by_their_mean_gr
     every: int, bake_at: float, relocated: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, changed, means = [-1], list[int](), set[float]()
-    relocate = module._relocate
+    relocate = plain_fit._relocate
 
-    def watched(trained: PlainTraining, *more: Any) -> None:
+    def watched(trained: PlainTraining, *more: Any, **named: Any) -> None:
         changed.append(now[0])
         gradient = trained.mean_gradient()
         assert len(gradient) == len(trained.plain())
         means.update(gradient.tolist())
-        relocate(trained, *more)
+        relocate(trained, *more, **named)
 
-    monkeypatch.setattr(module, "_relocate", watched)
-    monkeypatch.setattr(module, "plain_training", plain_training.ByAutograd)
+    monkeypatch.setattr(plain_fit, "_relocate", watched)
+    monkeypatch.setattr(plain_fit, "plain_training", plain_training.ByAutograd)
     monkeypatch.setattr(plain_training, "screen_gradient", lambda means2d, *_: torch.full(means2d.shape[:2], 0.75))
     c = config(relocate_every=every, bake_at=bake_at)
     fit_object(ball_views(4, 12), c, progress=lambda done, *_: now.__setitem__(0, done - 1))
@@ -111,7 +111,7 @@ def test_rates_decay_over_the_whole_fit_and_lengths_go_with_the_cameras(monkeypa
 
     monkeypatch.setattr(module, "RowAdam", Watched)
     monkeypatch.setattr(plain_training, "RowAdam", Watched)
-    monkeypatch.setattr(module, "plain_training", plain_training.ByAutograd)
+    monkeypatch.setattr(plain_fit, "plain_training", plain_training.ByAutograd)
     views, c = ball_views(5, 12, distance=2.5), config(bake_at=0.25)
     fit_object(views, c)
     extent = camera_extent(frame_of(views).views(views))
@@ -211,7 +211,7 @@ def test_relocation_ends_the_dead_and_halves_the_steepest_without_a_history() ->
         [0.1, 9.0, 0.5, 0.2, 9.0, 0.4]
     )  # dead Gaussians are never split, even with a large gradient
     trained._gradient = gradient
-    module._relocate(trained, config(tau=6))
+    plain_fit._relocate(trained, config(tau=6))
     after = trained.plain()
     assert len(after) == 6
     kept, parents = torch.tensor([0, 2, 3, 5]), {2: (1, 4), 5: (3, 5)}
