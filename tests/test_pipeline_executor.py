@@ -181,7 +181,7 @@ def test_a_task_that_runs_alone_takes_all_cores_of_the_largest_node_that_can_fit
         def nodes(self) -> list[dict[str, Any]]:
             sizes = [(True, 4, 1), (True, 16, 1), (True, 64, 0), (False, 32, 1)]
             return [
-                {"NodeID": str(k), "Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}}
+                {"NodeID": f"{k:056x}", "Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}}
                 for k, (alive, cpus, gpus) in enumerate(sizes)
             ]
 
@@ -219,6 +219,68 @@ def test_a_task_that_runs_alone_takes_all_cores_of_the_largest_node_that_can_fit
 def test_errors_of_ray_become_reasons(fault: BaseException, reason: str) -> None:
     result = RayExecutor(FakeRay({}, fault), CONFIG, Job("/x")).result("handle")
     assert (result["status"], result["reason"]) == ("failed", reason)
+
+
+class Room(FakeRay):
+    """One node, on which each task is killed, and what a look at its memory says or is ended by."""
+
+    def __init__(self, killed: Exception, look: str | Exception) -> None:
+        super().__init__({"CPU": 4}, killed)
+        self.look = look
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": "ab" * 28, "Alive": True, "Resources": {"CPU": 4}}]
+
+    def remote(self, **options: Any) -> Any:
+        def wrap(function: Any) -> Any:
+            def call(*_: Any, **given: Any) -> str:
+                self.asked.append({**options, **given, "name": function.__name__})
+                return str(function.__name__)
+
+            return SimpleNamespace(remote=call, options=lambda **o: SimpleNamespace(remote=lambda *a: call(**o)))
+
+        return wrap
+
+    def get(self, handle: Any, timeout: float | None = None) -> Any:
+        found = self.look if handle == "memory_shortage" else self.outcome
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+@pytest.mark.parametrize(("kind", "stage"), [(FIT, "splats"), (ATLAS, "atlas")])
+@pytest.mark.parametrize(
+    ("killed", "reason"),
+    [
+        (ray.exceptions.OutOfMemoryError("killed"), "out_of_memory"),
+        (ray.exceptions.WorkerCrashedError(), "worker_killed"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("look", "words"),
+    [
+        ("", ""),
+        ("the node is short of memory: 0.2 of 16.0 GiB are free", "0.2 of 16.0 GiB"),
+        (ray.exceptions.OutOfMemoryError("killed too"), "a task that needs none did not come through"),
+        (ray.exceptions.GetTimeoutError("late"), "a task that needs none did not come through"),
+    ],
+)
+def test_who_is_killed_alone_is_blamed_only_if_its_node_has_room_without_it(
+    kind: str, stage: str, killed: Exception, reason: str, look: str | Exception, words: str
+) -> None:
+    fake = Room(killed, look)
+    executor = RayExecutor(fake, CONFIG, Job("/x"))
+    result = executor.result(executor.submit(Task(kind, stage, 0, {"uid": "a"}, alone=True)))
+    assert result["reason"] == (INFRASTRUCTURE if words else reason)
+    assert words in result["error_message"]
+    assert [asked["scheduling_strategy"].node_id for asked in fake.asked] == ["ab" * 28] * 2, "on the same node"
+
+
+def test_who_is_killed_beside_others_is_not_looked_into() -> None:
+    fake = Room(ray.exceptions.OutOfMemoryError("killed"), "short")
+    executor = RayExecutor(fake, CONFIG, Job("/x"))
+    assert executor.result(executor.submit(task("work")))["reason"] == "out_of_memory"
+    assert [asked["name"] for asked in fake.asked] == ["fit_object"]
 
 
 def test_a_worker_that_may_have_died_with_its_node_is_not_held_against_its_object() -> None:

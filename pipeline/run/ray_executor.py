@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -11,14 +12,26 @@ from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.errors import PipelineError, message
 from gaussianverse.pipeline.node import machine
+from gaussianverse.pipeline.node.memory import memory_shortage
 from gaussianverse.pipeline.policy import INFRASTRUCTURE, failed
 from gaussianverse.pipeline.run import tasks
 from gaussianverse.pipeline.run.executor import FIT, PACK, Job, Task
 
 _EXAMINE_S = 1800.0
 """Time limit for a check of the nodes: gsplat takes minutes to compile."""
+_ROOM_S = 300.0
+"""Time limit for the look at a node's memory after a kill; a node without room may not even start it."""
 _COUNT_S = 1.0
 """Seconds for which a count of the cluster's resources is used; asking its head for every task slows the driver."""
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """A task under way, the nodes that were already dead when it was submitted, and the one it has for itself."""
+
+    task: Task
+    dead: frozenset[str]
+    node: str = ""
 
 
 class RayExecutor:
@@ -28,8 +41,7 @@ class RayExecutor:
         self._ray, self._job, self._gpus = ray, job, config.gpus_per_fit
         self._slots, self._counted = 1, -_COUNT_S
         self._dead, self._most_excused = self._dead_nodes(), config.policy.kills
-        self._submitted: dict[Hashable, tuple[Task, frozenset[str]]] = {}
-        """Tasks under way, each with the nodes that were already dead when it was submitted."""
+        self._submitted: dict[Hashable, _Submitted] = {}
         # Ray retries nothing: the driver decides which failures are retried
         plain = {"num_cpus": 1, "max_retries": 0}
         fit = {**plain, "num_gpus": self._gpus, "max_calls": config.ray.max_calls} if self._gpus else plain
@@ -45,15 +57,12 @@ class RayExecutor:
         Raises:
             PipelineError: a node cannot do the work; the message names it.
         """
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         checks = {}
         for node in self._ray.nodes():
             if not node["Alive"] or not self._can_fit(node):
                 continue
             check = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=0)(machine.examine_node)
-            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            handle = check.options(scheduling_strategy=strategy).remote(config)
+            handle = check.options(**self._on(node["NodeID"])).remote(config)
             checks[handle] = node["NodeManagerAddress"]
         for handle, address in checks.items():
             try:
@@ -81,15 +90,18 @@ class RayExecutor:
 
     def submit(self, task: Task) -> Hashable:
         """See `Executor`."""
-        attempt = task.history.attempts + 1
+        attempt, node, options = task.history.attempts + 1, "", dict[str, Any]()
+        if task.alone and task.kind != PACK:
+            node, cores = self._largest_node()
+            options = {"num_cpus": cores, **self._on(node)}
         if task.kind == PACK:
             handle = self._pack.remote(self._job, task.stage, task.shard)
         elif task.kind == FIT:
-            fit = self._alone(self._fit) if task.alone else self._fit
+            fit = self._fit.options(**options) if node else self._fit
             handle = fit.remote(self._job, task.row, attempt, task.history.count("nan_loss"))
         else:
-            handle = (self._alone(self._atlas) if task.alone else self._atlas).remote(self._job, task.row, attempt)
-        self._submitted[handle] = task, self._dead
+            handle = (self._atlas.options(**options) if node else self._atlas).remote(self._job, task.row, attempt)
+        self._submitted[handle] = _Submitted(task, self._dead, node)
         return handle  # type: ignore[no-any-return]
 
     def wait(self, handles: Sequence[Hashable], timeout_s: float) -> list[Hashable]:
@@ -107,7 +119,7 @@ class RayExecutor:
         except exceptions.TaskCancelledError as error:
             return failed("timeout", error)
         except exceptions.OutOfMemoryError as error:
-            return failed("out_of_memory", error)
+            return self._killed("out_of_memory", error, submitted)
         except exceptions.NodeDiedError as error:
             return failed(INFRASTRUCTURE, error)
         except exceptions.WorkerCrashedError as error:
@@ -117,10 +129,10 @@ class RayExecutor:
             self._dead = self._dead_nodes()
             excused = (
                 submitted is not None
-                and self._dead - submitted[1]
-                and submitted[0].history.count(INFRASTRUCTURE) < self._most_excused
+                and self._dead - submitted.dead
+                and submitted.task.history.count(INFRASTRUCTURE) < self._most_excused
             )
-            return failed(INFRASTRUCTURE if excused else "worker_killed", error)
+            return failed(INFRASTRUCTURE, error) if excused else self._killed("worker_killed", error, submitted)
         except exceptions.RayTaskError as error:
             return failed("unknown", error.cause if isinstance(error.cause, Exception) else error)
         except exceptions.RayError as error:
@@ -131,10 +143,39 @@ class RayExecutor:
         self._submitted.pop(handle, None)
         self._ray.cancel(handle, force=True)
 
-    def _alone(self, function: Any) -> Any:
-        """A task that takes all cores of the largest node, so that no other runs beside it."""
-        cores = [n["Resources"].get("CPU", 1) for n in self._ray.nodes() if n["Alive"] and self._can_fit(n)]
-        return function.options(num_cpus=max(cores, default=1))
+    def _killed(self, reason: str, error: Exception, submitted: _Submitted | None) -> Facts:
+        """The result of a task that was killed. One that was alone is to blame if its node has room without it.
+
+        The task itself looks before it begins; where something else has the memory, it is killed before it can.
+        """
+        if submitted is not None and submitted.node and (text := self._shortage(submitted.node)):
+            return failed(INFRASTRUCTURE, f"{text} ({message(error)})")
+        return failed(reason, error)
+
+    def _shortage(self, node: str) -> str:
+        """Why no task on a node, on which none runs now, can be blamed for the memory; "" if one can."""
+        look = self._ray.remote(num_cpus=1, max_retries=0)(memory_shortage)
+        try:
+            return str(self._ray.get(look.options(**self._on(node)).remote(), timeout=_ROOM_S))
+        except self._ray.exceptions.RayError as error:
+            return (
+                "the node is short of memory: a task that needs none did not come through either "
+                f"({type(error).__name__}); end what else uses it"
+            )
+
+    @staticmethod
+    def _on(node: str) -> dict[str, Any]:
+        """Options of a task that runs on this node and on no other."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+
+    def _largest_node(self) -> tuple[str, float]:
+        """The living node with the most cores that can run fits, and their number; "" if there is none now."""
+        nodes = [n for n in self._ray.nodes() if n["Alive"] and self._can_fit(n)]
+        sizes = [(n["Resources"].get("CPU", 1), n["NodeID"]) for n in nodes]
+        cores, node = max(sizes, default=(1, ""))
+        return node, cores
 
     def _can_fit(self, node: Any) -> bool:
         return bool(node["Resources"].get("CPU", 0) >= 1 and node["Resources"].get("GPU", 0) >= self._gpus)
