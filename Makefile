@@ -6,12 +6,12 @@ STAMP    := $(VENV)/.ready
 
 MANIFEST ?= manifests/sample/objects.jsonl
 OUT      ?= out
-PROFILE  ?= cpu
+PROFILE  ?= quick
 SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-fit bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-ranking: $(STAMP) ## compare visibility rankings (an hour)
 
 bench-atlas: $(STAMP) ## measure transport and whole atlases: CPU seconds, memory, gap; ARGS=--scipy compares
 	$(BIN)/python -m bench.atlas $(ARGS)
+
+bench-counts: $(STAMP) ## compare fits whose count follows the object with fits at the bound (an hour); needs EGL
+	$(BIN)/python -m bench.counts $(ARGS)
 
 bench-fit: $(STAMP) ## measure PSNR and CPU seconds of fits
 	$(BIN)/python -m bench.fit $(ARGS)

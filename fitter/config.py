@@ -253,7 +253,7 @@ class FitConfig:
 
 
 def profile_path(profile: str | Path) -> Path:
-    """Find the TOML file of a shipped profile (`cpu`, `fast`, `paper`, `test`) or at a path.
+    """Find the TOML file of a shipped profile (`quick`, `cpu`, `fast`, `paper`, `test`) or at a path.
 
     Raises:
         ConfigError: there is neither.

@@ -46,7 +46,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one setting"
     )
-    parser.set_defaults(profile="cpu", workers=None, ray_address=None, plane_indices=None)
+    parser.set_defaults(profile="quick", workers=None, ray_address=None, plane_indices=None)
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add `--profile`, `--set` and the other options that configure a run."""
-    parser.add_argument("--profile", default="cpu", help="cpu, fast, paper, test, or a TOML file")
+    parser.add_argument("--profile", default="quick", help="quick, cpu, fast, paper, test, or a TOML file")
     parser.add_argument(
         "--plane-indices", metavar="FILE", help="such as the published sphere2plane.npy; default: ours"
     )

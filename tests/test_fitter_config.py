@@ -11,7 +11,7 @@ from gaussianverse.atlas.configuration import ConfigError, from_table
 from gaussianverse.fitter.config import FitConfig, load_fit_config, load_profile
 
 
-@pytest.mark.parametrize("profile", ["paper", "fast", "cpu", "test"])
+@pytest.mark.parametrize("profile", ["paper", "fast", "cpu", "quick", "test"])
 def test_shipped_profiles_load(profile: str) -> None:
     config = from_table(FitConfig, load_profile(profile)["fit"])
     assert from_table(FitConfig, asdict(config)) == config
@@ -55,7 +55,7 @@ def test_impossible_values_are_named(values: dict[str, object], message: str) ->
 
 
 def test_missing_and_broken_profiles_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no profile 'gpu'; expected one of cpu, fast, paper, test"):
+    with pytest.raises(ConfigError, match="no profile 'gpu'; expected one of cpu, fast, paper, quick, test"):
         load_profile("gpu")
     (tmp_path / "mine.toml").write_text("[fit\n")
     with pytest.raises(ConfigError, match="not a TOML file"):
@@ -72,4 +72,4 @@ def test_a_table_in_the_wrong_place_is_named(tmp_path: Path) -> None:
         own.write_text(text)
         with pytest.raises(ConfigError, match=fault):
             load_fit_config(own)
-    assert load_fit_config("cpu").size == 256
+    assert load_fit_config("quick").size == 256

@@ -71,4 +71,4 @@ def test_a_profile_without_a_gpu_asks_for_none(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(hardware, probe, asked)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (found,) = [f for f in doctor.examine(load("test", TINY)) if f.name == "gpu"]
-    assert (found.ok, found.text) == (True, "none that torch can see; profiles `cpu` and `test` need none")
+    assert (found.ok, found.text) == (True, "none that torch can see; profiles `quick`, `cpu` and `test` need none")

@@ -36,7 +36,7 @@ def examine(config: RunConfig, out: str = "") -> Iterator[Finding]:
     elif devices := hardware.devices():
         yield Finding("gpu", True, ", ".join(device.name for device in devices))
     else:
-        yield Finding("gpu", True, "none that torch can see; profiles `cpu` and `test` need none")
+        yield Finding("gpu", True, "none that torch can see; profiles `quick`, `cpu` and `test` need none")
     yield _check("fitting", lambda: machine.check_machine(config.fit), f"backend {config.fit.backend} can run here")
     yield _native()
     yield _check("kernels", lambda: machine.warm_up(config.fit, config.atlas), "run here; those of Numba are cached")
