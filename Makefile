@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-counts: $(STAMP) ## compare fits whose count follows the object with fits 
 
 bench-fit: $(STAMP) ## measure PSNR and CPU seconds of fits
 	$(BIN)/python -m bench.fit $(ARGS)
+
+bench-fit512: $(STAMP) ## measure PSNR and CPU seconds of fits at 512 px; needs EGL
+	$(BIN)/python -m bench.fit512 $(ARGS)
 
 bench-gates: $(STAMP) ## test the gates on injected errors (five minutes)
 	$(BIN)/python -m bench.gates $(ARGS)

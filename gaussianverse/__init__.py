@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from gaussianverse.lazy import lazy
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 if TYPE_CHECKING:
     from gaussianverse.atlas.reader.dataset import AtlasDataset
