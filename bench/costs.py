@@ -3,9 +3,9 @@
     python -m bench.costs
 
 The seconds of profile `quick` are the mean over the sample of `bench/results/fit.json` (`make bench-fit`), those of
-`cpu` that of `bench/results/fit512.json` (`make bench-fit512`): CPU seconds of one core, all of a fit included. Those of
-an atlas are the `whole_atlas_s` of `bench/results/atlas.json` (`make bench-atlas`). Entries of profiles that none of them
-holds, such as the paper's own time, are kept as they are.
+`cpu` that of `bench/results/fit512.json` (`make bench-fit512`): CPU seconds of one core, all of a fit included. Those
+of an atlas are the `whole_atlas_s` of `bench/results/atlas.json` (`make bench-atlas`). Entries of profiles that none
+of them holds, such as the paper's own time, are kept as they are.
 """
 
 from __future__ import annotations

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from gaussianverse.atlas.arrays import npy
+from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import from_table
-from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
+from gaussianverse.atlas.dataset_format import ATLAS, OFFSET, OK, OPACITY_COPIES, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.packing import unpack
+from gaussianverse.atlas.plane import points_of
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
@@ -27,12 +29,18 @@ LICENSES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-NC-4.0")
 
 
 def array_of(index: int, size: int, dtype: str = "float32") -> np.ndarray[Any, Any]:
-    """Atlas number `index`, with different values everywhere; three cells are padding."""
-    values = np.random.default_rng(index).random((size, size, 16)).astype(np.float32)
+    """Atlas number `index`: different values in all cells but three of padding, which repeat their neighbours."""
+    cells = np.random.default_rng(index).random((size * size, 16)).astype(dtype).astype(np.float32)
+    points = points_of(AtlasConfig(size=size))
     # not the same three in all: their opacity would have no deviation
-    values.reshape(-1, 16)[(index + np.array([0, 21, 42])) % (size * size), 3] = 0
-    values[..., (3, 7, 11)] = values[..., 3:4]
-    return values.astype(dtype)
+    padding = (index + np.array([0, 21, 42])) % len(cells)
+    # the means decide: an offset is what is left of one, as `pack` has it
+    means = (cells[:, OFFSET] + points).astype(np.float32)
+    cells[padding], means[padding] = (values[(padding + 1) % len(cells)] for values in (cells, means))
+    cells[:, OFFSET] = means - points
+    cells[padding, OPACITY_COPIES[0]] = 0
+    cells[:, OPACITY_COPIES] = cells[:, OPACITY_COPIES[:1]]
+    return cells.reshape(size, size, 16).astype(dtype)
 
 
 def publish_dataset(
