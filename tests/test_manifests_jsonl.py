@@ -35,7 +35,7 @@ def write(tmp_path: Path, *lines: str) -> Path:
     return path
 
 
-@given(st.lists(ROWS, min_size=1, max_size=5, unique_by=lambda row: row.uid))
+@given(st.lists(ROWS, min_size=1, max_size=5, unique_by=lambda row: row.uid.casefold()))
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     path = tmp_path_factory.mktemp("m") / "m.jsonl"
     jsonl.write(path, rows)
