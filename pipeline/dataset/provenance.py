@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 
 _PACKAGES = ("gaussianverse", "gsplat", "numba", "numpy", "pyarrow", "scipy", "torch")
 _ROOMS = ("atlas", "fitter", "manifests", "pipeline")
-_SUFFIXES = (".py", ".toml", ".npy")
+_SUFFIXES = (".py", ".toml", ".npy", ".cpp", ".h")
 
 
 @lru_cache(maxsize=1)
