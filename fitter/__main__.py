@@ -19,9 +19,10 @@ from gaussianverse.fitter.config import load_fit_config
 from gaussianverse.fitter.errors import FitError
 from gaussianverse.fitter.fit import fit_object
 from gaussianverse.fitter.lpips import LpipsUnavailable
+from gaussianverse.fitter.prepare import load_to_fit
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.threads import available_cores, set_threads
-from gaussianverse.fitter.views import FORMATS, load_views
+from gaussianverse.fitter.views import FORMATS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,16 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     set_threads(available_cores())
     try:
-        views = load_views(
-            options.views,
-            options.format,
-            size=config.size,
-            min_views=config.min_views,
-            with_depth=config.init == "depth",
-            max_bad_views=config.max_bad_views,
-            inputs=config.inputs,
-            with_test=config.heldout == "test",
-        )
+        views = load_to_fit(options.views, options.format, config)
         with tqdm(total=config.steps, unit="step", disable=None) as bar:
 
             def progress(_step: int, gaussians: int, loss: float) -> None:

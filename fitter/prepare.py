@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from gaussianverse.fitter.errors import BadInput, MissingViews, TooFewGaussians
 from gaussianverse.fitter.frame import Frame, frame_of, published_frame
 from gaussianverse.fitter.inputs import check_inputs, same_picture, without_mask
 from gaussianverse.fitter.quality import quality
-from gaussianverse.fitter.views import Views, resize, split_heldout, split_test
+from gaussianverse.fitter.views import Views, load_views, resize, split_heldout, split_test
 
 HELDOUT, TRAIN = "heldout", "train"
 NO_MASK = "alpha is 255 everywhere, and other views show background there"
@@ -58,6 +59,36 @@ class Prepared:
     def recall(self, gaussians: Gaussians) -> Gaussians:
         """Transform published Gaussians back to the fit's frame, which undoes `publish` but for rounding."""
         return gaussians if self.placed is self.frame else self.frame.local(gaussians)
+
+
+def load_to_fit(
+    path: str | os.PathLike[str],
+    format: str,
+    config: FitConfig,
+    *,
+    full_size: bool = False,
+    with_geometry: bool = False,
+) -> Views:
+    """Load the views of one object as a fit of this configuration takes them; otherwise as `load_views`.
+
+    Args:
+        path: see `load_views`.
+        format: see `load_views`.
+        config: configuration of the fit.
+        full_size: keep the views' size, to which `prepare` does what the loader else does.
+        with_geometry: read depth and normals as well.
+    """
+    return load_views(
+        path,
+        format,
+        size=None if full_size else config.size,
+        min_views=config.min_views,
+        with_depth=with_geometry or config.init == "depth",
+        with_normals=with_geometry,
+        max_bad_views=config.max_bad_views,
+        inputs=config.inputs,
+        with_test=config.heldout == "test",
+    )
 
 
 def prepare(views: Views, config: FitConfig) -> Prepared:

@@ -17,10 +17,10 @@ from gaussianverse.fitter.errors import FitError
 from gaussianverse.fitter.geometry import THRESHOLDS, compare_geometry
 from gaussianverse.fitter.lpips import load_lpips
 from gaussianverse.fitter.metrics import BACKGROUND, measure
-from gaussianverse.fitter.prepare import Prepared, prepare
+from gaussianverse.fitter.prepare import Prepared, load_to_fit, prepare
 from gaussianverse.fitter.rasterize import device_and_backend
 from gaussianverse.fitter.scene import make_scene
-from gaussianverse.fitter.views import Views, load_views
+from gaussianverse.fitter.views import Views
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.run import inputs
@@ -100,17 +100,7 @@ class Measurer:
         address = inputs.resolve(given, self._base)
         with inputs.local(address, self._store) as path:
             try:
-                views = load_views(
-                    path,
-                    str(manifest_row["format"]),
-                    size=config.size,
-                    min_views=config.min_views,
-                    with_depth=with_geometry or config.init == "depth",
-                    with_normals=with_geometry,
-                    max_bad_views=config.max_bad_views,
-                    inputs=config.inputs,
-                    with_test=config.heldout == "test",
-                )
+                views = load_to_fit(path, str(manifest_row["format"]), config, with_geometry=with_geometry)
                 if input_sha256 and views.input_sha256 != input_sha256:
                     raise ViewsChanged("the files have another sha256 than those that were fitted")
                 return prepare(views, config)

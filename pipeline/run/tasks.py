@@ -23,12 +23,11 @@ from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Storage
-from gaussianverse.fitter import load_views
 from gaussianverse.fitter.errors import BadInput, FitError
 from gaussianverse.fitter.fit import fit_prepared
 from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.memory import reset_peak
-from gaussianverse.fitter.prepare import prepare
+from gaussianverse.fitter.prepare import load_to_fit, prepare
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.reference import reference_views
 from gaussianverse.fitter.views import Views
@@ -96,15 +95,10 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
         config, started = run.fit, time.perf_counter()
         reset_peak()
         load = partial(
-            load_views,
+            load_to_fit,
             format=str(row["format"]),
-            # reference views need the full size; the fit downscales them in the same way as the loader
-            size=None if run.settings.views else config.size,
-            min_views=config.min_views,
-            with_depth=config.init == "depth",
-            max_bad_views=config.max_bad_views,
-            inputs=config.inputs,
-            with_test=config.heldout == "test",
+            config=config,
+            full_size=run.settings.views > 0,  # reference views need it
         )
         with local_views(job, str(row["views"]), _beside(row), load) as path:
             views = settled(partial(load, path))
