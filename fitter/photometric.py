@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gaussianverse.fitter.native import library
-from gaussianverse.fitter.native.library import enough
+from gaussianverse.fitter.native.library import WINDOW, enough
 
-WINDOW = 11
 _REACH = WINDOW - 1
 
 

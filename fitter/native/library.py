@@ -15,6 +15,9 @@ from gaussianverse.fitter.native.sources import INSTRUCTION_SETS, digest, librar
 
 _MEND = "compile them by `make setup`, `pip install -e .`, or in a checkout `python setup.py build_ext --inplace`"
 
+LANES, WINDOW = 16, 11
+"""Floats of the kernels' vectors, and pixels a side of SSIM's window: `LANES` and `WINDOW` of the sources."""
+
 
 class NativeUnavailable(BackendUnavailable):
     """The native kernels cannot be loaded here; the message gives the reason and the remedy."""

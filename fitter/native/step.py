@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.fitter.native import library
-from gaussianverse.fitter.native.library import Training, camera_of, enough
+from gaussianverse.fitter.native.library import LANES, WINDOW, Training, camera_of, enough
 
 Floats = NDArray[np.float32]
 
 COLUMNS = {"means": 3, "log_scales": 3, "quats": 4, "logits": 1, "colors": 3}
 """Trained values of a Gaussian in the order of the kernels' planes, and how many numbers each has."""
-SIDE_MIN = 11
+SIDE_MIN = WINDOW
 """Shortest side of a picture: that of SSIM's window."""
-_LANES = 16
 
 
 @dataclass(frozen=True)
@@ -241,4 +240,4 @@ class PlainStep:
 
 def _whole(count: int) -> int:
     """Count rounded up to whole vectors, at least one."""
-    return max(1, -(-count // _LANES)) * _LANES
+    return max(1, -(-count // LANES)) * LANES

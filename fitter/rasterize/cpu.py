@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gaussianverse.fitter.native import library
-from gaussianverse.fitter.native.library import Gaussians, Gradients, camera_of, enough
+from gaussianverse.fitter.native.library import LANES, Gaussians, Gradients, camera_of, enough
 from gaussianverse.fitter.rasterize import Drawing
 from gaussianverse.fitter.threads import over_range, threads
 
-TILE, LANES = 8, 16
+TILE = 8
 SIDE_MAX = 262_136
 """Longest side of an image, beyond which float32 does not count quarters of a pixel."""
 COUNT_MAX = 2**28 - 1
