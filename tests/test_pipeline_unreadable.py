@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -23,7 +25,15 @@ FOREIGN_SHA256 = {"Metadata": {"sha256": "0" * 64}}
 
 
 def store_at(endpoint: str) -> list[str]:
-    return [f"store.endpoint_url={endpoint}", "store.region=us-east-1", "store.max_attempts=2"]
+    return [f"store.endpoint_url={endpoint}", "store.region=us-east-1"]
+
+
+def upload(folder: Path, endpoint: str, prefix: str, more: Callable[[Path], dict[str, Any]]) -> None:
+    """Put the files of a folder below a prefix of the bucket, each with more arguments of `put_object`."""
+    client = boto3.client("s3", endpoint_url=endpoint)
+    for path in folder.rglob("*.*"):
+        name = path.relative_to(folder)
+        client.put_object(Bucket=BUCKET, Key=f"{prefix}/{name.as_posix()}", Body=path.read_bytes(), **more(name))
 
 
 @pytest.fixture
@@ -33,23 +43,15 @@ def bucket(tmp_path: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) ->
     folder, uids = tmp_path / "inputs", ["archived", "good1", "misspelt", "good2", "sha256"]
     manifest = Path(write_inputs(folder, uids))
     manifest.write_text(manifest.read_text().replace("views/misspelt", "s3://no-such-bucket/views/misspelt"))
-    client = boto3.client("s3", endpoint_url=s3_endpoint)
-    for path in folder.rglob("*.*"):
-        more = {"archived": ARCHIVED, "sha256": FOREIGN_SHA256}.get(path.relative_to(folder).parts[-3:][0], {})
-        key = f"{tmp_path.name}/{path.relative_to(folder).as_posix()}"
-        client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes(), **more)
+    faults: dict[str, dict[str, Any]] = {"archived": ARCHIVED, "sha256": FOREIGN_SHA256}
+    upload(folder, s3_endpoint, tmp_path.name, lambda name: faults.get(name.parts[-3:][0], {}))
     return S3Storage(f"s3://{BUCKET}/{tmp_path.name}", StoreOptions(endpoint_url=s3_endpoint, region="us-east-1"))
 
 
 def test_archived_misspelt_and_foreign_objects_cost_one_object_each(
     bucket: S3Storage, tmp_path: Path, s3_endpoint: str
 ) -> None:
-    given = [
-        f"store.endpoint_url={s3_endpoint}",
-        "store.region=us-east-1",
-        "store.max_attempts=2",
-        "policy.pause_s=0",
-    ]
+    given = [*store_at(s3_endpoint), "store.max_attempts=2", "policy.pause_s=0"]
     config = load("test", [*TINY, *given])
     storage, run, base = job.plan(str(tmp_path / "out"), f"{bucket.url}/objects.jsonl", config)
     outcome = build_in_process(storage, run, config, base)
@@ -70,17 +72,8 @@ def test_where_every_object_is_archived_the_run_stops_and_condemns_nobody(
     monkeypatch.setattr(retries, "FIRST_PAUSE_S", 0.0)
     folder = tmp_path / "inputs"
     write_inputs(folder, ["a", "b"])
-    client = boto3.client("s3", endpoint_url=s3_endpoint)
-    for path in folder.rglob("*.*"):
-        more = ARCHIVED if path.suffix != ".jsonl" else {}
-        key = f"{tmp_path.name}/{path.relative_to(folder).as_posix()}"
-        client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes(), **more)
-    given = [
-        f"store.endpoint_url={s3_endpoint}",
-        "store.region=us-east-1",
-        "policy.pause_s=0",
-        "policy.breaker_store_s=0",
-    ]
+    upload(folder, s3_endpoint, tmp_path.name, lambda name: ARCHIVED if name.suffix != ".jsonl" else {})
+    given = [*store_at(s3_endpoint), "policy.pause_s=0", "policy.breaker_store_s=0"]
     config = load("test", [*TINY, *given])
     storage, run, base = job.plan(str(tmp_path / "out"), f"s3://{BUCKET}/{tmp_path.name}/objects.jsonl", config)
     with pytest.raises(job.BreakerOpen, match=r"restore it from its archive.*No object was quarantined"):
