@@ -35,10 +35,10 @@ def _zig() -> list[str]:
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
-    """What building a wheel needs beside setuptools."""
+    """Requirements of a build of a wheel, beside setuptools."""
     return build_meta.get_requires_for_build_wheel(config_settings) + _zig()
 
 
 def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
-    """What building for a checkout needs beside setuptools."""
+    """Requirements of a build for a checkout, beside setuptools."""
     return build_meta.get_requires_for_build_editable(config_settings) + _zig()

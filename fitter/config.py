@@ -125,7 +125,7 @@ class GrowthConfig:
 
 @dataclass(frozen=True)
 class CountConfig:
-    """How the number of plain Gaussians follows the object, below the bound tau."""
+    """Rules by which the number of plain Gaussians follows the object, below the bound tau."""
 
     epsilon: float = 0.0
     """Gaussians are pruned whose removal changes the training renders by less than this share of the squared error

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Geometry:
-    """How Gaussians agree with the depth and normals of views; -1 where nothing could be compared.
+    """Agreement of Gaussians with the depth and normals of views; -1 where nothing could be compared.
 
     No alignment is applied: both are in the frame of the cameras.
 

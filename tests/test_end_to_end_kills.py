@@ -20,7 +20,7 @@ SHARDS = ("--set", "run.shard_size=2")
 
 
 def written(out: Path) -> int:
-    """How many files a run has written."""
+    """Number of files that a run has written."""
     return sum(1 for entry in LocalStorage(out).list("") if not entry.key.startswith(layout.JOURNAL))
 
 

@@ -30,7 +30,7 @@ from gaussianverse.fitter.agreement.verdict import judge
 
 
 def by_themselves(posed: Posed) -> str:
-    """What the views say without any correction."""
+    """The verdict on the views without any correction."""
     views = silhouettes(posed.alpha)
     return judge(look(views, posed.c2w, posed.K), 0.25).outcome if views.tell else "cannot tell"
 

@@ -49,7 +49,7 @@ class Measured:
     atlas_nbytes: float
     objects: int
     device: str
-    """Of the fits."""
+    """Device of the fits."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Cost:
     objects: int
     """Objects that the mean is of."""
     source: str
-    """Where the number stands."""
+    """File and entry that the number stands in."""
     commit: str
-    """Of the code that was measured."""
+    """Commit of the code that was measured."""
 
 
 @dataclass(frozen=True)
