@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 return _run(sys.argv[1:] if argv is None else argv)
             except KeyboardInterrupt:
-                print(f"{termination.name}; run the same command again to continue", file=sys.stderr)
+                termination.tell()
                 return termination.exit_code
     except OSError as error:
         print(f"error: the output cannot be written: {one_line(error)}", file=sys.stderr)

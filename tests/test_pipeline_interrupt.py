@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
@@ -37,6 +38,27 @@ def test_a_handler_that_a_library_sets_does_not_stay(leave: Callable[[], None]) 
         else:
             assert not termination.came
         assert signal.getsignal(signal.SIGTERM) is ours
+
+
+STUCK = """
+import ctypes, signal, sys
+from gaussianverse.pipeline.interrupt import last_words, sigterm_interrupts
+lock = ctypes.create_string_buffer(64)
+with sigterm_interrupts(clean_up_s=0.5), last_words(lambda: 1 / 0), last_words(lambda: print("told", flush=True)):
+    print("at work", flush=True)
+    for _ in range(2):  # whoever takes this lock twice waits for ever, and no signal ends that
+        ctypes.CDLL(None).pthread_mutex_lock(lock)
+"""
+
+
+def test_sigterm_ends_a_command_whose_call_into_a_library_never_comes_back() -> None:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", STUCK], **pipes) as command:
+        assert command.stdout.readline() == "at work\n"
+        command.send_signal(signal.SIGTERM)
+        out, err = command.communicate(timeout=60)
+    assert (command.returncode, out) == (143, "told\n")
+    assert err == "\nterminated; run the same command again to continue\n"
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gaussianverse.atlas.store import open_storage
@@ -17,6 +18,7 @@ from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, counts_of
 from gaussianverse.pipeline.errors import BreakerOpen, PipelineError
+from gaussianverse.pipeline.interrupt import last_words
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.driver import Driver, families_of
@@ -116,8 +118,10 @@ def build(
             bar = stack.enter_context(ProgressBar(_objects(run, chosen)))
             watches = [bar, *lines, RayMetrics(executor.metrics)]
             driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watches=watches)
+            stuck = partial(_publish_stopped, storage, run, driver.summary, started, KeyboardInterrupt())
             try:
-                summary = driver.run()
+                with last_words(stuck):
+                    summary = driver.run()
             except (PipelineError, StoreError, NotFound, KeyboardInterrupt) as error:
                 if not isinstance(error, KeyboardInterrupt) and _is_lost(storage):
                     raise BreakerOpen(

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.errors import PipelineError, message
-from gaussianverse.pipeline.interrupt import sigterm_kept
+from gaussianverse.pipeline.interrupt import last_words, sigterm_kept
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.ray_executor import RayExecutor
 from gaussianverse.pipeline.run.ray_folder import private_folder
@@ -60,10 +60,18 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
                 ray.init(log_to_driver=False, configure_logging=False, runtime_env=environment, **options)
         except Exception as error:  # Ray raises as many kinds as it has parts, the plain Exception among them
             raise PipelineError(f"Ray did not start: {message(error)}") from error
+        if not config.ray.address:
+            stack.enter_context(last_words(_kill_own_processes))
         executor = RayExecutor(ray, config, job)
         if config.ray.address or config.gpus_per_fit:
             executor.examine_nodes(config)
         yield executor
+
+
+def _kill_own_processes() -> None:
+    """Kill the processes that `ray.init` started; workers end with them, and Ray's two agents a minute later."""
+    node = import_module("ray._private.worker")._global_node
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
 def reachable(address: str) -> str:
