@@ -73,7 +73,8 @@ def _image(c2w: Array, K: Array, size: int, supersample: int = 3) -> NDArray[np.
     return np.round(255 * rgba).astype(np.uint8)
 
 
-def _spiral(count: int, first: float, span: float, turn: float, distance: float = 3.0) -> Array:
+def spiral(count: int, first: float, span: float, turn: float, distance: float = 3.0) -> Array:
+    """OpenCV poses [count, 4, 4] that look at the origin, from `first` to `first + span` of the sphere's height."""
     poses = []
     for i in range(count):
         azimuth, z = 2.399963 * i + turn, first + span * (i + 0.5) / count
@@ -97,7 +98,7 @@ def analytic(size: int = 128) -> tuple[Views, Views]:
         images = np.stack([_image(pose, K, size) for pose in poses])
         return Views(images, poses, np.repeat(K[None], len(poses), 0), tuple(f"{i}" for i in range(len(poses))))
 
-    return views(_spiral(32, -0.35, 1.25, 0.0)), views(_spiral(8, -0.25, 1.05, 1.1))
+    return views(spiral(32, -0.35, 1.25, 0.0)), views(spiral(8, -0.25, 1.05, 1.1))
 
 
 def mic(size: int) -> tuple[Views, Views] | None:

@@ -17,9 +17,10 @@ from gaussianverse.fitter.agreement.verdict import AGREES
 from gaussianverse.fitter.comparison import comparison
 from gaussianverse.fitter.config import load_fit_config
 from gaussianverse.fitter.errors import FitError
-from gaussianverse.fitter.fit import fit_object
+from gaussianverse.fitter.fit import fit_prepared
 from gaussianverse.fitter.lpips import LpipsUnavailable
-from gaussianverse.fitter.prepare import load_to_fit
+from gaussianverse.fitter.memory import reset_peak
+from gaussianverse.fitter.prepare import load_to_fit, prepare
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.threads import available_cores, set_threads
 from gaussianverse.fitter.views import FORMATS
@@ -65,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     set_threads(available_cores())
     try:
-        views = load_to_fit(options.views, options.format, config)
+        reset_peak()
+        prepared = prepare(load_to_fit(options.views, options.format, config), config)
         with tqdm(total=config.steps, unit="step", disable=None) as bar:
 
             def progress(_step: int, gaussians: int, loss: float) -> None:
@@ -73,8 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
                 if bar.n % 50 == 0:
                     bar.set_postfix(gaussians=gaussians, loss=f"{loss:.4f}")
 
-            fit = fit_object(views, config, seed=options.seed, progress=progress)
-        prepared = fit.prepared
+            fit = fit_prepared(prepared, config, seed=options.seed, progress=progress)
         fit.gaussians.save(options.out)
         if options.picture:
             options.picture.write_bytes(comparison(prepared.measured, prepared.recall(fit.gaussians)))

@@ -30,7 +30,7 @@ def check_inputs(views: Views, inputs: InputsConfig) -> None:
         BadInput: alpha is 255 in all pixels of all views, or seems to be inverted; or the cameras' positions are so
             far from the origin that float32, which they were written in, moved them by a visible distance.
     """
-    if inputs.opaque == "refuse" and (views.images[..., 3] == 255).all():
+    if inputs.opaque == "refuse" and all((image[..., 3] == 255).all() for image in views.images):
         raise BadInput(
             "alpha is 255 in every pixel of every view, so nothing separates the object from its background; render "
             "with a transparent background, add a mask as alpha, or set fit.inputs.opaque = 'keep'"
@@ -94,7 +94,7 @@ def without_mask(views: Views) -> NDArray[np.intp]:
     A close-up may fill its frame. So rays through the frame's border are followed: they meet the object as the others
     outline it, or the view has no mask.
     """
-    full = np.flatnonzero((views.images[..., 3] == 255).all(axis=(1, 2)))
+    full = np.flatnonzero([(image[..., 3] == 255).all() for image in views.images])
     others = np.setdiff1d(np.arange(len(views)), full)
     if not len(full) or len(others) < max(3, len(full)):
         return np.zeros(0, np.intp)

@@ -17,6 +17,7 @@ from gaussianverse.fitter.cameras import check_camera, check_lens, distinct_pose
 from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
 from gaussianverse.fitter.resample import shrink_depth, shrink_rgba
+from gaussianverse.fitter.sources.chunks import Chunks
 from gaussianverse.fitter.sources.files import InputDigest
 from gaussianverse.fitter.sources.gobjaverse import read_gobjaverse
 from gaussianverse.fitter.sources.transforms import find_transforms, read_transforms
@@ -110,7 +111,9 @@ class Views:
         return np.linalg.inv(self.c2w).astype(np.float64, copy=False)
 
     def __getitem__(self, index: NDArray[np.intp]) -> "Views":
-        """Views at the integer positions `index` [n], in that order."""
+        """Views at the integer positions `index` [n], in that order; itself, without a copy, if these are all."""
+        if np.array_equal(index, np.arange(len(self))):
+            return self
         return Views(
             self.images[index],
             self.c2w[index],
@@ -173,8 +176,11 @@ def resize(views: Views, size: int) -> Views:
 
     Colour is averaged by area, premultiplied; depth is sampled; Ks are scaled.
     """
-    shrunk = [_shrink(view, size) for view in _each(views)]
-    return replace(_stack(shrunk), skipped=views.skipped, input_sha256=views.input_sha256) if shrunk else views
+    if not len(views) or max(views.height, views.width) <= size:
+        return views
+    chunks = Chunks()
+    shrunk = [view._replace(image=chunks.keep(view.image)) for view in (_shrink(one, size) for one in _each(views))]
+    return replace(_stack(shrunk), skipped=views.skipped, input_sha256=views.input_sha256)
 
 
 def load_views(
@@ -270,6 +276,7 @@ def _load(
     else:
         found = read_gobjaverse(root, digest, with_depth=with_depth, with_normals=with_normals, inputs=inputs)
     views, given, without, nbytes = list[View](), list[tuple[int, ...]](), list[Unread](), 0
+    chunks = Chunks()
     for one in found:
         if isinstance(one, Unread):
             without.append(one)
@@ -285,8 +292,9 @@ def _load(
         elif inputs.premultiplied != "keep":
             rims.add(one.image)
         given.append(one.image.shape[:2])
-        views.append(one if size is None else _shrink(one, size))
-        nbytes += views[-1].image.nbytes
+        one = one if size is None else _shrink(one, size)
+        views.append(one._replace(image=chunks.keep(one.image)))
+        nbytes += one.image.nbytes
         if nbytes > _MAX_BYTES:
             raise BadInput(f"the images take more than {_MAX_BYTES >> 30} GiB; lower size")
     views, odd = of_one_size(views, given)
@@ -319,11 +327,15 @@ def _shrink(view: View, size: int) -> View:
 
 
 def _stack(views: list[View]) -> Views:
-    """Stack records of one size into `Views`."""
+    """Stack records of one size into `Views`; the list's images become those of the stack."""
     H, W = views[0].image.shape[:2]
     test = np.array([view.test for view in views])
+    images = np.empty((len(views), H, W, 4), np.uint8)
+    for k, view in enumerate(views):
+        images[k] = view.image
+        views[k] = view._replace(image=images[k])
     return Views(
-        np.stack([view.image for view in views]),
+        images,
         np.stack([view.c2w for view in views]),
         np.stack([view.K for view in views]),
         tuple(view.name for view in views),

@@ -1,13 +1,18 @@
 """Views: validation, duplicates, hold-out, shrinking."""
 
 import dataclasses
+import json
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from analytic import ball_views
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from gaussianverse.fitter import resample
 from gaussianverse.fitter.config import FitConfig
@@ -237,6 +242,32 @@ def test_shrinking_a_large_image_takes_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6  # the image in float64 is 268 MB
+
+
+def test_an_objects_images_are_in_memory_once(tmp_path: Path) -> None:
+    """Besides numpy's arrays, the allocator may keep what was freed, so what counts is the process's memory."""
+    rgba = np.full((512, 512, 4), 200, np.uint8)
+    rgba[..., 3] = 255 * (np.hypot(*np.mgrid[-256:256, -256:256]) < 200)
+    image, frames = Image.fromarray(rgba), []
+    for k, pose in enumerate(ring(100, H=4, W=4).c2w @ np.diag([1.0, -1, -1, 1])):
+        image.save(tmp_path / f"{k}.png", compress_level=1)
+        frames.append({"file_path": f"{k}.png", "transform_matrix": pose.tolist()})
+    (tmp_path / "transforms.json").write_text(json.dumps({"fl_x": 400.0, "frames": frames}))
+    program = """
+import sys
+from gaussianverse.fitter.memory import peak_mb, reset_peak
+from gaussianverse.fitter.views import load_views
+def now():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) / 1024
+before = now()
+views = load_views(sys.argv[1])
+print(views.images.nbytes / 2**20, now() - before, peak_mb() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    images, kept, peak = map(float, done.stdout.split())
+    assert images == 100
+    assert kept < 1.2 * images + 40
+    assert peak < 1.2 * images + 80
 
 
 def test_depth_is_sampled_and_not_averaged() -> None:
