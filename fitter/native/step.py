@@ -115,7 +115,7 @@ class PlainStep:
     def values(self) -> dict[str, Floats]:
         """Copies of the trained values as rows, by name."""
         named = self._named(self._planes[0])
-        return {name: np.ascontiguousarray(plane[..., : self.count].T) for name, plane in named.items()}
+        return {name: plane[..., : self.count].T.copy() for name, plane in named.items()}
 
     @property
     def screen(self) -> Floats:  # noqa: D102  # described with the class
