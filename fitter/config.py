@@ -130,7 +130,7 @@ class CountConfig:
     epsilon: float = 0.0
     """Gaussians are pruned whose removal changes the training renders by less than this share of the squared error
     (`plain_fit.worthless`); 0 prunes none, and a fit then fills its bound."""
-    prune_at: tuple[float, ...] = (0.25, 0.5, 0.75)
+    prune_at: tuple[float, ...] = (0.15, 0.3, 0.45, 0.6)
     """When Gaussians are pruned, as fractions of the fit's steps."""
     recycle: float = 0.0
     """Share of the Gaussians with the least blending weight that makes room for splits at each relocation, if their
@@ -139,10 +139,14 @@ class CountConfig:
     """Largest growth at a relocation, as a fraction of the Gaussians."""
     grow_until: float = 0.8
     """Fraction of the steps of plain Gaussians after which their number no longer grows."""
+    exact: bool = False
+    """The result has exactly tau Gaussians: where the last step leaves fewer visible, the most opaque are doubled."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prune_at", tuple(float(share) for share in self.prune_at))
         check_at_least("counts.epsilon", self.epsilon, 0)
+        if self.exact and self.epsilon > 0:
+            raise ConfigError("counts.exact is true and counts.epsilon above 0, which prunes; set one of them")
         check_at_least("counts.grow_share", self.grow_share, 0)
         for name in ("recycle", "grow_until"):
             check_fraction(f"counts.{name}", getattr(self, name))
@@ -250,10 +254,14 @@ class FitConfig:
             raise ConfigError(f"max_alpha is {self.max_alpha!r}, expected between 0 and 1")
         for name in ("bake_at", "start_until", "max_bad_views"):
             check_fraction(name, getattr(self, name))
+        if self.counts.exact and self.tau < self.min_gaussians:
+            raise ConfigError(
+                f"counts.exact is true and tau {self.tau!r} is below min_gaussians, {self.min_gaussians!r}"
+            )
 
 
 def profile_path(profile: str | Path) -> Path:
-    """Find the TOML file of a shipped profile (`quick`, `cpu`, `fast`, `paper`, `test`) or at a path.
+    """Find the TOML file of a shipped profile, such as `quick`, or at a path.
 
     Raises:
         ConfigError: there is neither.

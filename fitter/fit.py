@@ -25,7 +25,10 @@ from gaussianverse.fitter.rasterize import device_and_backend
 from gaussianverse.fitter.rasterize.limits import ALPHA_MIN
 from gaussianverse.fitter.scene import make_scene
 from gaussianverse.fitter.training import Progress, Training
-from gaussianverse.fitter.views import Views
+from gaussianverse.fitter.views import Views, resize
+
+_HULL_SIZE = 256
+"""Longer side in pixels of the views from which plain Gaussians get their first positions; larger cost seconds."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,17 @@ def _finished(decoded: Decoded, tau: int) -> Gaussians:
     return Gaussians(*fields)
 
 
+def _doubled(gaussians: Gaussians, count: int) -> Gaussians:
+    """Exactly `count` Gaussians: the most opaque are doubled, two in one place, as opaque there as one was."""
+    while missing := count - len(gaussians):
+        opaque = np.argsort(-gaussians.opacities, kind="stable")[:missing]
+        opacities = gaussians.opacities.copy()
+        opacities[opaque] = 1 - np.sqrt(1 - opacities[opaque])
+        gaussians = replace(gaussians, opacities=opacities)
+        gaussians = gaussians[np.concatenate([np.arange(len(gaussians)), opaque])]
+    return gaussians
+
+
 def fit_object(
     views: Views, config: FitConfig, *, seed: int = 0, deadline: float | None = None, progress: Progress | None = None
 ) -> Fit:
@@ -159,7 +173,9 @@ def fit_object(
         ConfigError: the configuration is not possible with this backend or at this size.
     """
     reset_peak()
-    return fit_prepared(prepare(views, config), config, seed=seed, deadline=deadline, progress=progress)
+    prepared = prepare(views, config)
+    del views  # training and held-out views are copies
+    return fit_prepared(prepared, config, seed=seed, deadline=deadline, progress=progress)
 
 
 def fit_prepared(
@@ -208,6 +224,8 @@ def _fit_prepared(
             f"{len(gaussians)} Gaussians are left after {config.steps} steps, expected at least "
             f"{config.min_gaussians} (min_gaussians)"
         )
+    if config.counts.exact:
+        gaussians = _doubled(gaussians, config.tau)
     fitted = time.perf_counter()
     scene = make_scene(heldout, training.device) if len(heldout) else training.full
     metrics = measure(gaussians, scene, training.backend, training.lpips, config.max_alpha)
@@ -268,10 +286,8 @@ def _fit_from_anchors(training: Training, views: Views, seed: int) -> tuple[int,
 
 def _fit_from_plain(training: Training, views: Views, seed: int) -> tuple[int, float, Decoded]:
     """Fit plain Gaussians from the first step; returns what `_fit_from_anchors` does, with 0 anchors."""
-    config = training.config
-    positions, spacing = _initial_points(training, views, min(config.initial_anchors, config.tau), seed)
-    # draws what anchors would, so that the random numbers of the steps, and with them a fit's bytes, are as ever
-    make_anchors(positions, spacing, config.k, config.feature_dim, training.generator)
+    config, small = training.config, resize(views, _HULL_SIZE)
+    positions, spacing = _initial_points(training, small, min(config.initial_anchors, config.tau), seed)
     initialised = time.perf_counter()
     return 0, initialised, fit_plain(training, plain_at(positions, spacing), camera_extent(views), 0)
 

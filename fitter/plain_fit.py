@@ -15,6 +15,8 @@ _RELOCATE_UNTIL = 0.8  # fraction of the steps
 _RECYCLED_BELOW = 0.5  # of the median blending weight
 _REFERENCE = 10 ** (-34 / 10)
 """Mean squared error at 34 dB, a middling fit: see `worthless`."""
+_OWN = 0.3
+"""Weight of the fit's own error in the limit."""
 
 
 def fit_plain(training: Training, plain: Plain, extent: float, first: int) -> Decoded:
@@ -47,9 +49,9 @@ def fit_plain(training: Training, plain: Plain, extent: float, first: int) -> De
 def worthless(costs: Tensor, error: float, pixels: int, epsilon: float) -> Tensor:
     """Mask [G] of the Gaussians whose removal would change the training renders by too little.
 
-    The limit is epsilon times the geometric mean of the squared error that the fit has now and of the one that it
-    would have at 34 dB. Relative to its own error alone, a simple object, whose error is small, would keep as many
-    Gaussians as a complex one; relative to a fixed error it would lose quality that others keep.
+    The limit is epsilon times the squared error that the fit has now to the power of 0.3, times the one that it would
+    have at 34 dB to the power of 0.7. Relative to its own error alone, a simple object, whose error is small, would
+    keep as many Gaussians as a complex one; relative to a fixed error it would lose quality that others keep.
 
     Args:
         costs: squared change of the renders without each Gaussian, [G], see `PlainTraining.removal_costs`.
@@ -57,7 +59,7 @@ def worthless(costs: Tensor, error: float, pixels: int, epsilon: float) -> Tenso
         pixels: number of values (views x height x width x channels) that both are summed over.
         epsilon: `CountConfig.epsilon`.
     """
-    return costs.lt(epsilon * (error * _REFERENCE * pixels) ** 0.5)
+    return costs.lt(epsilon * error**_OWN * (_REFERENCE * pixels) ** (1 - _OWN))
 
 
 def _prune(trained: PlainTraining, training: Training, step: int) -> None:

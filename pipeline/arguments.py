@@ -58,7 +58,9 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add `--profile`, `--set` and the other options that configure a run."""
-    parser.add_argument("--profile", default="quick", help="quick, cpu, fast, paper, test, or a TOML file")
+    parser.add_argument(
+        "--profile", default="quick", help="quick, cpu, fast, paper, fixed, unbounded, test, or a TOML file"
+    )
     parser.add_argument(
         "--plane-indices", metavar="FILE", help="such as the published sphere2plane.npy; default: ours"
     )

@@ -11,7 +11,7 @@ from gaussianverse.atlas.configuration import ConfigError, from_table
 from gaussianverse.fitter.config import FitConfig, load_fit_config, load_profile
 
 
-@pytest.mark.parametrize("profile", ["paper", "fast", "cpu", "quick", "test"])
+@pytest.mark.parametrize("profile", ["paper", "fast", "cpu", "quick", "fixed", "unbounded", "test"])
 def test_shipped_profiles_load(profile: str) -> None:
     config = from_table(FitConfig, load_profile(profile)["fit"])
     assert from_table(FitConfig, asdict(config)) == config
@@ -42,6 +42,9 @@ def test_the_paper_profile_is_the_papers() -> None:
         ({"model": "mesh"}, "model is 'mesh', expected one of anchors, plain"),
         ({"heldout_every": 1}, "leaves no training views"),
         ({"heldout": "val"}, "heldout is 'val', expected one of every, test"),
+        ({"counts": {"exact": True, "epsilon": 1e-5}}, "counts.exact is true and counts.epsilon above 0"),
+        ({"counts": {"exact": True}, "tau": 9}, "tau 9 is below min_gaussians, 16"),
+        ({"counts": {"exact": 1}}, "counts.exact is 1, expected bool"),
         ({"bake_at": 1.5}, "bake_at is 1.5"),
         ({"growth": {"cells": [16, 0]}}, "expected at least one whole number"),
         ({"growth": 3}, r"expected a table \[fit.growth\]"),
@@ -55,7 +58,9 @@ def test_impossible_values_are_named(values: dict[str, object], message: str) ->
 
 
 def test_missing_and_broken_profiles_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no profile 'gpu'; expected one of cpu, fast, paper, quick, test"):
+    with pytest.raises(
+        ConfigError, match="no profile 'gpu'; expected one of cpu, fast, fixed, paper, quick, test, unbounded"
+    ):
         load_profile("gpu")
     (tmp_path / "mine.toml").write_text("[fit\n")
     with pytest.raises(ConfigError, match="not a TOML file"):

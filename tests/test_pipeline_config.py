@@ -12,7 +12,7 @@ def test_a_profile_with_overrides() -> None:
     assert (config.store.region, config.run.seed, config.fit.size) == ("eu-west-1", 3, 64)
 
 
-@pytest.mark.parametrize("profile", ["cpu", "quick", "test", "fast", "paper"])
+@pytest.mark.parametrize("profile", ["cpu", "quick", "fixed", "unbounded", "test", "fast", "paper"])
 def test_every_profile_that_ships_loads(profile: str) -> None:
     config = load(profile)
     assert config.gpus_per_fit == (1.0 if profile in ("fast", "paper") else 0.0)
