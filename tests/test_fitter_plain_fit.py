@@ -19,7 +19,7 @@ from gaussianverse.fitter.fit import fit_object
 from gaussianverse.fitter.plain_training import ByAutograd, ByKernels
 from gaussianverse.fitter.views import Views
 
-COUNTS = {"epsilon": 1e-4, "recycle": 0.06, "grow_share": 0.2, "grow_until": 0.75}
+COUNTS = {"epsilon": 1e-4, "recycle": 0.06, "grow_share": 0.2, "grow_until": 0.6}
 
 
 def config(**changes: Any) -> FitConfig:
@@ -153,8 +153,8 @@ def test_a_complex_object_keeps_more_than_a_simple_one(monkeypatch: pytest.Monke
         assert len({fit.gaussians.to_bytes() for fit in fits}) == 2
         counts[name] = [len(fit.gaussians) for fit in fits]
         assert all(int(fit.stats["n_pruned"]) > 0 for fit in fits)
-    # over four seeds: 684 to 749 against 1,366 to 1,399
-    assert max(counts["grey"]) < 0.7 * min(counts["blocks"])
+    # over three seeds: 579 to 662 against 1,422 to 1,452
+    assert max(counts["grey"]) < 0.6 * min(counts["blocks"])
 
 
 def test_without_epsilon_a_fit_fills_its_bound() -> None:
