@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench-gates: $(STAMP) ## test the gates on injected errors (five minutes)
 
 bench-pose-gate: $(STAMP) ## test the pose gate on right and wrong sets of views (half an hour); needs EGL
 	$(BIN)/python -m bench.pose_gate $(ARGS)
+
+bench-reduce: $(STAMP) ## compare rules for objects with more Gaussians than cells (five minutes); needs EGL
+	$(BIN)/python -m bench.reduce $(ARGS)
 
 bench-precision: $(STAMP) ## compare atlases in float16 and float32: ARGS='FIT.npz ..'
 	$(BIN)/python -m bench.precision $(ARGS)

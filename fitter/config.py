@@ -36,7 +36,8 @@ HELDOUT = ("every", "test")
 NORMALISE = ("auto", "never", "always")
 POSE_GATES = ("refuse", "warn", "off")
 BACKENDS = ("auto", "gsplat", "cpu", "reference")
-TABLES = ("fit", "atlas", "run", "splats", "ray", "policy", "store")
+REDUCTIONS = ("refine", "contribution", "scale")
+TABLES = ("fit", "atlas", "reduce", "run", "splats", "ray", "policy", "store")
 """Names of the tables of a profile."""
 
 
@@ -152,6 +153,18 @@ class CountConfig:
             check_fraction(f"counts.{name}", getattr(self, name))
         for share in self.prune_at:
             check_fraction("counts.prune_at", share)
+
+
+@dataclass(frozen=True)
+class ReduceConfig:
+    """Reduction of an object that has more Gaussians than its atlas has cells."""
+
+    rule: str = "scale"
+    """"refine" keeps what changes renders of all Gaussians the most, and trains it on these renders; "contribution"
+    keeps those with the most blending weight in them; "scale" those with the largest mean scale (paper B.1)."""
+
+    def __post_init__(self) -> None:
+        check_choice("reduce.rule", self.rule, REDUCTIONS)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """`RunConfig`: the configuration of a run, from one TOML profile and `--set section.key=value` overrides.
 
-`fit`, `atlas`, `run` and `splats` determine the bytes: they are the run's identity, hashed into run.json, and are
-fixed for an output. `ray`, `policy` and `store` say how the work is done and may differ between two calls.
+`fit`, `atlas`, `reduce`, `run` and `splats` determine the bytes: they are the run's identity, hashed into run.json,
+and are fixed for an output. `ray`, `policy` and `store` say how the work is done and may differ between two calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gaussianverse.atlas.dataset_format import MAX_VIEWS
 from gaussianverse.atlas.interchange.activation import ACTIVATED
 from gaussianverse.atlas.plane import pinned
 from gaussianverse.atlas.store.options import StoreOptions
-from gaussianverse.fitter.config import FitConfig, load_profile
+from gaussianverse.fitter.config import FitConfig, ReduceConfig, load_profile
 from gaussianverse.pipeline.policy import PolicyConfig
 
 
@@ -101,6 +101,7 @@ class RunConfig:
 
     fit: FitConfig = field(default_factory=FitConfig)
     atlas: AtlasConfig = field(default_factory=AtlasConfig)
+    reduce: ReduceConfig = field(default_factory=ReduceConfig)
     run: RunSettings = field(default_factory=RunSettings)
     splats: SplatsConfig = field(default_factory=SplatsConfig)
     ray: RayConfig = field(default_factory=RayConfig)
@@ -116,6 +117,8 @@ class RunConfig:
         }
         if splats := self.splats.identity():
             tables["splats"] = splats
+        if self.reduce != ReduceConfig():  # so that runs of before this rule keep their digest
+            tables["reduce"] = dataclasses.asdict(self.reduce)
         plain: dict[str, Any] = json.loads(json.dumps(tables))
         return plain
 

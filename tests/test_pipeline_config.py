@@ -90,6 +90,16 @@ def test_a_run_without_views_has_the_identity_that_it_had_before_there_were_any(
     assert seen == {"shard_size": 256, "seed": 0, "views": 2, "views_size": 0}
 
 
+def test_the_papers_rule_of_reduction_is_what_runs_had_before_there_was_another() -> None:
+    """It is the default, and no part of their identity; the profiles of production name theirs, which is one."""
+    assert "reduce" not in load("paper").identity()
+    for profile in ("quick", "cpu", "fast", "test"):
+        assert load(profile).identity()["reduce"] == {"rule": "refine"}
+        assert "reduce" not in load(profile, ["reduce.rule=scale"]).identity()
+    with pytest.raises(ConfigError, match=r"reduce\.rule is 'smallest', expected one of refine, contribution, scale"):
+        load("test", ["reduce.rule=smallest"])
+
+
 def test_the_order_of_tables_does_not_change_the_digest() -> None:
     assert digest_of({"a": 1, "b": {"c": 2, "d": 3}}) == digest_of({"b": {"d": 3, "c": 2}, "a": 1})
 
@@ -100,6 +110,7 @@ def test_only_what_decides_the_bytes_is_identity() -> None:
 
     assert digest() == digest("ray.workers=7", "policy.kills=9", "store.region=x")
     assert len({digest(), digest("fit.steps=161"), digest("atlas.size=64"), digest("run.seed=1")}) == 4
+    assert len({digest(f"reduce.rule={rule}") for rule in ("refine", "contribution", "scale")}) == 3
 
 
 def test_the_identity_can_be_read_back() -> None:

@@ -20,6 +20,7 @@ from gaussianverse.atlas import AtlasConfig, Gaussians, pack
 from gaussianverse.atlas.arrays import npy, read_npy
 from gaussianverse.atlas.dataset_format import ALBEDO, ATLAS, OFFSET, OPACITY_COPIES, SPLATS, main_member, shard_tar
 from gaussianverse.atlas.plane import points_of
+from gaussianverse.fitter.reduce import reduce
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.content import faults_of_atlas
@@ -281,21 +282,23 @@ def test_an_atlas_without_a_splat_is_named(forger: Forger) -> None:
     assert any("amber: there is no splat beside its atlas" in fault for fault in faults(forger))
 
 
+@pytest.mark.parametrize("rule", ["scale", "contribution"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("pad", ["transport", "nearest", "before"])
-def test_every_atlas_of_our_own_is_that_of_its_splat(pad: str, dtype: str) -> None:
+def test_every_atlas_of_our_own_is_that_of_its_splat(pad: str, dtype: str, rule: str) -> None:
     """Also of Gaussians that look alike, share a place, or are too small for float16."""
     config = AtlasConfig(size=8, min_smoothness=0.0, pad=pad, dtype=dtype)
     for seed, count in ((0, 20), (1, 64), (2, 90)):
         splat = alike(seed, count)
-        packed = pack(splat, config)
-        facts = dict(packed.stats)
+        chosen = reduce(splat, 64, rule)
+        packed = pack(chosen, config)
+        facts = {**packed.stats, "n_dropped": len(splat) - len(chosen)}
         array = np.array(read_npy(packed.to_bytes()))
-        assert list(faults_of_atlas(facts, array, splat, {}, config)) == []
+        assert list(faults_of_atlas(facts, array, splat, {}, config, rule)) == []
         for cell in np.argwhere(array[..., OPACITY_COPIES[0]] != 0)[::7]:
             edited = array.copy()
             edited[(*cell, ALBEDO.start)] = 1 - edited[(*cell, ALBEDO.start)]
-            assert list(faults_of_atlas(facts, edited, splat, {}, config)) != []
+            assert list(faults_of_atlas(facts, edited, splat, {}, config, rule)) != []
 
 
 def test_those_that_an_atlas_leaves_out_are_the_smallest() -> None:
@@ -304,8 +307,23 @@ def test_those_that_an_atlas_leaves_out_are_the_smallest() -> None:
     order = np.argsort(splat.scales.mean(axis=1))
     packed = pack(splat[np.sort(order[1:65])], config)  # the smallest, but not the very smallest
     facts = {**packed.stats, "n_dropped": 6}
-    (fault,) = faults_of_atlas(facts, np.array(packed.array), splat, {}, config)
+    (fault,) = faults_of_atlas(facts, np.array(packed.array), splat, {}, config, "scale")
     assert fault.startswith("5 of its 64 Gaussians are not in the splat beside it")
+    assert list(faults_of_atlas(facts, np.array(packed.array), splat, {}, config, "contribution")) == []
+
+
+def test_refined_cells_are_counted_and_those_that_had_room_are_compared() -> None:
+    config = AtlasConfig(size=8, min_smoothness=0.0)
+    of = {count: alike(0, count) for count in (64, 70)}
+    for count, words in ((70, []), (64, ["64 of its 64 Gaussians are not in the splat beside it"])):
+        packed = pack(alike(1, 64), config)
+        facts = {**packed.stats, "n_dropped": count - 64}
+        array = np.array(packed.array)
+        assert list(faults_of_atlas(facts, array, of[count], {}, config, "refine")) == words
+        array[0, 0, OPACITY_COPIES] = 0
+        assert any(
+            "n_gaussians is 64" in f for f in faults_of_atlas(facts, array, alike(0, count), {}, config, "refine")
+        )
 
 
 def alike(seed: int, count: int) -> Gaussians:

@@ -34,7 +34,7 @@ from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.run.measure import GEOMETRY
 
 UIDS = ["a", "b", "c"]
-SMALL_ATLAS = ("atlas.size=8", "fit.heldout_every=3", "run.shard_size=2")
+SMALL_ATLAS = ("atlas.size=8", "reduce.rule=scale", "fit.heldout_every=3", "run.shard_size=2")
 
 
 def build(out: str, manifest: str, *overrides: str, store: StoreOptions | None = None) -> None:

@@ -9,12 +9,14 @@ from gaussianverse import atlas
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.gaussians import Gaussians, canonical_quats
-from gaussianverse.fitter.config import FitConfig, load_profile
+from gaussianverse.fitter import reduce as reduction
+from gaussianverse.fitter.around import FOV, viewmats_around
+from gaussianverse.fitter.config import FitConfig, ReduceConfig, load_profile
 from gaussianverse.fitter.fit import Fit, fit_object
 from gaussianverse.fitter.rasterize import rasterization
+from gaussianverse.fitter.reduce import reduce
 from gaussianverse.fitter.views import Views
 from gaussianverse.pipeline.dataset.members import atlas_array
-from gaussianverse.pipeline.run.around import FOV, viewmats_around
 from gaussianverse.pipeline.run.fidelity import _DIRECTIONS, atlas_heldout_psnr, atlas_psnr
 
 
@@ -123,10 +125,13 @@ def mean_psnr(gaussians: Gaussians, views: Views) -> float:
     return float(np.mean(found))
 
 
-@pytest.mark.parametrize("unit", [1.0, 300.0])
+@pytest.mark.parametrize(("rule", "unit"), [("scale", 1.0), ("scale", 300.0), ("refine", 300.0)])
 @pytest.mark.parametrize("every", [4, 0])
-def test_the_atlass_psnr_is_that_of_the_unpacked_atlas_on_the_fits_own_views(every: int, unit: float) -> None:
+def test_the_atlass_psnr_is_that_of_the_unpacked_atlas_on_the_fits_own_views(
+    every: int, unit: float, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With room for all Gaussians, without, and rounded; in the object's world, and centred and scaled."""
+    monkeypatch.setattr(reduction, "SIZE", 64)
     fit, config = fitted(every, unit)
     assert len(fit.prepared.heldout) == (3 if every else 0)
     views = fit.prepared.measured
@@ -136,12 +141,14 @@ def test_the_atlass_psnr_is_that_of_the_unpacked_atlas_on_the_fits_own_views(eve
     )
     found = {}
     for name, into in (("whole", whole), ("small", small), ("rounded", rounded)):
-        made = atlas.unpack(atlas_array(atlas.pack(fit.gaussians, into).to_bytes(), into), into)
-        found[name] = atlas_heldout_psnr(fit, config, into)
+        chosen = reduce(fit.gaussians, into.size**2, rule)
+        made = atlas.unpack(atlas_array(atlas.pack(chosen, into).to_bytes(), into), into)
+        found[name] = atlas_heldout_psnr(fit, config, into, ReduceConfig(rule))
         assert found[name] == pytest.approx(mean_psnr(fit.prepared.recall(made), views), abs=1e-3), name
     assert len(fit.gaussians) > 100
     assert found["whole"] == fit.stats["psnr"]
-    assert found["small"] < found["whole"] - 0.01  # 64 of 200 Gaussians are left
+    lost = {"scale": 0.01, "refine": 0.0}[rule]  # 64 of 200 Gaussians are left
+    assert found["small"] < found["whole"] - lost
     assert found["rounded"] != found["whole"]
 
 
@@ -150,10 +157,11 @@ def test_in_a_world_that_must_be_kept_the_atlas_is_measured_where_the_fit_was() 
     fit, config = fitted(4, 1e-3, "never")
     into = AtlasConfig(size=10, min_smoothness=0.0)
     assert np.abs(fit.gaussians.means).max() < 1e-3
-    assert atlas_heldout_psnr(fit, config, into) > 10
+    assert atlas_heldout_psnr(fit, config, into, ReduceConfig()) > 10
 
 
 def test_without_an_atlas_there_is_no_psnr_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     fit, config = fitted(4)
     few = dataclasses.replace(fit, gaussians=fit.gaussians[np.arange(7)])
-    assert atlas_heldout_psnr(few, config, AtlasConfig(size=16, dtype="float16", min_smoothness=0.0)) == -1
+    into = AtlasConfig(size=16, dtype="float16", min_smoothness=0.0)
+    assert atlas_heldout_psnr(few, config, into, ReduceConfig()) == -1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from atlas_objects import cloud, gaussians
+from forger import Forger, Sample
 from pipeline_runs import dataset, in_process
 
 from gaussianverse import atlas
@@ -25,6 +27,7 @@ from gaussianverse.atlas.sphere import fibonacci_sphere
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.tar import END, build
 from gaussianverse.atlas.transport.solver import assign
+from gaussianverse.fitter import reduce as reduction
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import run_file
 from gaussianverse.pipeline.dataset.parquet import from_parquet
@@ -388,6 +391,57 @@ def test_published_fits_and_a_statue_go_through(tmp_path: Path) -> None:
     fit = Gaussians.from_bytes(read_record(storage, SPLATS, 0, "9351401").main(SPLATS))
     red, _, blue = fit.colors.mean(axis=0)
     assert red > blue + 0.05
+
+
+def surplus(seed: int = 0) -> Gaussians:
+    """Gaussians that are more than the 256 cells of a small atlas, many of them hidden behind others."""
+    rng, g = np.random.default_rng(seed), gaussians(cloud("shell", 700, seed=seed))
+    colors = (0.5 + 0.4 * np.sin(4 * g.means)).astype(np.float32)
+    scales = rng.uniform(0.02, 0.06, (700, 3)).astype(np.float32)
+    return replace(g, scales=scales, colors=colors, opacities=rng.uniform(0.4, 1, 700).astype(np.float32))
+
+
+def test_more_gaussians_than_cells_are_reduced_by_the_rule_of_the_run(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduction, "SIZE", 128)
+    root = tmp_path / "in"
+    root.mkdir()
+    for uid, seed in (("a", 0), ("b", 1)):
+        (root / f"{uid}.ply").write_bytes(write_ply(surplus(seed)))
+    (root / "few.ply").write_bytes(write_ply(surplus()[:200]))
+    found = {}
+    for rule in ("scale", "contribution", "refine"):
+        out = tmp_path / rule
+        more = ("--set", "atlas.size=16", "--set", "atlas.min_smoothness=0.5", "--set", f"reduce.rule={rule}")
+        assert run_import(root, out, *more) == 0
+        assert cli.main(["verify", "--out", str(out)]) == 0, rule
+        rows = rows_of(LocalStorage(out))
+        assert {uid: (r["n_gaussians"], r["n_padded"], r["n_dropped"]) for uid, r in rows.items()} == {
+            "a": (700, 0, 444), "b": (700, 0, 444), "few": (200, 56, 0),
+        }, rule  # fmt: skip
+        np.testing.assert_allclose(splats_of(LocalStorage(out), "a").means, surplus().means, atol=1e-6)
+        found[rule] = rows
+    for uid in ("a", "b"):
+        scale, contribution, refined = (float(rows[uid]["atlas_psnr"]) for rows in found.values())
+        assert contribution > scale
+        assert refined > contribution + 3, (uid, scale, contribution, refined)
+    assert len({rows["few"]["atlas_psnr"] for rows in found.values()}) == 1
+    capsys.readouterr()
+
+    # what verify can still say of refined cells: that renders of them are as close as their row says
+    forger = Forger(tmp_path / "refine")
+    one, other = (forger.samples(ATLAS)[uid][1] for uid in ("a", "b"))
+
+    def exchange(samples: dict[str, Sample]) -> None:
+        samples["a"][1]["a.atlas.npy"] = other["b.atlas.npy"]
+
+    forger.edit(ATLAS, exchange)
+    forger.seal()
+    assert cli.main(["verify", "--out", str(tmp_path / "refine")]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "a: atlas_psnr is " in line
+    assert one["a.atlas.npy"] != other["b.atlas.npy"]
 
 
 def view_dependent(g: Gaussians, seed: int = 0) -> bytes:

@@ -72,21 +72,25 @@ def faults_of_splats(facts: Mapping[str, Any], gaussians: Gaussians) -> Iterator
 
 
 def faults_of_atlas(
-    facts: Mapping[str, Any], array: npt.NDArray[Any], splat: Gaussians, of: Mapping[str, Any], config: AtlasConfig
-) -> Iterator[str]:
+    facts: Mapping[str, Any], array: npt.NDArray[Any], splat: Gaussians, of: Mapping[str, Any], config: AtlasConfig,
+    rule: str,
+) -> Iterator[str]:  # fmt: skip
     """Compare an atlas with its facts, and each of its cells with the splat beside it.
+
+    Cells that were refined (`fitter.reduce`) are no Gaussians of the splat, and are only counted.
 
     Args:
         facts: of the atlas.
         array: the atlas, [size, size, 16].
-        splat: the Gaussians it must hold, but for the smallest where they are more than its cells.
+        splat: the Gaussians it must hold, as many as it has cells.
         of: facts of the splat.
         config: configuration of the atlas.
+        rule: `ReduceConfig.rule`.
     """
     cells = array.reshape(-1, CHANNELS).astype(np.float32)
     opacities = cells[:, OPACITY_COPIES]
     live = (opacities != 0).any(axis=1)
-    held, kept = int(live.sum()), splat[prune(splat, len(cells))]
+    held, expected, surplus = int(live.sum()), min(len(splat), len(cells)), len(splat) > len(cells)
     counts = {"n_gaussians": held, "n_padded": len(cells) - held, "n_dropped": len(splat) - held, "size": config.size}
     for name, count in counts.items():
         if facts[name] != count:
@@ -96,11 +100,15 @@ def faults_of_atlas(
             yield f"{name} is {facts[name]}, the splat's is {of[name]}"
     if unequal := int((opacities != opacities[:, :1]).any(axis=1).sum()):
         yield f"{unequal} of its cells do not have one opacity in all three channels"
-    if held != len(kept):
-        yield f"it holds {held} Gaussians, of the splat beside it {len(kept)} belong there"
+    if held != expected:
+        yield f"it holds {held} Gaussians, of the splat beside it {expected} belong there"
+        return
+    if surplus and rule == "refine":
         return
     points = points_of(config)
-    own = rounded(channels_of(kept, np.ones(held, np.bool_), np.zeros((held, 3))), config.dtype).astype(np.float32)
+    kept = splat[prune(splat, len(cells))] if rule == "scale" else splat
+    count = len(kept)
+    own = rounded(channels_of(kept, np.ones(count, np.bool_), np.zeros((count, 3))), config.dtype).astype(np.float32)
     gaussians = _Stored(own, kept.means.astype(np.float64), config.dtype)
     if strangers := gaussians.strangers(cells[live], points[live]):
         yield f"{strangers} of its {held} Gaussians are not in the splat beside it"
@@ -110,7 +118,7 @@ def faults_of_atlas(
 
 @dataclass(frozen=True)
 class _Stored:
-    """The M Gaussians that an atlas must hold.
+    """The M Gaussians that an atlas may hold.
 
     Attributes:
         channels: as the atlas stores them, but for the offset, [M, 16].

@@ -21,7 +21,7 @@ from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Storage, sha256_of
-from gaussianverse.fitter.config import FitConfig
+from gaussianverse.fitter.config import FitConfig, ReduceConfig
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import ARROW
 from gaussianverse.pipeline.config import RunConfig, RunSettings, SplatsConfig, digest_of
@@ -103,6 +103,11 @@ class Run:
     def atlas(self) -> AtlasConfig:
         """Configuration of the atlases."""
         return from_table(AtlasConfig, self.identity["config"]["atlas"], "atlas")
+
+    @property
+    def reduce(self) -> ReduceConfig:
+        """Reduction of objects with more Gaussians than cells."""
+        return from_table(ReduceConfig, self.identity["config"].get("reduce", {}), "reduce")
 
     @property
     def settings(self) -> RunSettings:

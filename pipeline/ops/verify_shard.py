@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from gaussianverse import atlas
 from gaussianverse.atlas import dataset_format, tar
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, VIEWS
 from gaussianverse.atlas.errors import AtlasError
@@ -25,6 +26,9 @@ from gaussianverse.pipeline.dataset.schemas import Facts, facts_from_json, known
 from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
 from gaussianverse.pipeline.dataset.statistics import moments_of
 from gaussianverse.pipeline.errors import PipelineError
+
+_PSNR_STEP = 1e-3
+"""Difference in dB that two machines may find in the PSNR of the same renders."""
 
 
 def named(faults: Iterator[str], what: str) -> Iterator[str]:
@@ -219,7 +223,9 @@ class ShardCheck:
         of = self._splats[uid]
         key = dataset_format.shard_tar(SPLATS, self._shard)
         splat = Gaussians.from_bytes(bytes(self._storage.read(key, int(of["offset"]), int(of["nbytes"]))))
-        yield from faults_of_atlas(facts, array, splat, of, self._run.atlas)
+        yield from faults_of_atlas(facts, array, splat, of, self._run.atlas, self._run.reduce.rule)
+        if facts["n_dropped"] > 0 and self._run.reduce.rule == "refine":
+            yield from _psnr_fault(facts, atlas.unpack(array, self._run.atlas), splat)
 
     def _moments(self) -> Iterator[str]:
         if not self._all_atlases:  # those that cannot be read are faults of their own
@@ -230,3 +236,12 @@ class ShardCheck:
             return
         if data != moments_of(self._atlases, self._run):
             yield f"{layout.moments(self._shard)}: not the moments of the shard's atlases"
+
+
+def _psnr_fault(facts: Facts, unpacked: Gaussians, splat: Gaussians) -> Iterator[str]:
+    """Compare the `atlas_psnr` of an atlas whose cells were refined with that of its arrays."""
+    from gaussianverse.pipeline.run.fidelity import atlas_psnr  # loads torch
+
+    found = atlas_psnr(splat, unpacked)
+    if abs(facts["atlas_psnr"] - found) > _PSNR_STEP:
+        yield f"atlas_psnr is {facts['atlas_psnr']}, its arrays give {found}"

@@ -9,12 +9,12 @@ from gaussianverse import atlas
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
-from gaussianverse.atlas.padding import prune
-from gaussianverse.fitter.config import FitConfig
+from gaussianverse.fitter.around import render, viewmats_around
+from gaussianverse.fitter.config import FitConfig, ReduceConfig
 from gaussianverse.fitter.fit import Fit, measure_published
 from gaussianverse.fitter.metrics import psnr
+from gaussianverse.fitter.reduce import reduce
 from gaussianverse.pipeline.dataset.members import atlas_array
-from gaussianverse.pipeline.run.around import render, viewmats_around
 
 SIZE = 128
 """Width and height in pixels of the renders behind `atlas_psnr` in the tables."""
@@ -36,7 +36,7 @@ def atlas_psnr(fit: Gaussians, stored: Gaussians, size: int = SIZE) -> float:
     return psnr(shown, expected)
 
 
-def atlas_heldout_psnr(fit: Fit, config: FitConfig, into: AtlasConfig) -> float:
+def atlas_heldout_psnr(fit: Fit, config: FitConfig, into: AtlasConfig, reduction: ReduceConfig) -> float:
     """Mean PSNR in dB, on white, of what an atlas of this fit holds, on the views that the fit's own `psnr` is of.
 
     An atlas of float32 changes a position by 1e-7 at most, so where all Gaussians fit into it, this is the fit's
@@ -46,20 +46,19 @@ def atlas_heldout_psnr(fit: Fit, config: FitConfig, into: AtlasConfig) -> float:
         fit: the fit.
         config: its configuration.
         into: configuration of the atlas.
+        reduction: how Gaussians are reduced to its cells.
 
     Returns:
         The PSNR; -1 if an atlas cannot be made, for which the stage that makes it gives the reason.
     """
-    if into.dtype == "float32":
-        kept = prune(fit.gaussians, into.size**2)
-        if len(kept) == len(fit.gaussians):
-            return float(fit.stats["psnr"])
-        stored = fit.gaussians[kept]
-    else:
-        try:
-            made = atlas.pack(fit.gaussians, into)
-        except AtlasError:
-            return -1.0
-        stored = atlas.unpack(atlas_array(made.to_bytes(), into), into)
+    try:
+        stored = reduce(fit.gaussians, into.size**2, reduction.rule)
+        if into.dtype != "float32":
+            made = atlas.pack(stored, into)
+            stored = atlas.unpack(atlas_array(made.to_bytes(), into), into)
+    except AtlasError:
+        return -1.0
+    if stored is fit.gaussians:
+        return float(fit.stats["psnr"])
     metrics = measure_published(stored, fit.prepared, str(fit.stats["backend"]), config.max_alpha)
     return float(np.mean(metrics.psnr))

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.interchange.harmonics import ViewDependent
+from gaussianverse.fitter.around import FOV, ball_of, directions_around, render, viewmats_around
 from gaussianverse.fitter.metrics import psnr
-from gaussianverse.pipeline.run.around import FOV, render, viewmats_around
 
 BAKE_VIEWS, BAKE_SIZE = 64, 160
 """Cameras that colours are baked from, and the side of their images in pixels."""
@@ -28,8 +28,6 @@ MEASURE_VIEWS, MEASURE_SIZE = 24, 256
 
 # a Gaussian that contributes less than this, in pixels over all renders, tends to the mean over all directions
 _UNSEEN = 1e-3
-# the share of positions at either end that the cameras may leave out, so that strays do not shrink the object
-_STRAYS = 0.005
 
 Floats = NDArray[np.float64]
 
@@ -116,23 +114,11 @@ def _pass(
 
 def _framed(seen: ViewDependent) -> ViewDependent:
     """The same object, centred, in a ball of radius 1."""
-    g = seen.gaussians
-    means = g.means.astype(np.float64)
-    low, high = np.quantile(means, [_STRAYS, 1 - _STRAYS], axis=0)
-    radius = max(float(np.linalg.norm(high - low)) / 2, float(np.median(g.scales)), 1e-30)
-    framed = replace(
-        g,
-        means=((means - (low + high) / 2) / radius).astype(np.float32),
-        scales=(g.scales / radius).astype(np.float32),
-    )
-    return ViewDependent(framed, seen.harmonics)
+    return ViewDependent(ball_of(seen.gaussians).local(seen.gaussians), seen.harmonics)
 
 
 def _cameras(count: int, turn: float = 0.0) -> list[tuple[Tensor, Floats]]:
     """World-to-camera matrices [1, 4, 4] and positions of cameras around the unit ball, evenly on a sphere."""
-    k = np.arange(count)
-    z, azimuth = 1 - (2 * k + 1) / count, k * np.pi * (3 - np.sqrt(5)) + turn
-    ring = np.sqrt(1 - z * z)
-    directions = np.stack([ring * np.cos(azimuth), ring * np.sin(azimuth), z], axis=-1)
+    directions = directions_around(count, turn)
     viewmats = torch.from_numpy(viewmats_around(directions, np.zeros(3), 1.0))
     return list(zip(viewmats[:, None], directions / np.sin(FOV / 2), strict=True))

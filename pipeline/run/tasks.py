@@ -29,6 +29,7 @@ from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.memory import reset_peak
 from gaussianverse.fitter.prepare import load_to_fit, prepare
 from gaussianverse.fitter.rasterize import BackendUnavailable
+from gaussianverse.fitter.reduce import reduce
 from gaussianverse.fitter.reference import reference_views
 from gaussianverse.fitter.views import Views
 from gaussianverse.pipeline.dataset import pack, records, shards
@@ -112,7 +113,7 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
         seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
         fit = fit_prepared(prepared, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
         gaussians, found = fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}
-        found["atlas_heldout_psnr"] = atlas_heldout_psnr(fit, run.fit, run.atlas)
+        found["atlas_heldout_psnr"] = atlas_heldout_psnr(fit, run.fit, run.atlas, run.reduce)
     facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], found))
     measured = known(JOURNAL[stage], found)
     ended = records.publish_sample(storage, stage, facts, gaussians.to_bytes(), watch, measured)
@@ -151,10 +152,15 @@ def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
         records.publish_quarantine(storage, stage, row, run, fit.facts, watch)
         return {"status": QUARANTINED, "uid": row["uid"]}
     gaussians = Gaussians.from_bytes(fit.main(SPLATS))
-    made = atlas.pack(gaussians, run.atlas)
+    chosen = reduce(gaussians, run.atlas.size**2, run.reduce.rule)
+    made = atlas.pack(chosen, run.atlas)
     data = made.to_bytes()
     stored = atlas.unpack(atlas_array(data, run.atlas), run.atlas)
-    found = {**known(FACTS[stage], made.stats), "atlas_psnr": atlas_psnr(gaussians, stored)}
+    found = {
+        **known(FACTS[stage], made.stats),
+        "n_dropped": len(gaussians) - len(chosen),
+        "atlas_psnr": atlas_psnr(gaussians, stored),
+    }
     found |= {name: fit.facts[name] for name in FRAME if name in fit.facts}
     facts = records.facts_of(stage, row, run, status=OK, **found)
     measured = {**known(JOURNAL[stage], made.stats), "device": "cpu"}

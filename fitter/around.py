@@ -8,12 +8,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.fitter.frame import Frame
 from gaussianverse.fitter.rasterize import rasterization
 
 FOV = np.radians(40)
 """Angle of view of every camera, in radians."""
 
+# the share of positions at either end that cameras may leave out, so that strays do not shrink the object
+_STRAYS = 0.005
+
 Floats = NDArray[np.float64]
+
+
+def ball_of(gaussians: Gaussians) -> Frame:
+    """The frame in which an object fills the unit ball about the origin, but for a few strays."""
+    low, high = np.quantile(gaussians.means.astype(np.float64), [_STRAYS, 1 - _STRAYS], axis=0)
+    radius = max(float(np.linalg.norm(high - low)) / 2, float(np.median(gaussians.scales)), 1e-30)
+    return Frame((low + high) / 2, radius)
+
+
+def directions_around(count: int, turn: float = 0.0) -> Floats:
+    """Unit vectors [count, 3], evenly on the sphere, none along z; `turn` rotates them about z, in radians."""
+    k = np.arange(count)
+    z, azimuth = 1 - (2 * k + 1) / count, k * np.pi * (3 - np.sqrt(5)) + turn
+    ring = np.sqrt(1 - z * z)
+    return np.stack([ring * np.cos(azimuth), ring * np.sin(azimuth), z], axis=-1)
 
 
 def viewmats_around(directions: Floats, centre: NDArray[np.floating], radius: float) -> NDArray[np.float32]:
@@ -53,7 +72,14 @@ def render(
         colors: [M, 3] in place of those of `gaussians`.
         background: grey value behind the Gaussians, 0 to 1.
     """
-    image, _, _ = rasterization(
+    return render_with_alpha(gaussians, viewmats, size, colors=colors, background=background)[0]
+
+
+def render_with_alpha(
+    gaussians: Gaussians, viewmats: Tensor, size: int, *, colors: Tensor | None = None, background: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Render Gaussians as `render` does; returns the images and their alpha, [C, size, size, 1]."""
+    image, alpha, _ = rasterization(
         torch.from_numpy(gaussians.means),
         torch.from_numpy(gaussians.quats),
         torch.from_numpy(gaussians.scales),
@@ -67,4 +93,4 @@ def render(
         near_plane=1e-3,
         backend="cpu",
     )
-    return image
+    return image, alpha
