@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from bench.objects import SAMPLE, SHARED
+from bench.perceived import lpips_of
 from bench.pose_sets import intrinsics, made, quaternius
 from bench.record import keep
 from gaussianverse.atlas.configuration import from_table
@@ -57,14 +58,16 @@ def objects(count: int, size: int) -> Iterator[tuple[str, Views]]:
 
 
 def measured(views: Views, config: FitConfig, seed: int) -> dict[str, Any]:
-    """A fit's count, held-out PSNR, complexity and CPU seconds."""
+    """A fit's count, held-out PSNR and LPIPS, complexity and CPU seconds."""
     started = time.process_time()
     fit = fit_object(views, config, seed=seed)
+    cpu_s = time.process_time() - started
     return {
         "n": len(fit.gaussians),
         "psnr": float(fit.stats["psnr"]),
+        "lpips": lpips_of(fit.gaussians, fit.prepared),
         "complexity": float(fit.stats["complexity"]),
-        "cpu_s": time.process_time() - started,
+        "cpu_s": cpu_s,
     }
 
 

@@ -18,6 +18,7 @@ import torch
 
 from bench.counts import drawn
 from bench.objects import SHARED
+from bench.perceived import lpips_of
 from bench.record import RESULTS, keep
 from gaussianverse.atlas import Gaussians
 from gaussianverse.atlas.configuration import from_table
@@ -63,6 +64,7 @@ def fitted(views: Views, kind: str, kept: Path) -> dict[str, Any]:
         **json.loads(facts.read_text()),
         "n": len(gaussians),
         "psnr": psnr(gaussians),
+        "lpips": lpips_of(gaussians, prepared),
         "atlas_psnr": psnr(gaussians[prune(gaussians, CELLS)]),
     }
 
