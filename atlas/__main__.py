@@ -17,7 +17,7 @@ from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.interchange.ply import read_ply, write_ply
 from gaussianverse.atlas.packing import pack, unpack
 from gaussianverse.atlas.picture import sheet
-from gaussianverse.atlas.plane import SHIPPED_SIZE, solve_plane_indices
+from gaussianverse.atlas.plane import DEFAULT_SIZE, solve_plane_indices
 from gaussianverse.escape import one_line
 
 # settings that are needed to read an atlas and cannot be derived from its array
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("plane", help="solve the plane indices")
     verb.add_argument("out", metavar="OUT.npy", type=Path)
-    verb.add_argument("--size", type=int, default=SHIPPED_SIZE, help=f"side (default: {SHIPPED_SIZE})")
+    verb.add_argument("--size", type=int, default=DEFAULT_SIZE, help=f"side (default: {DEFAULT_SIZE})")
     verb.set_defaults(call=_plane, source=None)
     return parser
 

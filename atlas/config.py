@@ -18,7 +18,7 @@ class AtlasConfig:
 
     Attributes:
         size: side of the atlas in cells, 8 to 512; the sphere has size^2 points. Plane indices ship for 128 and
-            are solved, in seconds, for other sizes.
+            192 and are solved, in seconds, for other sizes.
         pad: placement of the invisible duplicates that fill an atlas with fewer Gaussians than cells.
             "transport": by a second exact transport onto the empty sphere points (the paper); "nearest": each
             empty point copies the Gaussian of the nearest occupied one (the smoothest); "before": duplicates

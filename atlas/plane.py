@@ -22,10 +22,14 @@ from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.sphere import fibonacci_sphere, sphere_of
 from gaussianverse.atlas.transport.solver import assign
 
-SHIPPED_SIZE = 128
-SHIPPED = Path(__file__).parent / "data" / "plane_indices_fibonacci_128.npy"
-# Made by `python -m gaussianverse.atlas plane OUT.npy`; a test makes it again and compares.
-SHIPPED_SHA256 = "660b794e82b00de0b38aedf4ab5e3289b4e1bd10b8867462316ccfcb1114d1d9"
+DEFAULT_SIZE = 128
+# Made by `python -m gaussianverse.atlas plane OUT.npy --size SIZE`; a test makes them again and compares.
+SHIPPED_SHA256 = {
+    128: "660b794e82b00de0b38aedf4ab5e3289b4e1bd10b8867462316ccfcb1114d1d9",
+    192: "ba8b31fc648119731a9ab8ac16ca35e8f76d56ff063444a21a97717ac3bf31eb",
+}
+"""Hashes of the plane indices that ship, by size."""
+SHIPPED = Path(__file__).parent / "data"
 
 Indices = npt.NDArray[np.int64]
 
@@ -133,8 +137,8 @@ def solve_plane_indices(size: int) -> Indices:
 
 
 @lru_cache(maxsize=4)
-def plane_indices(size: int = SHIPPED_SIZE) -> Indices:
-    """Default plane indices of a size: read from the shipped file for 128, solved and cached for others.
+def plane_indices(size: int = DEFAULT_SIZE) -> Indices:
+    """Default plane indices of a size: read from the shipped file for 128 and 192, solved and cached for others.
 
     Returns:
         int64 [size^2], read-only.
@@ -142,17 +146,23 @@ def plane_indices(size: int = SHIPPED_SIZE) -> Indices:
     Raises:
         AtlasError: the shipped file is missing or was changed.
     """
-    indices = _shipped() if size == SHIPPED_SIZE else solve_plane_indices(size)
+    indices = _shipped(size) if size in SHIPPED_SHA256 else solve_plane_indices(size)
     indices.setflags(write=False)
     return indices
 
 
-def _shipped() -> Indices:
-    remedy = f"reinstall the package, or make it again: python -m gaussianverse.atlas plane {SHIPPED}"
-    if not SHIPPED.exists():
-        raise AtlasError(f"{SHIPPED} is missing; {remedy}")
-    digest = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
-    if digest != SHIPPED_SHA256:
-        raise AtlasError(f"{SHIPPED} has SHA-256 {digest}, expected {SHIPPED_SHA256}; {remedy}")
-    indices: Indices = np.load(SHIPPED, allow_pickle=False).astype(np.int64)
+def shipped_file(size: int) -> Path:
+    """The file of plane indices that ships for a size of `SHIPPED_SHA256`."""
+    return SHIPPED / f"plane_indices_fibonacci_{size}.npy"
+
+
+def _shipped(size: int) -> Indices:
+    path = shipped_file(size)
+    remedy = f"reinstall the package, or make it again: python -m gaussianverse.atlas plane {path} --size {size}"
+    if not path.exists():
+        raise AtlasError(f"{path} is missing; {remedy}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != SHIPPED_SHA256[size]:
+        raise AtlasError(f"{path} has SHA-256 {digest}, expected {SHIPPED_SHA256[size]}; {remedy}")
+    indices: Indices = np.load(path, allow_pickle=False).astype(np.int64)
     return indices

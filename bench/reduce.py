@@ -1,5 +1,7 @@
 """`make bench-reduce`: what an object with more Gaussians than cells loses to an atlas, by the rule of reduction.
 
+Also what an atlas of 192 x 192, which holds most of them, costs: a process that packs one.
+
     python -m bench.reduce [NAME.npz ..]
 
 Objects are a statue of 58,649 Gaussians from elsewhere, fits of the sample's meshes at 512 px with the paper's bound
@@ -9,7 +11,9 @@ of 36,864, which have views that they did not see, and files of `python -m gauss
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,6 +38,14 @@ from gaussianverse.manifests.rendering.meshes import load_mesh
 from gaussianverse.pipeline.run.fidelity import atlas_psnr
 
 CELLS = 128**2
+# not getrusage's peak, which a process inherits from the one that starts it
+_PACK = """
+import re, sys, time
+from gaussianverse.atlas.__main__ import main
+failed = main(sys.argv[1:])
+print(time.process_time(), re.search(r"VmHWM:\\s+([0-9]+)", open("/proc/self/status").read())[1])
+sys.exit(failed)
+"""
 MESHES = ("BoomBox", "Spot")
 STATUE = SHARED / "splats_real" / "massa_statue_sh0.ply"
 
@@ -64,6 +76,16 @@ def heldout_psnr(gaussians: Gaussians, fit: Fit | None) -> float:
     return float(np.mean(measure_published(gaussians, fit.prepared, "cpu", FitConfig().max_alpha).psnr))
 
 
+def packed(gaussians: Gaussians, size: int) -> dict[str, float]:
+    """CPU seconds and peak MB of `python -m gaussianverse.atlas pack`, a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        fit, made = Path(folder) / "fit.npz", Path(folder) / "atlas.npy"
+        gaussians.save(fit)
+        command = [sys.executable, "-c", _PACK, "pack", str(fit), str(made), "--size", str(size)]
+        seconds, peak_kb = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
+    return {"cpu_s": float(seconds), "peak_mb": int(peak_kb) / 1024}
+
+
 def main() -> int:
     """Reduce each object by each rule and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,6 +93,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     table: list[dict[str, Any]] = []
+    whole_atlas: list[dict[str, Any]] = []
     for name, gaussians, fit in objects(options.files):
         whole = {"object": name, "gaussians": len(gaussians), "whole_heldout_psnr": heldout_psnr(gaussians, fit)}
         for rule in REDUCTIONS:
@@ -87,7 +110,9 @@ def main() -> int:
             }
             table.append(row)
             sys.stderr.write(f"{row}\n")
-    keep("reduce", {"cells": CELLS, "table": table})
+        whole_atlas.append({"object": name, **{str(size): packed(gaussians, size) for size in (128, 192)}})
+        sys.stderr.write(f"{whole_atlas[-1]}\n")
+    keep("reduce", {"cells": CELLS, "table": table, "whole_atlas": whole_atlas})
     return 0
 
 

@@ -10,12 +10,12 @@ from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.packing import pack, unpack
 from gaussianverse.atlas.plane import (
-    SHIPPED,
     SHIPPED_SHA256,
     pinned,
     plane_indices,
     plane_of,
     points_of,
+    shipped_file,
     solve_plane_indices,
     unroll,
 )
@@ -32,15 +32,16 @@ def cells_of(indices: np.ndarray, size: int) -> np.ndarray:
     return exact - np.stack(np.divmod(np.arange(size * size), size), axis=1)
 
 
-def test_shipped_file_is_what_the_solver_gives_again() -> None:
-    solved = solve_plane_indices(128)
-    np.testing.assert_array_equal(solved, plane_indices(128))
-    assert hashlib.sha256(SHIPPED.read_bytes()).hexdigest() == SHIPPED_SHA256
-    stored = np.load(SHIPPED, allow_pickle=False)
+@pytest.mark.parametrize("size", SHIPPED_SHA256)
+def test_shipped_files_are_what_the_solver_gives_again(size: int) -> None:
+    solved = solve_plane_indices(size)
+    np.testing.assert_array_equal(solved, plane_indices(size))
+    assert hashlib.sha256(shipped_file(size).read_bytes()).hexdigest() == SHIPPED_SHA256[size]
+    stored = np.load(shipped_file(size), allow_pickle=False)
     assert (stored == solved).all()
 
 
-@pytest.mark.parametrize("size", [8, 16, 31, 128])
+@pytest.mark.parametrize("size", [8, 16, 31, 128, 192])
 def test_indices_are_a_permutation_near_the_unrolling(size: int) -> None:
     indices = plane_indices(size)
     np.testing.assert_array_equal(np.sort(indices), np.arange(size * size))
@@ -90,18 +91,19 @@ def test_result_is_kept_and_read_only() -> None:
         plane_indices(16)[0] = 1
 
 
+@pytest.mark.parametrize("size", SHIPPED_SHA256)
 @pytest.mark.parametrize("fault", ["missing", "changed"])
-def test_a_spoilt_file_is_named_with_the_mend(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoilt = tmp_path / "plane.npy"
+def test_a_spoilt_file_is_named_with_the_mend(
+    fault: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if fault == "changed":
-        indices = np.load(SHIPPED)
+        indices = np.load(shipped_file(size))
         indices[:2] = indices[1::-1]
-        np.save(spoilt, indices)
-    monkeypatch.setattr(plane, "SHIPPED", spoilt)
-    with pytest.raises(
-        AtlasError, match=r"plane\.npy (is missing|has SHA-256 .*, expected).*python -m gaussianverse.atlas plane"
-    ):
-        plane_indices.__wrapped__(128)
+        np.save(tmp_path / shipped_file(size).name, indices)
+    monkeypatch.setattr(plane, "SHIPPED", tmp_path)
+    mend = rf"python -m gaussianverse.atlas plane .*{size}\.npy --size {size}"
+    with pytest.raises(AtlasError, match=rf"{size}\.npy (is missing|has SHA-256 .*, expected).*{mend}"):
+        plane_indices.__wrapped__(size)
 
 
 @pytest.mark.parametrize("size", [8, 31, 64])

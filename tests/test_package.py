@@ -98,6 +98,7 @@ def test_a_wheel_holds_one_package_and_every_file_of_its_rooms(wheel: Path, trac
         "gaussianverse/py.typed",
         "gaussianverse/fitter/profiles/paper.toml",
         "gaussianverse/atlas/data/plane_indices_fibonacci_128.npy",
+        "gaussianverse/atlas/data/plane_indices_fibonacci_192.npy",
         "gaussianverse/examples/train_atlas.py",
     } <= expected
 
