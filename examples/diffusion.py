@@ -99,7 +99,7 @@ def clip_embeddings(folder: Path, device: torch.device) -> Embed:
     from transformers import CLIPTextModel, CLIPTokenizer  # extra `train`
 
     tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
-    encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", local_files_only=True)
+    encoder: Any = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", local_files_only=True)
     encoder = encoder.to(device).eval().requires_grad_(False)
 
     def embed(captions: Sequence[str]) -> Tensor:

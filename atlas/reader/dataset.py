@@ -2,61 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
-from gaussianverse.atlas.dataset_format import MEAN, POINTS, STD, VIEWS
-from gaussianverse.atlas.errors import AtlasError, DatasetError
-from gaussianverse.atlas.reader import order, sample
+from gaussianverse.atlas.dataset_format import MEAN, POINTS, STD
+from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader import order, placement
 from gaussianverse.atlas.reader.cache import CachedStore
-from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, Filter, read
-from gaussianverse.atlas.reader.order import Cursor, Indices
-from gaussianverse.atlas.reader.views import ReferenceViews
+from gaussianverse.atlas.reader.catalogue import Catalogue, Filter
+from gaussianverse.atlas.reader.map_style import AtlasMapDataset
+from gaussianverse.atlas.reader.progress import Progress, this_worker
+from gaussianverse.atlas.reader.source import AtlasSample, SampleSource
 from gaussianverse.atlas.standard import Standard
 from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Readable
 
-T = TypeVar("T")
-
-STATE_VERSION = 1
 _S3_READAHEAD = 16
-
-
-class AtlasSample(TypedDict):
-    """One object, as `AtlasDataset` yields it.
-
-    `atlas` is float32 [16, size, size]; unless standardised it is a view of the shard's bytes, with the channels
-    last in memory. `row` is the object's row of metadata.parquet.
-    """
-
-    atlas: Tensor
-    caption: str
-    uid: str
-    row: dict[str, Any]
-    views: NotRequired[Tensor]
-    """With `views=True`: RGBA, straight alpha in [0, 1], float32 [K, 4, s, s]."""
-    viewmats: NotRequired[Tensor]
-    """World-to-camera, OpenCV, in the world of the Gaussians; float32 [K, 4, 4]."""
-    Ks: NotRequired[Tensor]
-    """Intrinsics in pixels, float32 [K, 3, 3]."""
+_HERE = "here"
+"""Key of the passes that are read in the dataset's own process."""
 
 
 class AtlasDataset(IterableDataset[AtlasSample]):
     """The samples of a dataset in a folder or under s3://bucket/prefix.
 
-    One pass is one epoch; the next pass is the next epoch, in another order. The epoch advances when its last
-    sample is yielded, so a consumer that takes exactly `len(dataset)` samples is then at the next one. Every sample
-    is checked as it is read: the shard's length, the members' names, lengths and headers, and the caption. A damaged
-    sample raises an error; none is skipped.
+    One pass is one epoch. The next pass is the next epoch, in another order, whichever processes read it and also
+    after a pass that was broken off. A pass begins with its first sample, and two passes side by side are two epochs.
+    Every sample is checked as it is read: the shard's length, the members' names, lengths and headers, and the
+    caption. A damaged sample raises an error; none is skipped.
 
     Args:
         url: a local folder or s3://bucket/prefix.
@@ -72,8 +50,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             epoch, "repeat" reads some twice. All ranks have the same number of samples in either case.
         rank, world: this process's rank and the number of ranks; by default those of torch.distributed if it is
             initialised, else 0 of 1.
-        batch_size: batch size of the DataLoader, whose workers then give the order of a single process.
-            `AtlasLoader` sets it.
+        batch_size: batch size of a plain DataLoader, whose workers then give the order of a single process.
         standardise: standardise by the dataset's mean and deviation; cheaper on the device, see `standard()`.
         hashes: verify every byte by the hashes, at 0.7 ms per sample.
         columns: columns of the row to yield; None = all.
@@ -99,7 +76,6 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         cache_bytes: int = 100 * 2**30, readahead: int | None = None,
     ) -> None:  # fmt: skip
         self._store: Readable = open_storage(str(url), s3)
-        self._readahead = readahead if readahead is not None else _S3_READAHEAD if is_s3(str(url)) else 0
         self.catalogue = Catalogue(self._store)
         if cache is not None:
             self._store = CachedStore(self._store, Path(cache, self.catalogue.digest[:16]), cache_bytes)
@@ -111,41 +87,57 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             raise DatasetError(f"uneven {uneven!r} is none of {', '.join(order.UNEVEN)}")
         if window < 1 or batch_size < 1 or seed < 0:
             raise DatasetError(f"window {window}, batch_size {batch_size}: at least 1; seed {seed}: at least 0")
-        self.rank, self.world = _place(rank, world)
+        self.rank, self.world = placement.place(rank, world)
         self._placed = rank is not None
         self.batch_size = batch_size
-        self._selected = self.catalogue.select(filters, split, heldout, uids)
-        self._uneven, self._seed, self._window = uneven, seed, window if shuffle else 0
-        self._hashes, self._columns = hashes, columns
-        self._views = self.catalogue.n_views > 0 if views is None else views
-        self._standard = self.standard() if standardise else None
-        self._cursor = Cursor()
+        self.source = SampleSource(
+            self._store, self.catalogue, hashes=hashes, columns=columns,
+            views=self.catalogue.n_views > 0 if views is None else views,
+            standard=self.standard() if standardise else None,
+            readahead=readahead if readahead is not None else _S3_READAHEAD if is_s3(str(url)) else 0,
+        )  # fmt: skip
+        selected = self.catalogue.select(filters, split, heldout, uids)
+        self.progress = Progress(
+            self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0,
+            uneven, self.rank, self.world,
+        )  # fmt: skip
         if len(self) == 0:
             raise DatasetError(
-                f"only {len(self._selected)} samples for {self.world} ranks: pass uneven='repeat' or use fewer ranks"
+                f"only {len(selected)} samples for {self.world} ranks: pass uneven='repeat' or use fewer ranks"
             )
 
     def __len__(self) -> int:
         """Number of samples that each rank reads in an epoch."""
-        return order.share_size(len(self._selected), self.world, self._uneven)
+        return len(self.progress)
 
     def __iter__(self) -> Iterator[AtlasSample]:
-        if not self._placed and _place(None, None) not in ((0, 1), (self.rank, self.world)):
-            raise DatasetError(
-                "the dataset was created before torch.distributed was initialised, so every rank would read all of "
-                "it; create it afterwards, or pass rank and world"
-            )
-        start = self.cursor
-        sequence = self._sequence(start)
-        worker = get_worker_info()
-        if worker is not None:
-            own = order.worker_sequence(sequence, worker.id, worker.num_workers, self.batch_size)
-            yield from self._read(own)
-            return
-        for taken, item in enumerate(self._read(sequence), 1):
+        placement.check_not_divided_again(self.world, placed=self._placed)
+        self.check_placement()
+        if this_worker() is None:
+            return self._pass()
+        self.progress.reset_part()
+        return self._part_of_pass()
+
+    def _pass(self) -> Iterator[AtlasSample]:
+        begun, sequence = self.progress.begin(_HERE)
+        for taken, item in enumerate(self.source.read(sequence), 1):
             # before the yield: the consumer may ask for the state now, and may never ask for another sample
-            self._cursor = start.taken(taken) if taken < len(sequence) else start.next_epoch()
+            self.progress.moved(begun, taken if taken < len(sequence) else None)
             yield item
+
+    def _part_of_pass(self) -> Iterator[AtlasSample]:
+        for item in self.source.read(self.progress.begin_part(self.batch_size)):
+            self.progress.took_one()
+            yield item
+
+    def check_placement(self) -> None:
+        """Raise DatasetError if torch.distributed was initialised after the dataset was made."""
+        if not self._placed:
+            placement.check_still_placed(self.rank, self.world)
+
+    def map_style(self) -> AtlasMapDataset:
+        """The same samples as a map-style dataset, for loops that bring a sampler; not divided over ranks."""
+        return AtlasMapDataset(self.source, self.progress.selected)
 
     def get(self, uid: str) -> AtlasSample:
         """One object's sample, whatever the filters, verified by its hashes: one range read, two with views.
@@ -153,11 +145,7 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         Raises:
             DatasetError: no such object, it was quarantined, or its bytes are damaged.
         """
-        place = self.catalogue.find(uid)
-        row, size = self.catalogue.row(place), self.catalogue.size
-        member = self.catalogue.atlas_member(place)
-        array = self._parsed(member, uid, lambda data: sample.decode_verified(data, row, size))
-        return self._item(array, row, self._fetch_views(place, row, hashes=True))
+        return self.source.get(uid)
 
     def standard(self) -> Standard:
         """The module that standardises batches of this dataset, and back."""
@@ -168,124 +156,32 @@ class AtlasDataset(IterableDataset[AtlasSample]):
         return torch.from_numpy(self.catalogue.array(self._store, POINTS))
 
     @property
-    def cursor(self) -> Cursor:
-        """Start of the next pass, or position of the current one; never at the end of an epoch."""
-        return self._cursor.at(self.world)
-
-    @cursor.setter
-    def cursor(self, cursor: Cursor) -> None:
-        self._cursor = cursor
-
-    def samples_left(self) -> int:
-        """Number of samples of the epoch that this rank has yet to read, at least 1."""
-        return len(self._sequence(self.cursor))
-
-    @property
     def epoch(self) -> int:
-        """The epoch of the current pass, or of the next one."""
-        return self._cursor.epoch
+        """The epoch of the newest pass, or of the next one if that has ended or none has begun."""
+        return self.progress.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass read this epoch from its beginning."""
-        self._cursor = Cursor(epoch)
+        """Make the next pass read this epoch from its beginning, or from a state in it that was just loaded."""
+        placement.check_not_divided_again(self.world, placed=self._placed)
+        self.progress.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the dataset as plain numbers, exact to the last sample yielded by it or its `AtlasLoader`.
+        """The position in the newest pass as plain numbers, exact to the last sample yielded by the dataset or its
+        `AtlasLoader`; after the last sample of an epoch, the start of the next one.
 
         All ranks must have taken equally many samples, as at a common training step. Any rank's state then serves
-        all ranks, and any other number of ranks and workers.
+        all ranks, and any other number of ranks and workers. In a DataLoader's worker it is the position of that
+        worker, as torchdata's `StatefulDataLoader` saves it.
+
+        Raises:
+            DatasetError: a plain DataLoader's workers read the newest pass, and only they know how far they are.
         """
-        return {"version": STATE_VERSION, **self._identity(), **self._cursor.to_json()}
+        return self.progress.state_dict(self.batch_size)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of `state_dict`.
+        """Let the next pass continue from a state of `state_dict`.
 
         Raises:
             DatasetError: the state belongs to another dataset, selection, seed, window or `uneven`.
         """
-        if state.get("version") != STATE_VERSION:
-            raise DatasetError(f"state of version {state.get('version')}, this gaussianverse reads {STATE_VERSION}")
-        for name, own in self._identity().items():
-            if state.get(name) != own:
-                raise DatasetError(f"the state has {name} {state.get(name)!r}, this dataset {own!r}")
-        cursor = Cursor.from_json(dict(state))
-        # what another number of ranks left may be fewer samples than there are ranks now
-        self._cursor = cursor if len(self._sequence(cursor.at(self.world))) else cursor.next_epoch()
-
-    def _identity(self) -> dict[str, Any]:
-        """Properties that a state and a dataset must share for the state to mean the same samples."""
-        names = {"dataset": self.catalogue.digest, "selection": self._selection}
-        return {**names, "seed": self._seed, "window": self._window, "uneven": self._uneven}
-
-    @property
-    def _selection(self) -> str:
-        return hashlib.sha256(self._selected.astype("<i8").tobytes()).hexdigest()[:16]
-
-    def _sequence(self, cursor: Cursor) -> Indices:
-        """The samples of the cursor's epoch that this rank has yet to read, in order."""
-        shards = self.catalogue.shards[self._selected]
-        whole = order.epoch_order(shards, self._seed, cursor.epoch, self._window)
-        return self._selected[order.rank_sequence(whole, cursor, self.rank, self._uneven)]
-
-    def _read(self, places: Indices) -> Iterator[AtlasSample]:
-        """Yield these samples in this order."""
-        if self._readahead == 0:
-            yield from map(self._fetch, places.tolist())
-            return
-        waiting: deque[Future[AtlasSample]] = deque()
-        pool = ThreadPoolExecutor(self._readahead, "atlas-read")
-        try:
-            for place in places.tolist():
-                waiting.append(pool.submit(self._fetch, place))
-                if len(waiting) > self._readahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _fetch(self, place: int) -> AtlasSample:
-        row = self.catalogue.row(place)
-        size, hashes, part = self.catalogue.size, self._hashes, self.catalogue.byte_range(place)
-        array = self._parsed(part, row["uid"], lambda data: sample.parse(data, row, size, hashes=hashes))
-        return self._item(array, row, self._fetch_views(place, row, hashes=hashes))
-
-    def _fetch_views(self, place: int, row: dict[str, Any], *, hashes: bool) -> ReferenceViews | None:
-        if not self._views:
-            return None
-        part = self.catalogue.byte_range(place, VIEWS)
-        return self._parsed(part, row["uid"], lambda data: sample.parse_views(data, row, hashes=hashes))
-
-    def _parsed(self, part: ByteRange, uid: str, parse: Callable[[memoryview], T]) -> T:
-        """Read and parse some of an object's bytes; errors name the place."""
-        data = read(self._store, part)
-        try:
-            return parse(data)
-        except AtlasError as error:
-            where = f"{self._store.url}/{part.key}, bytes from {part.offset}, {uid}"
-            raise DatasetError(f"{where}: {error}; fetch the shard again") from error
-
-    def _item(self, array: Any, row: dict[str, Any], views: ReferenceViews | None) -> AtlasSample:
-        atlas = torch.from_numpy(array).permute(2, 0, 1)
-        if self._standard is not None:
-            atlas = self._standard(atlas)
-        chosen = row if self._columns is None else {name: row[name] for name in self._columns}
-        item: AtlasSample = {"atlas": atlas, "caption": row["caption"], "uid": row["uid"], "row": chosen}
-        if views is not None:
-            item["views"] = torch.from_numpy(views.images).permute(0, 3, 1, 2).float().div_(255)
-            item["viewmats"], item["Ks"] = torch.from_numpy(views.viewmats), torch.from_numpy(views.Ks)
-        return item
-
-
-def _place(rank: int | None, world: int | None) -> tuple[int, int]:
-    """Rank and number of ranks: as given, else those of torch.distributed, else 0 of 1."""
-    if (rank is None) != (world is None):
-        raise DatasetError(f"pass both rank and world, or neither; got {rank} and {world}")
-    if rank is None or world is None:
-        group = torch.distributed
-        if group.is_available() and group.is_initialized():
-            return group.get_rank(), group.get_world_size()
-        return 0, 1
-    if not 0 <= rank < world:
-        raise DatasetError(f"rank {rank} of {world}")
-    return rank, world
+        self.progress.load_state_dict(state, self.batch_size)

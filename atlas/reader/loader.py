@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NotRequired, TypedDict
+from uuid import uuid4
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from gaussianverse.atlas.reader.dataset import AtlasDataset, AtlasSample
+from gaussianverse.atlas.reader import order
+from gaussianverse.atlas.reader.dataset import AtlasDataset
+from gaussianverse.atlas.reader.source import AtlasSample
+
+_LOADER = -1
+"""The loader as a member of its passes, beside its workers."""
 
 
 class AtlasBatch(TypedDict):
@@ -43,32 +49,64 @@ def collate(samples: list[AtlasSample]) -> AtlasBatch:
     return batch
 
 
+class _Passes(IterableDataset[AtlasSample]):
+    """The passes of a loader, for its DataLoader: the loader begins each, and here its samples are read.
+
+    `count` is the number of the pass. The loader sets it before the workers start; workers that stay count on.
+    """
+
+    def __init__(self, dataset: AtlasDataset, batch_size: int) -> None:
+        self.dataset, self.batch_size = dataset, batch_size
+        self.count, self._name = 0, uuid4().hex
+
+    @property
+    def key(self) -> str:
+        """The key of the pass."""
+        return f"{self._name} {self.count}"
+
+    def __iter__(self) -> Iterator[AtlasSample]:
+        worker = get_worker_info()
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        _, sequence = self.dataset.progress.begin(self.key, number)
+        self.count += 1
+        return self.dataset.source.read(order.worker_sequence(sequence, number, workers, self.batch_size))
+
+
+class FirstEpoch:
+    """Takes the epoch of a training loop for a dataset that has neither been read nor given a state or an epoch."""
+
+    def __init__(self, dataset: AtlasDataset) -> None:
+        self._progress = dataset.progress
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the first pass read this epoch; a dataset that has a position keeps it."""
+        if not self._progress.has_position:
+            self._progress.set_epoch(epoch)
+
+
 class AtlasLoader:
     """A torch DataLoader over an `AtlasDataset`, whose state counts batches yielded rather than batches fetched.
 
-    The order does not depend on the number of workers. One pass is one epoch, which ends when its last batch is
-    yielded; after a pass that was broken off, the next one continues it.
+    The order does not depend on the number of workers. One pass is one epoch, and the next pass is the next epoch,
+    also after a pass that was broken off. Its state at the last batch of an epoch is the start of the next one.
 
     Args:
-        dataset: dataset to read; its `batch_size` is set to the loader's.
+        dataset: dataset to read.
         batch_size: samples per batch; the last batch of an epoch may have fewer.
         num_workers: number of processes; 0 = read in this one.
         drop_last: leave out a last batch that is not full.
-        options: other arguments of DataLoader, except persistent_workers: those would continue from what they have
-            fetched, not from the state.
+        options: other arguments of DataLoader.
     """
 
     def __init__(
         self, dataset: AtlasDataset, batch_size: int, *, num_workers: int = 0, drop_last: bool = False,
         **options: Any,
     ) -> None:  # fmt: skip
-        if options.pop("persistent_workers", False):
-            raise ValueError("persistent_workers is not supported: workers must start from the state in each epoch")
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
-        dataset.batch_size = batch_size
+        self._passes, self._count = _Passes(dataset, batch_size), 0
         options = {"collate_fn": collate, **options}
         self._loader: DataLoader[AtlasSample] = DataLoader(
-            dataset, batch_size=batch_size, num_workers=num_workers, drop_last=drop_last, **options
+            self._passes, batch_size=batch_size, num_workers=num_workers, drop_last=drop_last, **options
         )
 
     def __len__(self) -> int:
@@ -80,17 +118,37 @@ class AtlasLoader:
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def __iter__(self) -> Iterator[AtlasBatch]:
+        self.dataset.check_placement()
+        progress = self.dataset.progress
         if len(self) == 0:
             return
-        start = self.dataset.cursor
-        batches = self._batches(self.dataset.samples_left())
-        if batches == 0:  # the rest of the epoch does not fill a batch
-            start = self.dataset.cursor = start.next_epoch().at(self.dataset.world)
-            batches = len(self)
+        if self._batches(progress.left()) == 0:  # the rest of the epoch does not fill a batch
+            progress.skip_rest()
+        self._passes.count, self._count = self._count, self._count + 1
+        begun, sequence = progress.begin(self._passes.key, _LOADER)
+        batches = self._batches(len(sequence))
         for number, batch in enumerate(self._loader, 1):
             # the epoch ends with the last batch: a consumer that counts to len(loader) never asks for another
-            self.dataset.cursor = start.taken(number * self.batch_size) if number < batches else start.next_epoch()
+            progress.moved(begun, number * self.batch_size if number < batches else None)
             yield batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """See `AtlasDataset.set_epoch`."""
+        self.dataset.progress.set_epoch(epoch)
+
+    @property
+    def sampler(self) -> FirstEpoch:
+        """For Lightning, which calls `sampler.set_epoch` before each pass and restores no state at an epoch's end."""
+        return FirstEpoch(self.dataset)
+
+    @property
+    def _iterator(self) -> Any:
+        """The DataLoader's, where persistent workers are: Lightning looks for it after a fit, to end them."""
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self._loader._iterator = iterator
 
     def state_dict(self) -> dict[str, Any]:
         """See `AtlasDataset.state_dict`; exact to the last batch yielded."""

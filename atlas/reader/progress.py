@@ -1,0 +1,193 @@
+"""`Progress`: the samples that a rank reads, pass after pass, and how far it is, as a state that can be saved."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch.utils.data import get_worker_info
+
+from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader import order
+from gaussianverse.atlas.reader.order import Cursor, Indices
+from gaussianverse.atlas.reader.passes import Pass, Passes
+
+STATE_VERSION = 1
+
+
+class Part(NamedTuple):
+    """A worker's part of a pass: where the pass started, and the samples that the worker has taken since."""
+
+    start: Cursor
+    taken: int
+
+
+class Worker(NamedTuple):
+    """The worker of a plain `DataLoader` that this process is, and the key of the passes of its iterator."""
+
+    id: int
+    workers: int
+    key: str
+
+
+def this_worker() -> Worker | None:
+    """The worker that this process is; None in the process that made the dataset."""
+    info = get_worker_info()
+    # the workers of one iterator have consecutive seeds, from a base that is drawn for the iterator
+    return None if info is None else Worker(info.id, info.num_workers, f"workers {info.seed - info.id}")
+
+
+@dataclass
+class Progress:
+    """Progress of one rank.
+
+    Args:
+        dataset: digest of the dataset.
+        selected: the selected samples, int64 [N], ascending.
+        shards: their shards, [N].
+        seed, window: see `order.epoch_order`.
+        uneven: see `order.UNEVEN`.
+        rank, world: this rank and the number of ranks.
+    """
+
+    dataset: str
+    selected: Indices
+    shards: Indices
+    seed: int
+    window: int
+    uneven: str
+    rank: int
+    world: int
+    _passes: Passes = field(default_factory=Passes)
+    _position: Pass = field(default=Pass(0, Cursor()))
+    """The newest pass that this process follows, and how far it is."""
+    _part: Part | None = None
+    _loaded: Part | None = None
+
+    def __len__(self) -> int:
+        """Number of samples that each rank reads in an epoch."""
+        return order.share_size(len(self.selected), self.world, self.uneven)
+
+    def begin(self, key: str, member: int = 0) -> tuple[Pass, Indices]:
+        """Begin the pass with this key, or join it, see `Passes.begin`; its samples for this rank, in order."""
+        begun = self._passes.begin(key, member)
+        begun = Pass(begun.number, begun.start.at(self.world))
+        self._follow(begun)
+        return begun, self._sequence(begun.start)
+
+    def moved(self, begun: Pass, taken: int | None) -> None:
+        """Note that so many samples of a pass were taken by each rank; None = all of them.
+
+        Only the newest pass counts, and its end is the start of the next epoch.
+        """
+        self._follow(begun._replace(start=begun.start.next_epoch() if taken is None else begun.start.taken(taken)))
+
+    def _follow(self, position: Pass) -> None:
+        if position.number >= self._position.number:
+            self._position = position
+
+    def begin_part(self, batch_size: int) -> Indices:
+        """The samples that this worker of a plain `DataLoader` has yet to read of its next pass, in order."""
+        worker = this_worker()
+        assert worker is not None
+        begun, sequence = self.begin(worker.key, worker.id)
+        taken = self._part.taken if self._part is not None else 0
+        self._part = Part(begun.start, taken)
+        return order.worker_sequence(sequence, worker.id, worker.workers, batch_size)[taken:]
+
+    def reset_part(self) -> None:
+        """Let this worker's next pass begin at the state that was loaded last, else with the next epoch."""
+        self._part, self._loaded = self._loaded, None
+
+    def took_one(self) -> None:
+        """Note that this worker took another sample."""
+        assert self._part is not None
+        self._part = self._part._replace(taken=self._part.taken + 1)
+
+    def left(self) -> int:
+        """Number of samples that the next pass has for this rank."""
+        return len(self._sequence(self._passes.next.at(self.world)))
+
+    @property
+    def cursor(self) -> Cursor:
+        """Start of the next pass, or position in the newest one; never at the end of an epoch.
+
+        Raises:
+            DatasetError: the newest pass is read by workers that this process does not hear from.
+        """
+        newest = self._passes.newest()
+        if newest is None:
+            return self._passes.next.at(self.world)
+        if newest.number != self._position.number:
+            raise DatasetError(
+                "a DataLoader's workers read this dataset, and only they know how far they are: for a state, use "
+                "AtlasLoader or torchdata's StatefulDataLoader"
+            )
+        return self._position.start.at(self.world)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the newest pass, and of the next one as soon as the last sample is known to be taken."""
+        newest = self._passes.newest()
+        if newest is None:
+            return self._passes.next.epoch
+        return (self._position if newest.number == self._position.number else newest).start.epoch
+
+    @property
+    def has_position(self) -> bool:
+        """Whether a pass was begun, or a state or an epoch was given."""
+        return self._passes.used
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next pass read this epoch: all of it, or what a state that was just loaded left of it."""
+        if self._passes.newest() is not None or self._passes.next.epoch != epoch:
+            self._passes.restart(Cursor(epoch))
+
+    def skip_rest(self) -> None:
+        """Let the next pass read the epoch after the one that it would have read."""
+        self._passes.restart(self._passes.next.next_epoch())
+
+    def state_dict(self, batch_size: int) -> dict[str, Any]:
+        """See `AtlasDataset.state_dict`; in a worker, the state of its part."""
+        state = {"version": STATE_VERSION, **self._identity()}
+        worker = this_worker()
+        if worker is None:
+            return {**state, **self.cursor.to_json()}
+        start, taken = self._part or self._loaded or (self._passes.peek(worker.key, worker.id), 0)
+        place = {"worker": worker.id, "workers": worker.workers, "batch_size": batch_size}
+        return {**state, **start.to_json(), **place, "taken": taken}
+
+    def load_state_dict(self, state: Mapping[str, Any], batch_size: int) -> None:
+        """See `AtlasDataset.load_state_dict`."""
+        if state.get("version") != STATE_VERSION:
+            raise DatasetError(f"state of version {state.get('version')}, this gaussianverse reads {STATE_VERSION}")
+        worker = this_worker()
+        place = (
+            {name: None for name in ("worker", "workers", "batch_size")}
+            if worker is None
+            else {"worker": worker.id, "workers": worker.workers, "batch_size": batch_size}
+        )
+        for name, own in {**self._identity(), **place}.items():
+            if state.get(name) != own:
+                raise DatasetError(f"the state has {name} {state.get(name)!r}, this dataset {own!r}")
+        cursor = Cursor.from_json(dict(state))
+        left = len(self._sequence(cursor.at(self.world)))
+        if worker is None:
+            # what another number of ranks left may be fewer samples than there are ranks now
+            self._passes.restart(cursor if left else cursor.next_epoch())
+            return
+        self._passes.resume(worker.key, worker.id, cursor)
+        self._loaded = Part(cursor, int(state["taken"]))
+
+    def _identity(self) -> dict[str, Any]:
+        """Properties that a state and a dataset must share for the state to mean the same samples."""
+        selection = hashlib.sha256(self.selected.astype("<i8").tobytes()).hexdigest()[:16]
+        names = {"dataset": self.dataset, "selection": selection}
+        return {**names, "seed": self.seed, "window": self.window, "uneven": self.uneven}
+
+    def _sequence(self, cursor: Cursor) -> Indices:
+        """The samples of the cursor's epoch that this rank has yet to read, in order."""
+        whole = order.epoch_order(self.shards, self.seed, cursor.epoch, self.window)
+        return self.selected[order.rank_sequence(whole, cursor, self.rank, self.uneven)]
