@@ -174,6 +174,18 @@ def test_any_sequence_of_ways_to_consume(root: Path, kind: str, sequence: list[t
                 epoch, start = epoch - 1, taken
 
 
+def test_the_state_of_two_passes_is_that_of_the_newer_one(root: Path) -> None:
+    dataset = AtlasDataset(root)
+    older, newer = iter(dataset), iter(AtlasLoader(dataset, BATCH))
+    take(older, 5)
+    take(newer, 2)
+    take(older, 9)
+    assert dataset.epoch == 1
+    resumed = AtlasDataset(root)
+    resumed.load_state_dict(dataset.state_dict())
+    assert uids(resumed) == order_of(root, 1)[2 * BATCH :]
+
+
 def test_setting_the_epoch_of_a_loaded_state_keeps_its_place(root: Path) -> None:
     dataset = AtlasDataset(root)
     dataset.set_epoch(2)
