@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench-fit: $(STAMP) ## measure PSNR and CPU seconds of fits
 
 bench-fit512: $(STAMP) ## measure PSNR and CPU seconds of fits at 512 px; needs EGL
 	$(BIN)/python -m bench.fit512 $(ARGS)
+
+bench-recipe: $(STAMP) ## measure what each part of profile `quick` is worth (an hour)
+	$(BIN)/python -m bench.recipe $(ARGS)
 
 bench-paper: $(STAMP) ## fit two meshes by the paper's settings on the CPU, once (an hour); ARGS='--fits FOLDER'
 	$(BIN)/python -m bench.paper $(ARGS)

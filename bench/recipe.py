@@ -1,0 +1,76 @@
+"""`make bench-recipe`: what each part of profile `quick` is worth, against the same fits without it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.counts import measured, objects
+from bench.record import keep
+from gaussianverse.atlas.configuration import from_table
+from gaussianverse.fitter import FitConfig, load_profile
+from gaussianverse.fitter.views import Views, split_heldout
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "no recycling": {"counts": {"recycle": 0.0}},
+    "no pruning": {"counts": {"epsilon": 0.0}},
+    "full size from the start": {"start_until": 0.0},
+    "twice the steps": {"steps": 6000},
+    "half the views": {"heldout": "test"},
+    "anchors": {"model": "anchors", "bake_at": 1.0, "counts": {"epsilon": 0.0}},
+    "anchors, baked at a third": {"model": "anchors", "bake_at": 0.33},
+}
+
+
+def changed(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with these changes, table by table."""
+    return {**table, **{k: {**table[k], **v} if isinstance(v, Mapping) else v for k, v in changes.items()}}
+
+
+def halved(views: Views) -> Views:
+    """Every second training view, and the views that `quick` holds out, marked as a test split."""
+    train, heldout = split_heldout(views, 8)
+    names = [*train.names[::2], *heldout.names]
+    some = views[np.array([views.names.index(name) for name in names])]
+    return replace(some, test=np.arange(len(names)) >= len(names) - len(heldout))
+
+
+def main() -> None:
+    """Fit each object by the profile and by each variant."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objects", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    profile = load_profile("quick")["fit"]
+    chosen = list(objects(options.objects, profile["size"]))
+    table: list[dict[str, Any]] = []
+    for seed in range(options.seeds):
+        for name, views in chosen:
+            for variant, changes in {"quick": {}, **VARIANTS}.items():
+                config = from_table(FitConfig, changed(profile, changes))
+                row = measured(halved(views) if config.heldout == "test" else views, config, seed)
+                table.append({"object": name, "seed": seed, "variant": variant, **row})
+                sys.stderr.write(f"{table[-1]}\n")
+    base = {(row["object"], row["seed"]): row for row in table if row["variant"] == "quick"}
+    rng, effects = np.random.default_rng(0), {}
+    for variant in VARIANTS:
+        pairs = [(row, base[row["object"], row["seed"]]) for row in table if row["variant"] == variant]
+        psnr = np.array([row["psnr"] - of["psnr"] for row, of in pairs])
+        means = rng.choice(psnr, (10_000, len(psnr))).mean(1)
+        effects[variant] = {
+            "psnr_db": float(psnr.mean()),
+            "psnr_db_95": [float(q) for q in np.quantile(means, (0.025, 0.975))],
+            **{key: float(np.mean([row[key] / of[key] for row, of in pairs])) for key in ("n", "cpu_s")},
+        }
+    keep("recipe", {"objects": len(chosen), "seeds": options.seeds, "against_quick": effects, "table": table})
+
+
+if __name__ == "__main__":
+    main()
