@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.counts import measured, objects
+from bench.counts import PRIMITIVES, measured, objects
 from bench.record import keep
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter import FitConfig, load_profile
@@ -49,7 +50,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     profile = load_profile("quick")["fit"]
-    chosen = list(objects(options.objects, profile["size"]))
+    found = objects(options.objects + len(PRIMITIVES), profile["size"])
+    chosen = list(islice((one for one in found if one[0] not in PRIMITIVES), options.objects))
     table: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         for name, views in chosen:
