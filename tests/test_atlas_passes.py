@@ -1,5 +1,7 @@
 import copy
 import pickle
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
@@ -86,3 +88,17 @@ def test_processes_agree_whoever_is_first(method: str) -> None:
     assert found[0] == found[1] == found[2]
     assert sorted(begun.start.epoch for begun in found[0]) == list(range(50))
     assert passes.next == Cursor(50)
+
+
+def test_threads_of_one_process_begin_passes_one_after_the_other() -> None:
+    passes = Passes()
+    with ThreadPoolExecutor(8) as pool:
+        begun = list(pool.map(lambda key: passes.begin(str(key), 0), range(400)))
+    assert sorted(found.number for found in begun) == list(range(1, 401))
+    assert sorted(found.start.epoch for found in begun) == list(range(400))
+
+
+def test_no_folder_need_be_writable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert Passes().begin("a", 0).number == 1

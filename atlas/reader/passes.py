@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import get_spawning_popen
@@ -21,6 +22,9 @@ from gaussianverse.atlas.reader.order import Cursor
 
 _KEPT = 64
 """Passes that the record keeps: more than are ever read side by side."""
+_threads = threading.Lock()
+"""Held while a record is locked, since a file's lock keeps out other processes and not other threads."""
+os.register_at_fork(before=_threads.acquire, after_in_parent=_threads.release, after_in_child=_threads.release)
 
 
 class Pass(NamedTuple):
@@ -51,7 +55,10 @@ class Passes:
     """
 
     def __init__(self, start: Cursor = Cursor()) -> None:  # noqa: B008
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        if hasattr(os, "memfd_create"):  # Linux, where no folder need be writable
+            self._file: Any = os.fdopen(os.memfd_create("passes"), "r+b", buffering=0)
+        else:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._write({"number": 0, "next": start.to_json(), "begun": False, "passes": {}})
 
     def begin(self, key: str, member: int) -> Pass:
@@ -126,11 +133,12 @@ class Passes:
     @contextmanager
     def _locked(self, kind: int) -> Iterator[None]:
         # lockf and not flock: a forked process shares the file's description, and so its flock
-        fcntl.lockf(self._file, kind)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
+        with _threads:
+            fcntl.lockf(self._file, kind)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def _read(self) -> _Record:
         number = self._file.fileno()
