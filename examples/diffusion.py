@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,17 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from gaussianverse.atlas.dataset_format import CHANNELS
+from gaussianverse.fitter.vision import import_torchvision
 
-# diffusers imports torchvision for models that are not used here, which fails with a CPU build of torch; without
-# torchvision it skips those models
-_torchvision = sys.modules.get("torchvision")
-sys.modules["torchvision"] = None  # type: ignore[assignment]
-try:
-    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
-finally:
-    del sys.modules["torchvision"]
-    if _torchvision is not None:
-        sys.modules["torchvision"] = _torchvision
+import_torchvision()  # which diffusers and transformers import
+
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel  # noqa: E402
 
 _TINY_WIDTH, _TINY_TOKENS = 16, 32
 

@@ -1,17 +1,14 @@
 """LPIPS (Zhang et al. 2018) through the `lpips` package, with backbone weights from a named local file.
 
-Nothing is downloaded. Only this module imports torchvision, which lpips needs for the layers of its backbones:
-with a CPU build of torch, torchvision's own operators are missing and its import fails on `nms`.
+Nothing is downloaded. lpips needs torchvision for the layers of its backbones.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +16,7 @@ from torch import Tensor
 
 from gaussianverse import foreign
 from gaussianverse.fitter.config import LPIPS_NETS
+from gaussianverse.fitter.vision import import_torchvision
 
 PUBLISHED = {
     "vgg": "torchvision's vgg16-397923af.pth",
@@ -33,27 +31,6 @@ MIN_SIDE = {"none": 1, "vgg": 16, "alex": 31, "squeeze": 17}
 
 class LpipsUnavailable(RuntimeError):
     """LPIPS cannot be loaded; the message names the missing file and where it is published."""
-
-
-# keeps the library alive: deleting it would undo its definitions
-_operators: list[Any] = []
-
-
-def _import_lpips() -> Any:
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError as error:
-        if "torchvision::nms does not exist" not in str(error):
-            raise
-        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-        _operators.append(library)
-    import lpips
-
-    return lpips
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -107,7 +84,10 @@ def _load_lpips(
         state = _read_weights(path)
     except Exception as error:
         raise LpipsUnavailable(f"{path}: cannot be read as weights: {error}") from error
-    model = _import_lpips().LPIPS(net=net, pnet_rand=True, verbose=False)
+    import_torchvision()
+    import lpips
+
+    model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     # lpips splits the backbone into slices, and keeps the layers' numbers as names
     own = dict(model.net.named_parameters())
     by_number = {name.split(".", 1)[1]: name for name in own}

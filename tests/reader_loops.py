@@ -60,10 +60,3 @@ def uid_of_key(root: Path) -> dict[float, str]:
 def named(root: Path, keys: Iterable[float]) -> list[str]:
     """The uids of such keys."""
     return [uid_of_key(root)[key] for key in keys]
-
-
-def import_torchvision() -> None:
-    """Import what transformers and Lightning import, and what a CPU build of torch refuses without help."""
-    from gaussianverse.fitter.lpips import _import_lpips
-
-    _import_lpips()

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reader_loops import BATCH, import_torchvision, keys_of, uids
+from reader_loops import BATCH, keys_of, uids
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset
 
 from gaussianverse import AtlasDataset, AtlasLoader
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader.loader import collate
+from gaussianverse.fitter.vision import import_torchvision
 
 
 def run_ranks(world: int, loop: str, root: Path, out: Path) -> list[Any]:

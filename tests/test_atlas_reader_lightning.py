@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reader_loops import BATCH, BATCHES, import_torchvision, order_of, orders, publish, uids
+from reader_loops import BATCH, BATCHES, order_of, orders, publish, uids
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader
 
 from gaussianverse import AtlasDataset, AtlasLoader
 from gaussianverse.atlas.reader.loader import collate
+from gaussianverse.fitter.vision import import_torchvision
 
 import_torchvision()
 import lightning  # noqa: E402

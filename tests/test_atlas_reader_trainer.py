@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reader_loops import BATCH, import_torchvision, named, order_of, orders, publish, uids
+from reader_loops import BATCH, named, order_of, orders, publish, uids
 from reader_ranks import Recorder
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from gaussianverse import AtlasDataset, AtlasLoader
 from gaussianverse.atlas.reader.loader import collate
+from gaussianverse.fitter.vision import import_torchvision
 
 import_torchvision()
 import transformers  # noqa: E402

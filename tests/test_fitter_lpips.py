@@ -14,7 +14,8 @@ from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter.config import FitConfig, load_profile
 from gaussianverse.fitter.errors import BadInput
 from gaussianverse.fitter.fit import fit_object
-from gaussianverse.fitter.lpips import LpipsUnavailable, _import_lpips, load_lpips
+from gaussianverse.fitter.lpips import LpipsUnavailable, load_lpips
+from gaussianverse.fitter.vision import import_torchvision
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "weights"
 CPU = torch.device("cpu")
@@ -55,7 +56,10 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
 
 def test_lpips_is_in_the_loss_and_in_the_metrics(tmp_path: Path) -> None:
     """Random weights suffice to test the path of the gradient."""
-    model = _import_lpips().LPIPS(net="squeeze", pnet_rand=True, verbose=False)
+    import_torchvision()
+    import lpips
+
+    model = lpips.LPIPS(net="squeeze", pnet_rand=True, verbose=False)
     state = {name.split(".", 1)[1]: t.detach().numpy() for name, t in model.net.named_parameters()}
     np.savez(tmp_path / "squeeze.npz", **state)
     tables = {**load_profile("test")["fit"], "size": 48, "start_size": 0, "steps": 12, "min_psnr": 0.0}
