@@ -30,7 +30,7 @@ def run_ranks(world: int, loop: str, root: Path, out: Path) -> list[Any]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}", __file__]
     done = subprocess.run(
         [*command, loop, str(root), str(out)], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},  # where bench/ is
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(world)]
