@@ -227,10 +227,9 @@ def test_sigterm_ends_it_quietly_with_all_of_its_processes(
             os.killpg(driver.pid, signal.SIGTERM)
         assert driver.wait(PATIENCE_S) == 143, errors.read_text()
         if stuck:  # Ray's agents look for a head for another minute
-            agents = [pid for pid in below if b"Agent" in command_line(pid)]
-            assert len(agents) == 2
-            for pid in agents:
-                kill(pid)
+            for pid in below:
+                if b"Agent" in command_line(pid):
+                    kill(pid)
         until(lambda: not any(map(command_line, below)))
     assert below, "Ray's processes were not found"
     told = errors.read_text().replace("\r", "\n").splitlines()
