@@ -23,6 +23,7 @@ from gaussianverse.manifests.errors import RenderError
 from gaussianverse.manifests.rendering import rig
 from gaussianverse.manifests.rendering.drawing import Renderer
 from gaussianverse.manifests.rendering.meshes import Mesh, load_mesh
+from gaussianverse.pipeline.ops.evaluation.statistics import interval
 
 PRIMITIVES = ("cube", "sphere", "needle", "ring")
 """Made objects of one colour: what a rule that follows the object must leave with little."""
@@ -83,8 +84,6 @@ def summary(table: list[dict[str, Any]], tau: int) -> dict[str, Any]:
     loss = mean("psnr", "bound") - mean("psnr", "rule")
     plain = np.array([name not in PRIMITIVES for name in names])
     told = complexity >= 0  # without a pixel inside its rims, an object's complexity is not known
-    rng = np.random.default_rng(0)
-    draws = rng.choice(loss, (10_000, len(loss))).mean(1)
     return {
         "objects": len(names),
         "seeds": len({row["seed"] for row in table}),
@@ -95,7 +94,7 @@ def summary(table: list[dict[str, Any]], tau: int) -> dict[str, Any]:
         "spearman_without_primitives": float(spearmanr(n[told & plain], complexity[told & plain]).statistic),
         "without_complexity": [name for name, known in zip(names, told, strict=True) if not known],
         "psnr_loss_db": float(loss.mean()),
-        "psnr_loss_db_95": [float(q) for q in np.quantile(draws, (0.025, 0.975))],
+        "psnr_loss_db_95": interval(loss),
         "psnr_loss_worst_db": float(loss.max()),
         "cube_share": float(n[names.index("cube")] / tau),
         "cpu_s": {kind: float(mean("cpu_s", kind).mean()) for kind in ("rule", "bound")},

@@ -33,13 +33,18 @@ MESHES = ("BoomBox", "Spot")
 CELLS = 128 * 128
 
 
+def filled(**changes: Any) -> FitConfig:
+    """Profile `cpu` with the paper's bound of 36,864, which its fits fill, and changes."""
+    table = {**load_profile("cpu")["fit"], "tau": 36_864, "initial_anchors": 9216, **changes}
+    return from_table(FitConfig, {**table, "counts": {**table["counts"], "epsilon": 0.0}})
+
+
 def settings(kind: str) -> FitConfig:
     """The paper's 36,864 Gaussians: "paper", by its anchors in 20,000 steps; "best", plain ones in 10,000."""
     if kind == "paper":
         table = {**load_profile("paper")["fit"], "backend": "cpu", "heldout_every": 8}
         return from_table(FitConfig, {**table, "loss": {**table["loss"], "lpips_net": "none"}})
-    table = {**load_profile("cpu")["fit"], "tau": 36_864, "initial_anchors": 9216, "steps": 10_000}
-    return from_table(FitConfig, {**table, "counts": {**table["counts"], "epsilon": 0.0}})
+    return filled(steps=10_000)
 
 
 def fitted(views: Views, kind: str, kept: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from bench.record import keep
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter import FitConfig, load_profile
 from gaussianverse.fitter.views import Views, split_heldout
+from gaussianverse.pipeline.ops.evaluation.statistics import interval
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "no recycling": {"counts": {"recycle": 0.0}},
@@ -34,9 +35,9 @@ def changed(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return {**table, **{k: {**table[k], **v} if isinstance(v, Mapping) else v for k, v in changes.items()}}
 
 
-def halved(views: Views) -> Views:
-    """Every second training view, and the views that `quick` holds out, marked as a test split."""
-    train, heldout = split_heldout(views, 8)
+def halved(views: Views, heldout_every: int) -> Views:
+    """Every second training view, and every `heldout_every`-th view, marked as a test split."""
+    train, heldout = split_heldout(views, heldout_every)
     names = [*train.names[::2], *heldout.names]
     some = views[np.array([views.names.index(name) for name in names])]
     return replace(some, test=np.arange(len(names)) >= len(names) - len(heldout))
@@ -57,18 +58,19 @@ def main() -> None:
         for name, views in chosen:
             for variant, changes in {"quick": {}, **VARIANTS}.items():
                 config = from_table(FitConfig, changed(profile, changes))
-                row = measured(halved(views) if config.heldout == "test" else views, config, seed)
+                row = measured(
+                    halved(views, profile["heldout_every"]) if config.heldout == "test" else views, config, seed
+                )
                 table.append({"object": name, "seed": seed, "variant": variant, **row})
                 sys.stderr.write(f"{table[-1]}\n")
     base = {(row["object"], row["seed"]): row for row in table if row["variant"] == "quick"}
-    rng, effects = np.random.default_rng(0), {}
+    effects = {}
     for variant in VARIANTS:
         pairs = [(row, base[row["object"], row["seed"]]) for row in table if row["variant"] == variant]
         psnr = np.array([row["psnr"] - of["psnr"] for row, of in pairs])
-        means = rng.choice(psnr, (10_000, len(psnr))).mean(1)
         effects[variant] = {
             "psnr_db": float(psnr.mean()),
-            "psnr_db_95": [float(q) for q in np.quantile(means, (0.025, 0.975))],
+            "psnr_db_95": interval(psnr),
             **{key: float(np.mean([row[key] / of[key] for row, of in pairs])) for key in ("n", "cpu_s")},
         }
     keep("recipe", {"objects": len(chosen), "seeds": options.seeds, "against_quick": effects, "table": table})

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +24,18 @@ import torch
 
 from bench.counts import drawn
 from bench.objects import SHARED
+from bench.paper import CELLS, MESHES, filled
 from bench.record import keep
-from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.interchange.ply import read_ply
 from gaussianverse.atlas.interchange.published import visible
-from gaussianverse.fitter import Fit, FitConfig, fit_object, load_profile
+from gaussianverse.fitter import Fit, FitConfig, fit_object
 from gaussianverse.fitter.config import REDUCTIONS
 from gaussianverse.fitter.fit import measure_published
 from gaussianverse.fitter.reduce import reduce
 from gaussianverse.manifests.rendering.meshes import load_mesh
 from gaussianverse.pipeline.run.fidelity import atlas_psnr
 
-CELLS = 128**2
 # not getrusage's peak, which a process inherits from the one that starts it
 _PACK = """
 import re, sys, time
@@ -46,14 +44,12 @@ failed = main(sys.argv[1:])
 print(time.process_time(), re.search(r"VmHWM:\\s+([0-9]+)", open("/proc/self/status").read())[1])
 sys.exit(failed)
 """
-MESHES = ("BoomBox", "Spot")
 STATUE = SHARED / "splats_real" / "massa_statue_sh0.ply"
 
 
 def fitted(name: str) -> Fit:
     """The fit of a mesh with up to 36,864 Gaussians."""
-    config = from_table(FitConfig, load_profile("cpu")["fit"])
-    config = replace(config, tau=192**2, initial_anchors=96**2, counts=replace(config.counts, epsilon=0.0))
+    config = filled()
     return fit_object(drawn(load_mesh(SHARED / "meshes" / f"{name}.glb"), config.size), config)
 
 
