@@ -173,9 +173,7 @@ def fit_object(
         ConfigError: the configuration is not possible with this backend or at this size.
     """
     reset_peak()
-    prepared = prepare(views, config)
-    del views  # training and held-out views are copies
-    return fit_prepared(prepared, config, seed=seed, deadline=deadline, progress=progress)
+    return fit_prepared(prepare(views, config), config, seed=seed, deadline=deadline, progress=progress)
 
 
 def fit_prepared(

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from gaussianverse.fitter.anchors import Decoded
 from gaussianverse.fitter.rasterize.reference import rotation_matrices
 
-_OPACITY_RANGE = (1e-4, 1 - 1e-4)
+OPACITY_RANGE = (1e-4, 1 - 1e-4)
+"""Opacities that logits are trained for; others are moved into it."""
 
 
 @dataclass
@@ -60,7 +61,7 @@ def bake(decoded: Decoded) -> Plain:
         decoded.means.detach().clone(),
         torch.log(decoded.scales.detach()),
         F.normalize(decoded.quats.detach(), dim=-1),
-        torch.logit(decoded.opacities.detach().clamp(*_OPACITY_RANGE)),
+        torch.logit(decoded.opacities.detach().clamp(*OPACITY_RANGE)),
         decoded.colors.detach().clone(),
     )
 

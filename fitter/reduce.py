@@ -16,6 +16,7 @@ from gaussianverse.atlas.padding import prune
 from gaussianverse.fitter.around import ball_of, directions_around, intrinsics, render_with_alpha, viewmats_around
 from gaussianverse.fitter.native.step import COLUMNS, Pictures, PlainStep, Weights
 from gaussianverse.fitter.optimizer import decayed
+from gaussianverse.fitter.plain import OPACITY_RANGE
 from gaussianverse.fitter.rasterize import MAX_ALPHA
 
 CAMERAS, SIZE = 32, 512
@@ -36,7 +37,6 @@ _RATES = {
     "colors": (0.003, 0.0005),
 }
 _LOSS = Weights(l1=0.8, ssim=0.2, volume=0.0)
-_OPACITIES = (1e-4, 1 - 1e-4)
 
 Floats = NDArray[np.float64]
 
@@ -124,7 +124,7 @@ def _error(state: PlainStep, references: Pictures) -> float:
 
 def _state(gaussians: Gaussians) -> PlainStep:
     """Gaussians as they are trained; in float64, whose functions differ between processors by less than is kept."""
-    opacities = np.clip(gaussians.opacities.astype(np.float64), *_OPACITIES)
+    opacities = np.clip(gaussians.opacities.astype(np.float64), *OPACITY_RANGE)
     return PlainStep(
         {
             "means": gaussians.means,
