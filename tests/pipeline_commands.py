@@ -64,7 +64,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def command_line(pid: int) -> bytes:
-    """Of a process; b"" of one that has ended."""
+    """The command line of a process; b"" of one that has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -45,7 +45,7 @@ def uids(batches: Iterable[Any]) -> list[str]:
 
 
 def keys_of(atlases: Tensor) -> list[float]:
-    """What tells samples apart in a batch [B, 16, s, s] that has nothing but atlases."""
+    """Numbers that tell samples apart in a batch [B, 16, s, s] that has nothing but atlases."""
     return [float(atlas[0, 0, 0]) for atlas in atlases]
 
 

@@ -1,4 +1,4 @@
-"""What the ranks of a run read, by the loops of several libraries: `torchrun reader_ranks.py LOOP ROOT OUT`.
+"""The reading of the ranks of a run, by the loops of several libraries: `torchrun reader_ranks.py LOOP ROOT OUT`.
 
 Each rank writes what it read to OUT/RANK.json.
 """

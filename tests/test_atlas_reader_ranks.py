@@ -48,7 +48,7 @@ def test_torchrun_divides_each_epoch_and_a_state_moves(root: Path, tmp_path: Pat
 
 
 def in_turns(shares: Sequence[Sequence[Any]]) -> list[Any]:
-    """What ranks read that take batches in turn, in the order of the whole."""
+    """The reading of ranks that take batches in turn, in the order of the whole."""
     turns = range(0, max(map(len, shares)), BATCH)
     return [item for turn in turns for share in shares for item in share[turn : turn + BATCH]]
 
@@ -92,7 +92,7 @@ def test_trainer_reads_each_sample_or_refuses(root: Path, tmp_path: Path) -> Non
     steps = -(-SAMPLES // TAKE_TURNS)
 
     def steps_of(run: str) -> list[list[str]]:
-        """What both ranks read in each step."""
+        """The reading of both ranks in each step."""
         turns = zip(*(rank[run] for rank in found), strict=True)
         return [named(root, chain(*shares)) for shares in turns]
 

@@ -81,7 +81,7 @@ class Passes:
                 self._started(record, key, start)
 
     def peek(self, key: str, member: int) -> Cursor:
-        """Where `begin` would start."""
+        """The start of the pass that `begin` would begin or join."""
         with self._locked(fcntl.LOCK_SH):
             record = self._read()
         entry = record["passes"].get(key)
@@ -109,7 +109,7 @@ class Passes:
 
     @property
     def next(self) -> Cursor:
-        """Where the next pass starts."""
+        """The start of the next pass."""
         with self._locked(fcntl.LOCK_SH):
             return Cursor.from_json(self._read()["next"])
 
