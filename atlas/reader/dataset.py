@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from gaussianverse.atlas.dataset_format import MEAN, POINTS, STD
 from gaussianverse.atlas.errors import DatasetError
@@ -16,19 +14,19 @@ from gaussianverse.atlas.reader import order, placement
 from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import Catalogue, Filter
 from gaussianverse.atlas.reader.map_style import AtlasMapDataset
-from gaussianverse.atlas.reader.progress import Progress, this_worker
+from gaussianverse.atlas.reader.order import Selection
+from gaussianverse.atlas.reader.progress import Progress
 from gaussianverse.atlas.reader.source import AtlasSample, SampleSource
+from gaussianverse.atlas.reader.stream import ObjectSource, SampleStream
 from gaussianverse.atlas.standard import Standard
 from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Readable
 
 _S3_READAHEAD = 16
-_HERE = "here"
-"""Key of the passes that are read in the dataset's own process."""
 
 
-class AtlasDataset(IterableDataset[AtlasSample]):
+class AtlasDataset(SampleStream):
     """The samples of a dataset in a folder or under s3://bucket/prefix.
 
     One pass is one epoch. The next pass is the next epoch, in another order, whichever processes read it and also
@@ -67,6 +65,8 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             the dataset.
     """
 
+    source: ObjectSource
+
     def __init__(
         self, url: str | Path, *, filters: Sequence[Filter] = (), split: str = "all", heldout: float = 0.01,
         uids: Iterable[str] | None = None, shuffle: bool = True, seed: int = 0, window: int = 8,
@@ -97,47 +97,18 @@ class AtlasDataset(IterableDataset[AtlasSample]):
             readahead=readahead if readahead is not None else _S3_READAHEAD if is_s3(str(url)) else 0,
         )  # fmt: skip
         selected = self.catalogue.select(filters, split, heldout, uids)
-        self.progress = Progress(
-            self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0,
-            uneven, self.rank, self.world,
-        )  # fmt: skip
+        self.samples = Selection(
+            self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0
+        )
+        self.progress = Progress(self.samples, uneven, self.rank, self.world)
         if len(self) == 0:
             raise DatasetError(
                 f"only {len(selected)} samples for {self.world} ranks: pass uneven='repeat' or use fewer ranks"
             )
 
-    def __len__(self) -> int:
-        """Number of samples that each rank reads in an epoch."""
-        return len(self.progress)
-
-    def __iter__(self) -> Iterator[AtlasSample]:
-        placement.check_not_divided_again(self.world, placed=self._placed)
-        self.check_placement()
-        if this_worker() is None:
-            return self._pass()
-        self.progress.reset_part()
-        return self._part_of_pass()
-
-    def _pass(self) -> Iterator[AtlasSample]:
-        begun, sequence = self.progress.begin(_HERE)
-        for taken, item in enumerate(self.source.read(sequence), 1):
-            # before the yield: the consumer may ask for the state now, and may never ask for another sample
-            self.progress.moved(begun, taken if taken < len(sequence) else None)
-            yield item
-
-    def _part_of_pass(self) -> Iterator[AtlasSample]:
-        for item in self.source.read(self.progress.begin_part(self.batch_size)):
-            self.progress.took_one()
-            yield item
-
-    def check_placement(self) -> None:
-        """Raise DatasetError if torch.distributed was initialised after the dataset was made."""
-        if not self._placed:
-            placement.check_still_placed(self.rank, self.world)
-
     def map_style(self) -> AtlasMapDataset:
         """The same samples as a map-style dataset, for loops that bring a sampler; not divided over ranks."""
-        return AtlasMapDataset(self.source, self.progress.selected)
+        return AtlasMapDataset(self.source, self.samples.places)
 
     def get(self, uid: str) -> AtlasSample:
         """One object's sample, whatever the filters, verified by its hashes: one range read, two with views.
@@ -154,34 +125,3 @@ class AtlasDataset(IterableDataset[AtlasSample]):
     def points(self) -> Tensor:
         """The sphere point behind each cell of this dataset's atlases, [size, size, 3], for `unpack_tensor`."""
         return torch.from_numpy(self.catalogue.array(self._store, POINTS))
-
-    @property
-    def epoch(self) -> int:
-        """The epoch of the newest pass, or of the next one if that has ended or none has begun."""
-        return self.progress.epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Make the next pass read this epoch from its beginning, or from a state in it that was just loaded."""
-        placement.check_not_divided_again(self.world, placed=self._placed)
-        self.progress.set_epoch(epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position in the newest pass as plain numbers, exact to the last sample yielded by the dataset or its
-        `AtlasLoader`; after the last sample of an epoch, the start of the next one.
-
-        All ranks must have taken equally many samples, as at a common training step. Any rank's state then serves
-        all ranks, and any other number of ranks and workers. In a DataLoader's worker it is the position of that
-        worker, as torchdata's `StatefulDataLoader` saves it.
-
-        Raises:
-            DatasetError: a plain DataLoader's workers read the newest pass, and only they know how far they are.
-        """
-        return self.progress.state_dict(self.batch_size)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next pass continue from a state of `state_dict`.
-
-        Raises:
-            DatasetError: the state belongs to another dataset, selection, seed, window or `uneven`.
-        """
-        self.progress.load_state_dict(state, self.batch_size)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from gaussianverse.atlas.reader import order
-from gaussianverse.atlas.reader.dataset import AtlasDataset
 from gaussianverse.atlas.reader.source import AtlasSample
+from gaussianverse.atlas.reader.stream import SampleStream
 
 _LOADER = -1
 """The loader as a member of its passes, beside its workers."""
@@ -55,7 +55,7 @@ class _Passes(IterableDataset[AtlasSample]):
     `count` is the number of the pass. The loader sets it before the workers start; workers that stay count on.
     """
 
-    def __init__(self, dataset: AtlasDataset, batch_size: int) -> None:
+    def __init__(self, dataset: SampleStream, batch_size: int) -> None:
         self.dataset, self.batch_size = dataset, batch_size
         self.count, self._name = 0, uuid4().hex
 
@@ -75,7 +75,7 @@ class _Passes(IterableDataset[AtlasSample]):
 class FirstEpoch:
     """Takes the epoch of a training loop for a dataset that has neither been read nor given a state or an epoch."""
 
-    def __init__(self, dataset: AtlasDataset) -> None:
+    def __init__(self, dataset: SampleStream) -> None:
         self._progress = dataset.progress
 
     def set_epoch(self, epoch: int) -> None:
@@ -99,7 +99,7 @@ class AtlasLoader:
     """
 
     def __init__(
-        self, dataset: AtlasDataset, batch_size: int, *, num_workers: int = 0, drop_last: bool = False,
+        self, dataset: SampleStream, batch_size: int, *, num_workers: int = 0, drop_last: bool = False,
         **options: Any,
     ) -> None:  # fmt: skip
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last

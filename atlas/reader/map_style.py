@@ -9,7 +9,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from gaussianverse.atlas.reader.order import Indices
-from gaussianverse.atlas.reader.source import AtlasSample, SampleSource
+from gaussianverse.atlas.reader.source import AtlasSample
+from gaussianverse.atlas.reader.stream import Source
 
 
 class AtlasMapDataset(Dataset[AtlasSample]):
@@ -18,7 +19,7 @@ class AtlasMapDataset(Dataset[AtlasSample]):
     It knows no ranks, epochs or state; these are its sampler's.
     """
 
-    def __init__(self, source: SampleSource, places: Indices) -> None:
+    def __init__(self, source: Source, places: Indices) -> None:
         self._source, self._places = source, places
 
     def __len__(self) -> int:

@@ -11,8 +11,9 @@ Resuming is exact by construction:
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +115,49 @@ def epoch_order(shards: npt.ArrayLike, seed: int, epoch: int, window: int) -> In
     place = np.empty(len(numbers), np.int64)
     place[np.argsort(mixed(seed, epoch, 0, numbers), kind="stable")] = np.arange(len(numbers))
     return np.asarray(np.lexsort((mixed(seed, epoch, 1, np.arange(len(shard))), place[of] // window)))
+
+
+class Samples(Protocol):
+    """The samples that are read in each epoch, and their order."""
+
+    def __len__(self) -> int:
+        """Number of samples in an epoch, of all ranks together."""
+
+    def epoch(self, epoch: int) -> Indices:
+        """The places of an epoch's samples in its order, [N]."""
+
+    def identity(self) -> dict[str, Any]:
+        """Properties that two of them share if and only if they have the same epochs."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The selected samples of one dataset, each once an epoch.
+
+    Attributes:
+        dataset: digest of the dataset.
+        places: their places in its catalogue, int64 [N], ascending.
+        shards: their shards, [N].
+        seed, window: see `epoch_order`.
+    """
+
+    dataset: str
+    places: Indices
+    shards: Indices
+    seed: int
+    window: int
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def epoch(self, epoch: int) -> Indices:
+        """See `Samples`."""
+        return self.places[epoch_order(self.shards, self.seed, epoch, self.window)]
+
+    def identity(self) -> dict[str, Any]:
+        """See `Samples`."""
+        selection = hashlib.sha256(self.places.astype("<i8").tobytes()).hexdigest()[:16]
+        return {"dataset": self.dataset, "selection": selection, "seed": self.seed, "window": self.window}
 
 
 def share_size(samples: int, world: int, uneven: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from torch.utils.data import get_worker_info
 
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order
-from gaussianverse.atlas.reader.order import Cursor, Indices
+from gaussianverse.atlas.reader.order import Cursor, Indices, Samples
 from gaussianverse.atlas.reader.passes import Pass, Passes
 
 STATE_VERSION = 1
@@ -44,19 +43,12 @@ class Progress:
     """Progress of one rank.
 
     Args:
-        dataset: digest of the dataset.
-        selected: the selected samples, int64 [N], ascending.
-        shards: their shards, [N].
-        seed, window: see `order.epoch_order`.
+        samples: the samples of each epoch, for all ranks.
         uneven: see `order.UNEVEN`.
         rank, world: this rank and the number of ranks.
     """
 
-    dataset: str
-    selected: Indices
-    shards: Indices
-    seed: int
-    window: int
+    samples: Samples
     uneven: str
     rank: int
     world: int
@@ -68,7 +60,7 @@ class Progress:
 
     def __len__(self) -> int:
         """Number of samples that each rank reads in an epoch."""
-        return order.share_size(len(self.selected), self.world, self.uneven)
+        return order.share_size(len(self.samples), self.world, self.uneven)
 
     def begin(self, key: str, member: int = 0) -> tuple[Pass, Indices]:
         """Begin the pass with this key, or join it, see `Passes.begin`; its samples for this rank, in order."""
@@ -183,11 +175,8 @@ class Progress:
 
     def _identity(self) -> dict[str, Any]:
         """Properties that a state and a dataset must share for the state to mean the same samples."""
-        selection = hashlib.sha256(self.selected.astype("<i8").tobytes()).hexdigest()[:16]
-        names = {"dataset": self.dataset, "selection": selection}
-        return {**names, "seed": self.seed, "window": self.window, "uneven": self.uneven}
+        return {**self.samples.identity(), "uneven": self.uneven}
 
     def _sequence(self, cursor: Cursor) -> Indices:
         """The samples of the cursor's epoch that this rank has yet to read, in order."""
-        whole = order.epoch_order(self.shards, self.seed, cursor.epoch, self.window)
-        return self.selected[order.rank_sequence(whole, cursor, self.rank, self.uneven)]
+        return order.rank_sequence(self.samples.epoch(cursor.epoch), cursor, self.rank, self.uneven)
