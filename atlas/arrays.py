@@ -22,6 +22,8 @@ _MAGIC = b"\x93NUMPY"
 _VERSIONS = {b"\1\0": (2, np.lib.format.read_array_header_1_0), b"\2\0": (4, np.lib.format.read_array_header_2_0)}
 """Number of bytes that give the header's length, and the function that parses it from there on."""
 _START = len(_MAGIC) + 2
+_MOST_UNPACKED = 256 << 20
+"""Bytes of arrays that a compressed file may hold."""
 _NUMBERS = "biuf"
 """Kinds of dtype: truth values, whole and floating-point numbers."""
 
@@ -102,12 +104,29 @@ def read_npz(data: bytes | memoryview, names: Iterable[str]) -> dict[str, npt.ND
     Raises:
         AtlasError: it is no such file, or one of them is missing or damaged.
     """
+    return _arrays_of(data, [f"{name}.npy" for name in names], 0)
+
+
+def read_all_npz(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of an .npz file, which may be compressed, up to 256 MiB of arrays.
+
+    Raises:
+        AtlasError: it is no such file, or damaged, or there is more in it.
+    """
+    return _arrays_of(data, None, _MOST_UNPACKED)
+
+
+def _arrays_of(data: bytes | memoryview, files: list[str] | None, unpacked: int) -> dict[str, npt.NDArray[Any]]:
+    """These files of an archive, or all, as arrays; compressed ones up to so many bytes of arrays."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = [archive.getinfo(f"{name}.npy") for name in names]
+            entries = archive.infolist() if files is None else [archive.getinfo(name) for name in files]
             # a compressed one may have any size
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            compressed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+            if compressed and not unpacked:
                 raise ValueError("it is compressed, which `npz` never does")
+            if sum(entry.file_size for entry in compressed) > unpacked:
+                raise ValueError(f"it unpacks to more than {unpacked} bytes")
             members = {entry.filename.removesuffix(".npy"): archive.read(entry) for entry in entries}
     except MemoryError:
         raise  # the machine is short of it, whatever the file holds

@@ -21,7 +21,7 @@ from gaussianverse.atlas.arrays import read_npy
 from gaussianverse.atlas.dataset_format import ATLAS, INDEX, METADATA, OK, SUCCESS, SUMS, VIEWS, address_column
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.store.errors import NotFound
-from gaussianverse.atlas.store.storage import Readable
+from gaussianverse.atlas.store.storage import Entry, Readable
 from gaussianverse.atlas.tar import END, header_nbytes
 
 SPLITS = ("all", "train", "heldout")
@@ -145,6 +145,16 @@ class Catalogue:
         key, total = self._layouts[ATLAS].files[int(self.shards[sample])]
         offset, nbytes = (self._columns[address_column(ATLAS, name)].item(sample) for name in ("offset", "nbytes"))
         return ByteRange(key, offset, nbytes, total)
+
+    def column(self, name: str) -> Any:
+        """A column of metadata.parquet, in the order of the samples: a NumPy array of numbers, or an Arrow array."""
+        return self._columns[name]
+
+    def tars(self, family: str) -> tuple[list[Entry], Rows]:
+        """Key and length of each shard of a family, and which of them each sample is in, [N]."""
+        numbers = sorted(self.index["shards"], key=lambda entry: int(entry["shard"]))
+        tars = [Entry(entry[family]["key"], int(entry[family]["nbytes"])) for entry in numbers]
+        return tars, np.searchsorted([int(entry["shard"]) for entry in numbers], self.shards)
 
     def select(
         self, filters: Sequence[Filter] = (), split: str = "all", heldout: float = 0.01,

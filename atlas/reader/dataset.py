@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +15,11 @@ from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order, placement
 from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import Catalogue, Filter
+from gaussianverse.atlas.reader.decoders import Decoder
+from gaussianverse.atlas.reader.family import ERROR, MISSING, Family
+from gaussianverse.atlas.reader.joined import JoinedSource
 from gaussianverse.atlas.reader.map_style import AtlasMapDataset
+from gaussianverse.atlas.reader.open_family import family_at, is_own, own_family
 from gaussianverse.atlas.reader.order import Selection
 from gaussianverse.atlas.reader.progress import Progress
 from gaussianverse.atlas.reader.source import AtlasSample, SampleSource
@@ -66,6 +72,7 @@ class AtlasDataset(SampleStream):
     """
 
     source: ObjectSource
+    _families: tuple[Family, ...]
 
     def __init__(
         self, url: str | Path, *, filters: Sequence[Filter] = (), split: str = "all", heldout: float = 0.01,
@@ -90,21 +97,82 @@ class AtlasDataset(SampleStream):
         self.rank, self.world = placement.place(rank, world)
         self._placed = rank is not None
         self.batch_size = batch_size
-        self.source = SampleSource(
+        self._options, self._hashes, self._uneven, self._readahead = s3, hashes, uneven, readahead
+        self._samples_alone = SampleSource(
             self._store, self.catalogue, hashes=hashes, columns=columns,
             views=self.catalogue.n_views > 0 if views is None else views,
             standard=self.standard() if standardise else None,
-            readahead=readahead if readahead is not None else _S3_READAHEAD if is_s3(str(url)) else 0,
+            readahead=self._ahead(str(url)),
         )  # fmt: skip
+        self.source, self._families = self._samples_alone, ()
         selected = self.catalogue.select(filters, split, heldout, uids)
-        self.samples = Selection(
-            self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0
+        self._begin(
+            Selection(
+                self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0
+            )
         )
-        self.progress = Progress(self.samples, uneven, self.rank, self.world)
+
+    def _begin(self, samples: Selection) -> None:
+        """Read these samples from the first epoch on."""
+        self.samples = samples
+        self.progress = Progress(samples, self._uneven, self.rank, self.world)
         if len(self) == 0:
             raise DatasetError(
-                f"only {len(selected)} samples for {self.world} ranks: pass uneven='repeat' or use fewer ranks"
+                f"only {len(samples)} samples for {self.world} ranks: pass uneven='repeat' or use fewer ranks"
             )
+
+    def _ahead(self, url: str) -> int:
+        """Number of samples to fetch ahead from there."""
+        return self._readahead if self._readahead is not None else _S3_READAHEAD if is_s3(url) else 0
+
+    def with_family(
+        self, family: str | Path, *, name: str = "", members: Sequence[str] | None = None, missing: str = ERROR,
+        decode: Mapping[str, Decoder] | None = None, index: str | Path | None = None, s3: StoreOptions | None = None,
+    ) -> AtlasDataset:  # fmt: skip
+        """The same samples with members of another family beside each, joined by uid.
+
+        `sample[name]` holds the members by their suffixes. A member belongs to the uid that its name begins with, up
+        to the first dot; folders in names do not count. A sample's members are one range read if they lie side by
+        side. In batches tensors are stacked, and anything else is a list.
+
+        Args:
+            family: "splats", the fits of this dataset; or the address of a tar or of a folder of tars, such as
+                s3://bucket/latents or ./latents. Their headers are read once, by ranges of 256 KiB.
+            name: key of the members; "" = the last part of the address.
+            members: suffixes to read, such as ["latent.npy"]; None = all that objects of this dataset have.
+            missing: how to treat selected objects that lack a member: "error", or "drop" to leave them out.
+            decode: functions of bytes for further suffixes, or in place of the usual ones: tensors of .npy, dicts of
+                tensors of .npz, .json, text of .txt. Nothing is unpickled.
+            index: Parquet file of the places of all members: read if it is there, else written.
+            s3: options of the tars' store; None = those of the dataset.
+
+        Returns:
+            A dataset of its own, whose first pass is the first epoch.
+
+        Raises:
+            DatasetError: no such family, an unreadable tar, two samples of one uid, an unknown suffix, objects that
+                lack a member; as samples are read, a damaged member.
+            StoreError: the store failed or refuses.
+        """
+        if missing not in MISSING:
+            raise DatasetError(f"missing {missing!r} is none of {', '.join(MISSING)}")
+        address, decode = str(family), decode or {}
+        key = name or Path(address).name.removesuffix(".tar")
+        if key in {*AtlasSample.__annotations__, *(f.name for f in self._families)} or not key:
+            raise DatasetError(f"{address}: samples have {key!r} already: pass another name")
+        if is_own(address):
+            if index is not None or members is not None:
+                raise DatasetError(f"{address}: its table has the places: leave out index and members")
+            joined = own_family(self.catalogue, self._store, address, key, decode, hashes=self._hashes)
+        else:
+            joined = family_at(self.catalogue, address, key, members, decode, index, s3 or self._options)
+        dataset = copy(self)
+        dataset._families = (*self._families, joined)
+        ahead = max(self._ahead(family.store.url) for family in dataset._families)
+        dataset.source = JoinedSource(self._samples_alone, self.catalogue, dataset._families, ahead)
+        places = joined.complete(self.samples.places, self.catalogue, missing)
+        dataset._begin(replace(self.samples, places=places, shards=self.catalogue.shards[places]))
+        return dataset
 
     def map_style(self) -> AtlasMapDataset:
         """The same samples as a map-style dataset, for loops that bring a sampler; not divided over ranks."""

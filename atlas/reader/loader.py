@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 from uuid import uuid4
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from gaussianverse.atlas.reader import order
+from gaussianverse.atlas.reader.family import collated
 from gaussianverse.atlas.reader.source import AtlasSample
 from gaussianverse.atlas.reader.stream import SampleStream
 
@@ -19,7 +20,10 @@ _LOADER = -1
 
 
 class AtlasBatch(TypedDict):
-    """B samples: atlas float32 [B, 16, size, size], lists of length B, and with `views=True` tensors of the views."""
+    """B samples: atlas float32 [B, 16, size, size], lists of length B, and with `views=True` tensors of the views.
+
+    Each family stands under its own name, as `{suffix: tensor or list}`, see `AtlasDataset.with_family`.
+    """
 
     atlas: Tensor
     caption: list[str]
@@ -46,7 +50,8 @@ def collate(samples: list[AtlasSample]) -> AtlasBatch:
         batch["views"] = torch.stack([s["views"] for s in samples])
         batch["viewmats"] = torch.stack([s["viewmats"] for s in samples])
         batch["Ks"] = torch.stack([s["Ks"] for s in samples])
-    return batch
+    families = [name for name in samples[0] if name not in AtlasSample.__annotations__]
+    return cast(AtlasBatch, {**batch, **{f: collated(f, [cast(Any, s)[f] for s in samples]) for f in families}})
 
 
 class _Passes(IterableDataset[AtlasSample]):

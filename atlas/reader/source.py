@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict, TypeVar
 
@@ -16,6 +14,7 @@ from gaussianverse.atlas.errors import AtlasError, DatasetError
 from gaussianverse.atlas.reader import sample
 from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, read
 from gaussianverse.atlas.reader.order import Indices
+from gaussianverse.atlas.reader.read_ahead import read_ahead
 from gaussianverse.atlas.reader.views import ReferenceViews
 from gaussianverse.atlas.standard import Standard
 from gaussianverse.atlas.store.storage import Readable
@@ -57,26 +56,13 @@ class SampleSource:
     readahead: int
 
     def read(self, places: Indices) -> Iterator[AtlasSample]:
-        """Yield these samples in this order.
+        """These samples, in this order.
 
         Raises:
             DatasetError: a sample is missing or damaged.
             StoreError: the store failed.
         """
-        if self.readahead == 0:
-            yield from map(self._fetch, places.tolist())
-            return
-        waiting: deque[Future[AtlasSample]] = deque()
-        pool = ThreadPoolExecutor(self.readahead, "atlas-read")
-        try:
-            for place in places.tolist():
-                waiting.append(pool.submit(self._fetch, place))
-                if len(waiting) > self.readahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return read_ahead(self._fetch, places.tolist(), self.readahead)
 
     def get(self, uid: str) -> AtlasSample:
         """One object's sample, verified by its hashes: one range read, two with views.
