@@ -40,6 +40,21 @@ def test_what_was_read_once_is_read_from_the_folder(tmp_path: Path) -> None:
     assert store.reads == 2
 
 
+def test_neighbours_are_kept_singly_and_those_that_lack_are_one_read(tmp_path: Path) -> None:
+    store = Counting()
+    cache = CachedStore(store, tmp_path, 1000)
+    sizes = [10, 5, 20, 5]
+    expected = [bytes(range(0, 10)), bytes(range(10, 15)), bytes(range(15, 35)), bytes(range(35, 40))]
+    assert cache.read("a", 10, 5, 200) == expected[1]
+    assert cache.read_adjacent("a", 0, sizes, 200) == expected
+    assert store.reads == 3
+    assert cache.read_adjacent("a", 0, sizes, 200) == expected
+    # runs begin elsewhere in the next epoch
+    assert cache.read_adjacent("a", 15, [20, 5, 8], 200) == [*expected[2:], bytes(range(40, 48))]
+    assert store.reads == 4
+    assert kept(tmp_path) == 48
+
+
 def test_it_is_filled_to_its_bound_and_then_left(tmp_path: Path) -> None:
     store = Counting()
     cache = CachedStore(store, tmp_path, 35)
@@ -84,12 +99,14 @@ def test_processes_share_the_bound(tmp_path: Path) -> None:
     assert kept(tmp_path) == 400
 
 
+@pytest.mark.parametrize("neighbours", [1, 3])
 @pytest.mark.parametrize("room", [10**6, 12_000])
-def test_a_dataset_reads_from_its_cache(tmp_path: Path, room: int) -> None:
+def test_a_dataset_reads_from_its_cache(tmp_path: Path, room: int, neighbours: int) -> None:
     root = publish_dataset(tmp_path / "set", UIDS, shard_size=4)
-    expected = [i["uid"] for i in AtlasDataset(root)]
+    expected = [i["uid"] for i in AtlasDataset(root, neighbours=neighbours)]
     for _ in range(2):
-        dataset = AtlasDataset(root, cache=tmp_path / "cache", cache_bytes=room, hashes=True)
+        how = {"cache": tmp_path / "cache", "hashes": True, "neighbours": neighbours}
+        dataset = AtlasDataset(root, cache_bytes=room, **how)  # type: ignore[arg-type]
         assert [i["uid"] for i in dataset] == expected
     (folder,) = (tmp_path / "cache").iterdir()
     assert folder.name == dataset.catalogue.digest[:16]
@@ -97,4 +114,8 @@ def test_a_dataset_reads_from_its_cache(tmp_path: Path, room: int) -> None:
     for shard in root.glob("atlas/*.tar"):
         shard.unlink()
     if room == 10**6:
-        assert [i["uid"] for i in AtlasDataset(root, cache=tmp_path / "cache", hashes=True)] == expected
+        assert [i["uid"] for i in AtlasDataset(root, **how)] == expected  # type: ignore[arg-type]
+        # other runs, of the next epoch
+        again = AtlasDataset(root, **how)  # type: ignore[arg-type]
+        again.set_epoch(1)
+        assert sorted(i["uid"] for i in again) == UIDS

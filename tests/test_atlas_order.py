@@ -1,3 +1,4 @@
+import itertools
 import json
 from hashlib import sha256
 
@@ -50,7 +51,61 @@ def test_a_window_keeps_shards_together_and_mixes_within() -> None:
     assert order.epoch_order(shards, 0, 0, 0).tolist() == list(range(1200))
 
 
-@pytest.mark.parametrize("stream", [0, 1])
+def test_runs_stay_together_and_begin_elsewhere_in_each_epoch() -> None:
+    shards, places = np.arange(1200) // 100, np.arange(1200)
+    mates = set[tuple[int, int]]()
+    for epoch in range(40):
+        whole = order.epoch_order(shards, 1, epoch, 4, 8, places)
+        assert sorted(whole.tolist()) == list(range(1200))
+        runs = order.adjacent(whole, shards[whole], 8)
+        lengths = [len(run) for run in runs]
+        # a shard of 100 samples has at most 14 runs, of which two may be shorter; neighbours may meet by chance
+        assert max(lengths) == 8
+        assert np.mean(lengths) > 100 / 14
+        # 48 runs of a window's four shards mix: a run and the next are of one shard in a fourth of all cases
+        assert np.mean([a[0] // 100 != b[0] // 100 for a, b in itertools.pairwise(runs)]) > 0.6
+        mates |= {(int(a), int(b)) for run in runs for a in run for b in run if a < b}
+    # over the epochs a sample meets seven on either side, and none further away in its run
+    assert {b for a, b in mates if a == 50} == set(range(51, 58))
+
+
+def test_runs_are_those_of_the_dataset_whatever_is_selected() -> None:
+    shards, places = np.arange(400) // 100, np.arange(400)
+    some = np.flatnonzero(np.arange(400) % 3 > 0)
+    orders = (
+        places[order.epoch_order(shards, 5, 2, 4, 16, places)],
+        some[order.epoch_order(shards[some], 5, 2, 4, 16, some)],
+    )
+    for shard in range(4):
+        # the places in a shard, counted from one of 16 beginnings, that both orders keep together in sixteens
+        found = [
+            {begin for begin in range(16) if together((whole[whole // 100 == shard] + begin) // 16)}
+            for whole in orders
+        ]
+        assert found[0] == found[1]
+        assert len(found[0]) == 1
+
+
+def together(runs: np.ndarray) -> bool:
+    """Whether equal numbers all lie side by side."""
+    return int((np.diff(runs) != 0).sum()) + 1 == len(set(runs.tolist()))
+
+
+@given(st.lists(st.integers(0, 30), unique=True), st.integers(1, 6))
+def test_ranges_are_neighbours_of_one_shard_and_no_longer_than_asked(places: list[int], most: int) -> None:
+    sequence = np.array(places, np.int64)
+    shards = sequence // 7
+    ranges = order.adjacent(sequence, shards, most)
+    assert [int(p) for part in ranges for p in part] == places
+    for part in ranges:
+        assert 1 <= len(part) <= most
+        assert (np.diff(part) == 1).all()
+        assert len(set((part // 7).tolist())) == 1
+    for a, b in itertools.pairwise(ranges):
+        assert len(a) == most or b[0] != a[-1] + 1 or a[-1] // 7 != b[0] // 7
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_words_look_random(seed: int, stream: int) -> None:
     words = order.mixed(seed, 0, stream, np.arange(20000))

@@ -12,6 +12,7 @@ from reader_datasets import array_of, publish_dataset
 from gaussianverse.atlas import AtlasConfig, AtlasDataset, AtlasLoader
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.plane import points_of
+from gaussianverse.atlas.reader import order
 from gaussianverse.atlas.store.errors import StoreRefused
 
 UIDS = [f"obj{i:02d}" for i in range(12)]
@@ -231,6 +232,8 @@ def test_filters_splits_and_lists(root: Path) -> None:
         ({"rank": 0, "world": 12}, "only 11 samples for 12 ranks: pass uneven="),
         ({"uneven": "keep"}, "uneven 'keep'"),
         ({"window": 0}, "window 0"),
+        ({"neighbours": 0}, "neighbours 0"),
+        ({"neighbours": -3}, "neighbours -3"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(root: Path, how: dict[str, object], fault: str) -> None:
@@ -290,6 +293,28 @@ def test_reading_ahead_changes_nothing(root: Path) -> None:
     for item in AtlasDataset(root, readahead=3):
         assert item["uid"]
         break  # the threads must not hold up the end
+    runs = {"neighbours": 3, "seed": 2}
+    assert uids(AtlasDataset(root, readahead=5, **runs)) == uids(AtlasDataset(root, **runs))  # type: ignore[arg-type]
+
+
+def test_neighbours_are_one_read(even: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = AtlasDataset(even, neighbours=3, seed=4)
+    reads: list[tuple[str, int, int]] = []
+    read = dataset._store.read
+    monkeypatch.setattr(
+        dataset._store, "read", lambda key, offset, *a: (reads.append((key, offset, a[0])), read(key, offset, *a))[1]
+    )
+    items = list(dataset)
+    places = np.array([dataset.catalogue.find(item["uid"]) for item in items])
+    ranges = order.adjacent(places, dataset.catalogue.shards[places], 3)
+    # a shard of four is two runs
+    assert len(reads) == len(ranges) <= 6 < len(items)
+    parts = [[dataset.catalogue.byte_range(int(place)) for place in part] for part in ranges]
+    assert reads == [(p[0].key, p[0].offset, sum(one.nbytes for one in p)) for p in parts]
+    for item in items:
+        assert (item["atlas"].permute(1, 2, 0).numpy() == array_of(int(item["uid"][3:]), 8)).all()
+        # kept, a sample keeps no memory of its neighbours
+        assert item["atlas"].untyped_storage().nbytes() == 4 * 16 * 64
 
 
 def test_a_state_of_something_else_is_refused(root: Path, even: Path) -> None:
@@ -299,6 +324,7 @@ def test_a_state_of_something_else_is_refused(root: Path, even: Path) -> None:
         (lambda: AtlasDataset(even), "dataset"),
         (lambda: AtlasDataset(root, seed=1), "seed"),
         (lambda: AtlasDataset(root, window=1), "window"),
+        (lambda: AtlasDataset(root, neighbours=2), "neighbours 1, this dataset 2"),
         (lambda: AtlasDataset(root, shuffle=False), "window"),
         (lambda: AtlasDataset(root, uneven="repeat"), "uneven"),
         (lambda: AtlasDataset(root, filters=[("psnr", "<", 25)]), "selection"),
@@ -306,6 +332,11 @@ def test_a_state_of_something_else_is_refused(root: Path, even: Path) -> None:
     for make, name in changed:
         with pytest.raises(DatasetError, match=f"the state has {name}"):
             make().load_state_dict(state)
+    # of version 0.3
+    old = {name: value for name, value in state.items() if name != "neighbours"}
+    dataset.load_state_dict(old)
+    with pytest.raises(DatasetError, match="neighbours 1, this dataset 2"):
+        AtlasDataset(root, neighbours=2).load_state_dict(old)
     with pytest.raises(DatasetError, match="version"):
         dataset.load_state_dict({})
     with pytest.raises(DatasetError, match="took 99 samples of its 11"):
@@ -337,6 +368,8 @@ def test_a_tar_cut_anywhere_is_named(tmp_path: Path) -> None:
         shard.write_bytes(whole[:cut])
         with pytest.raises(DatasetError, match=rf"atlas-000000.tar: {cut} bytes, .* truncated, {len(whole) - cut} "):
             next(iter(dataset))
+        with pytest.raises(DatasetError, match=r"truncated, .*obj00 to obj02 was to be read"):
+            list(AtlasDataset(tmp_path, shuffle=False, neighbours=4))
     shard.write_bytes(whole + b"\0")
     with pytest.raises(DatasetError, match="longer"):
         next(iter(dataset))
@@ -350,6 +383,7 @@ def test_a_flipped_byte_anywhere_is_found(tmp_path: Path) -> None:
     shard = tmp_path / "atlas/atlas-000000.tar"
     whole = shard.read_bytes()
     dataset = AtlasDataset(tmp_path, shuffle=False, hashes=True)
+    runs = AtlasDataset(tmp_path, shuffle=False, hashes=True, neighbours=2)
     rng = np.random.default_rng(0)
     # bytes of the last sample's small members with their headers, and some of all
     small = range(len(whole) - 1024 - 4 * 512 - 1024, len(whole) - 1024)
@@ -358,8 +392,11 @@ def test_a_flipped_byte_anywhere_is_found(tmp_path: Path) -> None:
         damaged[place] ^= 1 << int(rng.integers(8))
         shard.write_bytes(damaged)
         dataset.set_epoch(0)
-        with pytest.raises(DatasetError, match=r"atlas-000000\.tar, bytes from \d+, obj0[01]: "):
+        with pytest.raises(DatasetError, match=r"atlas-000000\.tar, bytes from \d+, obj0[01]: ") as single:
             list(dataset)
+        with pytest.raises(DatasetError) as in_range:
+            list(runs)
+        assert str(in_range.value) == str(single.value)
     shard.write_bytes(whole)
     assert len(list(AtlasDataset(tmp_path))) == 2
 

@@ -149,7 +149,8 @@ def test_a_dataset_in_a_bucket_is_the_one_in_the_folder(tmp_path: Path, s3_endpo
     upload(root, s3_endpoint, "bucket", f"some/prefix{workers}")
     options = StoreOptions(endpoint_url=s3_endpoint, region="us-east-1")
     remote = AtlasDataset(f"s3://bucket/some/prefix{workers}", s3=options, hashes=True, standardise=True)
-    local = list(AtlasDataset(root, standardise=True))
+    # a folder's samples are shuffled singly unless it is told otherwise
+    local = list(AtlasDataset(root, standardise=True, neighbours=16))
     found = [
         (u, a, c)
         for batch in AtlasLoader(remote, 2, num_workers=workers)
@@ -186,7 +187,7 @@ def test_what_a_trainer_sees_of_a_store_that_fails_is_no_damage(tmp_path: Path, 
         with pytest.raises(StoreError, match="SlowDown"):
             AtlasDataset("s3://b/set", s3=options)
     behaviour.refuse = []
-    dataset = AtlasDataset("s3://b/set", s3=options, shuffle=False, readahead=0)
+    dataset = AtlasDataset("s3://b/set", s3=options, shuffle=False, readahead=0, neighbours=1)
     samples = iter(dataset)
     next(samples)
     behaviour.refuse = [503] * 5

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import accumulate, groupby
 from pathlib import Path
 
 from gaussianverse.atlas.store.storage import Readable, fresh
@@ -38,15 +40,29 @@ class CachedStore:
 
     def read(self, key: str, offset: int, nbytes: int, total: int | None = None) -> memoryview:
         """See `Storage`."""
-        path = self._folder / f"{key.replace('/', '_')}-{offset}-{nbytes}"
-        with suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
-            kept = fresh(nbytes)
-            # a file that a full disk truncated is fetched again
-            if file.seek(0, 2) == nbytes and file.seek(0) == 0 and file.readinto(kept) == nbytes:
-                return kept
-        data = self._store.read(key, offset, nbytes, total)
-        self._keep(path, data)
-        return data
+        return self.read_adjacent(key, offset, [nbytes], total)[0]
+
+    def read_adjacent(
+        self, key: str, offset: int, sizes: Sequence[int], total: int | None = None
+    ) -> list[memoryview]:
+        """Parts of these sizes that lie side by side from `offset`; each is kept by itself, and missing neighbours
+        are fetched as one range."""
+        starts = list(accumulate(sizes, initial=offset))
+        paths = [self._path(key, start, nbytes) for start, nbytes in zip(starts, sizes, strict=False)]
+        parts = [_kept(path, nbytes) for path, nbytes in zip(paths, sizes, strict=True)]
+        for missing, group in groupby(range(len(sizes)), lambda i: parts[i] is None):
+            if not missing:
+                continue
+            numbers = list(group)
+            first, end = starts[numbers[0]], starts[numbers[-1] + 1]
+            data = self._store.read(key, first, end - first, total)
+            for i in numbers:
+                parts[i] = part = data[starts[i] - first : starts[i + 1] - first]
+                self._keep(paths[i], part)
+        return [part for part in parts if part is not None]
+
+    def _path(self, key: str, offset: int, nbytes: int) -> Path:
+        return self._folder / f"{key.replace('/', '_')}-{offset}-{nbytes}"
 
     def _keep(self, path: Path, data: memoryview) -> None:
         """Write a file if there is room; a killed process leaves at most a temporary file."""
@@ -66,3 +82,12 @@ class CachedStore:
             return int((self._folder / _USED).read_text())
         with os.scandir(self._folder) as entries:
             return sum(e.stat().st_size for e in entries if e.name not in (_LOCK, _USED))
+
+
+def _kept(path: Path, nbytes: int) -> memoryview | None:
+    """The bytes of a file; None if there is none, or a full disk truncated it."""
+    with suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
+        kept = fresh(nbytes)
+        if file.seek(0, 2) == nbytes and file.seek(0) == 0 and file.readinto(kept) == nbytes:
+            return kept
+    return None

@@ -29,7 +29,7 @@ from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Readable
 
-_S3_READAHEAD = 16
+_S3_READAHEAD, _S3_NEIGHBOURS = 32, 16
 
 
 class AtlasDataset(SampleStream):
@@ -50,6 +50,8 @@ class AtlasDataset(SampleStream):
         shuffle: shuffle by (seed, epoch); otherwise samples come in the order of the shards.
         seed: seed of the shuffle.
         window: number of consecutive shards whose samples are mixed.
+        neighbours: samples that lie side by side in a shard and stay together in the shuffle, to be read as one
+            range; where such runs begin differs from epoch to epoch. None = 16 from S3, 1 from a folder.
         uneven: how to treat samples that do not divide by the number of ranks: "drop" leaves them out of this
             epoch, "repeat" reads some twice. All ranks have the same number of samples in either case.
         rank, world: this process's rank and the number of ranks; by default those of torch.distributed if it is
@@ -62,7 +64,7 @@ class AtlasDataset(SampleStream):
         s3: options of the store.
         cache: folder that keeps fetched samples, shared by the processes of a machine.
         cache_bytes: maximum size of that folder.
-        readahead: samples to fetch ahead, by as many threads; None = 16 from S3, 0 from a folder.
+        readahead: samples to fetch ahead, by a thread per range and at most 16; None = 32 from S3, 0 from a folder.
 
     Raises:
         DatasetError: no finished dataset, an unknown column, too few samples for the ranks, no views in it; as
@@ -77,8 +79,8 @@ class AtlasDataset(SampleStream):
     def __init__(
         self, url: str | Path, *, filters: Sequence[Filter] = (), split: str = "all", heldout: float = 0.01,
         uids: Iterable[str] | None = None, shuffle: bool = True, seed: int = 0, window: int = 8,
-        uneven: str = order.DROP, rank: int | None = None, world: int | None = None, batch_size: int = 1,
-        standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
+        neighbours: int | None = None, uneven: str = order.DROP, rank: int | None = None, world: int | None = None,
+        batch_size: int = 1, standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
         views: bool | None = False, s3: StoreOptions | None = None, cache: str | Path | None = None,
         cache_bytes: int = 100 * 2**30, readahead: int | None = None,
     ) -> None:  # fmt: skip
@@ -92,8 +94,10 @@ class AtlasDataset(SampleStream):
             raise DatasetError(f"{self._store.url}: has no reference views; build the dataset with --set run.views=K")
         if uneven not in order.UNEVEN:
             raise DatasetError(f"uneven {uneven!r} is none of {', '.join(order.UNEVEN)}")
-        if window < 1 or batch_size < 1 or seed < 0:
-            raise DatasetError(f"window {window}, batch_size {batch_size}: at least 1; seed {seed}: at least 0")
+        neighbours = neighbours if neighbours is not None else _S3_NEIGHBOURS if is_s3(str(url)) else 1
+        if min(window, neighbours, batch_size) < 1 or seed < 0:
+            sizes = f"window {window}, neighbours {neighbours}, batch_size {batch_size}"
+            raise DatasetError(f"{sizes}: at least 1; seed {seed}: at least 0")
         self.rank, self.world = placement.place(rank, world)
         self._placed = rank is not None
         self.batch_size = batch_size
@@ -102,15 +106,16 @@ class AtlasDataset(SampleStream):
             self._store, self.catalogue, hashes=hashes, columns=columns,
             views=self.catalogue.n_views > 0 if views is None else views,
             standard=self.standard() if standardise else None,
-            readahead=self._ahead(str(url)),
+            readahead=self._ahead(str(url)), neighbours=neighbours,
         )  # fmt: skip
         self.source, self._families = self._samples_alone, ()
         selected = self.catalogue.select(filters, split, heldout, uids)
         self._begin(
             Selection(
-                self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0
+                self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0,
+                neighbours if shuffle else 1,
             )
-        )
+        )  # fmt: skip
 
     def _begin(self, samples: Selection) -> None:
         """Read these samples from the first epoch on."""

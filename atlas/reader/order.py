@@ -2,7 +2,8 @@
 
 Resuming is exact by construction:
 
-- an epoch's **order** is a permutation of the selected samples that depends on (seed, epoch) only;
+- an epoch's **order** is a permutation of the selected samples that depends on (seed, epoch) and on how finely it
+  mixes (window, neighbours) only;
 - each of `world` ranks takes a contiguous **share** of it, so that it reads few shards; shares have equal size;
 - the workers of a rank take the batches of its share in turn, so that their number does not change the order;
 - a `Cursor` is the position: the epoch, and for each world size that worked on it the number of samples that each
@@ -97,13 +98,18 @@ def mixed(seed: int, epoch: int, stream: int, values: npt.ArrayLike) -> Words:
     return word
 
 
-def epoch_order(shards: npt.ArrayLike, seed: int, epoch: int, window: int) -> Indices:
-    """The order in which an epoch reads the samples: shards are shuffled, then samples within `window` shards.
+def epoch_order(
+    shards: npt.ArrayLike, seed: int, epoch: int, window: int, neighbours: int = 1, places: Indices | None = None
+) -> Indices:
+    """The order in which an epoch reads the samples: shards are shuffled, then runs within `window` shards.
 
     Args:
         shards: the shard of each sample, [N], ascending.
         seed, epoch: integers >= 0.
         window: number of consecutive shards whose samples are mixed; 0 = no shuffle at all.
+        neighbours: length of the runs, which stay together. Where they begin in a shard differs from epoch to epoch,
+            and the first and the last run of a shard may be shorter.
+        places: numbers of the samples, [N], ascending, by which their runs are counted; None = 0 .. N - 1.
 
     Returns:
         int64 [N], a permutation of 0 .. N - 1.
@@ -114,7 +120,30 @@ def epoch_order(shards: npt.ArrayLike, seed: int, epoch: int, window: int) -> In
     numbers, of = np.unique(shard, return_inverse=True)
     place = np.empty(len(numbers), np.int64)
     place[np.argsort(mixed(seed, epoch, 0, numbers), kind="stable")] = np.arange(len(numbers))
-    return np.asarray(np.lexsort((mixed(seed, epoch, 1, np.arange(len(shard))), place[of] // window)))
+    numbered = np.arange(len(shard)) if places is None else places
+    run = (numbered + (mixed(seed, epoch, 2, shard) % np.uint64(neighbours)).astype(np.int64)) // neighbours
+    begins = np.append(True, (run[1:] != run[:-1]) | (of[1:] != of[:-1]))
+    first = np.maximum.accumulate(np.where(begins, np.arange(len(shard)), 0))
+    return np.asarray(np.lexsort((mixed(seed, epoch, 1, first), place[of] // window)))
+
+
+def adjacent(places: Indices, shards: Indices, most: int) -> list[Indices]:
+    """Cut a sequence of samples into ranges of up to `most` samples that lie side by side in one shard.
+
+    Args:
+        places: the samples, int64 [N], in the order in which they are read.
+        shards: their shards, [N].
+        most: longest range, >= 1.
+
+    Returns:
+        The ranges, which joined are `places`.
+    """
+    if len(places) == 0:
+        return []
+    breaks = np.append(True, (np.diff(places) != 1) | (np.diff(shards) != 0))
+    counted = np.arange(len(places))
+    counted -= np.maximum.accumulate(np.where(breaks, counted, 0))
+    return np.split(places, np.flatnonzero(breaks | (counted % most == 0))[1:])
 
 
 class Samples(Protocol):
@@ -138,7 +167,7 @@ class Selection:
         dataset: digest of the dataset.
         places: their places in its catalogue, int64 [N], ascending.
         shards: their shards, [N].
-        seed, window: see `epoch_order`.
+        seed, window, neighbours: see `epoch_order`.
     """
 
     dataset: str
@@ -146,18 +175,21 @@ class Selection:
     shards: Indices
     seed: int
     window: int
+    neighbours: int
 
     def __len__(self) -> int:
         return len(self.places)
 
     def epoch(self, epoch: int) -> Indices:
         """See `Samples`."""
-        return self.places[epoch_order(self.shards, self.seed, epoch, self.window)]
+        whole = epoch_order(self.shards, self.seed, epoch, self.window, self.neighbours, self.places)
+        return self.places[whole]
 
     def identity(self) -> dict[str, Any]:
         """See `Samples`."""
         selection = hashlib.sha256(self.places.astype("<i8").tobytes()).hexdigest()[:16]
-        return {"dataset": self.dataset, "selection": selection, "seed": self.seed, "window": self.window}
+        mixing = {"seed": self.seed, "window": self.window, "neighbours": self.neighbours}
+        return {"dataset": self.dataset, "selection": selection, **mixing}
 
 
 def share_size(samples: int, world: int, uneven: str) -> int:

@@ -161,6 +161,8 @@ class Progress:
             if worker is None
             else {"worker": worker.id, "workers": worker.workers, "batch_size": batch_size}
         )
+        # states of version 0.3 know no runs
+        state = {"neighbours": 1, **state}
         for name, own in {**self._identity(), **place}.items():
             if state.get(name) != own:
                 raise DatasetError(f"the state has {name} {state.get(name)!r}, this dataset {own!r}")

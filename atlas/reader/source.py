@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
 from typing import Any, NotRequired, TypedDict, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gaussianverse.atlas.dataset_format import VIEWS
+from gaussianverse.atlas.dataset_format import ATLAS, VIEWS
 from gaussianverse.atlas.errors import AtlasError, DatasetError
 from gaussianverse.atlas.reader import sample
+from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, read
-from gaussianverse.atlas.reader.order import Indices
+from gaussianverse.atlas.reader.order import Indices, adjacent
 from gaussianverse.atlas.reader.read_ahead import read_ahead
 from gaussianverse.atlas.reader.views import ReferenceViews
 from gaussianverse.atlas.standard import Standard
@@ -42,6 +47,21 @@ class AtlasSample(TypedDict):
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """A sample as it was read and checked.
+
+    Attributes:
+        row: all columns of its row of metadata.parquet.
+        array: its atlas, float32 [size, size, 16].
+        views: its reference views, if they are wanted.
+    """
+
+    row: dict[str, Any]
+    array: npt.NDArray[np.float32]
+    views: ReferenceViews | None
+
+
+@dataclass(frozen=True)
 class SampleSource:
     """Reads samples from a store and checks each: length of the shard; names, lengths and headers of its members;
     the caption against the table. See `AtlasDataset` for the options.
@@ -54,15 +74,29 @@ class SampleSource:
     views: bool
     standard: Standard | None
     readahead: int
+    neighbours: int
 
     def read(self, places: Indices) -> Iterator[AtlasSample]:
-        """These samples, in this order.
+        """Yield these samples in this order. Those that lie side by side are read as one range of up to
+        `neighbours`; `readahead` counts samples.
 
         Raises:
             DatasetError: a sample is missing or damaged.
             StoreError: the store failed.
         """
-        return read_ahead(self._fetch, places.tolist(), self.readahead)
+        for fetched in self.fetch(adjacent(places, self.catalogue.shards[places], self.neighbours)):
+            for one in fetched:
+                # kept for long, it must not keep its neighbours too
+                yield self._item(one if len(fetched) == 1 else replace(one, array=one.array.copy()))
+
+    def fetch(self, ranges: Iterable[Indices]) -> Iterator[list[Fetched]]:
+        """Read and check samples, range by range, ahead of their use.
+
+        Raises:
+            DatasetError: a sample is missing or damaged.
+            StoreError: the store failed.
+        """
+        return read_ahead(self._fetch, ranges, self.readahead, len)
 
     def get(self, uid: str) -> AtlasSample:
         """One object's sample, verified by its hashes: one range read, two with views.
@@ -73,32 +107,55 @@ class SampleSource:
         place = self.catalogue.find(uid)
         row, size = self.catalogue.row(place), self.catalogue.size
         member = self.catalogue.atlas_member(place)
-        array = self._parsed(member, uid, lambda data: sample.decode_verified(data, row, size))
-        return self._item(array, row, self._fetch_views(place, row, hashes=True))
+        decode = partial(sample.decode_verified, row=row, size=size)
+        array = self._parsed(read(self.store, member), member, uid, decode)
+        (views,) = self._fetch_views(np.array([place]), [row], hashes=True)
+        return self._item(Fetched(row, array, views))
 
-    def _fetch(self, place: int) -> AtlasSample:
-        row = self.catalogue.row(place)
-        size, hashes, part = self.catalogue.size, self.hashes, self.catalogue.byte_range(place)
-        array = self._parsed(part, row["uid"], lambda data: sample.parse(data, row, size, hashes=hashes))
-        return self._item(array, row, self._fetch_views(place, row, hashes=hashes))
+    def _fetch(self, places: Indices) -> list[Fetched]:
+        """Read samples that lie side by side, and check each."""
+        rows = [self.catalogue.row(place) for place in places.tolist()]
+        parse = partial(sample.parse, size=self.catalogue.size, hashes=self.hashes)
+        arrays = [
+            self._parsed(data, part, row["uid"], partial(parse, row=row))
+            for row, part, data in self._members(places, rows, ATLAS)
+        ]
+        return list(map(Fetched, rows, arrays, self._fetch_views(places, rows, hashes=self.hashes)))
 
-    def _fetch_views(self, place: int, row: dict[str, Any], *, hashes: bool) -> ReferenceViews | None:
+    def _fetch_views(
+        self, places: Indices, rows: list[dict[str, Any]], *, hashes: bool
+    ) -> Sequence[ReferenceViews | None]:
         if not self.views:
-            return None
-        part = self.catalogue.byte_range(place, VIEWS)
-        return self._parsed(part, row["uid"], lambda data: sample.parse_views(data, row, hashes=hashes))
+            return [None] * len(rows)
+        parse = partial(sample.parse_views, hashes=hashes)
+        return [
+            self._parsed(data, part, row["uid"], partial(parse, row=row))
+            for row, part, data in self._members(places, rows, VIEWS)
+        ]
 
-    def _parsed(self, part: ByteRange, uid: str, parse: Callable[[memoryview], T]) -> T:
-        """Read and parse some of an object's bytes; errors name the place."""
-        data = read(self.store, part)
+    def _members(
+        self, places: Indices, rows: list[dict[str, Any]], family: str
+    ) -> Iterator[tuple[dict[str, Any], ByteRange, memoryview]]:
+        """Row, place and bytes of samples that lie side by side in a shard, read as one range."""
+        parts = [self.catalogue.byte_range(place, family) for place in places.tolist()]
+        try:
+            data = _read_adjacent(self.store, parts)
+        except DatasetError as error:
+            uids = " to ".join(dict.fromkeys((rows[0]["uid"], rows[-1]["uid"])))
+            raise DatasetError(f"{error}; {uids} was to be read") from error
+        return zip(rows, parts, data, strict=True)
+
+    def _parsed(self, data: memoryview, part: ByteRange, uid: str, parse: Callable[[memoryview], T]) -> T:
+        """Parse some of an object's bytes; errors name the place."""
         try:
             return parse(data)
         except AtlasError as error:
             where = f"{self.store.url}/{part.key}, bytes from {part.offset}, {uid}"
             raise DatasetError(f"{where}: {error}; fetch the shard again") from error
 
-    def _item(self, array: Any, row: dict[str, Any], views: ReferenceViews | None) -> AtlasSample:
-        atlas = torch.from_numpy(array).permute(2, 0, 1)
+    def _item(self, fetched: Fetched) -> AtlasSample:
+        row, views = fetched.row, fetched.views
+        atlas = torch.from_numpy(fetched.array).permute(2, 0, 1)
         if self.standard is not None:
             atlas = self.standard(atlas)
         chosen = row if self.columns is None else {name: row[name] for name in self.columns}
@@ -107,3 +164,13 @@ class SampleSource:
             item["views"] = torch.from_numpy(views.images).permute(0, 3, 1, 2).float().div_(255)
             item["viewmats"], item["Ks"] = torch.from_numpy(views.viewmats), torch.from_numpy(views.Ks)
         return item
+
+
+def _read_adjacent(store: Readable, parts: Sequence[ByteRange]) -> list[memoryview]:
+    """The bytes of parts that lie side by side in a shard, read as one range."""
+    sizes = [part.nbytes for part in parts]
+    whole = replace(parts[0], nbytes=sum(sizes))
+    if isinstance(store, CachedStore):
+        return store.read_adjacent(whole.key, whole.offset, sizes, whole.total)
+    data = read(store, whole)
+    return [data[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]

@@ -104,6 +104,7 @@ class SampleStream(IterableDataset[AtlasSample]):
         """Let the next pass continue from a state of `state_dict`.
 
         Raises:
-            DatasetError: the state belongs to another dataset, selection, seed, window or `uneven`.
+            DatasetError: the state belongs to another dataset, selection, seed, window, neighbours or
+                `uneven`.
         """
         self.progress.load_state_dict(state, self.batch_size)
