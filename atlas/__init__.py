@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from gaussianverse.atlas.packing import Atlas, pack, unpack
     from gaussianverse.atlas.reader.dataset import AtlasDataset
     from gaussianverse.atlas.reader.loader import AtlasLoader
+    from gaussianverse.atlas.reader.mixture import Mixture
     from gaussianverse.atlas.standard import Standard, unpack_tensor
     from gaussianverse.atlas.store.options import StoreOptions
 
 __all__ = [
-    "Atlas", "AtlasConfig", "AtlasDataset", "AtlasLoader", "Gaussians", "Standard", "StoreOptions", "pack",
+    "Atlas", "AtlasConfig", "AtlasDataset", "AtlasLoader", "Gaussians", "Mixture", "Standard", "StoreOptions", "pack",
     "unpack", "unpack_tensor",
 ]  # fmt: skip
 __getattr__ = lazy(
@@ -26,6 +27,7 @@ __getattr__ = lazy(
         "AtlasDataset": "atlas.reader.dataset",
         "AtlasLoader": "atlas.reader.loader",
         "Gaussians": "atlas.gaussians",
+        "Mixture": "atlas.reader.mixture",
         "StoreOptions": "atlas.store.options",
     },
 )

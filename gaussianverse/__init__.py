@@ -9,6 +9,10 @@ __version__ = "0.4.0"
 if TYPE_CHECKING:
     from gaussianverse.atlas.reader.dataset import AtlasDataset
     from gaussianverse.atlas.reader.loader import AtlasLoader
+    from gaussianverse.atlas.reader.mixture import Mixture
 
-__all__ = ["AtlasDataset", "AtlasLoader", "__version__"]
-__getattr__ = lazy(__name__, {"AtlasDataset": "atlas.reader.dataset", "AtlasLoader": "atlas.reader.loader"})
+__all__ = ["AtlasDataset", "AtlasLoader", "Mixture", "__version__"]
+__getattr__ = lazy(
+    __name__,
+    {"AtlasDataset": "atlas.reader.dataset", "AtlasLoader": "atlas.reader.loader", "Mixture": "atlas.reader.mixture"},
+)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -178,6 +179,18 @@ class AtlasDataset(SampleStream):
         places = joined.complete(self.samples.places, self.catalogue, missing)
         dataset._begin(replace(self.samples, places=places, shards=self.catalogue.shards[places]))
         return dataset
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """Properties of its samples that all samples of a batch must share."""
+        alone = self._samples_alone
+        pixels = self.catalogue.row(0, ["reference_size"])["reference_size"] if alone.views else 0
+        return {
+            "atlas size": self.catalogue.size,
+            "standardise": alone.standard is not None,
+            "views": [self.catalogue.n_views if alone.views else 0, pixels],
+            "families": {family.name: list(family.addresses) for family in self._families},
+        }
 
     def map_style(self) -> AtlasMapDataset:
         """The same samples as a map-style dataset, for loops that bring a sampler; not divided over ranks."""
