@@ -108,7 +108,7 @@ def test_shares_hold_over_any_number_of_epochs(weights: list[float], sizes: list
     for epoch in range(8):
         found = mixed.epoch(epoch)
         assert len(found) == epoch_samples
-        drawn.update(found.tolist())
+        drawn.update(found[:, 0].tolist())
         for i, weight in enumerate(weights):
             counts = [drawn[place] for place in range(firsts[i], firsts[i + 1])]
             assert abs(sum(counts) - (epoch + 1) * epoch_samples * weight / sum(weights)) <= 1

@@ -127,14 +127,19 @@ def test_shares_are_equal_and_cover(samples: int, world: int, uneven: str) -> No
         assert set(read.tolist()) == set(range(samples))
 
 
-@given(st.integers(0, 40), st.integers(1, 5), st.integers(1, 4), st.integers(1, 5))
-def test_workers_batches_in_turn_are_the_sequence(samples: int, workers: int, batch: int, world: int) -> None:
-    sequence = np.arange(samples) + 100
+@given(st.integers(0, 40), st.integers(1, 5), st.integers(1, 4))
+def test_workers_batches_in_turn_are_the_sequence(samples: int, workers: int, batch: int) -> None:
+    sequence = np.arange(100, 100 + samples)
     own = [order.worker_sequence(sequence, w, workers, batch) for w in range(workers)]
     batches = [[s[i : i + batch] for i in range(0, len(s), batch)] for s in own]
     turns = [b[i] for i in range(max(map(len, batches))) for b in batches if i < len(b)]
     assert np.concatenate([*turns, np.arange(0)]).tolist() == sequence.tolist()
     assert max(map(len, own)) - min(map(len, own)) <= batch
+    for worker, whole in enumerate(own):
+        for taken in range(len(whole) + 1):
+            place = order.worker_place(taken, worker, workers, batch)
+            rest = order.worker_sequence(sequence[place:], worker, workers, batch, place)
+            assert rest.tolist() == whole[taken:].tolist()
 
 
 @given(st.integers(1, 40), st.integers(1, 4), UNEVEN, st.data())
@@ -174,7 +179,8 @@ def test_the_end_of_an_epoch_is_the_beginning_of_the_next() -> None:
 @pytest.mark.parametrize(
     "state", [{}, {"epoch": 0}, {"epoch": 0, "segments": [[0, 1]]}, {"epoch": -1, "segments": []},
               {"epoch": 0, "segments": 3}, {"epoch": "x", "segments": []},
-              {"epoch": 0, "segments": [[2, 1], [1, -1]]}, {"epoch": 0, "segments": [[0, 1], [1, 1]]}]
+              {"epoch": 0, "segments": [[2, 1], [1, -1]]}, {"epoch": 0, "segments": [[0, 1], [1, 1]]},
+              {"epoch": 0, "round": -1, "segments": []}]
 )  # fmt: skip
 def test_a_state_that_is_none_is_refused(state: dict[str, object]) -> None:
     with pytest.raises(DatasetError, match="not the state"):

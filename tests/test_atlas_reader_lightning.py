@@ -118,6 +118,20 @@ def uids_of_batches(root: Path, epochs: int) -> list[list[str]]:
     return [uids([batch]) for _ in range(epochs) for batch in loader]
 
 
+@WORKERS
+def test_lightning_takes_an_epoch_without_an_end(root: Path, tmp_path: Path, workers: int) -> None:
+    """Exact if its batches are bounded; else Lightning reads a batch ahead, of which its checkpoint says nothing."""
+
+    def made() -> AtlasLoader:
+        return AtlasLoader(AtlasDataset(root, infinite=True), BATCH, num_workers=workers)
+
+    for limit, skipped in (({"limit_train_batches": 18}, 0), ({}, 1)):
+        saving = ModelCheckpoint(tmp_path / str(skipped), every_n_train_steps=13, filename="{step}")
+        assert fit(made(), tmp_path, saving, max_steps=15, **limit).read == orders(root, 0, 1)[: 15 * BATCH]
+        resumed = fit(made(), tmp_path, resume=tmp_path / str(skipped) / "step=13.ckpt", max_steps=18, **limit)
+        assert resumed.read == orders(root, 0, 1)[(13 + skipped) * BATCH :][: 5 * BATCH]
+
+
 def test_a_checkpoint_that_lightning_saves_after_an_epochs_last_step_repeats_nothing(
     root: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return publish(tmp_path_factory.mktemp("dataset"))
 
 
-def train(root: Path, out: Path, resume: Path | None = None, **options: Any) -> list[str]:
+def train(
+    root: Path, out: Path, resume: Path | None = None, how: dict[str, Any] | None = None, **options: Any
+) -> list[str]:  # fmt: skip
     """The uids that a model is given, in their order."""
     transformers.logging.set_verbosity_error()
     arguments = transformers.TrainingArguments(
         str(out), per_device_train_batch_size=BATCH, use_cpu=True, report_to=[], disable_tqdm=True, **options
     )
     model = Recorder()
-    trainer = transformers.Trainer(model, arguments, train_dataset=AtlasDataset(root, batch_size=BATCH))
+    trainer = transformers.Trainer(
+        model, arguments, train_dataset=AtlasDataset(root, batch_size=BATCH, **(how or {}))
+    )
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     return named(root, (key for step in model.read for key in step))
 
@@ -93,3 +98,17 @@ def test_accelerate_saves_the_state_of_stateful_loaders(root: Path, tmp_path: Pa
     accelerator.load_state(str(tmp_path / "state"))
     assert uids(own) == order_of(root, 0)[stop * BATCH :]
     assert uids(loader) == order_of(root, 0)[stop * BATCH :]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_accelerate_and_trainer_take_an_epoch_without_an_end(root: Path, tmp_path: Path, workers: int) -> None:
+    for dispatch in (True, False):
+        accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=dispatch))
+        endless = AtlasDataset(root, batch_size=BATCH, infinite=True)
+        samples = DataLoader(endless, BATCH, num_workers=workers, collate_fn=lambda s: collate(s)["atlas"])
+        found = (float(atlas[0, 0, 0]) for batch in accelerator.prepare(samples) for atlas in batch)
+        assert named(root, islice(found, 60)) == orders(root, 0, 1)[:60]
+    options = {"how": {"infinite": True}, "dataloader_num_workers": workers}
+    assert train(root, tmp_path, max_steps=15, save_steps=12, **options) == orders(root, 0, 1)[: 15 * BATCH]
+    resumed = train(root, tmp_path, tmp_path / "checkpoint-12", max_steps=20, **options)
+    assert resumed == orders(root, 0, 1)[12 * BATCH : 20 * BATCH]

@@ -55,6 +55,9 @@ class AtlasDataset(SampleStream):
             range; where such runs begin differs from epoch to epoch. None = 16 from S3, 1 from a folder.
         uneven: how to treat samples that do not divide by the number of ranks: "drop" leaves them out of this
             epoch, "repeat" reads some twice. All ranks have the same number of samples in either case.
+        epoch_samples: number of samples of an epoch, of all ranks together; None = each selected sample once. An
+            epoch begins where the one before ended: all samples are read before any is read again.
+        infinite: an epoch does not end, and reads all samples again and again, each time in another order.
         rank, world: this process's rank and the number of ranks; by default those of torch.distributed if it is
             initialised, else 0 of 1.
         batch_size: batch size of a plain DataLoader, whose workers then give the order of a single process.
@@ -80,8 +83,9 @@ class AtlasDataset(SampleStream):
     def __init__(
         self, url: str | Path, *, filters: Sequence[Filter] = (), split: str = "all", heldout: float = 0.01,
         uids: Iterable[str] | None = None, shuffle: bool = True, seed: int = 0, window: int = 8,
-        neighbours: int | None = None, uneven: str = order.DROP, rank: int | None = None, world: int | None = None,
-        batch_size: int = 1, standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
+        neighbours: int | None = None, uneven: str = order.DROP, epoch_samples: int | None = None,
+        infinite: bool = False, rank: int | None = None, world: int | None = None, batch_size: int = 1,
+        standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
         views: bool | None = False, s3: StoreOptions | None = None, cache: str | Path | None = None,
         cache_bytes: int = 100 * 2**30, readahead: int | None = None,
     ) -> None:  # fmt: skip
@@ -99,10 +103,15 @@ class AtlasDataset(SampleStream):
         if min(window, neighbours, batch_size) < 1 or seed < 0:
             sizes = f"window {window}, neighbours {neighbours}, batch_size {batch_size}"
             raise DatasetError(f"{sizes}: at least 1; seed {seed}: at least 0")
+        if epoch_samples is not None and (type(epoch_samples) is not int or epoch_samples < 1):
+            raise DatasetError(f"epoch_samples {epoch_samples!r}: expected an integer of at least 1")
+        if epoch_samples is not None and infinite:
+            raise DatasetError("epoch_samples ends an epoch and infinite=True never does: leave one of them out")
         self.rank, self.world = placement.place(rank, world)
         self._placed = rank is not None
         self.batch_size = batch_size
-        self._options, self._hashes, self._uneven, self._readahead = s3, hashes, uneven, readahead
+        self._options, self._hashes, self._readahead = s3, hashes, readahead
+        self._uneven, self._infinite = uneven, infinite
         self._samples_alone = SampleSource(
             self._store, self.catalogue, hashes=hashes, columns=columns,
             views=self.catalogue.n_views > 0 if views is None else views,
@@ -114,15 +123,15 @@ class AtlasDataset(SampleStream):
         self._begin(
             Selection(
                 self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0,
-                neighbours if shuffle else 1,
+                neighbours if shuffle else 1, epoch_samples,
             )
         )  # fmt: skip
 
     def _begin(self, samples: Selection) -> None:
         """Read these samples from the first epoch on."""
         self.samples = samples
-        self.progress = Progress(samples, self._uneven, self.rank, self.world)
-        if len(self) == 0:
+        self.progress = Progress(samples, self._uneven, self.rank, self.world, self._infinite)
+        if self.progress.round_size == 0:
             raise DatasetError(
                 f"only {len(samples)} samples for {self.world} ranks: pass uneven='repeat' or use fewer ranks"
             )

@@ -10,7 +10,7 @@ import numpy as np
 
 from gaussianverse.atlas.reader.catalogue import Catalogue
 from gaussianverse.atlas.reader.family import ERROR, Family
-from gaussianverse.atlas.reader.order import Indices
+from gaussianverse.atlas.reader.order import Draws
 from gaussianverse.atlas.reader.read_ahead import read_ahead
 from gaussianverse.atlas.reader.source import AtlasSample
 from gaussianverse.atlas.reader.stream import ObjectSource
@@ -32,10 +32,10 @@ class JoinedSource:
     families: tuple[Family, ...]
     readahead: int
 
-    def read(self, places: Indices) -> Iterator[AtlasSample]:
+    def read(self, draws: Draws) -> Iterator[AtlasSample]:
         """See `SampleSource`."""
-        members = read_ahead(self._members, places.tolist(), self.readahead)
-        for item, found in zip(self.source.read(places), members, strict=True):
+        members = read_ahead(self._members, draws[:, 0].tolist(), self.readahead)
+        for item, found in zip(self.source.read(draws), members, strict=True):
             yield cast(AtlasSample, {**item, **found})
 
     def get(self, uid: str) -> AtlasSample:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from gaussianverse.atlas.reader import order
 from gaussianverse.atlas.reader.family import collated
 from gaussianverse.atlas.reader.source import AtlasSample
 from gaussianverse.atlas.reader.stream import SampleStream
@@ -72,9 +71,9 @@ class _Passes(IterableDataset[AtlasSample]):
     def __iter__(self) -> Iterator[AtlasSample]:
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        _, sequence = self.dataset.progress.begin(self.key, number)
+        route = self.dataset.progress.begin(self.key, number)
         self.count += 1
-        return self.dataset.source.read(order.worker_sequence(sequence, number, workers, self.batch_size))
+        return self.dataset.read(route.pieces(number, workers, self.batch_size))
 
 
 class FirstEpoch:
@@ -115,7 +114,7 @@ class AtlasLoader:
         )
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
+        """Number of batches in an epoch. Raises TypeError if it does not end."""
         return self._batches(len(self.dataset))
 
     def _batches(self, samples: int) -> int:
@@ -125,16 +124,17 @@ class AtlasLoader:
     def __iter__(self) -> Iterator[AtlasBatch]:
         self.dataset.check_placement()
         progress = self.dataset.progress
-        if len(self) == 0:
+        size, left = progress.size, progress.left()
+        if size is not None and self._batches(size) == 0:
             return
-        if self._batches(progress.left()) == 0:  # the rest of the epoch does not fill a batch
+        if left is not None and self._batches(left) == 0:  # the rest of the epoch does not fill a batch
             progress.skip_rest()
         self._passes.count, self._count = self._count, self._count + 1
-        begun, sequence = progress.begin(self._passes.key, _LOADER)
-        batches = self._batches(len(sequence))
+        route = progress.begin(self._passes.key, _LOADER)
+        end, last = route.size, None if route.size is None else self._batches(route.size)
         for number, batch in enumerate(self._loader, 1):
             # the epoch ends with the last batch: a consumer that counts to len(loader) never asks for another
-            progress.moved(begun, number * self.batch_size if number < batches else None)
+            progress.moved(route, end if end is not None and number == last else number * self.batch_size)
             yield batch
 
     def set_epoch(self, epoch: int) -> None:

@@ -38,4 +38,5 @@ class AtlasMapDataset(Dataset[AtlasSample]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[AtlasSample]:
         """The samples with these numbers; a DataLoader asks so for a batch, which is read ahead as a whole."""
-        return list(self._source.read(self._places[np.array([operator.index(i) for i in indices], np.int64)]))
+        places = self._places[np.array([operator.index(i) for i in indices], np.int64)]
+        return list(self._source.read(np.stack([places, np.zeros_like(places)], axis=1)))

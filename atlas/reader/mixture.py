@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order
 from gaussianverse.atlas.reader.dataset import AtlasDataset
-from gaussianverse.atlas.reader.order import Indices, Samples
+from gaussianverse.atlas.reader.order import Draws, Samples
 from gaussianverse.atlas.reader.progress import Progress
 from gaussianverse.atlas.reader.source import AtlasSample
 from gaussianverse.atlas.reader.stream import SampleStream, Source
@@ -98,14 +98,14 @@ class MixedSamples:
     def __len__(self) -> int:
         return self.epoch_samples
 
-    def epoch(self, epoch: int) -> Indices:
+    def epoch(self, epoch: int) -> Draws:
         """See `Samples`."""
         begins, ends = self._drawn(epoch), self._drawn(epoch + 1)
         which = np.repeat(np.arange(len(self.parts)), np.subtract(ends, begins))
         which = which[np.argsort(order.mixed(self.seed, epoch, _STREAM, np.arange(len(which))), kind="stable")]
-        found = np.empty(len(which), np.int64)
+        found = np.empty((len(which), 2), np.int64)
         for i, part in enumerate(self.parts):
-            found[which == i] = self.firsts[i] + _stretch(part, begins[i], ends[i])
+            found[which == i] = _stretch(part, begins[i], ends[i]) + np.array([self.firsts[i], 0])
         return found
 
     def identity(self) -> dict[str, Any]:
@@ -136,20 +136,22 @@ class MixedSource:
     sources: tuple[Source, ...]
     firsts: tuple[int, ...]
 
-    def read(self, places: Indices) -> Iterator[AtlasSample]:
+    def read(self, draws: Draws) -> Iterator[AtlasSample]:
         """See `SampleSource`."""
-        which: npt.NDArray[np.int64] = np.searchsorted(self.firsts, places, side="right") - 1
-        samples = [source.read(places[which == i] - self.firsts[i]) for i, source in enumerate(self.sources)]
+        which: npt.NDArray[np.int64] = np.searchsorted(self.firsts, draws[:, 0], side="right") - 1
+        samples = [
+            source.read(draws[which == i] - np.array([self.firsts[i], 0])) for i, source in enumerate(self.sources)
+        ]
         for part in which.tolist():
             yield next(samples[part])
 
 
-def _stretch(samples: Samples, begin: int, end: int) -> Indices:
+def _stretch(samples: Samples, begin: int, end: int) -> Draws:
     """The samples with the numbers begin .. end - 1 of all epochs, one behind the other."""
     size = len(samples)
     first = begin // size
     epochs = [samples.epoch(epoch) for epoch in range(first, -(-end // size))]
-    return np.concatenate([np.empty(0, np.int64), *epochs])[begin - first * size : end - first * size]
+    return np.concatenate([np.empty((0, 2), np.int64), *epochs])[begin - first * size : end - first * size]
 
 
 def _checked(parts: Sequence[tuple[AtlasDataset, float]]) -> tuple[list[AtlasDataset], list[Fraction]]:

@@ -2,9 +2,9 @@
 
 Resuming is exact by construction:
 
-- an epoch's **order** is a permutation of the selected samples that depends on (seed, epoch) and on how finely it
-  mixes (window, neighbours) only;
-- each of `world` ranks takes a contiguous **share** of it, so that it reads few shards; shares have equal size;
+- a round's **order** is a permutation of the selected samples that depends on (seed, round) and on how finely it
+  mixes (window, neighbours) only; an epoch is one round, or some samples of several;
+- each of `world` ranks takes a contiguous **share** of an epoch, so that it reads few shards; shares have equal size;
 - the workers of a rank take the batches of its share in turn, so that their number does not change the order;
 - a `Cursor` is the position: the epoch, and for each world size that worked on it the number of samples that each
   rank took. The remainder is the order without those samples, and another world size divides the remainder.
@@ -13,7 +13,7 @@ Resuming is exact by construction:
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,9 @@ import numpy.typing as npt
 from gaussianverse.atlas.errors import DatasetError
 
 Indices = npt.NDArray[np.int64]
+Draws = npt.NDArray[np.int64]
+"""Samples in the order in which they are read, [n, 2]: the place of each, and its turn, a number that another reading
+of the same sample does not have. What is drawn for a sample depends on (seed, turn, place)."""
 Words = npt.NDArray[np.uint64]
 
 DROP, REPEAT = "drop", "repeat"
@@ -40,30 +43,38 @@ class Segment:
 
 @dataclass(frozen=True)
 class Cursor:
-    """Position in the epochs: the epoch, and the samples taken of it by one world size after another."""
+    """Position in the epochs: the epoch, and the samples taken of it by one world size after another.
+
+    An infinite epoch consists of rounds; the segments are then those of one round.
+    """
 
     epoch: int = 0
     segments: tuple[Segment, ...] = ()
+    round: int = 0
 
     def at(self, world: int) -> Cursor:
         """The same position, with a last segment of this world size."""
         if self.segments and self.segments[-1].world == world:
             return self
         done = tuple(s for s in self.segments if s.taken)
-        return Cursor(self.epoch, (*done, Segment(world, 0)))
+        return replace(self, segments=(*done, Segment(world, 0)))
 
     def taken(self, samples: int) -> Cursor:
         """The position after each rank of the last segment took this many more samples."""
         *done, last = self.segments
-        return Cursor(self.epoch, (*done, Segment(last.world, last.taken + samples)))
+        return replace(self, segments=(*done, Segment(last.world, last.taken + samples)))
 
     def next_epoch(self) -> Cursor:
         """The start of the next epoch."""
         return Cursor(self.epoch + 1)
 
+    def next_round(self) -> Cursor:
+        """The start of the next round of this epoch."""
+        return Cursor(self.epoch, round=self.round + 1)
+
     def to_json(self) -> dict[str, Any]:
         """The cursor as plain numbers and lists."""
-        return {"epoch": self.epoch, "segments": [[s.world, s.taken] for s in self.segments]}
+        return {"epoch": self.epoch, "round": self.round, "segments": [[s.world, s.taken] for s in self.segments]}
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Cursor:
@@ -74,10 +85,11 @@ class Cursor:
         """
         try:
             segments = tuple(Segment(int(world), int(taken)) for world, taken in state["segments"])
-            cursor = cls(int(state["epoch"]), segments)
+            # states of version 0.3 know no rounds
+            cursor = cls(int(state["epoch"]), segments, int(state.get("round", 0)))
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"not the state of a dataset: {error!r}; expected epoch and segments") from error
-        if cursor.epoch < 0 or any(s.world < 1 or s.taken < 0 for s in segments):
+        if min(cursor.epoch, cursor.round) < 0 or any(s.world < 1 or s.taken < 0 for s in segments):
             raise DatasetError(f"not the state of a dataset: {state}")
         return cursor
 
@@ -152,8 +164,8 @@ class Samples(Protocol):
     def __len__(self) -> int:
         """Number of samples in an epoch, of all ranks together."""
 
-    def epoch(self, epoch: int) -> Indices:
-        """The places of an epoch's samples in its order, [N]."""
+    def epoch(self, epoch: int) -> Draws:
+        """The samples of an epoch, of all ranks together, in its order."""
 
     def identity(self) -> dict[str, Any]:
         """Properties that two of them share if and only if they have the same epochs."""
@@ -161,13 +173,14 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Selection:
-    """The selected samples of one dataset, each once an epoch.
+    """The selected samples of one dataset, round after round; a round has each of them once.
 
     Attributes:
         dataset: digest of the dataset.
         places: their places in its catalogue, int64 [N], ascending.
         shards: their shards, [N].
         seed, window, neighbours: see `epoch_order`.
+        epoch_samples: number of samples of an epoch, which begins where the one before ended; None = N, a round.
     """
 
     dataset: str
@@ -176,20 +189,27 @@ class Selection:
     seed: int
     window: int
     neighbours: int
+    epoch_samples: int | None = None
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.places) if self.epoch_samples is None else self.epoch_samples
 
-    def epoch(self, epoch: int) -> Indices:
-        """See `Samples`."""
-        whole = epoch_order(self.shards, self.seed, epoch, self.window, self.neighbours, self.places)
-        return self.places[whole]
+    def epoch(self, epoch: int) -> Draws:
+        """See `Samples`; the turn of a sample is its round."""
+        first, skipped = divmod(epoch * len(self), len(self.places))
+        rounds = range(first, first - (-(skipped + len(self)) // len(self.places)))
+        return np.concatenate([self._round(number) for number in rounds])[skipped : skipped + len(self)]
+
+    def _round(self, number: int) -> Draws:
+        whole = epoch_order(self.shards, self.seed, number, self.window, self.neighbours, self.places)
+        places = self.places[whole]
+        return np.stack([places, np.full_like(places, number)], axis=1)
 
     def identity(self) -> dict[str, Any]:
         """See `Samples`."""
         selection = hashlib.sha256(self.places.astype("<i8").tobytes()).hexdigest()[:16]
         mixing = {"seed": self.seed, "window": self.window, "neighbours": self.neighbours}
-        return {"dataset": self.dataset, "selection": selection, **mixing}
+        return {"dataset": self.dataset, "selection": selection, **mixing, "epoch_samples": self.epoch_samples}
 
 
 def share_size(samples: int, world: int, uneven: str) -> int:
@@ -203,7 +223,7 @@ def share(order: Indices, rank: int, world: int, uneven: str) -> Indices:
     size = share_size(len(order), world, uneven)
     if size == 0:
         return order[:0]
-    return np.take(order, np.arange(rank * size, (rank + 1) * size), mode="wrap")
+    return np.take(order, np.arange(rank * size, (rank + 1) * size), axis=0, mode="wrap")
 
 
 def remaining(order: Indices, segments: tuple[Segment, ...], uneven: str) -> Indices:
@@ -237,10 +257,22 @@ def rank_sequence(order: Indices, cursor: Cursor, rank: int, uneven: str) -> Ind
     return own[last.taken :]
 
 
-def worker_sequence(sequence: Indices, worker: int, workers: int, batch_size: int) -> Indices:
+def worker_sequence(sequence: Indices, worker: int, workers: int, batch_size: int, first: int = 0) -> Indices:
     """The batches of a rank's sequence that one of its workers reads: every `workers`-th.
 
     A `DataLoader` yields its workers' batches in turn, which restores the sequence.
+
+    Args:
+        sequence: the rank's samples from number `first` on, in order.
+        worker, workers: number of the worker, and how many there are.
+        batch_size: samples in a batch.
+        first: number of samples of the pass before these.
     """
-    mine: npt.NDArray[np.bool_] = (np.arange(len(sequence)) // batch_size) % workers == worker
+    mine: npt.NDArray[np.bool_] = (np.arange(first, first + len(sequence)) // batch_size) % workers == worker
     return sequence[mine]
+
+
+def worker_place(taken: int, worker: int, workers: int, batch_size: int) -> int:
+    """The number, in a rank's sequence, of the sample that a worker reads after it took so many."""
+    batches, within = divmod(taken, batch_size)
+    return (batches * workers + worker) * batch_size + within

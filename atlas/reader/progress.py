@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,10 +10,15 @@ from torch.utils.data import get_worker_info
 
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order
-from gaussianverse.atlas.reader.order import Cursor, Indices, Samples
+from gaussianverse.atlas.reader.order import Cursor, Draws, Samples
 from gaussianverse.atlas.reader.passes import Pass, Passes
+from gaussianverse.atlas.reader.route import Route
 
 STATE_VERSION = 1
+_ADDED = {"neighbours": 1, "epoch_samples": None, "infinite": False}
+"""Properties of states that those of version 0.3 lack."""
+_ROUNDS = 2**32
+"""Bound on the rounds of an infinite epoch, so that no other epoch has them."""
 
 
 class Part(NamedTuple):
@@ -46,48 +51,57 @@ class Progress:
         samples: the samples of each epoch, for all ranks.
         uneven: see `order.UNEVEN`.
         rank, world: this rank and the number of ranks.
+        infinite: an epoch goes from round to round and does not end; each of its rounds is what is an epoch
+            otherwise. Those of epoch 0 are the epochs 0, 1, 2, and so on; no other epoch has these.
     """
 
     samples: Samples
     uneven: str
     rank: int
     world: int
+    infinite: bool = False
     _passes: Passes = field(default_factory=Passes)
     _position: Pass = field(default=Pass(0, Cursor()))
     """The newest pass that this process follows, and how far it is."""
     _part: Part | None = None
     _loaded: Part | None = None
 
-    def __len__(self) -> int:
-        """Number of samples that each rank reads in an epoch."""
+    @property
+    def size(self) -> int | None:
+        """Number of samples that each rank reads in an epoch; None if an epoch does not end."""
+        return None if self.infinite else self.round_size
+
+    @property
+    def round_size(self) -> int:
+        """Number of samples that each rank reads in an epoch, or in a round of an infinite one."""
         return order.share_size(len(self.samples), self.world, self.uneven)
 
-    def begin(self, key: str, member: int = 0) -> tuple[Pass, Indices]:
-        """Begin the pass with this key, or join it, see `Passes.begin`; its samples for this rank, in order."""
+    def begin(self, key: str, member: int = 0) -> Route:
+        """Begin the pass with this key, or join it, see `Passes.begin`."""
         begun = self._passes.begin(key, member)
-        begun = Pass(begun.number, begun.start.at(self.world))
-        self._follow(begun)
-        return begun, self._sequence(begun.start)
+        start = begun.start.at(self.world)
+        self._follow(Pass(begun.number, start))
+        return Route(begun.number, start, self._sequence, self.round_size if self.infinite else None)
 
-    def moved(self, begun: Pass, taken: int | None) -> None:
-        """Note that so many samples of a pass were taken by each rank; None = all of them.
+    def moved(self, route: Route, taken: int) -> None:
+        """Note that each rank took so many samples of a pass.
 
         Only the newest pass counts, and its end is the start of the next epoch.
         """
-        self._follow(begun._replace(start=begun.start.next_epoch() if taken is None else begun.start.taken(taken)))
+        self._follow(Pass(route.number, route.after(taken)))
 
     def _follow(self, position: Pass) -> None:
         if position.number >= self._position.number:
             self._position = position
 
-    def begin_part(self, batch_size: int) -> Indices:
+    def begin_part(self, batch_size: int) -> Iterator[Draws]:
         """The samples that this worker of a plain `DataLoader` has yet to read of its next pass, in order."""
         worker = this_worker()
         assert worker is not None
-        begun, sequence = self.begin(worker.key, worker.id)
+        route = self.begin(worker.key, worker.id)
         taken = self._part.taken if self._part is not None else 0
-        self._part = Part(begun.start, taken)
-        return order.worker_sequence(sequence, worker.id, worker.workers, batch_size)[taken:]
+        self._part = Part(route.start, taken)
+        return route.pieces(worker.id, worker.workers, batch_size, taken)
 
     def reset_part(self) -> None:
         """Let this worker's next pass begin at the state that was loaded last, else with the next epoch."""
@@ -98,9 +112,9 @@ class Progress:
         assert self._part is not None
         self._part = self._part._replace(taken=self._part.taken + 1)
 
-    def left(self) -> int:
-        """Number of samples that the next pass has for this rank."""
-        return len(self._sequence(self._passes.next.at(self.world)))
+    def left(self) -> int | None:
+        """Number of samples that the next pass has for this rank; None if it does not end."""
+        return None if self.infinite else len(self._sequence(self._passes.next.at(self.world)))
 
     @property
     def cursor(self) -> Cursor:
@@ -161,8 +175,7 @@ class Progress:
             if worker is None
             else {"worker": worker.id, "workers": worker.workers, "batch_size": batch_size}
         )
-        # states of version 0.3 know no runs
-        state = {"neighbours": 1, **state}
+        state = {**_ADDED, **state}
         for name, own in {**self._identity(), **place}.items():
             if state.get(name) != own:
                 raise DatasetError(f"the state has {name} {state.get(name)!r}, this dataset {own!r}")
@@ -170,15 +183,17 @@ class Progress:
         left = len(self._sequence(cursor.at(self.world)))
         if worker is None:
             # what another number of ranks left may be fewer samples than there are ranks now
-            self._passes.restart(cursor if left else cursor.next_epoch())
+            after = cursor.next_round() if self.infinite else cursor.next_epoch()
+            self._passes.restart(cursor if left else after)
             return
         self._passes.resume(worker.key, worker.id, cursor)
         self._loaded = Part(cursor, int(state["taken"]))
 
     def _identity(self) -> dict[str, Any]:
         """Properties that a state and a dataset must share for the state to mean the same samples."""
-        return {**self.samples.identity(), "uneven": self.uneven}
+        return {**self.samples.identity(), "uneven": self.uneven, "infinite": self.infinite}
 
-    def _sequence(self, cursor: Cursor) -> Indices:
-        """The samples of the cursor's epoch that this rank has yet to read, in order."""
-        return order.rank_sequence(self.samples.epoch(cursor.epoch), cursor, self.rank, self.uneven)
+    def _sequence(self, cursor: Cursor) -> Draws:
+        """The samples of the cursor's epoch or round that this rank has yet to read, in order."""
+        number = cursor.epoch * _ROUNDS + cursor.round if self.infinite else cursor.epoch
+        return order.rank_sequence(self.samples.epoch(number), cursor, self.rank, self.uneven)

@@ -18,7 +18,7 @@ from gaussianverse.atlas.errors import AtlasError, DatasetError
 from gaussianverse.atlas.reader import sample
 from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, read
-from gaussianverse.atlas.reader.order import Indices, adjacent
+from gaussianverse.atlas.reader.order import Draws, Indices, adjacent
 from gaussianverse.atlas.reader.read_ahead import read_ahead
 from gaussianverse.atlas.reader.views import ReferenceViews
 from gaussianverse.atlas.standard import Standard
@@ -76,7 +76,7 @@ class SampleSource:
     readahead: int
     neighbours: int
 
-    def read(self, places: Indices) -> Iterator[AtlasSample]:
+    def read(self, draws: Draws) -> Iterator[AtlasSample]:
         """Yield these samples in this order. Those that lie side by side are read as one range of up to
         `neighbours`; `readahead` counts samples.
 
@@ -84,6 +84,7 @@ class SampleSource:
             DatasetError: a sample is missing or damaged.
             StoreError: the store failed.
         """
+        places = draws[:, 0]
         for fetched in self.fetch(adjacent(places, self.catalogue.shards[places], self.neighbours)):
             for one in fetched:
                 # kept for long, it must not keep its neighbours too

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, Protocol
 
 from torch.utils.data import IterableDataset
 
 from gaussianverse.atlas.reader import placement
-from gaussianverse.atlas.reader.order import Indices
+from gaussianverse.atlas.reader.order import Draws
 from gaussianverse.atlas.reader.progress import Progress, this_worker
 from gaussianverse.atlas.reader.source import AtlasSample
 
@@ -17,9 +18,9 @@ _HERE = "here"
 
 
 class Source(Protocol):
-    """Reads samples by their places."""
+    """Reads samples by their places and turns."""
 
-    def read(self, places: Indices) -> Iterator[AtlasSample]:
+    def read(self, draws: Draws) -> Iterator[AtlasSample]:
         """Yield these samples in this order; see `SampleSource`."""
 
 
@@ -49,8 +50,17 @@ class SampleStream(IterableDataset[AtlasSample]):
     """Whether rank and world were given, and not taken from torch.distributed."""
 
     def __len__(self) -> int:
-        """Number of samples that each rank reads in an epoch."""
-        return len(self.progress)
+        """Number of samples that each rank reads in an epoch.
+
+        Raises:
+            TypeError: an epoch does not end.
+        """
+        if self.progress.size is None:
+            raise TypeError(
+                "an infinite dataset has no length: bound the loop by steps, or pass epoch_samples=N in place of "
+                "infinite=True"
+            )
+        return self.progress.size
 
     def __iter__(self) -> Iterator[AtlasSample]:
         placement.check_not_divided_again(self.world, placed=self._placed)
@@ -61,16 +71,20 @@ class SampleStream(IterableDataset[AtlasSample]):
         return self._part_of_pass()
 
     def _pass(self) -> Iterator[AtlasSample]:
-        begun, sequence = self.progress.begin(_HERE)
-        for taken, item in enumerate(self.source.read(sequence), 1):
+        route = self.progress.begin(_HERE)
+        for taken, item in enumerate(self.read(route.pieces()), 1):
             # before the yield: the consumer may ask for the state now, and may never ask for another sample
-            self.progress.moved(begun, taken if taken < len(sequence) else None)
+            self.progress.moved(route, taken)
             yield item
 
     def _part_of_pass(self) -> Iterator[AtlasSample]:
-        for item in self.source.read(self.progress.begin_part(self.batch_size)):
+        for item in self.read(self.progress.begin_part(self.batch_size)):
             self.progress.took_one()
             yield item
+
+    def read(self, pieces: Iterable[Draws]) -> Iterator[AtlasSample]:
+        """Read the samples of a route, round by round."""
+        return chain.from_iterable(map(self.source.read, pieces))
 
     def check_placement(self) -> None:
         """Raise DatasetError if torch.distributed was initialised after the dataset was made."""
@@ -104,7 +118,7 @@ class SampleStream(IterableDataset[AtlasSample]):
         """Let the next pass continue from a state of `state_dict`.
 
         Raises:
-            DatasetError: the state belongs to another dataset, selection, seed, window, neighbours or
-                `uneven`.
+            DatasetError: the state belongs to another dataset, selection, seed, window, neighbours, `uneven`,
+                `epoch_samples` or `infinite`.
         """
         self.progress.load_state_dict(state, self.batch_size)
