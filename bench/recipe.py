@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bench.counts import PRIMITIVES, measured, objects
+from bench.perceived import WEIGHTS
 from bench.record import keep
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter import FitConfig, load_profile
@@ -28,6 +29,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "anchors": {"model": "anchors", "bake_at": 1.0, "counts": {"epsilon": 0.0}},
     "anchors, baked at a third": {"model": "anchors", "bake_at": 0.33},
 }
+if WEIGHTS.exists():
+    CROPS = {"lpips_net": "alex", "lpips_weights": str(WEIGHTS), "lpips_every": 5, "lpips_crop": 96}
+    VARIANTS["LPIPS on crops"] = {"loss": CROPS}
+FACTORS = ("n", "cpu_s", "lpips") if WEIGHTS.exists() else ("n", "cpu_s")
+"""What is kept as multiples of `quick`'s."""
 
 
 def changed(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def main() -> None:
         effects[variant] = {
             "psnr_db": float(psnr.mean()),
             "psnr_db_95": interval(psnr),
-            **{key: float(np.mean([row[key] / of[key] for row, of in pairs])) for key in ("n", "cpu_s")},
+            **{key: float(np.mean([row[key] / of[key] for row, of in pairs])) for key in FACTORS},
         }
     keep("recipe", {"objects": len(chosen), "seeds": options.seeds, "against_quick": effects, "table": table})
 

@@ -52,11 +52,17 @@ class LossConfig:
     lpips_net: str = "vgg"
     lpips_weights: str = ""
     """Absolute path of the backbone's state dict; must exist on every node unless `lpips_net` is "none"."""
+    lpips_every: int = 1
+    """LPIPS is in the loss at every n-th step, with n times its weight."""
+    lpips_crop: int = 0
+    """Side in pixels of the random square of the picture that LPIPS in the loss compares; 0 = the whole picture."""
 
     def __post_init__(self) -> None:
         check_choice("loss.lpips_net", self.lpips_net, LPIPS_NETS)
         for name in ("l1", "ssim", "lpips", "volume"):
             check_at_least(f"loss.{name}", getattr(self, name), 0)
+        check_whole("loss.lpips_every", self.lpips_every, 1)
+        check_whole("loss.lpips_crop", self.lpips_crop, 0)
         if self.lpips_weights and not Path(self.lpips_weights).is_absolute():
             raise ConfigError(
                 f"loss.lpips_weights is {self.lpips_weights!r}, expected an absolute path, since workers run in "

@@ -44,7 +44,9 @@ class Training:
             self.lpips, self.lpips_sha256 = load_lpips(config.loss.lpips_net, config.loss.lpips_weights, self.device)
         self.full = make_scene(views, self.device)
         self.small = make_scene(views, self.device, config.start_size) if config.start_size else self.full
-        net, side = config.loss.lpips_net, min(self.small.height, self.small.width)
+        net, side, crop = config.loss.lpips_net, min(self.small.height, self.small.width), config.loss.lpips_crop
+        if 0 < crop < MIN_SIDE[net]:
+            raise ConfigError(f"loss.lpips_crop is {crop}, and LPIPS with {net} needs at least {MIN_SIDE[net]}, or 0")
         if side < MIN_SIDE[net]:
             raise BadInput(
                 f"views have {self.small.width} x {self.small.height} pixels, and LPIPS with {net} needs "
@@ -92,13 +94,23 @@ class Training:
         drawn = (meta["radii"][0] > 0).all(-1)
         if weights.volume > 0 and bool(drawn.any()):
             loss = loss + weights.volume * decoded.scales[drawn].prod(1).mean()
-        if self.lpips is not None and self.has_lpips:
-            loss = loss + weights.lpips * self.lpips(image, reference)
+        if self.lpips is not None and self.has_lpips and step % weights.lpips_every == 0:
+            pair = self._cropped(image, reference, weights.lpips_crop)
+            loss = loss + weights.lpips_every * weights.lpips * self.lpips(*pair)
         value = float(loss.detach())
         if math.isfinite(value) and loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         self.report(step, view, value, len(decoded.means))
         return meta
+
+    def _cropped(self, image: Tensor, reference: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """The same random square of two images [1, H, W, 3], or all of an axis that is no longer than `side`."""
+        for axis in (1, 2):
+            length = image.shape[axis]
+            if 0 < side < length:
+                first = int(torch.randint(length - side + 1, (1,), generator=self.generator))
+                image, reference = image.narrow(axis, first, side), reference.narrow(axis, first, side)
+        return image, reference
 
     def render(self, step: int, view: int, decoded: Decoded, background: Tensor) -> Tensor:
         """Render a view [1, H, W, 3] at the resolution of a step over `background` [3]."""

@@ -49,6 +49,8 @@ def test_the_paper_profile_is_the_papers() -> None:
         ({"growth": {"cells": [16, 0]}}, "expected at least one whole number"),
         ({"growth": 3}, r"expected a table \[fit.growth\]"),
         ({"loss": {"lpips_net": "resnet"}}, "loss.lpips_net is 'resnet'"),
+        ({"loss": {"lpips_every": 0}}, "loss.lpips_every is 0"),
+        ({"loss": {"lpips_crop": -1}}, "loss.lpips_crop is -1"),
         ({"rates": {"means": [1.0]}}, "expected two numbers"),
     ],
 )

@@ -137,3 +137,56 @@ def test_a_loss_that_is_not_finite_names_its_step_and_view() -> None:
     bad = dataclasses.replace(decoded, colors=torch.full_like(decoded.colors, np.nan))
     with pytest.raises(NanLoss, match="the loss is nan at step 3, view 00002"):
         training().backward(3, 2, bad)
+
+
+def of_lpips(
+    step: int, seed: int = 0, **loss: Any
+) -> tuple[float, torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Loss and gradient of the means of a step whose LPIPS is the mean squared difference, and what it compared."""
+    one, pairs = training(seed, background="white", loss={"lpips_net": "none", "lpips": 2.0, **loss}), []
+
+    def distance(image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        pairs.append((image.detach(), reference))
+        return (image - reference).square().mean()
+
+    one.lpips = distance
+    decoded = gaussians(30)
+    one.backward(step, 2, decoded)
+    assert decoded.means.grad is not None
+    return one.loss, decoded.means.grad, pairs
+
+
+@pytest.mark.parametrize("crop", [24, 25, 400])
+def test_a_crop_that_covers_the_picture_has_its_loss_and_gradient(crop: int) -> None:
+    whole, covered = of_lpips(4), of_lpips(4, lpips_crop=crop)
+    assert covered[0] == whole[0]
+    assert torch.equal(covered[1], whole[1])
+    assert torch.equal(covered[2][0][0], whole[2][0][0])
+
+
+def test_a_crop_is_the_same_random_square_of_render_and_reference() -> None:
+    (image, reference), places = of_lpips(4)[2][0], set[tuple[int, int]]()
+    for seed in range(20):
+        ((part, of_reference),) = of_lpips(4, seed, lpips_crop=9)[2]
+        assert part.shape == of_reference.shape == (1, 9, 9, 3)
+        found = [
+            (y, x)
+            for y in range(16)
+            for x in range(16)
+            if torch.equal(image[:, y : y + 9, x : x + 9], part)
+            and torch.equal(reference[:, y : y + 9, x : x + 9], of_reference)
+        ]
+        assert found
+        places.add(found[0])
+    assert len(places) > 10
+
+
+def test_lpips_at_every_third_step_weighs_three_times() -> None:
+    without, once, thrice = of_lpips(6, lpips=0.0), of_lpips(6), of_lpips(6, lpips_every=3)
+    assert thrice[0] - without[0] == pytest.approx(3 * (once[0] - without[0]), rel=1e-4)
+    torch.testing.assert_close(thrice[1] - without[1], 3 * (once[1] - without[1]), rtol=1e-3, atol=1e-7)
+    for step in (7, 8):
+        loss, gradient, pairs = of_lpips(step, lpips_every=3)
+        assert not pairs
+        assert loss == without[0]
+        assert torch.equal(gradient, without[1])
