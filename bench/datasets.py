@@ -46,11 +46,19 @@ def array_of(index: int, size: int, dtype: str = "float32") -> np.ndarray[Any, A
 def publish_dataset(
     root: Path, uids: Sequence[str], *, shard_size: int, size: int = 8, dtype: str = "float32",
     quarantined: frozenset[str] = frozenset(), captions: Mapping[str, str] | None = None,
+    fields: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:  # fmt: skip
-    """Publish objects with psnr 20, 21, .. and three licences in turn; object i has the atlas `array_of(i)`."""
+    """Publish objects with psnr 20, 21, .. and three licences in turn; object i has the atlas `array_of(i)`.
+
+    `fields` are those of the manifest's rows by uid, in place of what they have otherwise.
+    """
     storage = LocalStorage(root)
     captions = captions or {uid: f"caption of {uid}: é" for uid in uids}
-    rows = [Row(uid, f"views/{uid}", license=LICENSES[i % 3], caption=captions[uid]) for i, uid in enumerate(uids)]
+    rows = [
+        Row(**{"uid": uid, "views": f"views/{uid}", "license": LICENSES[i % 3], "caption": captions[uid],
+               **(fields or {}).get(uid, {})})
+        for i, uid in enumerate(uids)
+    ]  # fmt: skip
     config = from_table(RunConfig, {"run": {"shard_size": shard_size}, "atlas": {"size": size, "dtype": dtype}})
     manifest = runform.encode(rows, shard_size=shard_size)
     made = run_file.identity_of(manifest, config, members.representation(config.atlas))

@@ -13,7 +13,8 @@ import pytest
 from reader_datasets import publish_dataset
 
 from gaussianverse.atlas.errors import DatasetError
-from gaussianverse.atlas.reader.catalogue import Catalogue, is_heldout
+from gaussianverse.atlas.reader.catalogue import Catalogue
+from gaussianverse.atlas.reader.selecting import is_heldout
 from gaussianverse.atlas.store.local import LocalStorage
 
 UIDS = [f"obj{i}" for i in range(6)]

@@ -222,7 +222,7 @@ def test_filters_splits_and_lists(root: Path) -> None:
         ({"filters": [("license", "in", "CC0-1.0")]}, "expected one of"),
         ({"filters": ["psnr >= 30"]}, r"expected \(column, operator, value\)"),
         ({"filters": [("psnr", ">=", 99)]}, "none of 11 samples passes"),
-        ({"split": "test"}, "split 'test'"),
+        ({"split": "test"}, "split 'test' is none of all, train, heldout, as its column split is empty"),
         ({"heldout": 2.0, "split": "train"}, r"fraction in \[0, 1\]"),
         ({"uids": ["nobody"]}, "nobody: no such object"),
         ({"uids": ["obj10"]}, "quarantined: bad_input"),

@@ -20,18 +20,10 @@ from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import read_npy
 from gaussianverse.atlas.dataset_format import ATLAS, INDEX, METADATA, OK, SUCCESS, SUMS, VIEWS, address_column
 from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader.selecting import Filters, check_columns, filtered, in_split
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Entry, Readable
 from gaussianverse.atlas.tar import END, header_nbytes
-
-SPLITS = ("all", "train", "heldout")
-_OPERATORS = {
-    "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater,
-    ">=": pc.greater_equal,
-}  # fmt: skip
-
-Filter = tuple[str, str, Any]
-"""(column, operator, value); operators are == != < <= > >= and, with a list of values, `in` and `not in`."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -115,11 +107,7 @@ class Catalogue:
 
     def check_columns(self, names: Iterable[str]) -> None:
         """Raise DatasetError for names that are no column of metadata.parquet."""
-        unknown = sorted(set(names) - set(self._columns))
-        if unknown:
-            raise DatasetError(
-                f"{self.url}/{METADATA} has no column {', '.join(unknown)}; it has {', '.join(self._columns)}"
-            )
+        check_columns(self._table, names, self._file)
 
     def find(self, uid: str) -> int:
         """The sample with this uid.
@@ -157,31 +145,20 @@ class Catalogue:
         return tars, np.searchsorted([int(entry["shard"]) for entry in numbers], self.shards)
 
     def select(
-        self, filters: Sequence[Filter] = (), split: str = "all", heldout: float = 0.01,
+        self, filters: Filters = (), split: str = "all", heldout: float | None = None,
         uids: Iterable[str] | None = None,
     ) -> Rows:  # fmt: skip
-        """Select the samples that pass all filters and belong to a split, in ascending order.
+        """Select the samples that pass filters and belong to a split, in ascending order.
 
         Args:
-            filters: conditions, all of which must hold.
-            split: "all", or one of its two disjoint parts "train" and "heldout"; an object's part depends on its
-                uid alone, so that it stays the same when the dataset grows.
-            heldout: fraction of objects in "heldout", in [0, 1].
+            filters: see `selecting.Filters`.
+            split, heldout: see `selecting.in_split`.
             uids: only these objects; None = any.
 
         Raises:
             DatasetError: an unknown column, operator, split or uid, or no sample passes.
         """
-        keep = np.ones(len(self), np.bool_)
-        for condition in filters:
-            keep &= self._passes(condition)
-        if split not in SPLITS:
-            raise DatasetError(f"split {split!r} is none of {', '.join(SPLITS)}")
-        if not 0.0 <= heldout <= 1.0:
-            raise DatasetError(f"heldout is a fraction in [0, 1], got {heldout!r}")
-        if split != "all":
-            held = np.array([is_heldout(uid, heldout) for uid in self.uids(range(len(self)))], np.bool_)
-            keep &= held if split == "heldout" else ~held
+        keep = filtered(self._table, filters, self._file) & in_split(self._table, split, heldout, self._file)
         if uids is not None:
             wanted = np.zeros(len(self), np.bool_)
             wanted[[self.find(uid) for uid in uids]] = True
@@ -192,25 +169,9 @@ class Catalogue:
             )
         return np.flatnonzero(keep)
 
-    def _passes(self, condition: Filter) -> npt.NDArray[np.bool_]:
-        try:
-            name, operator, value = condition
-        except (TypeError, ValueError) as error:
-            raise DatasetError(f"filter {condition!r}: expected (column, operator, value)") from error
-        self.check_columns([name])
-        column = self._table[name]
-        try:
-            if operator in _OPERATORS:
-                mask = _OPERATORS[operator](column, pa.scalar(value))
-            elif operator in ("in", "not in") and not isinstance(value, str):
-                mask = pc.is_in(column, value_set=pa.array(list(value), column.type))
-                mask = pc.invert(mask) if operator == "not in" else mask
-            else:
-                known = ", ".join([*_OPERATORS, "in [..]", "not in [..]"])
-                raise DatasetError(f"filter {condition!r}: expected one of {known}")
-        except (pa.ArrowException, TypeError) as error:
-            raise DatasetError(f"filter {condition!r} on a column of {column.type}: {error}") from error
-        return np.asarray(mask.to_numpy(), np.bool_)
+    @property
+    def _file(self) -> str:
+        return f"{self.url}/{METADATA}"
 
     def _checked_layout(self, family: str) -> _Layout:
         """The layout of a family whose main member comes first in each sample.
@@ -259,12 +220,6 @@ class Catalogue:
         if hashlib.sha256(data).hexdigest() != self.index["statistics"][key]["sha256"]:
             raise DatasetError(f"{self.url}/{key} does not match {INDEX}; fetch it again")
         return np.asarray(read_npy(data), np.float32)
-
-
-def is_heldout(uid: str, fraction: float) -> bool:
-    """Whether an object belongs to a held-out split of this fraction, by a hash of its uid."""
-    word = int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8], "big")
-    return word < fraction * 2**64
 
 
 def _sums(store: Readable) -> dict[str, str]:

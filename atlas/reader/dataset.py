@@ -15,7 +15,7 @@ from gaussianverse.atlas.dataset_format import MEAN, POINTS, STD
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order, placement
 from gaussianverse.atlas.reader.cache import CachedStore
-from gaussianverse.atlas.reader.catalogue import Catalogue, Filter
+from gaussianverse.atlas.reader.catalogue import Catalogue
 from gaussianverse.atlas.reader.decoders import Decoder
 from gaussianverse.atlas.reader.family import ERROR, MISSING, Family
 from gaussianverse.atlas.reader.joined import JoinedSource
@@ -23,6 +23,7 @@ from gaussianverse.atlas.reader.map_style import AtlasMapDataset
 from gaussianverse.atlas.reader.open_family import family_at, is_own, own_family
 from gaussianverse.atlas.reader.order import Selection
 from gaussianverse.atlas.reader.progress import Progress
+from gaussianverse.atlas.reader.selecting import Filters
 from gaussianverse.atlas.reader.source import AtlasSample, SampleSource
 from gaussianverse.atlas.reader.stream import ObjectSource, SampleStream
 from gaussianverse.atlas.standard import Standard
@@ -44,9 +45,11 @@ class AtlasDataset(SampleStream):
     Args:
         url: a local folder or s3://bucket/prefix.
         filters: conditions on columns of metadata.parquet, all of which must hold, such as
-            `[("psnr", ">=", 30), ("license", "in", ["CC0-1.0"])]`; other samples are not downloaded.
-        split: "all", "train" or "heldout", by a hash of the uid.
-        heldout: fraction of objects in "heldout".
+            `[("psnr", ">=", 30), ("license", "in", ["CC0-1.0"])]`; other samples are not downloaded. Lists of
+            conditions are alternatives, one of which must hold, as in pyarrow.
+        split: "all"; a split of the manifest, such as "train", "val" or "test"; where it has none, "train" or
+            "heldout", by a hash of the uid.
+        heldout: fraction of objects in "heldout", where the manifest has no splits; None = 0.01.
         uids: only these objects.
         shuffle: shuffle by (seed, epoch); otherwise samples come in the order of the shards.
         seed: seed of the shuffle.
@@ -81,7 +84,7 @@ class AtlasDataset(SampleStream):
     _families: tuple[Family, ...]
 
     def __init__(
-        self, url: str | Path, *, filters: Sequence[Filter] = (), split: str = "all", heldout: float = 0.01,
+        self, url: str | Path, *, filters: Filters = (), split: str = "all", heldout: float | None = None,
         uids: Iterable[str] | None = None, shuffle: bool = True, seed: int = 0, window: int = 8,
         neighbours: int | None = None, uneven: str = order.DROP, epoch_samples: int | None = None,
         infinite: bool = False, rank: int | None = None, world: int | None = None, batch_size: int = 1,
