@@ -68,6 +68,7 @@ def measured(views: Views, config: FitConfig, seed: int) -> dict[str, Any]:
         "psnr": float(fit.stats["psnr"]),
         "lpips": lpips_of(fit.gaussians, fit.prepared),
         "complexity": float(fit.stats["complexity"]),
+        "coverage": float(fit.stats["coverage"]),
         "cpu_s": cpu_s,
     }
 
@@ -84,14 +85,21 @@ def summary(table: list[dict[str, Any]], tau: int) -> dict[str, Any]:
     loss = mean("psnr", "bound") - mean("psnr", "rule")
     plain = np.array([name not in PRIMITIVES for name in names])
     told = complexity >= 0  # without a pixel inside its rims, an object's complexity is not known
+    detail = complexity * mean("coverage", "rule")
+
+    def spearman(measure: Any, among: Any) -> float:
+        return float(spearmanr(n[told & among], measure[told & among]).statistic)
+
     return {
         "objects": len(names),
         "seeds": len({row["seed"] for row in table}),
         "tau": tau,
         "share_at_bound": float(np.mean(n >= FULL * tau)),
         "gaussians_mean_std": [float(n.mean()), float(n.std())],
-        "spearman": float(spearmanr(n[told], complexity[told]).statistic),
-        "spearman_without_primitives": float(spearmanr(n[told & plain], complexity[told & plain]).statistic),
+        "spearman": spearman(complexity, told),
+        "spearman_without_primitives": spearman(complexity, plain),
+        "spearman_detail": spearman(detail, told),
+        "spearman_detail_without_primitives": spearman(detail, plain),
         "without_complexity": [name for name, known in zip(names, told, strict=True) if not known],
         "psnr_loss_db": float(loss.mean()),
         "psnr_loss_db_95": interval(loss),

@@ -117,9 +117,9 @@ def test_the_cost_has_attempts_that_were_lost(tmp_path: Path) -> None:
 
 def test_counts_are_of_all_objects_of_the_dataset(tmp_path: Path) -> None:
     rows = [
-        {"uid": "a", "n_gaussians": 90, "n_atlas": 64, "complexity": 0.2},
-        {"uid": "b", "n_gaussians": 100, "n_atlas": 64, "complexity": 0.3},
-        {"uid": "c", "n_gaussians": 10, "n_atlas": 10, "complexity": 0.1, "state": "views missing"},
+        {"uid": "a", "n_gaussians": 90, "n_atlas": 64, "complexity": 0.2, "coverage": 0.5},
+        {"uid": "b", "n_gaussians": 100, "n_atlas": 64, "complexity": 0.3, "coverage": 0.1},
+        {"uid": "c", "n_gaussians": 10, "n_atlas": 10, "complexity": 0.1, "coverage": 0.2, "state": "views missing"},
         {"uid": "d", "n_gaussians": -1, "n_atlas": -1, "complexity": -1.0, "state": "quarantined"},
         {"uid": "e", "n_gaussians": 40, "n_atlas": 40, "complexity": -1.0, "state": "imported"},
     ]
@@ -127,6 +127,7 @@ def test_counts_are_of_all_objects_of_the_dataset(tmp_path: Path) -> None:
     assert (found["gaussians"]["n"], found["gaussians"]["mean"], found["gaussians"]["median"]) == (4, 60, 65)
     assert (found["share_at_bound"], found["objects_cut"]) == (0.25, 2)
     assert (found["spearman_with_complexity"], found["spearman_objects"]) == (pytest.approx(1), 3)
+    assert found["spearman_with_detail"] == pytest.approx(0.5), "details are 0.1, 0.03, 0.02, counts 90, 100, 10"
 
 
 def test_numbers_are_never_averaged_over_other_views_backgrounds_or_sizes(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def evaluation(tmp_path: Path) -> dict[str, Any]:
 
 def test_the_tables_lead_with_the_atlas_and_name_n_and_conditions(tmp_path: Path) -> None:
     shown = tables.tables_of(evaluation(tmp_path))
-    assert [len(table.rows) for table in shown] == [13, 3, 4, 2]
+    assert [len(table.rows) for table in shown] == [14, 3, 4, 2]
     first, categories, differences, curve = shown
     assert first.title == "Table 1, quality on held-out views, white, 64 x 64 px, 2 objects"
     assert first.rows[0] == ["PSNR of the atlas (dB)", "30.00 +- 0.00"]

@@ -45,8 +45,8 @@ _COLUMNS: list[tuple[str, pa.DataType, Any]] = [
     *((name, _S, "") for name in ("uid", "category", "state", "note", "metrics_on", "background", "views_sha256")),
     *((name, _I, -1) for name in ("index", "shard", "width", "height", "n_measured", "n_gaussians", "n_atlas")),
     *((f"{of}_{metric}", _F, -1.0) for of in ("unpacked", "fit") for metric in METRICS),
-    *((name, _F, -1.0) for name in ("smoothness", "smoothness_appearance", "complexity", "published_psnr")),
-    *((name, _F, -1.0) for name in ("fit_seconds", "atlas_seconds")),
+    *((name, _F, -1.0) for name in ("smoothness", "smoothness_appearance", "complexity", "coverage")),
+    *((name, _F, -1.0) for name in ("published_psnr", "fit_seconds", "atlas_seconds")),
     ("attempts", _I, -1),
 ]
 
@@ -129,6 +129,7 @@ class Evaluator:
             "n_gaussians": fit["n_gaussians"],
             "n_atlas": made["n_gaussians"],
             "complexity": fit.get("complexity", -1.0),
+            "coverage": fit.get("coverage", -1.0),
             "published_psnr": fit["psnr"],
         }
         try:

@@ -40,19 +40,24 @@ def counts_of(path: Path, bound: int) -> dict[str, Any]:
     """Gaussians per object, for every object of the dataset; the paper's Table 1 and Fig. 2d.
 
     Returns:
-        The distribution of `gaussians` (in the fit) and `in_atlas`, the bound, `share_at_bound`, `spearman` with
-        `complexity` and the number of objects behind it, and the number of objects whose atlas dropped some.
+        The distribution of `gaussians` (in the fit) and `in_atlas`, the bound, `share_at_bound`, Spearman's
+        rank correlation with `complexity` and with the detail in a whole picture (complexity times coverage), the
+        number of objects behind both, and the number of objects whose atlas dropped some.
     """
-    table = read_columns(path, ["state", "n_gaussians", "n_atlas", "complexity"])
+    table = read_columns(path, ["state", "n_gaussians", "n_atlas", "complexity", "coverage"])
     table = table.filter(pc.not_equal(table["state"], LOST))
     counts, held = (table[name].to_numpy() for name in ("n_gaussians", "n_atlas"))
-    correlation, n = rank_correlation(counts.astype(np.float64), values_of(table, "complexity"))
+    complexity = values_of(table, "complexity")
+    correlation, n = rank_correlation(counts.astype(np.float64), complexity)
+    # complexity is a mean inside the object, and the larger an object is in the picture, the more it takes to draw
+    of_detail, _ = rank_correlation(counts.astype(np.float64), complexity * values_of(table, "coverage"))
     return {
         "gaussians": asdict(spread_of(counts.astype(np.float64))),
         "in_atlas": asdict(spread_of(held.astype(np.float64))),
         "bound": bound,
         "share_at_bound": share_at_bound(counts, bound),
         "spearman_with_complexity": correlation,
+        "spearman_with_detail": of_detail,
         "spearman_objects": n,
         "objects_cut": int((held < counts).sum()),
     }

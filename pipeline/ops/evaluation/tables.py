@@ -105,6 +105,7 @@ def _first_table(dataset: Mapping[str, Any]) -> Table:
             f"Spearman of count with complexity ({counts['spearman_objects']} objects)",
             _number(counts["spearman_with_complexity"], 2),
         ],
+        ["Spearman of count with complexity times coverage", _number(counts["spearman_with_detail"], 2)],
         ["objects", str(gaussians["n"])],
         ["device-years, kept and lost attempts", f"{years['kept'] + years['lost']:.3g}"],
         ["of which lost attempts, estimated", f"{years['lost']:.3g}"],
