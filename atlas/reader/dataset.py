@@ -27,11 +27,11 @@ from gaussianverse.atlas.reader.selecting import Filters
 from gaussianverse.atlas.reader.source import AtlasSample, SampleSource
 from gaussianverse.atlas.reader.stream import ObjectSource, SampleStream
 from gaussianverse.atlas.standard import Standard
-from gaussianverse.atlas.store import is_s3, open_storage
+from gaussianverse.atlas.store import is_remote, open_storage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Readable
 
-_S3_READAHEAD, _S3_NEIGHBOURS = 32, 16
+_REMOTE_READAHEAD, _REMOTE_NEIGHBOURS = 32, 16
 
 
 class AtlasDataset(SampleStream):
@@ -43,7 +43,7 @@ class AtlasDataset(SampleStream):
     caption. A damaged sample raises an error; none is skipped.
 
     Args:
-        url: a local folder or s3://bucket/prefix.
+        url: a local folder, s3://bucket/prefix, or an address under az://, gs:// or hf://.
         filters: conditions on columns of metadata.parquet, all of which must hold, such as
             `[("psnr", ">=", 30), ("license", "in", ["CC0-1.0"])]`; other samples are not downloaded. Lists of
             conditions are alternatives, one of which must hold, as in pyarrow.
@@ -102,7 +102,7 @@ class AtlasDataset(SampleStream):
             raise DatasetError(f"{self._store.url}: has no reference views; build the dataset with --set run.views=K")
         if uneven not in order.UNEVEN:
             raise DatasetError(f"uneven {uneven!r} is none of {', '.join(order.UNEVEN)}")
-        neighbours = neighbours if neighbours is not None else _S3_NEIGHBOURS if is_s3(str(url)) else 1
+        neighbours = neighbours if neighbours is not None else _REMOTE_NEIGHBOURS if is_remote(str(url)) else 1
         if min(window, neighbours, batch_size) < 1 or seed < 0:
             sizes = f"window {window}, neighbours {neighbours}, batch_size {batch_size}"
             raise DatasetError(f"{sizes}: at least 1; seed {seed}: at least 0")
@@ -141,7 +141,7 @@ class AtlasDataset(SampleStream):
 
     def _ahead(self, url: str) -> int:
         """Number of samples to fetch ahead from there."""
-        return self._readahead if self._readahead is not None else _S3_READAHEAD if is_s3(url) else 0
+        return self._readahead if self._readahead is not None else _REMOTE_READAHEAD if is_remote(url) else 0
 
     def with_family(
         self, family: str | Path, *, name: str = "", members: Sequence[str] | None = None, missing: str = ERROR,

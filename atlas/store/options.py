@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+READ_ONLY = {
+    **dict.fromkeys(("az", "abfs", "abfss"), "azure"), **dict.fromkeys(("gs", "gcs"), "gcs"), "hf": "hf",
+}  # fmt: skip
+"""Schemes of stores that are for reading only, and the extra of this package that each takes."""
+
 
 @dataclass(frozen=True)
 class StoreOptions:
