@@ -13,6 +13,7 @@ from gaussianverse.atlas.reader import order
 from gaussianverse.atlas.reader.order import Cursor, Selection
 from gaussianverse.atlas.reader.progress import Progress
 from gaussianverse.atlas.reader.route import Route
+from gaussianverse.atlas.reader.weighted import WeightedSelection
 
 Read = list[tuple[int, int]]
 WORLDS = st.integers(1, 3)
@@ -20,10 +21,12 @@ COUNTS, LENGTHS = st.integers(3, 20), st.integers(3, 50)
 """Numbers of samples, and of samples of an epoch: fewer, equally many, more."""
 
 
-def selection(count: int, epoch_samples: int | None = None) -> Selection:
+def selection(count: int, epoch_samples: int | None = None, *, weighted: bool = False) -> Selection:
     """Samples of several shards, of which some are not selected."""
     places = np.arange(count) * 2 + 1
-    return Selection("digest", places, places // 9, seed=5, window=2, neighbours=3, epoch_samples=epoch_samples)
+    samples = Selection("digest", places, places // 9, seed=5, window=2, neighbours=3, epoch_samples=epoch_samples)
+    weights = np.arange(2.0 * count + 1)
+    return WeightedSelection(**vars(samples), column="w", weights=weights) if weighted else samples
 
 
 def pairs(draws: order.Draws) -> Read:
@@ -55,12 +58,15 @@ def test_epochs_of_any_length_are_the_rounds_one_after_the_other(count: int, len
         assert set(one[:, 1].tolist()) == {number}
 
 
-@given(COUNTS, LENGTHS, st.lists(st.tuples(WORLDS, st.integers(0, 30)), min_size=1, max_size=5))
+@given(COUNTS, LENGTHS, st.lists(st.tuples(WORLDS, st.integers(0, 30)), min_size=1, max_size=5), st.booleans())
 def test_other_numbers_of_ranks_go_on_in_epochs_of_any_length(
-    count: int, length: int, history: list[tuple[int, int]]
+    count: int, length: int, history: list[tuple[int, int]], weighted: bool
 ) -> None:
-    """No sample is read twice in a round, and an epoch loses only what does not divide by the ranks that end it."""
-    samples = selection(count, length)
+    """No sample is read twice in a round, and an epoch loses only what does not divide by the ranks that end it.
+
+    Nor is a draw by weights, which has a turn of its own.
+    """
+    samples = selection(count, length, weighted=weighted)
     read: Read = []
     state, left, epoch = None, length, 0
     for world, wanted in history:
@@ -88,19 +94,22 @@ def test_other_numbers_of_ranks_go_on_in_epochs_of_any_length(
     assert set(pairs(samples.epoch(epoch))) <= both
 
 
-@given(COUNTS, WORLDS, st.integers(0, 70), st.integers(0, 25))
-def test_an_endless_pass_is_found_again_at_any_sample(count: int, world: int, taken: int, more: int) -> None:
+@given(COUNTS, WORLDS, st.integers(0, 70), st.integers(0, 25), st.booleans())
+def test_an_endless_pass_is_found_again_at_any_sample(
+    count: int, world: int, taken: int, more: int, weighted: bool
+) -> None:
+    samples = selection(count, weighted=weighted)
     for rank in range(world):
-        route, whole = begin(progress(selection(count), rank, world, infinite=True))
+        route, whole = begin(progress(samples, rank, world, infinite=True))
         assert route.size is None
-        made = progress(selection(count), rank, world, infinite=True)
+        made = progress(samples, rank, world, infinite=True)
         moved = made.begin("key")
         made.moved(moved, taken)
-        resumed = progress(selection(count), rank, world, made.state_dict(1), infinite=True)
+        resumed = progress(samples, rank, world, made.state_dict(1), infinite=True)
         route, rest = begin(resumed)
         assert rest[: 100 - taken] == whole[taken:]
         resumed.moved(route, more)
-        _, last = begin(progress(selection(count), rank, world, resumed.state_dict(1), infinite=True))
+        _, last = begin(progress(samples, rank, world, resumed.state_dict(1), infinite=True))
         assert last[: 100 - taken - more] == whole[taken + more :]
 
 

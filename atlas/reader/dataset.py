@@ -26,6 +26,7 @@ from gaussianverse.atlas.reader.progress import Progress
 from gaussianverse.atlas.reader.selecting import Filters
 from gaussianverse.atlas.reader.source import AtlasSample, SampleSource
 from gaussianverse.atlas.reader.stream import ObjectSource, SampleStream
+from gaussianverse.atlas.reader.weighted import weighted
 from gaussianverse.atlas.standard import Standard
 from gaussianverse.atlas.store import is_remote, open_storage
 from gaussianverse.atlas.store.options import StoreOptions
@@ -61,6 +62,8 @@ class AtlasDataset(SampleStream):
         epoch_samples: number of samples of an epoch, of all ranks together; None = each selected sample once. An
             epoch begins where the one before ended: all samples are read before any is read again.
         infinite: an epoch does not end, and reads all samples again and again, each time in another order.
+        weights: column of numbers of at least 0, in proportion to which samples are drawn, with replacement; an epoch
+            has as many draws as samples are selected, or `epoch_samples`.
         rank, world: this process's rank and the number of ranks; by default those of torch.distributed if it is
             initialised, else 0 of 1.
         batch_size: batch size of a plain DataLoader, whose workers then give the order of a single process.
@@ -87,8 +90,8 @@ class AtlasDataset(SampleStream):
         self, url: str | Path, *, filters: Filters = (), split: str = "all", heldout: float | None = None,
         uids: Iterable[str] | None = None, shuffle: bool = True, seed: int = 0, window: int = 8,
         neighbours: int | None = None, uneven: str = order.DROP, epoch_samples: int | None = None,
-        infinite: bool = False, rank: int | None = None, world: int | None = None, batch_size: int = 1,
-        standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
+        infinite: bool = False, weights: str | None = None, rank: int | None = None, world: int | None = None,
+        batch_size: int = 1, standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
         views: bool | None = False, s3: StoreOptions | None = None, cache: str | Path | None = None,
         cache_bytes: int = 100 * 2**30, readahead: int | None = None,
     ) -> None:  # fmt: skip
@@ -123,12 +126,11 @@ class AtlasDataset(SampleStream):
         )  # fmt: skip
         self.source, self._families = self._samples_alone, ()
         selected = self.catalogue.select(filters, split, heldout, uids)
-        self._begin(
-            Selection(
-                self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0,
-                neighbours if shuffle else 1, epoch_samples,
-            )
+        samples = Selection(
+            self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0,
+            neighbours if shuffle else 1, epoch_samples,
         )  # fmt: skip
+        self._begin(samples if weights is None else weighted(samples, self.catalogue, weights))
 
     def _begin(self, samples: Selection) -> None:
         """Read these samples from the first epoch on."""

@@ -116,12 +116,12 @@ def epoch_order(
     """The order in which an epoch reads the samples: shards are shuffled, then runs within `window` shards.
 
     Args:
-        shards: the shard of each sample, [N], ascending.
+        shards: the shard of each sample, [N]; those of a run side by side.
         seed, epoch: integers >= 0.
         window: number of consecutive shards whose samples are mixed; 0 = no shuffle at all.
         neighbours: length of the runs, which stay together. Where they begin in a shard differs from epoch to epoch,
             and the first and the last run of a shard may be shorter.
-        places: numbers of the samples, [N], ascending, by which their runs are counted; None = 0 .. N - 1.
+        places: numbers of the samples, [N], by which their runs are counted; None = 0 .. N - 1.
 
     Returns:
         int64 [N], a permutation of 0 .. N - 1.
@@ -209,7 +209,13 @@ class Selection:
         """See `Samples`."""
         selection = hashlib.sha256(self.places.astype("<i8").tobytes()).hexdigest()[:16]
         mixing = {"seed": self.seed, "window": self.window, "neighbours": self.neighbours}
-        return {"dataset": self.dataset, "selection": selection, **mixing, "epoch_samples": self.epoch_samples}
+        return {
+            "dataset": self.dataset,
+            "selection": selection,
+            **mixing,
+            "epoch_samples": self.epoch_samples,
+            "weights": None,
+        }
 
 
 def share_size(samples: int, world: int, uneven: str) -> int:

@@ -15,7 +15,7 @@ from gaussianverse.atlas.reader.passes import Pass, Passes
 from gaussianverse.atlas.reader.route import Route
 
 STATE_VERSION = 1
-_ADDED = {"neighbours": 1, "epoch_samples": None, "infinite": False}
+_ADDED = {"neighbours": 1, "epoch_samples": None, "infinite": False, "weights": None}
 """Properties of states that those of version 0.3 lack."""
 _ROUNDS = 2**32
 """Bound on the rounds of an infinite epoch, so that no other epoch has them."""

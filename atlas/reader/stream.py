@@ -119,6 +119,6 @@ class SampleStream(IterableDataset[AtlasSample]):
 
         Raises:
             DatasetError: the state belongs to another dataset, selection, seed, window, neighbours, `uneven`,
-                `epoch_samples` or `infinite`.
+                `epoch_samples`, `infinite` or weights.
         """
         self.progress.load_state_dict(state, self.batch_size)
