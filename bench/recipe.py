@@ -24,6 +24,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no recycling": {"counts": {"recycle": 0.0}},
     "no pruning": {"counts": {"epsilon": 0.0}},
     "full size from the start": {"start_until": 0.0},
+    "L1 to the end": {"loss": {"l2": 0.0}},
+    "no averaging": {"average": 0.0},
     "twice the steps": {"steps": 6000},
     "half the views": {"heldout": "test"},
     "anchors": {"model": "anchors", "bake_at": 1.0, "counts": {"epsilon": 0.0}},

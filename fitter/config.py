@@ -49,6 +49,11 @@ class LossConfig:
     ssim: float = 0.2
     lpips: float = 0.02
     volume: float = 0.01
+    l2: float = 0.0
+    """Weight of the mean squared difference, which PSNR is of, in the last part of the fit; 0 = none, as in the
+    paper. With it, L1 has half of its weight there."""
+    l2_from: float = 0.7
+    """Where that part begins, as a fraction of the steps."""
     lpips_net: str = "vgg"
     lpips_weights: str = ""
     """Absolute path of the backbone's state dict; must exist on every node unless `lpips_net` is "none"."""
@@ -59,7 +64,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check_choice("loss.lpips_net", self.lpips_net, LPIPS_NETS)
-        for name in ("l1", "ssim", "lpips", "volume"):
+        check_fraction("loss.l2_from", self.l2_from)
+        for name in ("l1", "l2", "ssim", "lpips", "volume"):
             check_at_least(f"loss.{name}", getattr(self, name), 0)
         check_whole("loss.lpips_every", self.lpips_every, 1)
         check_whole("loss.lpips_crop", self.lpips_crop, 0)
@@ -222,6 +228,8 @@ class FitConfig:
     """Fraction of the steps after which anchors are baked into plain Gaussians; 1 = at the end."""
     relocate_every: int = 0
     """Plain Gaussians only: number of steps between relocations of dead Gaussians; 0 = never."""
+    average: float = 0.0
+    """Plain Gaussians only: share of the steps, at the end, over which their values are averaged; 0 = not."""
     ranking: str = "gaussian+anchor"
     background: str = "random"
     max_alpha: float = 0.999
@@ -271,7 +279,7 @@ class FitConfig:
             raise ConfigError("heldout_every is 1, which leaves no training views; use 0 or at least 2")
         if not 0 < self.max_alpha < 1:
             raise ConfigError(f"max_alpha is {self.max_alpha!r}, expected between 0 and 1")
-        for name in ("bake_at", "start_until", "max_bad_views"):
+        for name in ("bake_at", "average", "start_until", "max_bad_views"):
             check_fraction(name, getattr(self, name))
         if self.counts.exact and self.tau < self.min_gaussians:
             raise ConfigError(

@@ -42,12 +42,12 @@ def _image(
 ) -> tuple[float, float]:
     """Mean |x - y| and mean SSIM of [3, H, W]; the gradient of SSIM's sum is written into zeroed `slopes`."""
     channels, height, width = image.shape
-    box, sums = _differing_box(image, target), (c_double * 2)()
+    box, sums = _differing_box(image, target), (c_double * 3)()
     if box is not None:
         arrays = image.ctypes.data, target.ctypes.data, width, height
-        enough(library.kernels().gv_photometric(*arrays, (c_int * 4)(*box), 0.0, 1.0, slopes.ctypes.data, sums))
+        enough(library.kernels().gv_photometric(*arrays, (c_int * 4)(*box), 0.0, 0.0, 1.0, slopes.ctypes.data, sums))
     windows = channels * (height - _REACH) * (width - _REACH)
-    return sums[0] / image.size, 1.0 + sums[1] / windows
+    return sums[0] / image.size, 1.0 + sums[2] / windows
 
 
 class _Fused(torch.autograd.Function):

@@ -55,6 +55,27 @@ class Plain:
         )
 
 
+class Mean:
+    """Mean of plain Gaussians over steps that leave their number and order as they are."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, plain: Plain) -> None:
+        """Add the Gaussians of one step."""
+        rows = {name: tensor.detach().double() for name, tensor in plain.parameters().items()}
+        self._sums = {name: tensor + self._sums[name] for name, tensor in rows.items()} if self._count else rows
+        self._count += 1
+
+    def plain(self) -> Plain:
+        """The mean of what was added, of which there must be some."""
+        return Plain(**{name: (total / self._count).float() for name, total in self._sums.items()})
+
+
 def bake(decoded: Decoded) -> Plain:
     """Bake decoded Gaussians into plain ones that render equally, up to opacities outside [1e-4, 1 - 1e-4]."""
     return Plain(

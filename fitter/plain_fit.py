@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gaussianverse.fitter.anchors import Decoded
 from gaussianverse.fitter.config import FitConfig
-from gaussianverse.fitter.plain import Plain, halves, split_parents
+from gaussianverse.fitter.plain import Mean, Plain, halves, split_parents
 from gaussianverse.fitter.plain_training import PlainTraining, plain_training
 from gaussianverse.fitter.training import Training
 
@@ -22,6 +22,8 @@ _OWN = 0.3
 def fit_plain(training: Training, plain: Plain, extent: float, first: int) -> Decoded:
     """Train plain Gaussians from step `first` to the last, with growth, recycling and pruning.
 
+    Returned is their mean over the last steps (`FitConfig.average`), but only those since their number last changed.
+
     Args:
         training: the fit.
         plain: the Gaussians to begin with.
@@ -35,15 +37,20 @@ def fit_plain(training: Training, plain: Plain, extent: float, first: int) -> De
     counts = config.counts
     prunings = {round(share * last) for share in counts.prune_at} if counts.epsilon > 0 else set()
     relocate_until = first + int(_RELOCATE_UNTIL * (last - first))
+    averaged_from, mean = last - round(config.average * last), Mean()
     for step, view in training.steps(first, last):
         if step in prunings and step > first:
             _prune(trained, training, step)
+            mean = Mean()
         trained.step(step, view)
         due = config.relocate_every and (step - first + 1) % config.relocate_every == 0
         if due and step < relocate_until:
             _relocate(trained, config, growing=step < first + counts.grow_until * (last - first))
+            mean = Mean()
+        elif step >= averaged_from:
+            mean.add(trained.plain())
     with torch.no_grad():
-        return trained.plain().decode()
+        return (mean.plain() if len(mean) else trained.plain()).decode()
 
 
 def worthless(costs: Tensor, error: float, pixels: int, epsilon: float) -> Tensor:

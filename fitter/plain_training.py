@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gaussianverse.fitter.anchors import Decoded
 from gaussianverse.fitter.growth import screen_gradient
-from gaussianverse.fitter.native.step import COLUMNS, SIDE_MIN, PlainStep, Weights
+from gaussianverse.fitter.native.step import COLUMNS, SIDE_MIN, PlainStep
 from gaussianverse.fitter.optimizer import RowAdam, decayed
 from gaussianverse.fitter.plain import Plain
 from gaussianverse.fitter.training import Training
@@ -132,8 +132,6 @@ class ByKernels:
     def __init__(self, training: Training, plain: Plain, rates: Rates) -> None:
         self._training, self._rates = training, rates
         self._state = PlainStep({name: tensor.detach().numpy() for name, tensor in plain.parameters().items()})
-        loss = training.config.loss
-        self._weights = Weights(loss.l1, loss.ssim, loss.volume)
 
     def plain(self) -> Plain:
         """A copy of the Gaussians."""
@@ -144,7 +142,7 @@ class ByKernels:
         training = self._training
         rates = {name: decayed(self._rates[name], step / training.config.steps) for name in COLUMNS}
         loss = self._state.step(
-            training.pictures(step), [view], training.background().tolist(), rates, self._weights,
+            training.pictures(step), [view], training.background().tolist(), rates, training.weights(step),
             training.config.max_alpha,
         )  # fmt: skip
         training.report(step, view, loss, len(self._state))

@@ -15,7 +15,7 @@ from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.errors import BadInput, FitTimeout, NanLoss
 from gaussianverse.fitter.growth import Statistics, bounded
 from gaussianverse.fitter.lpips import MIN_SIDE, load_lpips
-from gaussianverse.fitter.native.step import Pictures
+from gaussianverse.fitter.native.step import Pictures, Weights
 from gaussianverse.fitter.photometric import l1_ssim
 from gaussianverse.fitter.rasterize import MAX_ALPHA, device_and_backend, rasterization
 from gaussianverse.fitter.scene import Scene, make_scene
@@ -78,6 +78,13 @@ class Training:
                 self._order = torch.randperm(len(self.full), generator=self.generator).tolist()
             yield step, self._order.pop()
 
+    def weights(self, step: int) -> Weights:
+        """Weights of the loss at a step, but for LPIPS."""
+        loss = self.config.loss
+        if loss.l2 == 0 or step < loss.l2_from * self.config.steps:
+            return Weights(loss.l1, loss.ssim, loss.volume)
+        return Weights(loss.l1 / 2, loss.ssim, loss.volume, loss.l2)
+
     def background(self) -> Tensor:
         """Background colour [3], random at each step if so configured."""
         if self.config.background == "random":
@@ -86,17 +93,20 @@ class Training:
 
     def backward(self, step: int, view: int, decoded: Decoded) -> dict[str, Tensor]:
         """Render a view, compute the loss (paper eq. 2) and its gradients; returns the rasteriser's `meta`."""
-        scene, weights, background = self.scene(step), self.config.loss, self.background()
+        config, weights = self.config.loss, self.weights(step)
+        scene, background = self.scene(step), self.background()
         image, meta = self._draw(scene, view, decoded, background)
         reference = scene.composited(torch.tensor([view]), background)
         l1, ssim = l1_ssim(image, reference)
         loss = weights.l1 * l1 + weights.ssim * (1 - ssim)
+        if weights.l2 > 0:
+            loss = loss + weights.l2 * (image - reference).square().mean()
         drawn = (meta["radii"][0] > 0).all(-1)
         if weights.volume > 0 and bool(drawn.any()):
             loss = loss + weights.volume * decoded.scales[drawn].prod(1).mean()
-        if self.lpips is not None and self.has_lpips and step % weights.lpips_every == 0:
-            pair = self._cropped(image, reference, weights.lpips_crop)
-            loss = loss + weights.lpips_every * weights.lpips * self.lpips(*pair)
+        if self.lpips is not None and self.has_lpips and step % config.lpips_every == 0:
+            pair = self._cropped(image, reference, config.lpips_crop)
+            loss = loss + config.lpips_every * config.lpips * self.lpips(*pair)
         value = float(loss.detach())
         if math.isfinite(value) and loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]

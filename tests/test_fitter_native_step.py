@@ -22,6 +22,7 @@ from gaussianverse.fitter.scene import Scene, make_scene
 from gaussianverse.fitter.views import Views
 
 WEIGHTS = Weights(0.8, 0.2, 30.0)
+WITH_L2 = Weights(0.3, 0.2, 30.0, l2=20.0)
 RATES = {"means": 1e-3, "log_scales": 5e-3, "quats": 2e-3, "logits": 0.05, "colors": 3e-3}
 BACKGROUND = (0.2, 0.7, 0.4)
 
@@ -52,7 +53,9 @@ def rows(values: Plain) -> dict[str, np.ndarray]:
     return {name: tensor.detach().numpy() for name, tensor in values.parameters().items()}
 
 
-def by_autograd(values: Plain, scene: Scene, views: list[int]) -> tuple[float, dict[str, Tensor], Tensor, Tensor]:
+def by_autograd(
+    values: Plain, scene: Scene, views: list[int], weights: Weights = WEIGHTS
+) -> tuple[float, dict[str, Tensor], Tensor, Tensor]:
     """Loss, gradients, screen gradients and number of views of each Gaussian, without the native step."""
     leaves = Plain(**{name: t.detach().clone().requires_grad_() for name, t in values.parameters().items()})
     decoded, index, total = leaves.decode(), torch.tensor(views), torch.zeros(())
@@ -61,12 +64,13 @@ def by_autograd(values: Plain, scene: Scene, views: list[int]) -> tuple[float, d
         decoded.means, decoded.quats, decoded.scales, decoded.opacities, decoded.colors, scene.viewmats[index],
         scene.Ks[index], scene.width, scene.height, backgrounds=background.repeat(len(views), 1), backend="cpu",
     )  # fmt: skip
-    l1, ssim = l1_ssim(image, scene.composited(index, background))
-    total = WEIGHTS.l1 * l1 + WEIGHTS.ssim * (1 - ssim)
+    target = scene.composited(index, background)
+    l1, ssim = l1_ssim(image, target)
+    total = weights.l1 * l1 + weights.l2 * (image - target).square().mean() + weights.ssim * (1 - ssim)
     drawn = (meta["radii"] > 0).all(-1)
     for seen in drawn:
         if seen.any():
-            total = total + WEIGHTS.volume / len(views) * decoded.scales[seen].prod(1).mean()
+            total = total + weights.volume / len(views) * decoded.scales[seen].prod(1).mean()
     total.backward()
     norms = torch.where(drawn, screen_gradient(meta["means2d"], scene.width, scene.height), 0.0)
     gradients = {name: t.grad for name, t in leaves.parameters().items()}
@@ -75,12 +79,15 @@ def by_autograd(values: Plain, scene: Scene, views: list[int]) -> tuple[float, d
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (53, 47), (31, 70), (11, 13)])
 @pytest.mark.parametrize("views", [[1], [0, 2], [2, 0, 1, 1]])
-def test_loss_gradient_and_statistics_are_those_of_autograd(width: int, height: int, views: list[int]) -> None:
+@pytest.mark.parametrize("weights", [WEIGHTS, WITH_L2, Weights(0.0, 0.0, 0.0, l2=1.0)])
+def test_loss_gradient_and_statistics_are_those_of_autograd(
+    width: int, height: int, views: list[int], weights: Weights
+) -> None:
     given_views, values = views_of(width, height), plain(400, width)
     scene = make_scene(given_views, torch.device("cpu"))
-    loss, gradients, norms, seen = by_autograd(values, scene, views)
+    loss, gradients, norms, seen = by_autograd(values, scene, views, weights)
     step = PlainStep(rows(values))
-    found = step.step(pictures_of(given_views), views, BACKGROUND, dict.fromkeys(COLUMNS, 0.0), WEIGHTS, 0.999)
+    found = step.step(pictures_of(given_views), views, BACKGROUND, dict.fromkeys(COLUMNS, 0.0), weights, 0.999)
     assert found == pytest.approx(loss, rel=2e-6)
     for name, plane in step._named(step._planes[1]).items():
         # after the first step, the first moment is a tenth of the gradient
@@ -136,7 +143,7 @@ def test_all_instruction_sets_take_the_same_steps(monkeypatch: pytest.MonkeyPatc
     for instruction_set in runnable():
         monkeypatch.setattr(library, "instruction_set", lambda name=instruction_set: name)
         step = PlainStep(rows(plain(500, 8)))
-        losses = [step.step(pictures, [k % 3], BACKGROUND, RATES, WEIGHTS, 0.999) for k in range(5)]
+        losses = [step.step(pictures, [k % 3], BACKGROUND, RATES, WITH_L2, 0.999) for k in range(5)]
         results.append([np.array(losses), step.screen.copy(), step.weights.copy(), *step.values.values()])
     for other in results[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(other, results[0], strict=True))

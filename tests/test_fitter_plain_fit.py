@@ -200,3 +200,29 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 def test_impossible_counts_are_named(counts: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config(counts=counts)
+
+
+@pytest.mark.parametrize("kind", [ByAutograd, ByKernels])
+@pytest.mark.parametrize(
+    ("average", "relocate_every", "of"),
+    [(0.0, 0, 1), (0.1, 0, 4), (0.5, 0, 20), (0.5, 13, 14)],  # of 40 steps; the last relocation follows the 26th
+)
+def test_the_result_is_the_mean_of_the_last_steps(
+    kind: Any, average: float, relocate_every: int, of: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, seen = training(average=average, relocate_every=relocate_every), list[dict[str, torch.Tensor]]()
+
+    class Watched(kind):  # type: ignore[misc]
+        def step(self, step: int, view: int) -> None:
+            super().step(step, view)
+            seen.append({name: t.detach().clone() for name, t in self.plain().parameters().items()})
+
+    monkeypatch.setattr(plain_fit, "plain_training", Watched)
+    found = plain_fit.fit_plain(one, plain(60), 1.0, 0)
+    assert len(seen) == 40
+    mean = {name: torch.stack([s[name] for s in seen[-of:]]).double().mean(0) for name in RATES}
+    torch.testing.assert_close(found.means, mean["means"].float(), rtol=0, atol=1e-7)
+    torch.testing.assert_close(found.scales, mean["log_scales"].exp().float())
+    torch.testing.assert_close(found.opacities, mean["logits"].sigmoid().float())
+    torch.testing.assert_close(found.colors, mean["colors"].float().clamp(0, 1))
+    assert of == 1 or not torch.equal(found.means, seen[-1]["means"])

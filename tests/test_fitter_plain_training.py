@@ -47,12 +47,14 @@ def test_kernels_train_where_they_can() -> None:
 
 @pytest.mark.parametrize("background", ["random", "white"])
 @pytest.mark.parametrize("start_size", [0, 13])
-def test_both_trainings_take_the_same_steps(background: str, start_size: int) -> None:
+@pytest.mark.parametrize("l2", [0.0, 10.0])
+def test_both_trainings_take_the_same_steps(background: str, start_size: int, l2: float) -> None:
     """Views, backgrounds, resolutions, rates, losses and statistics, also after Gaussians were replaced."""
     results = []
     for kind in (ByAutograd, ByKernels):
         told = list[tuple[int, int, float]]()
-        one = training(start_size=start_size, start_until=0.1, background=background)
+        loss = {"lpips_net": "none", "l2": l2, "l2_from": 0.1}
+        one = training(start_size=start_size, start_until=0.1, background=background, loss=loss)
         one.progress = lambda *given, told=told: told.append(given)
         trained = kind(one, plain(80), RATES)
         for step, view in one.steps(0, 6):

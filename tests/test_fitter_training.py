@@ -85,19 +85,24 @@ def test_backgrounds() -> None:
 
 
 @pytest.mark.parametrize("background", ["white", "black"])
-@pytest.mark.parametrize("weights", [(0.8, 0.2, 0.0), (0.5, 0.0, 0.0), (0.0, 1.0, 0.0), (0.3, 0.3, 40.0)])
-def test_the_loss_is_the_papers_sum(background: str, weights: tuple[float, float, float]) -> None:
-    """L1 and SSIM by other implementations, and the mean volume of the Gaussians in view."""
-    l1, ssim, volume = weights
+@pytest.mark.parametrize(
+    "weights",
+    [(0.8, 0.2, 0.0, 0.0), (0.5, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.3, 0.3, 40.0, 0.0), (0.8, 0.2, 0.0, 10.0)],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_the_loss_is_the_papers_sum(background: str, weights: tuple[float, float, float, float], late: bool) -> None:
+    """L1 and SSIM by other implementations, the mean volume of the Gaussians in view; late, L2 for half of L1."""
+    l1, ssim, volume, l2 = weights
     told = list[tuple[int, int, float]]()
     one = training(
         background=background, progress=lambda *given: told.append(given),
-        loss={"lpips_net": "none", "l1": l1, "ssim": ssim, "volume": volume},
+        loss={"lpips_net": "none", "l1": l1, "ssim": ssim, "volume": volume, "l2": l2, "l2_from": 0.6},
     )  # fmt: skip
     decoded = gaussians(30)
     with torch.no_grad():
         decoded.means[:4, 2] += 30.0  # out of sight
-    meta = one.backward(4, 2, decoded)
+    step = 24 if late else 23  # of 40
+    meta = one.backward(step, 2, decoded)
     paper = torch.full((3,), float(background == "white"))
     image, _, _ = rasterization(
         decoded.means.detach(), decoded.quats, decoded.scales, decoded.opacities, decoded.colors,
@@ -111,10 +116,13 @@ def test_the_loss_is_the_papers_sum(background: str, weights: tuple[float, float
     similarity = pytorch_msssim.ssim(*planes, data_range=1.0)
     drawn = (meta["radii"][0] > 0).all(-1)
     assert 10 < int(drawn.sum()) <= 26
+    if late and l2:
+        l1 = l1 / 2
     expected = l1 * (image - target).abs().mean() + ssim * (1 - similarity)
+    expected = expected + (l2 if late else 0) * (image - target).square().mean()
     expected = expected + volume * decoded.scales[drawn].prod(1).mean()
     assert one.loss == pytest.approx(float(expected), rel=1e-3)
-    assert told == [(5, 30, one.loss)]
+    assert told == [(step + 1, 30, one.loss)]
     assert one.gaussians_now == 30
     assert decoded.means.grad is not None
     assert decoded.means.grad.any()

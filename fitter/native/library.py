@@ -56,7 +56,7 @@ class Training(ctypes.Structure):
         *((name, c_void_p) for name in ("screen", "views", "weights")),
         ("stride", c_int64), ("count", c_int64),
         ("rates", c_float * 14), ("unbias", c_float),
-        ("l1", c_float), ("ssim", c_float), ("volume", c_float),
+        ("l1", c_float), ("l2", c_float), ("ssim", c_float), ("volume", c_float),
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "gv_blend_backward": (None, (c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_void_p)),
     "gv_project_backward": (None, (c_int64, c_int64, c_void_p, POINTER(Gaussians), POINTER(Gradients))),
     "gv_photometric": (
-        c_int, (c_void_p, c_void_p, c_int64, c_int64, c_int * 4, c_float, c_float, c_void_p, c_double * 2),
+        c_int, (c_void_p, c_void_p, c_int64, c_int64, c_int * 4, c_float, c_float, c_float, c_void_p, c_double * 3),
     ),
     "gv_fit_new": (c_void_p, ()),
     "gv_fit_free": (None, (c_void_p,)),
@@ -86,7 +86,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "gv_step": (
         c_int,
         (
-            c_void_p, POINTER(Training), POINTER(Camera), c_void_p, c_int * 4, c_float, c_int, c_int, c_double * 3,
+            c_void_p, POINTER(Training), POINTER(Camera), c_void_p, c_int * 4, c_float, c_int, c_int, c_double * 4,
         ),
     ),
 }  # fmt: skip

@@ -60,11 +60,15 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the loss: l1 L1 + ssim (1 - SSIM) + volume R, with R the mean volume of the Gaussians in view."""
+    """Weights of the loss: l1 L1 + l2 L2 + ssim (1 - SSIM) + volume R.
+
+    L1 and L2 are the mean absolute and the mean squared difference, R is the mean volume of the Gaussians in view.
+    """
 
     l1: float
     ssim: float
     volume: float
+    l2: float = 0.0
 
 
 class PlainStep:
@@ -159,14 +163,15 @@ class PlainStep:
             camera = camera_of(
                 pictures.viewmats[view], pictures.Ks[view], width, height, background, max_alpha=max_alpha
             )
-            losses = (c_double * 3)()
+            losses = (c_double * 4)()
             enough(
                 self._kernels.gv_step(
                     self._fit, byref(training), byref(camera), pictures.rgba[view].ctypes.data,
                     (c_int * 4)(*pictures.silhouettes[view].tolist()), share, k == 0, k == len(views) - 1, losses,
                 )
             )  # fmt: skip
-            loss += share * (weights.l1 * losses[0] + weights.ssim * (1 - losses[1]) + weights.volume * losses[2])
+            l1, l2, ssim, volume = losses
+            loss += share * (weights.l1 * l1 + weights.l2 * l2 + weights.ssim * (1 - ssim) + weights.volume * volume)
         return loss
 
     def removal_costs(
@@ -213,7 +218,7 @@ class PlainStep:
         return Training(
             *(planes.ctypes.data for planes in (*self._planes, gradients)), *(row.ctypes.data for row in self._seen),
             self._planes.shape[2], self.count, (ctypes.c_float * len(each))(*each), (1 - 0.999**steps) ** -0.5,
-            weights.l1, weights.ssim, weights.volume,
+            weights.l1, weights.l2, weights.ssim, weights.volume,
         )  # fmt: skip
 
     def replace(self, keep: NDArray[np.bool_], added: Mapping[str, NDArray[Any]]) -> None:

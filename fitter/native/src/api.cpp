@@ -152,14 +152,14 @@ API void gv_project_backward(int64_t first, int64_t last, View* view, const Gaus
   }
 }
 
-// L1 and SSIM of planes [3][height][width] within a box; see `photometric`.
+// L1, L2 and SSIM of planes [3][height][width] within a box; see `photometric`.
 API int gv_photometric(const float* image, const float* target, int64_t width, int64_t height, const int* box, float w_l1,
-                       float w_ssim, float* slopes, double* sums) {
+                       float w_l2, float w_ssim, float* slopes, double* sums) {
   const FlushDenormals flush;
   Rows rows;
   Reference reference;
   reference.planes = target, reference.width = width, reference.height = height;
-  return photometric(rows, image, width, width * height, reference, box, w_l1, w_ssim, slopes, sums);
+  return photometric(rows, image, width, width * height, reference, box, w_l1, w_l2, w_ssim, slopes, sums);
 }
 
 API Fit* gv_fit_new() { return create<Fit>(); }

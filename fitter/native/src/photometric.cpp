@@ -1,4 +1,4 @@
-// L1 and SSIM in one pass over the rows of a picture, values and slopes.
+// L1, L2 and SSIM in one pass over the rows of a picture, values and slopes.
 //
 // SSIM is that of Wang et al. 2004 with an 11 x 11 Gaussian window of sigma 1.5, no padding and data range 1, as in
 // pytorch-msssim. Both directions of the window's blur are separable, and rings of the last eleven rows are all that is
@@ -111,12 +111,12 @@ struct Channel {
     return sum(total);
   }
 
-  // Row y of the picture's slopes: returns the sum of |x - y|.
-  float slope_row(int64_t y, float w_l1, float w_ssim, float* to) const {
+  // Row y of the picture's slopes; adds the sums of |x - y| and of (x - y)^2 to `sums`.
+  void slope_row(int64_t y, float w_l1, float w_l2, float w_ssim, float* to, double* sums) const {
     const int64_t first = y - rows + 1 > 0 ? y - rows + 1 : 0, last = y < WINDOW_REACH ? y : WINDOW_REACH;
     const float *p = picture(y), *q = reference(y);
-    const F zero = set(0.f), up = set(w_l1), down = set(-w_l1);
-    F total = zero;
+    const F zero = set(0.f), up = set(w_l1), down = set(-w_l1), twice = set(2.f * w_l2);
+    F total = zero, squares = zero;
     for (int64_t x = 0; x < width; x += LANES) {
       F d_mean = zero, d_square = zero, d_product = zero;
       for (int64_t k = first; k <= last; k++) {
@@ -126,9 +126,10 @@ struct Channel {
       }
       const F a = load(p + x), b = load(q + x), difference = a - b;
       const int left = int(width - x < LANES ? width - x : LANES);
-      total = total + only(lanes_below(left), magnitude(difference));
+      const F off = only(lanes_below(left), difference);
+      total = total + magnitude(off), squares = fma(off, off, squares);
       const F l1 = only(gt(difference, zero), up) + only(gt(zero, difference), down);
-      const F slope = fma(set(w_ssim), fma(a, d_square, fma(b, d_product, d_mean)), l1);
+      const F slope = fma(set(w_ssim), fma(a, d_square, fma(b, d_product, d_mean)), fma(twice, difference, l1));
       if (left == LANES) {
         store(to + x, slope);
       } else {
@@ -137,21 +138,21 @@ struct Channel {
         memcpy(to + x, rest, sizeof(float) * size_t(left));
       }
     }
-    return sum(total);
+    sums[0] += double(sum(total)), sums[1] += double(sum(squares));
   }
 };
 
 }  // namespace
 
 bool photometric(Rows& memory, const float* image, int64_t pitch, int64_t plane, const Reference& reference, const int* box,
-                 float w_l1, float w_ssim, float* slopes, double sums[2]) {
+                 float w_l1, float w_l2, float w_ssim, float* slopes, double sums[3]) {
   const int64_t y0 = box[0], height = box[1] - box[0], x0 = box[2], width = box[3] - box[2];
   const int64_t stride = (width + 2 * WINDOW_REACH + 2 * LANES) / LANES * LANES + LANES;
   const size_t size = Channel::size(stride);
   if (!memory.data.room(size)) return false;
   memset(memory.data.data, 0, sizeof(float) * size);
   const Channel c(memory.data.data, width, height, stride);
-  sums[0] = sums[1] = 0;
+  sums[0] = sums[1] = sums[2] = 0;
   for (int k = 0; k < 3; k++) {
     const float* from = image + k * plane + y0 * pitch + x0;
     float* to = slopes + k * plane + y0 * pitch + x0;
@@ -161,10 +162,10 @@ bool photometric(Rows& memory, const float* image, int64_t pitch, int64_t plane,
       reference.row(k, y0 + y, x0, x0 + width, c.reference(y));
       c.blur_row(y);
       if (y < WINDOW_REACH) continue;
-      sums[1] += double(c.map_row(y - WINDOW_REACH));
-      sums[0] += double(c.slope_row(y - WINDOW_REACH, w_l1, w_ssim, to + (y - WINDOW_REACH) * pitch));
+      sums[2] += double(c.map_row(y - WINDOW_REACH));
+      c.slope_row(y - WINDOW_REACH, w_l1, w_l2, w_ssim, to + (y - WINDOW_REACH) * pitch, sums);
     }
-    for (int64_t y = c.rows; y < height; y++) sums[0] += double(c.slope_row(y, w_l1, w_ssim, to + y * pitch));
+    for (int64_t y = c.rows; y < height; y++) c.slope_row(y, w_l1, w_l2, w_ssim, to + y * pitch, sums);
   }
   return true;
 }

@@ -1,4 +1,4 @@
-// L1 and SSIM between a picture and its reference.
+// L1, L2 and SSIM between a picture and its reference.
 #pragma once
 #include "view.h"
 
@@ -17,8 +17,8 @@ struct Reference {
 // Scratch memory of `photometric`
 struct Rows { Buffer<float> data; };
 
-// Sums of |x - y| and of SSIM - 1 over the box y0, y1, x0, x1 of three planes, which holds a window at least. Outside
-// it picture and reference must be equal, so that SSIM is 1 and flat. Writes w_l1 times the slope of the first sum
-// plus w_ssim times that of the second to `slopes`. Planes are `plane` floats apart, rows `pitch`.
+// Sums of |x - y|, of (x - y)^2 and of SSIM - 1 over the box y0, y1, x0, x1 of three planes, which holds a window at
+// least. Outside it picture and reference must be equal, so that SSIM is 1 and flat. Writes the slopes of the sums,
+// each times its weight, to `slopes`. Planes are `plane` floats apart, rows `pitch`.
 bool photometric(Rows& rows, const float* image, int64_t pitch, int64_t plane, const Reference& reference, const int* box,
-                 float w_l1, float w_ssim, float* slopes, double sums[2]);
+                 float w_l1, float w_l2, float w_ssim, float* slopes, double sums[3]);

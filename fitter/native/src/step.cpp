@@ -99,9 +99,9 @@ static void adam(const Training& training, int64_t base, const F* gradient) {
 }
 
 // One view of a step; `share` is its part of the loss, 1 / number of views. The step's last view updates the values.
-// losses: L1, SSIM, and the mean product of the scales of the Gaussians in view.
+// losses: L1, L2, SSIM, and the mean product of the scales of the Gaussians in view.
 bool step(Fit& fit, const Training& training, const Camera& camera, const uint8_t* rgba, const int* silhouette, float share,
-          bool first, bool last, double losses[3]) {
+          bool first, bool last, double losses[4]) {
   const double volume = lay_out(fit, training, camera);
   if (volume < 0) return false;
   View& view = fit.view;
@@ -113,12 +113,12 @@ bool step(Fit& fit, const Training& training, const Camera& camera, const uint8_
   for (int k = 0; k < 3; k++) reference.background[k] = camera.background[k];
   const double pixels = 3.0 * camera.width * camera.height;
   const double windows = 3.0 * (camera.width - WINDOW_REACH) * (camera.height - WINDOW_REACH);
-  double sums[2];
+  double sums[3];
   if (!photometric(fit.rows, fit.image.data, view.pitch, view.plane, reference, box, float(training.l1 * share / pixels),
-                   float(-training.ssim * share / windows), fit.slopes.data, sums))
+                   float(training.l2 * share / pixels), float(-training.ssim * share / windows), fit.slopes.data, sums))
     return false;
-  losses[0] = sums[0] / pixels, losses[1] = 1 + sums[1] / windows;
-  losses[2] = view.shown ? volume / double(view.shown) : 0;
+  losses[0] = sums[0] / pixels, losses[1] = sums[1] / pixels, losses[2] = 1 + sums[2] / windows;
+  losses[3] = view.shown ? volume / double(view.shown) : 0;
   blend_backward(view, 0, view.tiles(), fit.image.data, fit.slopes.data, nullptr);
   const float volume_each = view.shown ? training.volume * share / float(view.shown) : 0;
   for (int64_t base = 0; base < training.count; base += LANES) {

@@ -14,7 +14,7 @@ struct Training {
   int64_t stride, count;
   float rates[PARAMETERS];          // learning rates, over the first moment's bias
   float unbias;                     // 1 / root of the second moment's bias
-  float l1, ssim, volume;           // weights of the loss
+  float l1, l2, ssim, volume;       // weights of the loss
 };
 
 // What a fit keeps from step to step
@@ -27,5 +27,5 @@ struct Fit {
 Sixteen activated(const Training& training, int64_t base);
 double lay_out(Fit& fit, const Training& training, const Camera& camera);
 bool step(Fit& fit, const Training& training, const Camera& camera, const uint8_t* rgba, const int* silhouette, float share,
-          bool first, bool last, double losses[3]);
+          bool first, bool last, double losses[4]);
 bool removal(Fit& fit, const Training& training, const Camera& camera, const uint8_t* rgba, float* costs, double& error);
