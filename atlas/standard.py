@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +42,12 @@ class Standard(nn.Module):
             self.register_buffer(name, torch.from_numpy(array.copy()).permute(2, 0, 1))
         if self.mean.shape != self.std.shape or not bool((self.std > 0).all()):
             raise AtlasError("std must be above 0 everywhere and have the shape of mean")
+
+    def select(self, channels: Sequence[int]) -> Standard:
+        """The same for atlases of these channels only, in this order."""
+        chosen, numbers = deepcopy(self), list(channels)
+        chosen.mean, chosen.std = self.mean[numbers], self.std[numbers]
+        return chosen
 
     def forward(self, atlas: Tensor) -> Tensor:
         """Standardise, [.., 16, size, size]."""

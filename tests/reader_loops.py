@@ -18,9 +18,9 @@ BATCHES = -(-SAMPLES // BATCH)
 UIDS = [f"obj{i:02d}" for i in range(SAMPLES)]
 
 
-def publish(folder: Path) -> Path:
-    """Publish five shards of up to 10 samples."""
-    return publish_dataset(folder, UIDS, shard_size=10)
+def publish(folder: Path, samples: int = SAMPLES, **how: Any) -> Path:
+    """Publish shards of up to 10 samples, five by default."""
+    return publish_dataset(folder, UIDS[:samples], shard_size=10, **how)
 
 
 @cache

@@ -91,6 +91,15 @@ def together(runs: np.ndarray) -> bool:
     return int((np.diff(runs) != 0).sum()) + 1 == len(set(runs.tolist()))
 
 
+@given(st.lists(st.integers(0, 9), max_size=6), st.integers(1, 5), st.booleans())
+def test_groups_are_cut_across_pieces(sizes: list[int], size: int, drop_last: bool) -> None:
+    whole = np.arange(2 * sum(sizes)).reshape(-1, 2)
+    groups = list(order.grouped(np.split(whole, np.cumsum(sizes)), size, drop_last))
+    expected = [whole[first : first + size] for first in range(0, len(whole), size)]
+    expected = [group for group in expected if len(group) == size or not drop_last]
+    assert [group.tolist() for group in groups] == [group.tolist() for group in expected]
+
+
 @given(st.lists(st.integers(0, 30), unique=True), st.integers(1, 6))
 def test_ranges_are_neighbours_of_one_shard_and_no_longer_than_asked(places: list[int], most: int) -> None:
     sequence = np.array(places, np.int64)

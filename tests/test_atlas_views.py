@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from reader_datasets import publish_dataset
 from gaussianverse.atlas import AtlasDataset, AtlasLoader
 from gaussianverse.atlas.dataset_format import view_suffixes
 from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader import views as views_module
 from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha256
 from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.run import job
@@ -90,6 +92,97 @@ def test_samples_and_batches_have_views(root: Path) -> None:
         assert torch.equal(item["views"], batch["views"][k])
         assert torch.equal(item["viewmats"], batch["viewmats"][k])
     assert len({bytes(v.numpy().tobytes()) for v in batch["views"]}) == 3
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the images that are decoded."""
+    names: list[str] = []
+    decode = views_module._decoded
+    monkeypatch.setattr(views_module, "_decoded", lambda data, name: (names.append(name), decode(data, name))[1])
+    return names
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three objects with five views."""
+    folder = tmp_path_factory.mktemp("many")
+    for seed, uid in enumerate(UIDS):
+        write_views(folder / "views" / uid, seed)
+    config = load("test", [*tiny_arguments()[3::2], "run.views=5"])
+    storage, run, base = job.plan(str(folder / "out"), str(write_manifest(folder, UIDS)), config)
+    assert build_in_process(storage, run, config, base).finalized
+    return folder / "out"
+
+
+def drawn(root: Path, count: int, epoch: int, **how: Any) -> dict[str, list[int]]:
+    """The numbers of the views that each sample has in an epoch."""
+    dataset = AtlasDataset(root, views=count, **how)
+    dataset.set_epoch(epoch)
+    every, found = AtlasDataset(root, views=True), {}
+    for item in dataset:
+        whole = every.get(item["uid"])
+        found[item["uid"]] = [
+            next(k for k, image in enumerate(whole["views"]) if torch.equal(image, view)) for view in item["views"]
+        ]
+        for name in ("viewmats", "Ks"):
+            assert torch.equal(item[name], whole[name][found[item["uid"]]])  # type: ignore[literal-required]
+    return found
+
+
+def test_a_draw_of_views_depends_on_seed_epoch_and_sample(many: Path) -> None:
+    epochs = [drawn(many, 3, epoch) for epoch in range(8)]
+    assert all(len(set(numbers)) == 3 for found in epochs for numbers in found.values())
+    # each sample by itself, and not in the order of the views
+    assert any(len({str(n) for n in found.values()}) > 1 for found in epochs)
+    assert any(numbers != sorted(numbers) for found in epochs for numbers in found.values())
+    for uid in UIDS:
+        assert {number for found in epochs for number in found[uid]} == set(range(5))
+        assert len({str(found[uid]) for found in epochs}) > 3
+    assert drawn(many, 3, 2) == epochs[2] == drawn(many, 3, 2, shuffle=False) == drawn(many, 3, 2, neighbours=2)
+    assert any(drawn(many, 3, epoch, seed=1) != epochs[epoch] for epoch in range(8))
+    assert {uid: numbers[:2] for uid, numbers in epochs[4].items()} == drawn(many, 2, 4)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_batches_have_the_same_views_for_any_number_of_workers(many: Path, workers: int) -> None:
+    dataset = AtlasDataset(many, views=2)
+    loader = AtlasLoader(dataset, batch_size=2, num_workers=workers)
+    for epoch in range(2):
+        alone = AtlasDataset(many, views=2)
+        alone.set_epoch(epoch)
+        samples = list(alone)
+        batches = list(loader)
+        assert [uid for b in batches for uid in b["uid"]] == [item["uid"] for item in samples]
+        for name in ("views", "viewmats", "Ks"):
+            found = torch.cat([b[name] for b in batches])  # type: ignore[literal-required]
+            assert torch.equal(found, torch.stack([item[name] for item in samples]))  # type: ignore[literal-required]
+        assert batches[0]["views"].shape == (2, 2, 4, 32, 32)
+
+
+def test_only_the_drawn_views_are_decoded(many: Path, decoded: list[str]) -> None:
+    (batch,) = AtlasLoader(AtlasDataset(many, views=2, hashes=True), batch_size=3)
+    assert len(decoded) == 2 * len(batch["uid"]) == 6
+    decoded.clear()
+    list(AtlasDataset(many, views=True))
+    assert len(decoded) == 5 * 3
+    # one object is read whole
+    assert len(AtlasDataset(many, views=2).get("a")["views"]) == 5
+
+
+@pytest.mark.parametrize("count", [0, -1, 6])
+def test_a_number_of_views_that_there_is_not(many: Path, tmp_path: Path, count: int) -> None:
+    with pytest.raises(DatasetError, match=f"views {count}: objects have 5; expected 1 to 5, True for all, or False"):
+        AtlasDataset(many, views=count)
+    publish_dataset(tmp_path / "plain", ["a", "b"], shard_size=2)
+    with pytest.raises(DatasetError, match="has no reference views; build"):
+        AtlasDataset(tmp_path / "plain", views=count)
+
+
+def test_a_map_knows_no_epochs_to_draw_views_by(many: Path) -> None:
+    with pytest.raises(DatasetError, match=r"views=2 are drawn by epoch.*map_style.*views=True"):
+        AtlasDataset(many, views=2).map_style()
+    assert len(AtlasDataset(many, views=True).map_style()[0]["views"]) == 5
 
 
 def test_views_where_there_are_some(root: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order, placement
 from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import Catalogue
+from gaussianverse.atlas.reader.conversion import Conversion, channels_of
 from gaussianverse.atlas.reader.decoders import Decoder
 from gaussianverse.atlas.reader.family import ERROR, MISSING, Family
 from gaussianverse.atlas.reader.joined import JoinedSource
@@ -68,17 +69,20 @@ class AtlasDataset(SampleStream):
             initialised, else 0 of 1.
         batch_size: batch size of a plain DataLoader, whose workers then give the order of a single process.
         standardise: standardise by the dataset's mean and deviation; cheaper on the device, see `standard()`.
+        channels: numbers or names of the channels to read, in the order in which they are wanted; None = all 16.
+        dtype: type of the atlases, torch.float32 or torch.bfloat16.
         hashes: verify every byte by the hashes, at 0.7 ms per sample.
         columns: columns of the row to yield; None = all.
-        views: yield the reference views as well; None = if the dataset has any.
+        views: yield the reference views as well, all (True) or so many of them, drawn by (seed, epoch, sample) and in
+            the order of the draw; None = all if the dataset has any.
         s3: options of the store.
         cache: folder that keeps fetched samples, shared by the processes of a machine.
         cache_bytes: maximum size of that folder.
         readahead: samples to fetch ahead, by a thread per range and at most 16; None = 32 from S3, 0 from a folder.
 
     Raises:
-        DatasetError: no finished dataset, an unknown column, too few samples for the ranks, no views in it; as
-            samples are read, one is missing or damaged.
+        DatasetError: no finished dataset, an unknown column, channel or type, too few samples for the ranks, not so
+            many views in it; as samples are read, one is missing or damaged.
         StoreError: the store cannot be reached (reading again may help), or refuses (StoreRefused); says nothing of
             the dataset.
     """
@@ -92,7 +96,8 @@ class AtlasDataset(SampleStream):
         neighbours: int | None = None, uneven: str = order.DROP, epoch_samples: int | None = None,
         infinite: bool = False, weights: str | None = None, rank: int | None = None, world: int | None = None,
         batch_size: int = 1, standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
-        views: bool | None = False, s3: StoreOptions | None = None, cache: str | Path | None = None,
+        channels: Sequence[int | str] | None = None, dtype: torch.dtype = torch.float32,
+        views: bool | int | None = False, s3: StoreOptions | None = None, cache: str | Path | None = None,
         cache_bytes: int = 100 * 2**30, readahead: int | None = None,
     ) -> None:  # fmt: skip
         self._store: Readable = open_storage(str(url), s3)
@@ -101,8 +106,7 @@ class AtlasDataset(SampleStream):
             self._store = CachedStore(self._store, Path(cache, self.catalogue.digest[:16]), cache_bytes)
         if columns is not None:
             self.catalogue.check_columns(columns)
-        if views and not self.catalogue.n_views:
-            raise DatasetError(f"{self._store.url}: has no reference views; build the dataset with --set run.views=K")
+        self.channels = channels_of(channels)
         if uneven not in order.UNEVEN:
             raise DatasetError(f"uneven {uneven!r} is none of {', '.join(order.UNEVEN)}")
         neighbours = neighbours if neighbours is not None else _REMOTE_NEIGHBOURS if is_remote(str(url)) else 1
@@ -119,9 +123,8 @@ class AtlasDataset(SampleStream):
         self._options, self._hashes, self._readahead = s3, hashes, readahead
         self._uneven, self._infinite = uneven, infinite
         self._samples_alone = SampleSource(
-            self._store, self.catalogue, hashes=hashes, columns=columns,
-            views=self.catalogue.n_views > 0 if views is None else views,
-            standard=self.standard() if standardise else None,
+            self._store, self.catalogue, Conversion(self._standard() if standardise else None, self.channels, dtype),
+            hashes=hashes, columns=columns, views=self._views(views), seed=seed,
             readahead=self._ahead(str(url)), neighbours=neighbours,
         )  # fmt: skip
         self.source, self._families = self._samples_alone, ()
@@ -201,13 +204,21 @@ class AtlasDataset(SampleStream):
         pixels = self.catalogue.row(0, ["reference_size"])["reference_size"] if alone.views else 0
         return {
             "atlas size": self.catalogue.size,
-            "standardise": alone.standard is not None,
-            "views": [self.catalogue.n_views if alone.views else 0, pixels],
+            "standardise": alone.conversion.standardises,
+            "channels": self.channels,
+            "dtype": alone.conversion.dtype,
+            "views": [alone.n_views, pixels],
             "families": {family.name: list(family.addresses) for family in self._families},
         }
 
     def map_style(self) -> AtlasMapDataset:
-        """The same samples as a map-style dataset, for loops that bring a sampler; not divided over ranks."""
+        """The same samples as a map-style dataset, for loops that bring a sampler; not divided over ranks.
+
+        Raises:
+            DatasetError: views are to be drawn anew in each epoch, which only the sampler knows.
+        """
+        if not isinstance(views := self._samples_alone.views, bool):
+            raise DatasetError(f"views={views} are drawn by epoch, which map_style() does not know: pass views=True")
         return AtlasMapDataset(self.source, self.samples.places)
 
     def get(self, uid: str) -> AtlasSample:
@@ -219,8 +230,22 @@ class AtlasDataset(SampleStream):
         return self.source.get(uid)
 
     def standard(self) -> Standard:
-        """The module that standardises batches of this dataset, and back."""
+        """The module that standardises batches of this dataset, of its `channels`, and back."""
+        return self._standard().select(self.channels)
+
+    def _standard(self) -> Standard:
         return Standard(*(self.catalogue.array(self._store, key) for key in (MEAN, STD)))
+
+    def _views(self, asked: bool | int | None) -> bool | int:
+        """What is asked of the reference views, once they are known to be there."""
+        there = self.catalogue.n_views
+        if asked is None:
+            return there > 0
+        if asked is not False and not there:
+            raise DatasetError(f"{self._store.url}: has no reference views; build the dataset with --set run.views=K")
+        if not isinstance(asked, bool) and not 1 <= asked <= there:
+            raise DatasetError(f"views {asked}: objects have {there}; expected 1 to {there}, True for all, or False")
+        return asked
 
     def points(self) -> Tensor:
         """The sphere point behind each cell of this dataset's atlases, [size, size, 3], for `unpack_tensor`."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice, tee
 from typing import Any, cast
 
 import numpy as np
 
+from gaussianverse.atlas.reader.building import Built
 from gaussianverse.atlas.reader.catalogue import Catalogue
-from gaussianverse.atlas.reader.family import ERROR, Family
+from gaussianverse.atlas.reader.family import ERROR, Family, collated
 from gaussianverse.atlas.reader.order import Draws
 from gaussianverse.atlas.reader.read_ahead import read_ahead
-from gaussianverse.atlas.reader.source import AtlasSample
-from gaussianverse.atlas.reader.stream import ObjectSource
+from gaussianverse.atlas.reader.ring import Ring
+from gaussianverse.atlas.reader.source import AtlasSample, SampleSource
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class JoinedSource:
         readahead: samples whose members are fetched ahead, by as many threads.
     """
 
-    source: ObjectSource
+    source: SampleSource
     catalogue: Catalogue
     families: tuple[Family, ...]
     readahead: int
@@ -37,6 +39,20 @@ class JoinedSource:
         members = read_ahead(self._members, draws[:, 0].tolist(), self.readahead)
         for item, found in zip(self.source.read(draws), members, strict=True):
             yield cast(AtlasSample, {**item, **found})
+
+    def batches(self, groups: Iterable[Draws], ring: Ring) -> Iterator[Built]:
+        """See `SampleSource`; the members of families have memory of their own."""
+        groups, ahead = tee(groups)
+        places = chain.from_iterable(draws[:, 0].tolist() for draws in ahead)
+        members = read_ahead(self._members, places, self.readahead)
+        for batch, arena in self.source.batches(groups, ring):
+            found = list(islice(members, len(batch["uid"])))
+            families = {f.name: collated(f.name, [one[f.name] for one in found]) for f in self.families}
+            yield Built({**batch, **families}, arena)
+
+    def batch_nbytes(self, batch_size: int) -> int:
+        """See `SampleSource`."""
+        return self.source.batch_nbytes(batch_size)
 
     def get(self, uid: str) -> AtlasSample:
         """See `SampleSource`; each family is another range read, and raises DatasetError if it lacks the object."""

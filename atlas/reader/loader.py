@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, NotRequired, TypedDict, cast
 from uuid import uuid4
 
@@ -10,16 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from gaussianverse.atlas.reader import order
 from gaussianverse.atlas.reader.family import collated
+from gaussianverse.atlas.reader.ring import Ring
 from gaussianverse.atlas.reader.source import AtlasSample
-from gaussianverse.atlas.reader.stream import SampleStream
+from gaussianverse.atlas.reader.stream import BatchSource, SampleStream
 
 _LOADER = -1
 """The loader as a member of its passes, beside its workers."""
 
 
 class AtlasBatch(TypedDict):
-    """B samples: atlas float32 [B, 16, size, size], lists of length B, and with `views=True` tensors of the views.
+    """B samples: the atlas [B, C, size, size], lists of length B, and with `views` tensors of the views.
 
     Each family stands under its own name, as `{suffix: tensor or list}`, see `AtlasDataset.with_family`.
     """
@@ -53,14 +57,23 @@ def collate(samples: list[AtlasSample]) -> AtlasBatch:
     return cast(AtlasBatch, {**batch, **{f: collated(f, [cast(Any, s)[f] for s in samples]) for f in families}})
 
 
-class _Passes(IterableDataset[AtlasSample]):
-    """The passes of a loader, for its DataLoader: the loader begins each, and here its samples are read.
+class _Passes(IterableDataset[Any]):
+    """The passes of a loader, for its DataLoader: the loader begins each, and here its batches are read.
 
-    `count` is the number of the pass. The loader sets it before the workers start; workers that stay count on.
+    Args:
+        dataset: dataset to read.
+        batch_size: samples per batch.
+        drop_last: leave out a last batch that is not full.
+        whole: yield batches in memory of `rings`; else lists of samples.
+
+    Attributes:
+        count: number of the pass. The loader sets it before the workers start; workers that stay count on.
+        rings: memory for the batches of each worker.
     """
 
-    def __init__(self, dataset: SampleStream, batch_size: int) -> None:
-        self.dataset, self.batch_size = dataset, batch_size
+    def __init__(self, dataset: SampleStream, batch_size: int, *, drop_last: bool, whole: bool) -> None:
+        self.dataset, self.batch_size, self.drop_last, self.whole = dataset, batch_size, drop_last, whole
+        self.rings: list[Ring] = []
         self.count, self._name = 0, uuid4().hex
 
     @property
@@ -68,12 +81,29 @@ class _Passes(IterableDataset[AtlasSample]):
         """The key of the pass."""
         return f"{self._name} {self.count}"
 
-    def __iter__(self) -> Iterator[AtlasSample]:
+    def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         route = self.dataset.progress.begin(self.key, number)
         self.count += 1
-        return self.dataset.read(route.pieces(number, workers, self.batch_size))
+        pieces = route.pieces(number, workers, self.batch_size)
+        if not self.whole:
+            return _lists(self.dataset.read(pieces), self.batch_size, self.drop_last)
+        groups = order.grouped(pieces, self.batch_size, self.drop_last)
+        built = cast(BatchSource, self.dataset.source).batches(groups, self.rings[number])
+        sent = (arena.sent(batch) for batch, arena in built)
+        return sent if worker is not None else (one.received() for one in sent)
+
+
+def _lists(samples: Iterator[AtlasSample], size: int, drop_last: bool) -> Iterator[list[AtlasSample]]:
+    """Cut samples into lists of this length; the last one may be shorter, or is left out."""
+    while batch := list(islice(samples, size)):
+        if len(batch) == size or not drop_last:
+            yield batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 class FirstEpoch:
@@ -107,10 +137,15 @@ class AtlasLoader:
         **options: Any,
     ) -> None:  # fmt: skip
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
-        self._passes, self._count = _Passes(dataset, batch_size), 0
-        options = {"collate_fn": collate, **options}
-        self._loader: DataLoader[AtlasSample] = DataLoader(
-            self._passes, batch_size=batch_size, num_workers=num_workers, drop_last=drop_last, **options
+        given = options.pop("collate_fn", collate)
+        whole = given is collate and isinstance(dataset.source, BatchSource)
+        self._passes, self._count = _Passes(dataset, batch_size, drop_last=drop_last, whole=whole), 0
+        self._loader: DataLoader[Any] = DataLoader(
+            self._passes,
+            batch_size=None,
+            num_workers=num_workers,
+            collate_fn=_as_it_is if whole else given,
+            **options,
         )
 
     def __len__(self) -> int:
@@ -132,10 +167,28 @@ class AtlasLoader:
         self._passes.count, self._count = self._count, self._count + 1
         route = progress.begin(self._passes.key, _LOADER)
         end, last = route.size, None if route.size is None else self._batches(route.size)
-        for number, batch in enumerate(self._loader, 1):
-            # the epoch ends with the last batch: a consumer that counts to len(loader) never asks for another
-            progress.moved(route, end if end is not None and number == last else number * self.batch_size)
-            yield batch
+        with self._memory():
+            for number, batch in enumerate(self._loader, 1):
+                # the epoch ends with the last batch: a consumer that counts to len(loader) never asks for another
+                progress.moved(route, end if end is not None and number == last else number * self.batch_size)
+                yield batch
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """The context of a pass, whose workers have memory for their batches: new, or what persistent ones had."""
+        rings = self._passes.rings
+        if self._passes.whole and (self._iterator is None or not self._loader.persistent_workers):
+            nbytes = cast(BatchSource, self.dataset.source).batch_nbytes(self.batch_size)
+            # those that are being made or wait, that which the consumer has, and that which it is about to get
+            slots = (self._loader.prefetch_factor or 0) + 2
+            rings = [Ring(slots, nbytes) for _ in range(max(1, self._loader.num_workers))]
+        # another pass may begin meanwhile: it is this variable that keeps the memory as long as batches arrive
+        self._passes.rings = rings
+        try:
+            yield
+        finally:
+            if not self._loader.persistent_workers and self._passes.rings is rings:
+                self._passes.rings = []
 
     def set_epoch(self, epoch: int) -> None:
         """See `AtlasDataset.set_epoch`."""

@@ -20,8 +20,8 @@ from gaussianverse.atlas.reader.progress import Progress
 from gaussianverse.atlas.reader.source import AtlasSample
 from gaussianverse.atlas.reader.stream import SampleStream, Source
 
-_STREAM = 2
-"""Stream of `order.mixed` that shuffles the parts of an epoch; an epoch's order of a dataset has the ones below."""
+_STREAM = 5
+"""Stream of `order.mixed` that shuffles the parts of an epoch; `order` has the ones below."""
 
 
 class Mixture(SampleStream):

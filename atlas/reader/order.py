@@ -13,6 +13,7 @@ Resuming is exact by construction:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -156,6 +157,29 @@ def adjacent(places: Indices, shards: Indices, most: int) -> list[Indices]:
     counted = np.arange(len(places))
     counted -= np.maximum.accumulate(np.where(breaks, counted, 0))
     return np.split(places, np.flatnonzero(breaks | (counted % most == 0))[1:])
+
+
+def grouped(pieces: Iterable[Draws], size: int, drop_last: bool) -> Iterator[Draws]:
+    """Cut the samples of all pieces into groups of this size; the last one may be smaller, or is left out."""
+    rest = np.empty((0, 2), np.int64)
+    for piece in pieces:
+        rest = np.concatenate([rest, piece])
+        whole = len(rest) // size * size
+        yield from np.split(rest[:whole], range(size, whole, size)) if whole else ()
+        rest = rest[whole:]
+    if len(rest) and not drop_last:
+        yield rest
+
+
+def drawn(seed: int, turns: Indices, places: Indices, among: int, count: int) -> Indices:
+    """Draw `count` of `among` things for each sample, none twice, by (seed, turn, place).
+
+    Returns:
+        int64 [N, count], each 0 .. among - 1.
+    """
+    of_turn = mixed(seed, 0, 3, mixed(seed, 0, 3, places) ^ turns.astype(np.uint64))
+    words = mixed(seed, 0, 4, of_turn[:, None] ^ np.arange(among, dtype=np.uint64))
+    return np.asarray(np.argsort(words, axis=1, kind="stable")[:, :count])
 
 
 class Samples(Protocol):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from multiprocessing.reduction import DupFd
 from typing import Any, NamedTuple, TypedDict
 
 from gaussianverse.atlas.reader.order import Cursor
+from gaussianverse.atlas.reader.unnamed_file import unnamed_file
 
 _KEPT = 64
 """Passes that the record keeps: more than are ever read side by side."""
@@ -55,10 +55,7 @@ class Passes:
     """
 
     def __init__(self, start: Cursor = Cursor()) -> None:  # noqa: B008
-        if hasattr(os, "memfd_create"):  # Linux, where no folder need be writable
-            self._file: Any = os.fdopen(os.memfd_create("passes"), "r+b", buffering=0)
-        else:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._file: Any = unnamed_file()
         self._write({"number": 0, "next": start.to_json(), "begun": False, "passes": {}})
 
     def begin(self, key: str, member: int) -> Pass:

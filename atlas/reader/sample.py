@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,26 @@ from gaussianverse.atlas.dataset_format import ATLAS, CHANNELS, METADATA, VIEWS
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader.views import ReferenceViews, images_sha256
 
+
+@dataclass(frozen=True)
+class Fetched:
+    """A sample as it was read and checked.
+
+    Attributes:
+        row: all columns of its row of metadata.parquet.
+        array: its atlas as it is stored, float32 or float16 [size, size, 16].
+        views: its reference views, if they are wanted.
+    """
+
+    row: dict[str, Any]
+    array: npt.NDArray[Any]
+    views: ReferenceViews | None
+
+
 _DTYPES = [np.dtype(name).newbyteorder("<") for name in dataset_format.DTYPES]
 
 
-def parse(data: memoryview, row: Mapping[str, Any], size: int, *, hashes: bool) -> npt.NDArray[np.float32]:
+def parse(data: memoryview, row: Mapping[str, Any], size: int, *, hashes: bool) -> npt.NDArray[Any]:
     """Parse an atlas sample.
 
     Args:
@@ -30,7 +47,7 @@ def parse(data: memoryview, row: Mapping[str, Any], size: int, *, hashes: bool) 
             by their canonical form.
 
     Returns:
-        float32 [size, size, 16], see `decode`.
+        [size, size, 16], see `decode`.
 
     Raises:
         AtlasError: another object or damaged bytes.
@@ -39,11 +56,14 @@ def parse(data: memoryview, row: Mapping[str, Any], size: int, *, hashes: bool) 
     return decode(members[dataset_format.main_member(ATLAS, row["uid"])], size)
 
 
-def parse_views(data: memoryview, row: Mapping[str, Any], *, hashes: bool) -> ReferenceViews:
+def parse_views(
+    data: memoryview, row: Mapping[str, Any], *, hashes: bool, chosen: Sequence[int] | None = None
+) -> ReferenceViews:
     """Parse an object's reference views.
 
     Args:
         data, row, hashes: as for `parse`.
+        chosen: the views to decode, in this order; None = all.
 
     Raises:
         AtlasError: another object or damaged bytes.
@@ -51,21 +71,22 @@ def parse_views(data: memoryview, row: Mapping[str, Any], *, hashes: bool) -> Re
     members, uid = _checked(data, VIEWS, row, hashes=hashes), row["uid"]
     if hashes and images_sha256(members) != row["images_sha256"]:
         raise DatasetError(f"its views are damaged: their sha256 is not the one in {METADATA}")
-    images = [members[f"{uid}.{suffix}"] for suffix in dataset_format.view_suffixes(row["n_reference_views"])]
-    views = ReferenceViews.from_members(members[dataset_format.main_member(VIEWS, uid)], images)
+    suffixes = dataset_format.view_suffixes(row["n_reference_views"])
+    images = [members[f"{uid}.{suffix}"] for suffix in suffixes]
+    views = ReferenceViews.from_members(members[dataset_format.main_member(VIEWS, uid)], images, chosen)
     if views.images.shape[1] != row["reference_size"]:
         raise DatasetError(f"views of {views.images.shape[1]} pixels, expected {row['reference_size']}")
     return views
 
 
-def decode_verified(data: memoryview, row: Mapping[str, Any], size: int) -> npt.NDArray[np.float32]:
+def decode_verified(data: memoryview, row: Mapping[str, Any], size: int) -> npt.NDArray[Any]:
     """`decode`, once the member's sha256 is that of the row."""
     _check_sha256(data, ATLAS, row)
     return decode(data, size)
 
 
-def decode(data: memoryview, size: int) -> npt.NDArray[np.float32]:
-    """The array of an atlas member, float32 [size, size, 16], without a copy if it is stored as float32.
+def decode(data: memoryview, size: int) -> npt.NDArray[Any]:
+    """The array of an atlas member, float32 or float16 [size, size, 16], in the memory of `data`.
 
     Raises:
         AtlasError: it is no .npy file of such an array.
@@ -75,7 +96,7 @@ def decode(data: memoryview, size: int) -> npt.NDArray[np.float32]:
         order = "C" if array.flags.c_contiguous else "Fortran"
         kinds = " or ".join(map(str, _DTYPES))
         raise DatasetError(f"{array.dtype} {array.shape} in {order} order, expected {kinds} {shape} in C order")
-    return np.asarray(array, np.float32)
+    return array
 
 
 def _checked(data: memoryview, family: str, row: Mapping[str, Any], *, hashes: bool) -> dict[str, memoryview]:

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
-from typing import Any, NotRequired, TypedDict, TypeVar
+from itertools import accumulate, chain, tee
+from typing import Any, NotRequired, TypedDict, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gaussianverse.atlas.dataset_format import ATLAS, VIEWS
 from gaussianverse.atlas.errors import AtlasError, DatasetError
-from gaussianverse.atlas.reader import sample
+from gaussianverse.atlas.reader import order, sample
+from gaussianverse.atlas.reader.building import BatchBuilder, Built, row_of, view_nbytes
 from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, read
+from gaussianverse.atlas.reader.conversion import Conversion
 from gaussianverse.atlas.reader.order import Draws, Indices, adjacent
 from gaussianverse.atlas.reader.read_ahead import read_ahead
+from gaussianverse.atlas.reader.ring import Ring
+from gaussianverse.atlas.reader.sample import Fetched
 from gaussianverse.atlas.reader.views import ReferenceViews
-from gaussianverse.atlas.standard import Standard
 from gaussianverse.atlas.store.storage import Readable
 
 T = TypeVar("T")
@@ -30,8 +32,8 @@ T = TypeVar("T")
 class AtlasSample(TypedDict):
     """One object, as `AtlasDataset` yields it.
 
-    `atlas` is float32 [16, size, size]; unless standardised it is a view of the shard's bytes, with the channels
-    last in memory. `row` is the object's row of metadata.parquet.
+    `atlas` is [C, size, size], float32 with all 16 channels unless others are asked for, with the channels last in
+    memory. `row` is the object's row of metadata.parquet.
     """
 
     atlas: Tensor
@@ -39,26 +41,11 @@ class AtlasSample(TypedDict):
     uid: str
     row: dict[str, Any]
     views: NotRequired[Tensor]
-    """With `views=True`: RGBA, straight alpha in [0, 1], float32 [K, 4, s, s]."""
+    """With `views`: RGBA, straight alpha in [0, 1], float32 [K, 4, s, s]."""
     viewmats: NotRequired[Tensor]
     """World-to-camera, OpenCV, in the world of the Gaussians; float32 [K, 4, 4]."""
     Ks: NotRequired[Tensor]
     """Intrinsics in pixels, float32 [K, 3, 3]."""
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A sample as it was read and checked.
-
-    Attributes:
-        row: all columns of its row of metadata.parquet.
-        array: its atlas, float32 [size, size, 16].
-        views: its reference views, if they are wanted.
-    """
-
-    row: dict[str, Any]
-    array: npt.NDArray[np.float32]
-    views: ReferenceViews | None
 
 
 @dataclass(frozen=True)
@@ -69,10 +56,12 @@ class SampleSource:
 
     store: Readable
     catalogue: Catalogue
+    conversion: Conversion
     hashes: bool
     columns: Sequence[str] | None
-    views: bool
-    standard: Standard | None
+    views: bool | int
+    """True = all views of a sample in their order, a number = as many, drawn by (seed, turn, sample)."""
+    seed: int
     readahead: int
     neighbours: int
 
@@ -84,23 +73,51 @@ class SampleSource:
             DatasetError: a sample is missing or damaged.
             StoreError: the store failed.
         """
-        places = draws[:, 0]
-        for fetched in self.fetch(adjacent(places, self.catalogue.shards[places], self.neighbours)):
+        for fetched in self._fetched(self._ranges(draws)):
             for one in fetched:
                 # kept for long, it must not keep its neighbours too
                 yield self._item(one if len(fetched) == 1 else replace(one, array=one.array.copy()))
 
-    def fetch(self, ranges: Iterable[Indices]) -> Iterator[list[Fetched]]:
-        """Read and check samples, range by range, ahead of their use.
+    def batches(self, groups: Iterable[Draws], ring: Ring) -> Iterator[Built]:
+        """Yield a batch of each group of samples, written into memory of the ring.
 
         Raises:
             DatasetError: a sample is missing or damaged.
             StoreError: the store failed.
         """
+        groups, ahead = tee(groups)
+        fetched = self._fetched(chain.from_iterable(map(self._ranges, ahead)))
+        for draws in groups:
+            builder = BatchBuilder(len(draws), ring.take(), self.conversion, self.columns)
+            while not builder.full:
+                for one in next(fetched):
+                    builder.add(one)
+            yield builder.built()
+
+    @property
+    def n_views(self) -> int:
+        """Number of views of each sample."""
+        return self.catalogue.n_views if self.views is True else int(self.views)
+
+    def batch_nbytes(self, batch_size: int) -> int:
+        """Bytes of a batch's tensors."""
+        return batch_size * (
+            self.catalogue.size**2 * len(self.conversion.channels) * self.conversion.dtype.itemsize
+            + self.n_views * view_nbytes(int(self.catalogue.index.get("views_size", 0)))
+        )
+
+    def _ranges(self, draws: Draws) -> list[Draws]:
+        """Cut a sequence of samples into those that are read as one range."""
+        places = draws[:, 0]
+        ranges = adjacent(places, self.catalogue.shards[places], self.neighbours)
+        return np.split(draws, np.cumsum([len(part) for part in ranges])[:-1]) if ranges else []
+
+    def _fetched(self, ranges: Iterable[Draws]) -> Iterator[list[Fetched]]:
+        """Samples range by range, read and checked ahead of their use."""
         return read_ahead(self._fetch, ranges, self.readahead, len)
 
     def get(self, uid: str) -> AtlasSample:
-        """One object's sample, verified by its hashes: one range read, two with views.
+        """One object's sample with all its views, verified by its hashes: one range read, two with views.
 
         Raises:
             DatasetError: no such object, it was quarantined, or its bytes are damaged.
@@ -110,28 +127,33 @@ class SampleSource:
         member = self.catalogue.atlas_member(place)
         decode = partial(sample.decode_verified, row=row, size=size)
         array = self._parsed(read(self.store, member), member, uid, decode)
-        (views,) = self._fetch_views(np.array([place]), [row], hashes=True)
-        return self._item(Fetched(row, array, views))
+        views = self._fetch_views(np.array([place]), [row], [None], hashes=True) if self.views else [None]
+        return self._item(Fetched(row, array, views[0]))
 
-    def _fetch(self, places: Indices) -> list[Fetched]:
+    def _fetch(self, draws: Draws) -> list[Fetched]:
         """Read samples that lie side by side, and check each."""
+        places, turns = draws.T
         rows = [self.catalogue.row(place) for place in places.tolist()]
         parse = partial(sample.parse, size=self.catalogue.size, hashes=self.hashes)
         arrays = [
             self._parsed(data, part, row["uid"], partial(parse, row=row))
             for row, part, data in self._members(places, rows, ATLAS)
         ]
-        return list(map(Fetched, rows, arrays, self._fetch_views(places, rows, hashes=self.hashes)))
+        if not self.views:
+            return [Fetched(row, array, None) for row, array in zip(rows, arrays, strict=True)]
+        chosen: list[Any] = [None] * len(rows)
+        if self.views is not True:
+            chosen = order.drawn(self.seed, turns, places, self.catalogue.n_views, self.views).tolist()
+        return list(map(Fetched, rows, arrays, self._fetch_views(places, rows, chosen, hashes=self.hashes)))
 
     def _fetch_views(
-        self, places: Indices, rows: list[dict[str, Any]], *, hashes: bool
-    ) -> Sequence[ReferenceViews | None]:
-        if not self.views:
-            return [None] * len(rows)
+        self, places: Indices, rows: list[dict[str, Any]], chosen: list[Any], *, hashes: bool
+    ) -> list[ReferenceViews]:
+        """These views of samples that lie side by side."""
         parse = partial(sample.parse_views, hashes=hashes)
         return [
-            self._parsed(data, part, row["uid"], partial(parse, row=row))
-            for row, part, data in self._members(places, rows, VIEWS)
+            self._parsed(data, part, row["uid"], partial(parse, row=row, chosen=numbers))
+            for (row, part, data), numbers in zip(self._members(places, rows, VIEWS), chosen, strict=True)
         ]
 
     def _members(
@@ -155,12 +177,9 @@ class SampleSource:
             raise DatasetError(f"{where}: {error}; fetch the shard again") from error
 
     def _item(self, fetched: Fetched) -> AtlasSample:
-        row, views = fetched.row, fetched.views
-        atlas = torch.from_numpy(fetched.array).permute(2, 0, 1)
-        if self.standard is not None:
-            atlas = self.standard(atlas)
-        chosen = row if self.columns is None else {name: row[name] for name in self.columns}
-        item: AtlasSample = {"atlas": atlas, "caption": row["caption"], "uid": row["uid"], "row": chosen}
+        views = fetched.views
+        entries = row_of(fetched.row, self.columns)
+        item = cast(AtlasSample, {"atlas": self.conversion(fetched.array), **entries})
         if views is not None:
             item["views"] = torch.from_numpy(views.images).permute(0, 3, 1, 2).float().div_(255)
             item["viewmats"], item["Ks"] = torch.from_numpy(views.viewmats), torch.from_numpy(views.Ks)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch.utils.data import IterableDataset
 
 from gaussianverse.atlas.reader import placement
+from gaussianverse.atlas.reader.building import Built
 from gaussianverse.atlas.reader.order import Draws
 from gaussianverse.atlas.reader.progress import Progress, this_worker
+from gaussianverse.atlas.reader.ring import Ring
 from gaussianverse.atlas.reader.source import AtlasSample
 
 _HERE = "here"
@@ -22,6 +24,17 @@ class Source(Protocol):
 
     def read(self, draws: Draws) -> Iterator[AtlasSample]:
         """Yield these samples in this order; see `SampleSource`."""
+
+
+@runtime_checkable
+class BatchSource(Source, Protocol):
+    """Reads whole batches, too, into memory that is used again."""
+
+    def batches(self, groups: Iterable[Draws], ring: Ring) -> Iterator[Built]:
+        """Yield a batch of each group of samples; see `SampleSource`."""
+
+    def batch_nbytes(self, batch_size: int) -> int:
+        """Bytes of the tensors that go into the ring."""
 
 
 class ObjectSource(Source, Protocol):

@@ -68,20 +68,29 @@ class ReferenceViews:
         return {CAMERAS: npz({name: getattr(self, name) for name in _FIELDS}), **members}
 
     @classmethod
-    def from_members(cls, cameras: bytes | memoryview, images: Sequence[bytes | memoryview]) -> ReferenceViews:
-        """Read the files of `to_members`.
+    def from_members(
+        cls, cameras: bytes | memoryview, images: Sequence[bytes | memoryview], chosen: Sequence[int] | None = None
+    ) -> ReferenceViews:
+        """Read the files of `to_members`, and decode no other images than those that are chosen.
 
         Args:
             cameras: the file of suffix `CAMERAS`.
             images: the PNGs in their order, at least one.
+            chosen: numbers of the views, in the order in which they are wanted; None = all.
 
         Raises:
             DatasetError: a file is damaged, or the sizes differ.
         """
-        decoded = [_decoded(image, name) for image, name in zip(images, view_suffixes(len(images)), strict=True)]
+        names = view_suffixes(len(images))
+        numbers = list(range(len(images)) if chosen is None else chosen)
+        decoded = [_decoded(images[k], names[k]) for k in numbers]
         if len({image.shape for image in decoded}) != 1:
             raise DatasetError(f"views of {len({image.shape for image in decoded})} sizes, expected one")
-        return cls(np.stack(decoded), **read_cameras(cameras))
+        fields = read_cameras(cameras)
+        for name, array in fields.items():
+            if len(array) != len(images):
+                raise DatasetError(f"{name} are {array.dtype} {array.shape}, expected those of {len(images)} views")
+        return cls(np.stack(decoded), **{name: array[numbers] for name, array in fields.items()})
 
 
 def read_cameras(data: bytes | memoryview) -> dict[str, npt.NDArray[np.float32]]:
