@@ -19,5 +19,9 @@ class RoughAtlas(AtlasError):
     reason = "rough_atlas"
 
 
+class TransformError(AtlasError):
+    """The user's transform of a sample failed; the error is its cause."""
+
+
 class DatasetError(AtlasError):
     """A published dataset differs from its index, or does not have what was requested."""

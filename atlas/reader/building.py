@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +40,7 @@ class BatchBuilder:
 
     def add(self, fetched: Fetched) -> None:
         """Write the next sample."""
-        number, row, views = len(self._lists["uid"]), fetched.row, fetched.views
+        number, views = len(self._lists["uid"]), fetched.views
         shape = (*fetched.array.shape[:2], len(self._conversion.channels))
         self._conversion.write(fetched.array, self._tensor("atlas", shape, self._conversion.dtype)[number])
         if views is not None:
@@ -49,7 +49,7 @@ class BatchBuilder:
             for name in ("viewmats", "Ks"):
                 cameras = torch.from_numpy(getattr(views, name))
                 self._tensor(name, cameras.shape, cameras.dtype)[number] = cameras
-        for name, value in row_of(row, self._columns).items():
+        for name, value in entries_of(fetched, self._columns).items():
             self._lists[name].append(value)
 
     def _tensor(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -69,10 +69,11 @@ class BatchBuilder:
         return Built({**tensors, **self._lists}, self._arena)
 
 
-def row_of(row: Mapping[str, Any], columns: Sequence[str] | None) -> dict[str, Any]:
-    """The entries of a sample that come of its row: caption, uid and these columns of the row, or all."""
+def entries_of(fetched: Fetched, columns: Sequence[str] | None) -> dict[str, Any]:
+    """The entries of a sample that are no tensors: caption, uid and these columns of its row, or all."""
+    row = fetched.row
     chosen = row if columns is None else {name: row[name] for name in columns}
-    return {"caption": row["caption"], "uid": row["uid"], "row": chosen}
+    return {"caption": fetched.caption, "uid": row["uid"], "row": chosen}
 
 
 def view_nbytes(size: int) -> int:

@@ -105,6 +105,10 @@ class Catalogue:
             found[name] = column.item(sample) if isinstance(column, np.ndarray) else column[sample].as_py()
         return found
 
+    def has_column(self, name: str) -> bool:
+        """Whether metadata.parquet has this column."""
+        return name in self._columns
+
     def check_columns(self, names: Iterable[str]) -> None:
         """Raise DatasetError for names that are no column of metadata.parquet."""
         check_columns(self._table, names, self._file)

@@ -27,12 +27,15 @@ from gaussianverse.atlas.reader.progress import Progress
 from gaussianverse.atlas.reader.selecting import Filters
 from gaussianverse.atlas.reader.source import AtlasSample, SampleSource
 from gaussianverse.atlas.reader.stream import ObjectSource, SampleStream
+from gaussianverse.atlas.reader.transformed import Transform, TransformedSource
 from gaussianverse.atlas.reader.weighted import weighted
 from gaussianverse.atlas.standard import Standard
 from gaussianverse.atlas.store import is_remote, open_storage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Readable
 
+FIRST, RANDOM = "first", "random"
+"""The caption that a sample comes with."""
 _REMOTE_READAHEAD, _REMOTE_NEIGHBOURS = 32, 16
 
 
@@ -73,6 +76,10 @@ class AtlasDataset(SampleStream):
         dtype: type of the atlases, torch.float32 or torch.bfloat16.
         hashes: verify every byte by the hashes, at 0.7 ms per sample.
         columns: columns of the row to yield; None = all.
+        caption: "first" yields an object's first caption, "random" one of all of its captions, drawn by (seed, epoch,
+            sample).
+        transform: function of each sample (see `AtlasSample`), the last thing done to it, that returns what to yield;
+            called where the sample is read, in the worker, so that spawned workers need it to be picklable.
         views: yield the reference views as well, all (True) or so many of them, drawn by (seed, epoch, sample) and in
             the order of the draw; None = all if the dataset has any.
         s3: options of the store.
@@ -97,7 +104,8 @@ class AtlasDataset(SampleStream):
         infinite: bool = False, weights: str | None = None, rank: int | None = None, world: int | None = None,
         batch_size: int = 1, standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
         channels: Sequence[int | str] | None = None, dtype: torch.dtype = torch.float32,
-        views: bool | int | None = False, s3: StoreOptions | None = None, cache: str | Path | None = None,
+        caption: str = FIRST, transform: Transform | None = None, views: bool | int | None = False,
+        s3: StoreOptions | None = None, cache: str | Path | None = None,
         cache_bytes: int = 100 * 2**30, readahead: int | None = None,
     ) -> None:  # fmt: skip
         self._store: Readable = open_storage(str(url), s3)
@@ -124,10 +132,13 @@ class AtlasDataset(SampleStream):
         self._uneven, self._infinite = uneven, infinite
         self._samples_alone = SampleSource(
             self._store, self.catalogue, Conversion(self._standard() if standardise else None, self.channels, dtype),
-            hashes=hashes, columns=columns, views=self._views(views), seed=seed,
-            readahead=self._ahead(str(url)), neighbours=neighbours,
+            hashes=hashes, columns=columns, views=self._views(views), random_caption=self._is_random(caption),
+            seed=seed, readahead=self._ahead(str(url)), neighbours=neighbours,
         )  # fmt: skip
-        self.source, self._families = self._samples_alone, ()
+        if transform is not None and not callable(transform):
+            raise DatasetError(f"transform {transform!r}: expected a function of a sample")
+        self._transform = transform
+        self.source, self._families = self._transformed(self._samples_alone), ()
         selected = self.catalogue.select(filters, split, heldout, uids)
         samples = Selection(
             self.catalogue.digest, selected, self.catalogue.shards[selected], seed, window if shuffle else 0,
@@ -143,6 +154,21 @@ class AtlasDataset(SampleStream):
             raise DatasetError(
                 f"only {len(samples)} samples for {self.world} ranks: pass uneven='repeat' or use fewer ranks"
             )
+
+    def _is_random(self, caption: str) -> bool:
+        """Whether captions are drawn; DatasetError if there is no such choice, or nothing to draw from."""
+        if caption not in (FIRST, RANDOM):
+            raise DatasetError(f"caption {caption!r} is none of {FIRST}, {RANDOM}")
+        if caption == RANDOM and not self.catalogue.has_column("captions"):
+            version = self.catalogue.index["schema_version"]
+            raise DatasetError(
+                f"{self._store.url}: schema version {version} has one caption an object: leave caption='random' out, "
+                "or build the dataset anew"
+            )
+        return caption == RANDOM
+
+    def _transformed(self, source: ObjectSource) -> ObjectSource:
+        return source if self._transform is None else TransformedSource(source, self._transform)
 
     def _ahead(self, url: str) -> int:
         """Number of samples to fetch ahead from there."""
@@ -192,7 +218,9 @@ class AtlasDataset(SampleStream):
         dataset = copy(self)
         dataset._families = (*self._families, joined)
         ahead = max(self._ahead(family.store.url) for family in dataset._families)
-        dataset.source = JoinedSource(self._samples_alone, self.catalogue, dataset._families, ahead)
+        dataset.source = self._transformed(
+            JoinedSource(self._samples_alone, self.catalogue, dataset._families, ahead)
+        )
         places = joined.complete(self.samples.places, self.catalogue, missing)
         dataset._begin(replace(self.samples, places=places, shards=self.catalogue.shards[places]))
         return dataset
@@ -215,8 +243,12 @@ class AtlasDataset(SampleStream):
         """The same samples as a map-style dataset, for loops that bring a sampler; not divided over ranks.
 
         Raises:
-            DatasetError: views are to be drawn anew in each epoch, which only the sampler knows.
+            DatasetError: views or captions are to be drawn anew in each epoch, which only the sampler knows.
         """
+        if self._samples_alone.random_caption:
+            raise DatasetError(
+                "caption='random' is drawn by epoch, which map_style() does not know: choose of row['captions']"
+            )
         if not isinstance(views := self._samples_alone.views, bool):
             raise DatasetError(f"views={views} are drawn by epoch, which map_style() does not know: pass views=True")
         return AtlasMapDataset(self.source, self.samples.places)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order
 from gaussianverse.atlas.reader.family import collated
 from gaussianverse.atlas.reader.ring import Ring
@@ -41,20 +42,24 @@ class AtlasBatch(TypedDict):
 
 
 def collate(samples: list[AtlasSample]) -> AtlasBatch:
-    """Stack samples into a batch; channels stay last in memory, as in the shards, so that nothing is transposed."""
-    stacked = torch.stack([s["atlas"].permute(1, 2, 0) for s in samples])
-    batch: AtlasBatch = {
-        "atlas": stacked.permute(0, 3, 1, 2),
-        "caption": [s["caption"] for s in samples],
-        "uid": [s["uid"] for s in samples],
-        "row": [s["row"] for s in samples],
-    }
-    if "views" in samples[0]:
-        batch["views"] = torch.stack([s["views"] for s in samples])
-        batch["viewmats"] = torch.stack([s["viewmats"] for s in samples])
-        batch["Ks"] = torch.stack([s["Ks"] for s in samples])
-    families = [name for name in samples[0] if name not in AtlasSample.__annotations__]
-    return cast(AtlasBatch, {**batch, **{f: collated(f, [cast(Any, s)[f] for s in samples]) for f in families}})
+    """Stack samples into a batch; channels stay last in memory, as in the shards, so that nothing is transposed.
+
+    Of what a family or a transform adds tensors are stacked, dicts are batches of their own, anything else is a list.
+    """
+    if not isinstance(samples[0], dict):
+        raise DatasetError(f"the transform returns {type(samples[0]).__name__}, no dict: pass a collate_fn for such")
+    batch: dict[str, Any] = {}
+    for name in samples[0]:
+        values = [cast(dict[str, Any], sample)[name] for sample in samples]
+        if name == "atlas" and values[0].dim() == 3:
+            batch[name] = torch.stack([atlas.permute(1, 2, 0) for atlas in values]).permute(0, 3, 1, 2)
+        elif isinstance(values[0], Tensor):
+            batch[name] = torch.stack(values)
+        elif isinstance(values[0], dict) and name not in AtlasSample.__annotations__:
+            batch[name] = collated(name, values)
+        else:
+            batch[name] = values
+    return cast(AtlasBatch, batch)
 
 
 class _Passes(IterableDataset[Any]):

@@ -177,9 +177,18 @@ def drawn(seed: int, turns: Indices, places: Indices, among: int, count: int) ->
     Returns:
         int64 [N, count], each 0 .. among - 1.
     """
-    of_turn = mixed(seed, 0, 3, mixed(seed, 0, 3, places) ^ turns.astype(np.uint64))
-    words = mixed(seed, 0, 4, of_turn[:, None] ^ np.arange(among, dtype=np.uint64))
+    words = mixed(seed, 0, 4, _of_turns(seed, turns, places)[:, None] ^ np.arange(among, dtype=np.uint64))
     return np.asarray(np.argsort(words, axis=1, kind="stable")[:, :count])
+
+
+def drawn_one(seed: int, turns: Indices, places: Indices, among: Indices) -> Indices:
+    """Draw one of `among` things, >= 1, for each sample, by (seed, turn, place); [N], each 0 .. among - 1."""
+    words = mixed(seed, 0, 5, _of_turns(seed, turns, places))
+    return np.asarray((words % among.astype(np.uint64)).astype(np.int64))
+
+
+def _of_turns(seed: int, turns: Indices, places: Indices) -> Words:
+    return mixed(seed, 0, 3, mixed(seed, 0, 3, places) ^ turns.astype(np.uint64))
 
 
 class Samples(Protocol):

@@ -26,11 +26,13 @@ class Fetched:
         row: all columns of its row of metadata.parquet.
         array: its atlas as it is stored, float32 or float16 [size, size, 16].
         views: its reference views, if they are wanted.
+        caption: its caption, or the one that was drawn.
     """
 
     row: dict[str, Any]
     array: npt.NDArray[Any]
     views: ReferenceViews | None
+    caption: str
 
 
 _DTYPES = [np.dtype(name).newbyteorder("<") for name in dataset_format.DTYPES]

@@ -15,7 +15,7 @@ from torch import Tensor
 from gaussianverse.atlas.dataset_format import ATLAS, VIEWS
 from gaussianverse.atlas.errors import AtlasError, DatasetError
 from gaussianverse.atlas.reader import order, sample
-from gaussianverse.atlas.reader.building import BatchBuilder, Built, row_of, view_nbytes
+from gaussianverse.atlas.reader.building import BatchBuilder, Built, entries_of, view_nbytes
 from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, read
 from gaussianverse.atlas.reader.conversion import Conversion
@@ -61,6 +61,8 @@ class SampleSource:
     columns: Sequence[str] | None
     views: bool | int
     """True = all views of a sample in their order, a number = as many, drawn by (seed, turn, sample)."""
+    random_caption: bool
+    """Draw one of a sample's captions by (seed, turn, sample); else the first."""
     seed: int
     readahead: int
     neighbours: int
@@ -128,7 +130,7 @@ class SampleSource:
         decode = partial(sample.decode_verified, row=row, size=size)
         array = self._parsed(read(self.store, member), member, uid, decode)
         views = self._fetch_views(np.array([place]), [row], [None], hashes=True) if self.views else [None]
-        return self._item(Fetched(row, array, views[0]))
+        return self._item(Fetched(row, array, views[0], row["caption"]))
 
     def _fetch(self, draws: Draws) -> list[Fetched]:
         """Read samples that lie side by side, and check each."""
@@ -139,12 +141,22 @@ class SampleSource:
             self._parsed(data, part, row["uid"], partial(parse, row=row))
             for row, part, data in self._members(places, rows, ATLAS)
         ]
-        if not self.views:
-            return [Fetched(row, array, None) for row, array in zip(rows, arrays, strict=True)]
-        chosen: list[Any] = [None] * len(rows)
-        if self.views is not True:
-            chosen = order.drawn(self.seed, turns, places, self.catalogue.n_views, self.views).tolist()
-        return list(map(Fetched, rows, arrays, self._fetch_views(places, rows, chosen, hashes=self.hashes)))
+        views: list[Any] = [None] * len(rows)
+        if self.views:
+            chosen: list[Any] = views
+            if self.views is not True:
+                chosen = order.drawn(self.seed, turns, places, self.catalogue.n_views, self.views).tolist()
+            views = self._fetch_views(places, rows, chosen, hashes=self.hashes)
+        return list(map(Fetched, rows, arrays, views, self._captions(rows, places, turns)))
+
+    def _captions(self, rows: list[dict[str, Any]], places: Indices, turns: Indices) -> list[str]:
+        """A caption of each sample."""
+        if not self.random_caption:
+            return [row["caption"] for row in rows]
+        # an object without a caption has an empty list of them
+        all_of = [row["captions"] or [row["caption"]] for row in rows]
+        chosen = order.drawn_one(self.seed, turns, places, np.array([len(captions) for captions in all_of]))
+        return [captions[number] for captions, number in zip(all_of, chosen.tolist(), strict=True)]
 
     def _fetch_views(
         self, places: Indices, rows: list[dict[str, Any]], chosen: list[Any], *, hashes: bool
@@ -178,7 +190,7 @@ class SampleSource:
 
     def _item(self, fetched: Fetched) -> AtlasSample:
         views = fetched.views
-        entries = row_of(fetched.row, self.columns)
+        entries = entries_of(fetched, self.columns)
         item = cast(AtlasSample, {"atlas": self.conversion(fetched.array), **entries})
         if views is not None:
             item["views"] = torch.from_numpy(views.images).permute(0, 3, 1, 2).float().div_(255)
