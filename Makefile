@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ bench-startup: $(STAMP) ## measure CPU seconds of `import gaussianverse` and `ga
 
 bench-sh: $(STAMP) ## measure what baking view-dependent colour keeps against dropping it
 	$(BIN)/python -m bench.sh $(ARGS)
+
+bench-opensplat: $(STAMP) ## compare fits with OpenSplat's in equal CPU seconds (half an hour); ARGS='--opensplat PROGRAM'
+	$(BIN)/python -m bench.opensplat $(ARGS)
 
 docs: $(STAMP) ## write the API pages, made from the docstrings, to build/api/
 	$(BIN)/python docs/api/build.py build/api
