@@ -427,4 +427,4 @@ def test_an_unfinished_dataset_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="not a finished dataset"):
         AtlasDataset(tmp_path)
     with pytest.raises(StoreRefused, match="expected a local folder or s3://"):
-        AtlasDataset("gs://bucket/x")
+        AtlasDataset("ftp://bucket/x")
