@@ -324,14 +324,16 @@ def test_a_tar_cut_anywhere_or_with_a_damaged_header_is_named(root: Path, tmp_pa
             AtlasDataset(root, uids=UIDS[:2]).with_family(bad)
 
 
-def test_links_are_no_members(root: Path, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "links.tar", "w") as archive:
-        archive.addfile(tarfile.TarInfo("folder/obj00.npy"))
-        info = tarfile.TarInfo("obj01.npy")
-        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(info)
-    with pytest.raises(DatasetError, match=r"obj01.npy is no plain file"):
-        AtlasDataset(root).with_family(tmp_path / "links.tar")
+def test_links_and_sparse_files_are_no_members(root: Path, tmp_path: Path) -> None:
+    link, sparse = tarfile.TarInfo("obj01.npy"), tarfile.TarInfo("obj01.npy")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    sparse.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": "512"}
+    for odd in (link, sparse):
+        with tarfile.open(tmp_path / "odd.tar", "w") as archive:
+            archive.addfile(tarfile.TarInfo("folder/obj00.npy"))
+            archive.addfile(odd)
+        with pytest.raises(DatasetError, match=r"obj01.npy is no plain file"):
+            AtlasDataset(root).with_family(tmp_path / "odd.tar")
 
 
 def test_a_tar_that_changes_after_it_was_indexed_is_found(root: Path, tmp_path: Path) -> None:

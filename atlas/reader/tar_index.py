@@ -102,7 +102,8 @@ def _members_of(store: Storage, number: int, tar: Entry) -> Iterator[tuple[int, 
                 uid, _, suffix = member.name.rpartition("/")[2].partition(".")
                 yield number, uid, suffix, member.offset_data, member.size
             # tarfile takes any damaged header for the end
-            if end + BLOCK > tar.nbytes or (source.seek(end) == end and source.read(BLOCK) != bytes(BLOCK)):
+            source.seek(end)
+            if source.read(BLOCK) != bytes(BLOCK):
                 raise tarfile.ReadError(f"neither a header nor the end of the archive at byte {end}")
     except tarfile.TarError as error:
         raise DatasetError(f"{where} is damaged, or no tar: {error}; fetch it again") from error

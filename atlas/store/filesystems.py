@@ -51,8 +51,8 @@ class FilesystemStorage(Storage):
             raise wrong_size(where, found, offset + nbytes if total is None else total)
         data = fresh(nbytes)
         if nbytes:
-            # the Hub's file system would otherwise ask for the size before each read, and read ahead by megabytes
-            exact = {"size": found, "cache_type": "none"} if self._scheme == "hf" else {}
+            # the Hub's file system would otherwise read ahead by megabytes
+            exact = {"cache_type": "none"} if self._scheme == "hf" else {}
             received = self._cat(key, start=offset, end=offset + nbytes, **exact)
             if len(received) != nbytes:
                 raise wrong_size(f"{where}, bytes from {offset}", len(received), nbytes)
