@@ -209,6 +209,28 @@ def test_families_come_with_the_samples(many: Path, few: Path) -> None:
     assert all(len(dict(batch)["splats"]["splat.npz"]) == 23 for batch in batches)
 
 
+def named(sample: Any) -> dict[str, Any]:
+    return {"uid": sample["uid"], "means": sample["splats"]["splat.npz"]["means"]}
+
+
+def test_parts_keep_their_weights_epochs_and_transforms(many: Path, few: Path) -> None:
+    """The draws of each part are those that it makes alone, also with workers."""
+    options: dict[str, Any] = {"transform": named}
+
+    def parts() -> list[AtlasDataset]:
+        weighted = AtlasDataset(many, weights="psnr", epoch_samples=11, **options).with_family("splats")
+        return [weighted, AtlasDataset(few, epoch_samples=3, **options).with_family("splats")]
+
+    alone = [[uid for _ in range(5) for uid in uids(part)] for part in parts()]
+    mixture = Mixture([(part, weight) for part, weight in zip(parts(), (2, 1), strict=True)], epoch_samples=33)
+    loader = AtlasLoader(mixture, 1, num_workers=2, collate_fn=lambda samples: samples[0])
+    read = list(loader)
+    assert all(set(dict(sample)) == {"uid", "means"} for sample in read)
+    of_few = [uid for uid in uids(read) if uid.startswith("few")]
+    assert of_few == alone[1][:11]
+    assert [uid for uid in uids(read) if uid.startswith("obj")] == alone[0][:22]
+
+
 WRONG: list[tuple[Callable[[AtlasDataset, AtlasDataset], object], str]] = [
     (lambda a, b: Mixture([]), "a mixture of no parts"),
     (lambda a, b: Mixture([a, b]), "expected pairs"),  # type: ignore[list-item]
