@@ -88,8 +88,8 @@ bench-pipeline: $(STAMP) ## measure the driver, with fits that do nothing, at th
 bench-gpu: $(STAMP) ## compare gsplat with the CPU kernels, fit with the GPU profiles; needs an NVIDIA GPU
 	$(BIN)/python -m bench.gpu $(ARGS)
 
-bench-reader: $(STAMP) ## compare AtlasDataset with webdataset and raw reads
-	$(BIN)/python -m bench.reader $(ARGS)
+bench-reader: $(STAMP) ## compare AtlasLoader with webdataset, raw reads and, ARGS='--others PYTHON', MDS and litdata
+	PYTHONPATH=tests $(BIN)/python -m bench.reader $(ARGS)
 
 bench-store: $(STAMP) ## compare CPU time of range reads from S3: our store, boto3, awscrt, obstore, pyarrow
 	PYTHONPATH=tests $(BIN)/python -m bench.store $(ARGS)

@@ -11,10 +11,11 @@ import numpy as np
 from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import from_table
-from gaussianverse.atlas.dataset_format import ATLAS, OFFSET, OK, OPACITY_COPIES, SPLATS
+from gaussianverse.atlas.dataset_format import ATLAS, OFFSET, OK, OPACITY_COPIES, SPLATS, VIEWS
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.packing import unpack
 from gaussianverse.atlas.plane import points_of
+from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha256
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
@@ -46,11 +47,12 @@ def array_of(index: int, size: int, dtype: str = "float32") -> np.ndarray[Any, A
 def publish_dataset(
     root: Path, uids: Sequence[str], *, shard_size: int, size: int = 8, dtype: str = "float32",
     quarantined: frozenset[str] = frozenset(), captions: Mapping[str, str] | None = None,
-    fields: Mapping[str, Mapping[str, Any]] | None = None,
+    fields: Mapping[str, Mapping[str, Any]] | None = None, views: Sequence[ReferenceViews] = (),
 ) -> Path:  # fmt: skip
     """Publish objects with psnr 20, 21, .. and three licences in turn; object i has the atlas `array_of(i)`.
 
-    `fields` are those of the manifest's rows by uid, in place of what they have otherwise.
+    `fields` are those of the manifest's rows by uid, in place of what they have otherwise. Object i has the reference
+    views `views[i % len(views)]`.
     """
     storage = LocalStorage(root)
     captions = captions or {uid: f"caption of {uid}: é" for uid in uids}
@@ -59,7 +61,9 @@ def publish_dataset(
                **(fields or {}).get(uid, {})})
         for i, uid in enumerate(uids)
     ]  # fmt: skip
-    config = from_table(RunConfig, {"run": {"shard_size": shard_size}, "atlas": {"size": size, "dtype": dtype}})
+    shown = {"views": len(views[0]), "views_size": views[0].images.shape[1]} if views else {}
+    table = {"run": {"shard_size": shard_size, **shown}, "atlas": {"size": size, "dtype": dtype}}
+    config = from_table(RunConfig, table)
     manifest = runform.encode(rows, shard_size=shard_size)
     made = run_file.identity_of(manifest, config, members.representation(config.atlas))
     run = run_file.establish(storage, manifest, made)
@@ -73,15 +77,27 @@ def publish_dataset(
                 continue
             array = array_of(int(row["index"]), size, dtype)
             splat = unpack(array, config.atlas)
+            if views:
+                _publish_views(storage, run, row, views[int(row["index"]) % len(views)], watch)
             facts = records.facts_of(SPLATS, row, run, status=OK, **_facts_of_fit(splat, row, run))
             records.publish_sample(storage, SPLATS, facts, splat.to_bytes(), watch, {})
             counts = {"n_gaussians": len(splat), "n_padded": size * size - len(splat), "n_dropped": 0}
             facts = records.facts_of(ATLAS, row, run, status=OK, **counts, size=size, dtype=dtype)
             records.publish_sample(storage, ATLAS, facts, npy(array), watch, {})
-        for stage in layout.STAGES:
-            pack.pack(storage, run, stage, shard)
+        for family in (*layout.STAGES, VIEWS) if views else layout.STAGES:
+            pack.pack(storage, run, family, shard)
     finalize(storage, run)
     return root
+
+
+def _publish_views(
+    storage: LocalStorage, run: Run, row: Mapping[str, Any], views: ReferenceViews, watch: records.Stopwatch
+) -> None:
+    files = views.to_members()
+    cameras, size = files.pop(CAMERAS), views.images.shape[1]
+    found = {"n_reference_views": len(views), "reference_size": size, "images_sha256": images_sha256(files)}
+    facts = records.facts_of(VIEWS, row, run, status=OK, **found)
+    records.publish_sample(storage, VIEWS, facts, cameras, watch, {}, images=files)
 
 
 def _facts_of_fit(splat: Gaussians, row: Mapping[str, Any], run: Run) -> dict[str, Any]:
