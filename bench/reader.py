@@ -118,9 +118,9 @@ def in_turn(runs: dict[str, Callable[[], dict[str, Any]]], rounds: int) -> dict[
     }
 
 
-def program(url: str, *, workers: int = 1, views: int = 0) -> Callable[[], dict[str, Any]]:
+def program(url: str, *, workers: int = 1, views: int = 0, epochs: int = EPOCHS) -> Callable[[], dict[str, Any]]:
     command = ["-m", "bench.reader", "--ours", url, "--workers", str(workers), "--views", str(views)]
-    return lambda: run(sys.executable, *command)
+    return lambda: run(sys.executable, *command, "--epochs", str(epochs))
 
 
 def other(python: str, kind: str, place: str, statistics: Path) -> Callable[[], dict[str, Any]]:
@@ -157,6 +157,7 @@ def made(folder: Path, objects: int) -> tuple[Path, Path]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--others", help="Python that has litdata and mosaicml-streaming, beside torch")
     parser.add_argument(
         "--data", help="folder to keep the datasets in for the next time (4 GB); else they are deleted"
@@ -164,9 +165,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ours", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--views", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.ours:
-        sys.stdout.write(json.dumps(ours(options.ours, EPOCHS, options.workers, options.views)) + "\n")
+        sys.stdout.write(json.dumps(ours(options.ours, options.epochs, options.workers, options.views)) + "\n")
         return 0
     if reason := radosgw.why_not():
         sys.stderr.write(f"bench-reader measures S3 on Ceph radosgw: {reason}\n")
@@ -183,14 +185,15 @@ def main(arguments: list[str] | None = None) -> int:
             "webdataset": other(sys.executable, "webdataset", " ".join(map(str, shards)), statistics),
             "raw": other(sys.executable, "raw", str(large), statistics),
             "ours_two_workers": program(str(large), workers=2),
-            "ours_views": program(str(shown), views=DRAWN),
+            # a fourth of the objects, and batches of 335 MB: it takes more epochs until all memory was used once
+            "ours_views": program(str(shown), views=DRAWN, epochs=4 * EPOCHS),
         }
         for kind in ("mds", "litdata") if options.others else ():
             target = folder / kind
             if not target.exists():
                 subprocess.run([options.others, str(_SCRIPT), "write", kind, str(large), str(target)], check=True)
             runs[kind] = other(options.others, kind, str(target), statistics)
-        local = in_turn(runs, ROUNDS)
+        local = in_turn(runs, options.rounds)
         split, decode_ms = parts(large), decoded_alone(large)
         with radosgw.serving(Path(temporary, "radosgw")) as endpoint:
             os.environ["BENCH_S3"] = endpoint
@@ -201,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
                     "ours": program(f"s3://{BUCKET}/set"),
                     "webdataset": other(sys.executable, "webdataset", urls, statistics),
                 },
-                ROUNDS,
+                options.rounds,
             )
     own, torch_mb = local["ours"], _torch_mb()
     result = {
@@ -221,6 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
         },
         "memory": {"worker_mb": own["worker_mb"], "torch_mb": torch_mb, "over_torch_mb": own["worker_mb"] - torch_mb},
         "time": "CPU of the process and its worker, per sample",
+        "rounds": options.rounds,
         "samples": own["samples"],
         "bytes_per_sample": sum(path.stat().st_size for path in shards) / own["samples"],
         "local": local,

@@ -45,7 +45,9 @@ class BatchBuilder:
         self._conversion.write(fetched.array, self._tensor("atlas", shape, self._conversion.dtype)[number])
         if views is not None:
             images = self._tensor("views", views.images.shape, torch.float32)[number]
-            images.copy_(torch.from_numpy(views.images)).div_(255)
+            # one by one: a view stays in a core's cache from one step to the next
+            for image, view in zip(images, torch.from_numpy(views.images), strict=True):
+                image.copy_(view).div_(255)
             for name in ("viewmats", "Ks"):
                 cameras = torch.from_numpy(getattr(views, name))
                 self._tensor(name, cameras.shape, cameras.dtype)[number] = cameras

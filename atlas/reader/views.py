@@ -119,6 +119,6 @@ def _decoded(data: bytes | memoryview, name: str) -> npt.NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if image.mode != "RGBA":
                 raise DatasetError(f"{name} is {image.mode}, expected RGBA")
-            return np.array(image, np.uint8)
+            return np.asarray(image, np.uint8)
     except _BROKEN as error:
         raise DatasetError(f"{name} is damaged: {error}") from error
