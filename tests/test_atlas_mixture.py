@@ -24,7 +24,7 @@ from gaussianverse import AtlasDataset, AtlasLoader, Mixture
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader.loader import collate
 from gaussianverse.atlas.reader.mixture import MixedSamples
-from gaussianverse.atlas.reader.order import Selection
+from gaussianverse.atlas.reader.selection import Selection
 
 FEW = [f"few{i}" for i in range(5)]
 EPOCH = 30

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaussianverse.atlas.errors import DatasetError
-from gaussianverse.atlas.reader import order
+from gaussianverse.atlas.reader import order, words
 from gaussianverse.atlas.reader.order import DROP, REPEAT, Cursor, Segment
 
 SHARDS = st.lists(st.integers(0, 5), max_size=40).map(sorted)
 UNEVEN = st.sampled_from(order.UNEVEN)
 
 
-def sequences(whole: order.Indices, cursor: Cursor, uneven: str) -> list[list[int]]:
+def sequences(whole: words.Indices, cursor: Cursor, uneven: str) -> list[list[int]]:
     world = cursor.segments[-1].world
     return [order.rank_sequence(whole, cursor, rank, uneven).tolist() for rank in range(world)]
 
@@ -114,15 +114,15 @@ def test_ranges_are_neighbours_of_one_shard_and_no_longer_than_asked(places: lis
         assert len(a) == most or b[0] != a[-1] + 1 or a[-1] // 7 != b[0] // 7
 
 
-@pytest.mark.parametrize("stream", [0, 1, 2])
+@pytest.mark.parametrize("stream", words.Stream)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_words_look_random(seed: int, stream: int) -> None:
-    words = order.mixed(seed, 0, stream, np.arange(20000))
-    bits = np.unpackbits(words.view(np.uint8)).reshape(20000, 64)
-    assert len(np.unique(words)) == 20000
+def test_words_look_random(seed: int, stream: words.Stream) -> None:
+    drawn = words.mixed(seed, 0, stream, np.arange(20000))
+    bits = np.unpackbits(drawn.view(np.uint8)).reshape(20000, 64)
+    assert len(np.unique(drawn)) == 20000
     # a deviation of 20,000 draws is 0.0035 of a bit's mean and 0.007 of a correlation: five of each
     assert abs(bits.mean(axis=0) - 0.5).max() < 0.018
-    assert abs(np.corrcoef(words[:-1].astype(float), words[1:].astype(float))[0, 1]) < 0.035
+    assert abs(np.corrcoef(drawn[:-1].astype(float), drawn[1:].astype(float))[0, 1]) < 0.035
 
 
 @given(st.integers(0, 60), st.integers(1, 7), UNEVEN)

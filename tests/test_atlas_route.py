@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaussianverse.atlas.reader import order
-from gaussianverse.atlas.reader.order import Cursor, Selection
+from gaussianverse.atlas.reader.order import Cursor
 from gaussianverse.atlas.reader.progress import Progress
 from gaussianverse.atlas.reader.route import Route
+from gaussianverse.atlas.reader.selection import Selection
 from gaussianverse.atlas.reader.weighted import WeightedSelection
 
 Read = list[tuple[int, int]]

@@ -19,7 +19,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from gaussianverse import AtlasDataset, AtlasLoader, Mixture
 from gaussianverse.atlas.errors import DatasetError, TransformError
-from gaussianverse.atlas.reader import order
+from gaussianverse.atlas.reader import words
 from gaussianverse.atlas.reader.loader import collate
 
 UIDS = [f"obj{i:02d}" for i in range(12)]
@@ -92,7 +92,7 @@ def test_a_caption_is_drawn_by_seed_epoch_and_sample_alone(root: Path) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_captions_are_drawn_equally_often(seed: int) -> None:
     turns, places = np.divmod(np.arange(9000), 3)
-    drawn = order.drawn_one(seed, turns, places, np.array([3, 2, 1] * 3000))
+    drawn = words.drawn_one(seed, turns, places, np.array([3, 2, 1] * 3000))
     for place, among in enumerate((3, 2, 1)):
         counts = Counter(drawn[places == place].tolist())
         # five deviations of a binomial count of 3,000

@@ -22,9 +22,9 @@ from gaussianverse.atlas.reader.family import ERROR, MISSING, Family
 from gaussianverse.atlas.reader.joined import JoinedSource
 from gaussianverse.atlas.reader.map_style import AtlasMapDataset
 from gaussianverse.atlas.reader.open_family import family_at, is_own, own_family
-from gaussianverse.atlas.reader.order import Selection
 from gaussianverse.atlas.reader.progress import Progress
 from gaussianverse.atlas.reader.selecting import Filters
+from gaussianverse.atlas.reader.selection import Selection
 from gaussianverse.atlas.reader.source import AtlasSample, SampleSource
 from gaussianverse.atlas.reader.stream import ObjectSource, SampleStream
 from gaussianverse.atlas.reader.transformed import Transform, TransformedSource

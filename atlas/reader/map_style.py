@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch.utils.data import Dataset
 
-from gaussianverse.atlas.reader.order import Indices
 from gaussianverse.atlas.reader.source import AtlasSample
 from gaussianverse.atlas.reader.stream import Source
+from gaussianverse.atlas.reader.words import Indices
 
 
 class AtlasMapDataset(Dataset[AtlasSample]):

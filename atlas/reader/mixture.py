@@ -15,13 +15,12 @@ import numpy.typing as npt
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order
 from gaussianverse.atlas.reader.dataset import AtlasDataset
-from gaussianverse.atlas.reader.order import Draws, Samples
+from gaussianverse.atlas.reader.order import Draws
 from gaussianverse.atlas.reader.progress import Progress
+from gaussianverse.atlas.reader.selection import Samples
 from gaussianverse.atlas.reader.source import AtlasSample
 from gaussianverse.atlas.reader.stream import SampleStream, Source
-
-_STREAM = 5
-"""Stream of `order.mixed` that shuffles the parts of an epoch; `order` has the ones below."""
+from gaussianverse.atlas.reader.words import Stream, mixed
 
 
 class Mixture(SampleStream):
@@ -102,7 +101,7 @@ class MixedSamples:
         """See `Samples`."""
         begins, ends = self._drawn(epoch), self._drawn(epoch + 1)
         which = np.repeat(np.arange(len(self.parts)), np.subtract(ends, begins))
-        which = which[np.argsort(order.mixed(self.seed, epoch, _STREAM, np.arange(len(which))), kind="stable")]
+        which = which[np.argsort(mixed(self.seed, epoch, Stream.PARTS, np.arange(len(which))), kind="stable")]
         found = np.empty((len(which), 2), np.int64)
         for i, part in enumerate(self.parts):
             found[which == i] = _stretch(part, begins[i], ends[i]) + np.array([self.firsts[i], 0])

@@ -12,21 +12,19 @@ Resuming is exact by construction:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader.words import Indices, Stream, mixed
 
-Indices = npt.NDArray[np.int64]
 Draws = npt.NDArray[np.int64]
 """Samples in the order in which they are read, [n, 2]: the place of each, and its turn, a number that another reading
 of the same sample does not have. What is drawn for a sample depends on (seed, turn, place)."""
-Words = npt.NDArray[np.uint64]
 
 DROP, REPEAT = "drop", "repeat"
 UNEVEN = (DROP, REPEAT)
@@ -95,22 +93,6 @@ class Cursor:
         return cursor
 
 
-def mixed(seed: int, epoch: int, stream: int, values: npt.ArrayLike) -> Words:
-    """A pseudorandom 64-bit word per value: splitmix64 over (seed, epoch, stream, value).
-
-    Not NumPy's generators, whose output for a seed may change between versions: a resumed run must read the same.
-    """
-    word = np.zeros(np.shape(values), np.uint64)
-    for part in (seed, epoch, stream, np.asarray(values)):
-        part = np.asarray(part).astype(np.uint64)
-        with np.errstate(over="ignore"):
-            word = (word ^ part) + np.uint64(0x9E3779B97F4A7C15)
-            word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            word ^= word >> np.uint64(31)
-    return word
-
-
 def epoch_order(
     shards: npt.ArrayLike, seed: int, epoch: int, window: int, neighbours: int = 1, places: Indices | None = None
 ) -> Indices:
@@ -132,12 +114,14 @@ def epoch_order(
         return np.arange(len(shard))
     numbers, of = np.unique(shard, return_inverse=True)
     place = np.empty(len(numbers), np.int64)
-    place[np.argsort(mixed(seed, epoch, 0, numbers), kind="stable")] = np.arange(len(numbers))
+    place[np.argsort(mixed(seed, epoch, Stream.SHARDS, numbers), kind="stable")] = np.arange(len(numbers))
     numbered = np.arange(len(shard)) if places is None else places
-    run = (numbered + (mixed(seed, epoch, 2, shard) % np.uint64(neighbours)).astype(np.int64)) // neighbours
+    run = (
+        numbered + (mixed(seed, epoch, Stream.RUN_BEGINS, shard) % np.uint64(neighbours)).astype(np.int64)
+    ) // neighbours
     begins = np.append(True, (run[1:] != run[:-1]) | (of[1:] != of[:-1]))
     first = np.maximum.accumulate(np.where(begins, np.arange(len(shard)), 0))
-    return np.asarray(np.lexsort((mixed(seed, epoch, 1, first), place[of] // window)))
+    return np.asarray(np.lexsort((mixed(seed, epoch, Stream.RUNS, first), place[of] // window)))
 
 
 def adjacent(places: Indices, shards: Indices, most: int) -> list[Indices]:
@@ -169,86 +153,6 @@ def grouped(pieces: Iterable[Draws], size: int, drop_last: bool) -> Iterator[Dra
         rest = rest[whole:]
     if len(rest) and not drop_last:
         yield rest
-
-
-def drawn(seed: int, turns: Indices, places: Indices, among: int, count: int) -> Indices:
-    """Draw `count` of `among` things for each sample, none twice, by (seed, turn, place).
-
-    Returns:
-        int64 [N, count], each 0 .. among - 1.
-    """
-    words = mixed(seed, 0, 4, _of_turns(seed, turns, places)[:, None] ^ np.arange(among, dtype=np.uint64))
-    return np.asarray(np.argsort(words, axis=1, kind="stable")[:, :count])
-
-
-def drawn_one(seed: int, turns: Indices, places: Indices, among: Indices) -> Indices:
-    """Draw one of `among` things, >= 1, for each sample, by (seed, turn, place); [N], each 0 .. among - 1."""
-    words = mixed(seed, 0, 5, _of_turns(seed, turns, places))
-    return np.asarray((words % among.astype(np.uint64)).astype(np.int64))
-
-
-def _of_turns(seed: int, turns: Indices, places: Indices) -> Words:
-    return mixed(seed, 0, 3, mixed(seed, 0, 3, places) ^ turns.astype(np.uint64))
-
-
-class Samples(Protocol):
-    """The samples that are read in each epoch, and their order."""
-
-    def __len__(self) -> int:
-        """Number of samples in an epoch, of all ranks together."""
-
-    def epoch(self, epoch: int) -> Draws:
-        """The samples of an epoch, of all ranks together, in its order."""
-
-    def identity(self) -> dict[str, Any]:
-        """Properties that two of them share if and only if they have the same epochs."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The selected samples of one dataset, round after round; a round has each of them once.
-
-    Attributes:
-        dataset: digest of the dataset.
-        places: their places in its catalogue, int64 [N], ascending.
-        shards: their shards, [N].
-        seed, window, neighbours: see `epoch_order`.
-        epoch_samples: number of samples of an epoch, which begins where the one before ended; None = N, a round.
-    """
-
-    dataset: str
-    places: Indices
-    shards: Indices
-    seed: int
-    window: int
-    neighbours: int
-    epoch_samples: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.places) if self.epoch_samples is None else self.epoch_samples
-
-    def epoch(self, epoch: int) -> Draws:
-        """See `Samples`; the turn of a sample is its round."""
-        first, skipped = divmod(epoch * len(self), len(self.places))
-        rounds = range(first, first - (-(skipped + len(self)) // len(self.places)))
-        return np.concatenate([self._round(number) for number in rounds])[skipped : skipped + len(self)]
-
-    def _round(self, number: int) -> Draws:
-        whole = epoch_order(self.shards, self.seed, number, self.window, self.neighbours, self.places)
-        places = self.places[whole]
-        return np.stack([places, np.full_like(places, number)], axis=1)
-
-    def identity(self) -> dict[str, Any]:
-        """See `Samples`."""
-        selection = hashlib.sha256(self.places.astype("<i8").tobytes()).hexdigest()[:16]
-        mixing = {"seed": self.seed, "window": self.window, "neighbours": self.neighbours}
-        return {
-            "dataset": self.dataset,
-            "selection": selection,
-            **mixing,
-            "epoch_samples": self.epoch_samples,
-            "weights": None,
-        }
 
 
 def share_size(samples: int, world: int, uneven: str) -> int:

@@ -10,9 +10,10 @@ from torch.utils.data import get_worker_info
 
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order
-from gaussianverse.atlas.reader.order import Cursor, Draws, Samples
+from gaussianverse.atlas.reader.order import Cursor, Draws
 from gaussianverse.atlas.reader.passes import Pass, Passes
 from gaussianverse.atlas.reader.route import Route
+from gaussianverse.atlas.reader.selection import Samples
 
 STATE_VERSION = 1
 _ADDED = {"neighbours": 1, "epoch_samples": None, "infinite": False, "weights": None}

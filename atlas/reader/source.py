@@ -14,16 +14,17 @@ from torch import Tensor
 
 from gaussianverse.atlas.dataset_format import ATLAS, VIEWS
 from gaussianverse.atlas.errors import AtlasError, DatasetError
-from gaussianverse.atlas.reader import order, sample
+from gaussianverse.atlas.reader import sample, words
 from gaussianverse.atlas.reader.building import BatchBuilder, Built, entries_of, view_nbytes
 from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, read
 from gaussianverse.atlas.reader.conversion import Conversion
-from gaussianverse.atlas.reader.order import Draws, Indices, adjacent
+from gaussianverse.atlas.reader.order import Draws, adjacent
 from gaussianverse.atlas.reader.read_ahead import read_ahead
 from gaussianverse.atlas.reader.ring import Ring
 from gaussianverse.atlas.reader.sample import Fetched
 from gaussianverse.atlas.reader.views import ReferenceViews
+from gaussianverse.atlas.reader.words import Indices
 from gaussianverse.atlas.store.storage import Readable
 
 T = TypeVar("T")
@@ -145,7 +146,7 @@ class SampleSource:
         if self.views:
             chosen: list[Any] = views
             if self.views is not True:
-                chosen = order.drawn(self.seed, turns, places, self.catalogue.n_views, self.views).tolist()
+                chosen = words.drawn(self.seed, turns, places, self.catalogue.n_views, self.views).tolist()
             views = self._fetch_views(places, rows, chosen, hashes=self.hashes)
         return list(map(Fetched, rows, arrays, views, self._captions(rows, places, turns)))
 
@@ -155,7 +156,7 @@ class SampleSource:
             return [row["caption"] for row in rows]
         # an object without a caption has an empty list of them
         all_of = [row["captions"] or [row["caption"]] for row in rows]
-        chosen = order.drawn_one(self.seed, turns, places, np.array([len(captions) for captions in all_of]))
+        chosen = words.drawn_one(self.seed, turns, places, np.array([len(captions) for captions in all_of]))
         return [captions[number] for captions, number in zip(all_of, chosen.tolist(), strict=True)]
 
     def _fetch_views(

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order
 from gaussianverse.atlas.reader.catalogue import Catalogue
-from gaussianverse.atlas.reader.order import Draws, Indices, Selection
+from gaussianverse.atlas.reader.order import Draws
+from gaussianverse.atlas.reader.selection import Selection
+from gaussianverse.atlas.reader.words import Indices, Stream, mixed
 
-_DRAWS, _TURNS = 3, 4
-"""Streams of `order.mixed`; an epoch's order has the ones below."""
 Weights = npt.NDArray[np.float64]
 
 
@@ -55,7 +55,7 @@ class WeightedSelection(Selection):
         places, times = places[layered], times[layered]
         # far enough apart that no run has a sample twice
         counted = places + times * self.neighbours * (len(self.weights) + 1)
-        again = (order.mixed(self.seed, epoch, _TURNS, times) >> np.uint64(1)).astype(np.int64)
+        again = (mixed(self.seed, epoch, Stream.AGAIN, times) >> np.uint64(1)).astype(np.int64)
         draws = np.stack([places, np.where(times == 0, epoch, again)], axis=1)
         shards = self.shards[np.searchsorted(self.places, places)]
         return draws[order.epoch_order(shards, self.seed, epoch, self.window, self.neighbours, counted)]
@@ -67,7 +67,7 @@ class WeightedSelection(Selection):
     def _drawn(self, epoch: int) -> Indices:
         """Places of an epoch's samples, as they were drawn."""
         sums = np.cumsum(self.weights[self.places])
-        words = order.mixed(self.seed, epoch, _DRAWS, np.arange(len(self)))
+        words = mixed(self.seed, epoch, Stream.WEIGHTED, np.arange(len(self)))
         drawn = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53 * sums[-1]
         # a product may be rounded up to the sum of all, which no sample has
         drawn = np.minimum(drawn, np.nextafter(sums[-1], 0))
