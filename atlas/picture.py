@@ -47,7 +47,7 @@ def panels(array: npt.ArrayLike, config: AtlasConfig | None = None) -> dict[str,
     return {
         "position": _pixels(_stretched(positions, positions.min(axis=(0, 1)), positions.max(axis=(0, 1)))),
         "albedo": _pixels(values[..., ALBEDO]),
-        "opacity": _pixels(_color_coded(opacities)),
+        "opacity": _pixels(color_coded(opacities)),
         "scale": _pixels(_stretched(scales, low, high)),
         "rotation": _pixels(values[..., QUATERNION][..., 1:] / 2 + 0.5),
     }
@@ -73,7 +73,8 @@ def _stretched(values: Floats, low: Floats | float, high: Floats | float) -> Flo
     return np.asarray((values - low) / np.where(extent > 0, extent, 1.0))
 
 
-def _color_coded(values: Floats) -> Floats:
+def color_coded(values: Floats) -> Floats:
+    """Colours in [0, 1], [..., 3], of values from 0 (dark) to 1 (bright)."""
     steps = np.linspace(0.0, 1.0, len(_COLOR_CODE))
     return np.stack([np.interp(values, steps, channel) for channel in _COLOR_CODE.T], axis=-1) / 255.0
 

@@ -86,6 +86,11 @@ def add_building(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def add_page(parser: argparse.ArgumentParser) -> None:
+    """Add `--no-report`."""
+    parser.add_argument("--no-report", action="store_true", help="make no page to look at when the shards are there")
+
+
 def _share(text: str) -> float:
     try:
         share = float(text)

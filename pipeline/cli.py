@@ -28,6 +28,7 @@ from gaussianverse.pipeline.arguments import (
     add_manifest,
     add_output,
     add_overrides,
+    add_page,
     add_shards,
     building_config_of,
     open_output,
@@ -165,7 +166,10 @@ def _fit_shard(args: argparse.Namespace) -> int:
     config = building_config_of(args)
     storage, run, base = job.plan(args.out, manifest_of(args, config), config)
     shards = getattr(args, "shards", "")  # `build` has no --shard
-    return report.print_outcome(job.build(storage, run, config, base, shards=shards, events=args.events), args)
+    outcome = job.build(storage, run, config, base, shards=shards, events=args.events)
+    code = report.print_outcome(outcome, args)
+    report.look_at(outcome, args, base)
+    return code
 
 
 def _atlas_shard(args: argparse.Namespace) -> int:
@@ -197,11 +201,14 @@ _VERBS: dict[str, Verb] = {
     "fit-shard": Verb(
         "build",
         "fit objects, build atlases, pack shards; finalize after the last",
-        (add_manifest, add_output, add_shards, add_building),
+        (add_manifest, add_output, add_shards, add_building, add_page),
         _fit_shard,
     ),
     "build": Verb(
-        "build", "run fit-shard for every shard of a manifest", (add_manifest, add_output, add_building), _fit_shard
+        "build",
+        "run fit-shard for every shard of a manifest",
+        (add_manifest, add_output, add_building, add_page),
+        _fit_shard,
     ),
     "atlas-shard": Verb(
         "build", "build atlases of existing fits", (add_output, add_shards, add_building), _atlas_shard
@@ -214,7 +221,7 @@ _VERBS: dict[str, Verb] = {
     ),
     "retry-failed": _from_module("build", "try quarantined objects again", "pipeline.ops.retry_failed"),
     "status": _from_module("look", "show the progress of a run", "pipeline.ops.status"),
-    "report": _from_module("look", "print a table of a run's objects", "pipeline.ops.report"),
+    "report": _from_module("look", "print a table of a run's objects, make a page to look at", "pipeline.ops.report"),
     "evaluate": _from_module(
         "look", "measure fits and atlases against views, compare datasets", "pipeline.ops.evaluate"
     ),

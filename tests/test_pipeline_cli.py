@@ -124,7 +124,8 @@ def test_the_last_line_counts_and_a_share_above_the_limit_is_exit_code_6(folder:
     assert build(folder, "--fail-above", "0.5") == 6
     printed = capsys.readouterr()
     expected = "1 of 3 objects published, 2 quarantined: 2 missing_views (gaussianverse inspect lost-1 --out "
-    assert printed.out.splitlines()[-1].startswith(expected)
+    assert printed.out.splitlines()[-2].startswith(expected)
+    assert printed.out.splitlines()[-1] == f"look: {folder}/out/report/index.html"
     assert "error: 66.7% of the objects are quarantined, more than --fail-above\n" in printed.err
     (summary,) = (folder / "out" / "runs").glob("summary-*.json")
     counts = {"objects": 3, "published": 1, "quarantined": 2, "reasons": {"missing_views": 2}}

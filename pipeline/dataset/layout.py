@@ -11,6 +11,7 @@
     runs/<family>-000123.parquet                journal of a shard: times, hosts, attempts; not part of the dataset
     runs/summary-<when>-<who>.json              summary of one call
     revisions/001/...                           the same tree again, for objects that were quarantined before
+    report/index.html ...                       page to look at, made by `report`; not part of the dataset
     atlas_mean.npy ... _SUCCESS                 written by finalize, in the order of `FINAL`
 
 Keys are '/'-separated. `_work/` may be deleted once `_SUCCESS` exists.
@@ -32,6 +33,7 @@ WORK = "_work/"
 COMMITS = "_commits/"
 JOURNAL = "runs/"
 REVISIONS = "revisions/"
+PAGE = "report/"
 MAX_REVISIONS = 999
 
 _UID = re.compile(r"[A-Za-z0-9_-]+")
@@ -111,5 +113,5 @@ def parse_fragment(key: str) -> tuple[str, int, str] | None:
 
 
 def in_dataset(key: str) -> bool:
-    """Whether SHA256SUMS lists this key: not scratch, journals, revisions, SHA256SUMS itself or `_SUCCESS`."""
-    return not key.startswith((WORK, JOURNAL, probes.PREFIX, REVISIONS)) and key not in (SUMS, SUCCESS)
+    """Whether SHA256SUMS lists this key: not scratch, journals, revisions, a page, SHA256SUMS or `_SUCCESS`."""
+    return not key.startswith((WORK, JOURNAL, probes.PREFIX, REVISIONS, PAGE)) and key not in (SUMS, SUCCESS)

@@ -175,12 +175,22 @@ def _from_shard(storage: Storage, family: str, shard: int, uid: str) -> Record:
     facts = {name: value for name, value in there.items() if name not in ADDRESS}
     members = {dataset_format.facts_member(uid): to_json(facts)}
     if there["status"] == OK:
-        key = dataset_format.shard_tar(family, shard)
-        data = bytes(storage.read(key, there["offset"], there["nbytes"]))
-        if sha256_of(data) != there["sha256"]:
-            raise FragmentError(f"{key}: the sha256 of {uid} is not the one in its table")
         members |= {
-            dataset_format.main_member(family, uid): data,
+            dataset_format.main_member(family, uid): read_main(storage, family, shard, there),
             dataset_format.caption_member(uid): str(there["caption"]).encode(),
         }
     return Record(facts, members)
+
+
+def read_main(storage: Storage, family: str, shard: int, row: Facts) -> bytes:
+    """The main member of an object with a sample, by its row of the shard's table.
+
+    Raises:
+        NotFound: the shard does not exist.
+        FragmentError: the bytes are not those of the table.
+    """
+    key = dataset_format.shard_tar(family, shard)
+    data = bytes(storage.read(key, row["offset"], row["nbytes"]))
+    if sha256_of(data) != row["sha256"]:
+        raise FragmentError(f"{key}: the sha256 of {row['uid']} is not the one in its table")
+    return data

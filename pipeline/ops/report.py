@@ -1,4 +1,4 @@
-"""report: prints a table of a run's objects, one line each, with medians."""
+"""report: prints a table of a run's objects, one line each, with medians, and makes a page to look at."""
 
 from __future__ import annotations
 
@@ -6,23 +6,33 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import OK
+from gaussianverse.atlas.store import is_remote
+from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.escape import one_line
-from gaussianverse.pipeline.arguments import add_reading, add_shards, open_output
-from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.arguments import add_reading, add_shards, config_of, open_output
+from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, journal_rows, stats_rows
+from gaussianverse.pipeline.errors import PipelineError, UsageError
+from gaussianverse.pipeline.ops.page.folder import INDEX
+from gaussianverse.pipeline.ops.page.make import Chosen, make_page
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.job import Outcome
+from gaussianverse.pipeline.run.measure import Measurer
 
 MAX_LINES = 60
 TOO_MANY_QUARANTINED = 6
 """Exit code if more than `--fail-above` of the objects are quarantined."""
+MOST_AT_END = 200
+"""Objects of an output whose page is made as soon as it is built."""
 _UNKNOWN = -1
 """Value in the tables for what was not measured, as for imported objects and columns of later versions."""
 
@@ -128,17 +138,82 @@ def counts_text(counts: Counts, url: str, uid: str) -> str:
     return f"{line}, {counts.quarantined} quarantined: {listed} ({look})"
 
 
+def look_at(outcome: Outcome, args: argparse.Namespace, base: str) -> None:
+    """Make the page of a small output in a folder after it was built, and print where it is; of others, say how.
+
+    A page that cannot be made is said on stderr: the shards are there all the same.
+    """
+    storage = outcome.storage
+    if args.json or args.no_report or not outcome.complete:
+        return
+    opened = run_file.load(storage)
+    if is_remote(storage.url) or opened.n_objects > MOST_AT_END:
+        print(f"look: gaussianverse report --out {storage.url}")
+        return
+    dest = Path(storage.url, layout.PAGE)
+    if not (outcome.idle and (dest / INDEX).is_file()):
+        measurer = Measurer(opened, base, config_of(args).store)
+        try:
+            make_page(storage, opened, outcome.complete, dest, measurer)
+        except (UsageError, OSError) as error:
+            print(f"no page: {one_line(error)}", file=sys.stderr)
+            return
+    print(f"look: {dest / INDEX}")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse report`."""
     add_shards(parser)
     add_reading(parser)
+    parser.add_argument(
+        "--dest", type=Path, metavar="DIR", help=f"folder of the page; default: {layout.PAGE} in the output, or in "
+        "the working directory where the output is no folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--objects", nargs="+", default=["8"], metavar="N|UID",
+        help="objects that get a page of their own: the first N, or those named; default: 8",
+    )  # fmt: skip
+    parser.add_argument("--worst", type=int, default=4, metavar="N", help="and the N of the lowest PSNR; default: 4")
+    parser.add_argument(
+        "--base", default=".", metavar="DIR", help="folder or s3:// prefix that addresses of views in the manifest "
+        "are relative to, which is that of the manifest; default: the working directory",
+    )  # fmt: skip
+    parser.add_argument(
+        "--evaluation", type=Path, metavar="FILE", help="evaluation.json of `evaluate`, whose tables the page shows"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table of committed shards; returns the exit code."""
+    """Print the table of committed shards, and make the page; returns the exit code. With --json only the rows."""
     storage, opened = open_output(args)
     committed = committed_shards(storage)
-    chosen = ordered_shards(args.shards, opened.n_shards)
-    rows = result_rows(storage, [k for k in chosen if all((s, k) in committed for s in opened.families)])
-    print(json.dumps(rows) if args.json else table(rows))
+    shards = [
+        k for k in ordered_shards(args.shards, opened.n_shards) if all((s, k) in committed for s in opened.families)
+    ]
+    if args.json:
+        print(json.dumps(result_rows(storage, shards)))
+        return 0
+    measurer = Measurer(opened, args.base, config_of(args).store)
+    dest = args.dest or Path(layout.PAGE if is_remote(args.out) else Path(args.out, layout.PAGE))
+    made = make_page(storage, opened, shards, dest, measurer, _chosen(args), args.evaluation)
+    for fault in made.faults[:MAX_LINES]:
+        print(f"note: {one_line(fault)}", file=sys.stderr)
+    print(table(list(_readable(storage, shards))))
+    print(f"look: {made.path}")
     return 0
+
+
+def _readable(storage: Storage, shards: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """The rows of the shards that can be read; the page's notes name the others."""
+    for shard in shards:
+        with suppress(PipelineError, NotFound):
+            yield from result_rows(storage, [shard])
+
+
+def _chosen(args: argparse.Namespace) -> Chosen:
+    numbers = [word for word in args.objects if word.isdecimal()]
+    if args.worst < 0 or (numbers and len(args.objects) > 1):
+        raise UsageError("--objects and --worst: expected a number of objects, or for --objects their uids")
+    if numbers:
+        return Chosen(first=int(numbers[0]), worst=args.worst)
+    return Chosen(first=0, worst=args.worst, uids=args.objects)

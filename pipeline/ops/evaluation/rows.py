@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from gaussianverse import atlas
-from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS, shard_tar
+from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.os_errors import describe, is_absence
 from gaussianverse.atlas.smoothness import smoothness
 from gaussianverse.atlas.store.errors import NotFound
-from gaussianverse.atlas.store.storage import Storage, sha256_of
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.errors import FitError
 from gaussianverse.manifests.schema import SPLATS as SPLATS_FORMAT
 from gaussianverse.manifests.schema import SPLATS_BGR
@@ -27,7 +27,7 @@ from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
-from gaussianverse.pipeline.dataset.shards import journal_rows, stats_rows
+from gaussianverse.pipeline.dataset.shards import journal_rows, read_main, stats_rows
 from gaussianverse.pipeline.errors import FragmentError, PipelineError
 from gaussianverse.pipeline.ops.evaluation.cost import Cost
 from gaussianverse.pipeline.run.inputs import InputTooLarge, NoViews
@@ -133,8 +133,8 @@ class Evaluator:
             "published_psnr": fit["psnr"],
         }
         try:
-            gaussians = Gaussians.from_bytes(self._main(SPLATS, shard, fit))
-            array = atlas_array(self._main(ATLAS, shard, made), self.run.atlas)
+            gaussians = Gaussians.from_bytes(read_main(self.storage, SPLATS, shard, fit))
+            array = atlas_array(read_main(self.storage, ATLAS, shard, made), self.run.atlas)
             unpacked = atlas.unpack(array, self.run.atlas)
         except (AtlasError, NotFound, FragmentError) as error:
             return row | {"state": DAMAGED, "note": str(error)}
@@ -160,13 +160,6 @@ class Evaluator:
             self.found.largest_change = max(self.found.largest_change, change)
         geometry = self._measurer.geometric(given, unpacked) if self._geometry else {}
         return {**found, **geometry, "state": MEASURED}
-
-    def _main(self, family: str, shard: int, facts: Facts) -> bytes:
-        key = shard_tar(family, shard)
-        data = bytes(self.storage.read(key, facts["offset"], facts["nbytes"]))
-        if sha256_of(data) != facts["sha256"]:
-            raise FragmentError(f"{key}: the sha256 of {facts['uid']} is not the one in its table")
-        return data
 
 
 def in_sample(uid: str, share: float) -> bool:

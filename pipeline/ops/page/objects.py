@@ -1,0 +1,123 @@
+"""Objects of committed shards as the gallery lists them, one shard at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from gaussianverse.atlas.dataset_format import OK, SPLATS
+from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.schemas import Facts
+from gaussianverse.pipeline.dataset.shards import journal_rows, read_main, stats_table
+from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.ops.evaluation.cost import Cost
+
+TEXTS = {
+    "uid": "uid",
+    "category": "category",
+    "license": "licence",
+    "status": "status",
+    "reason": "reason",
+    "error_message": "message",
+    "caption": "caption",
+}
+NUMBERS = {
+    "atlas_heldout_psnr": "PSNR of the atlas (dB)",
+    "psnr": "PSNR of the fit (dB)",
+    "ssim": "SSIM of the fit",
+    "n_gaussians": "Gaussians",
+    "smoothness": "smoothness",
+    "complexity": "complexity",
+    "seconds": "seconds",
+}
+"""Columns of the gallery, by their titles; a number that was not measured is None there."""
+METRICS = tuple(NUMBERS)
+MOST_TEXT = 300
+"""Characters of a caption or a message in the gallery."""
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a committed shard."""
+
+    shard: int
+    fit: Facts
+    """Its row of the splats' table, without the columns that no page shows."""
+    made: Facts
+    """Its row of the atlases' table."""
+    seconds: float | None
+    """Of both stages; None without a journal."""
+
+    @property
+    def uid(self) -> str:
+        """The object's uid."""
+        return str(self.fit["uid"])
+
+    @property
+    def ok(self) -> bool:
+        """Whether the object was published."""
+        return bool(self.made["status"] == OK)
+
+    def value(self, name: str) -> Any:
+        """The value of one of `TEXTS` or `NUMBERS`."""
+        if name == "seconds":
+            return self.seconds
+        source = self.made if name in ("status", "reason", "error_message", "smoothness") else self.fit
+        value = source.get(name, "" if name in TEXTS else _UNKNOWN)
+        if name in TEXTS:
+            return str(value)[:MOST_TEXT]
+        return None if value == _UNKNOWN or not self.ok else value
+
+    def gaussians(self, storage: Storage) -> Gaussians:
+        """Its Gaussians; raises NotFound, FragmentError, AtlasError or StoreError."""
+        return Gaussians.from_bytes(read_main(storage, SPLATS, self.shard, self.fit))
+
+
+@dataclass
+class Listing:
+    """Reads the objects of shards, and notes what could not be read."""
+
+    storage: Storage
+    faults: list[str] = field(default_factory=list)
+    """Sentences about what is not on the page."""
+    cost: Cost = field(default_factory=Cost)
+
+    def entries(self, shard: int) -> Iterator[Entry]:
+        """The objects of a committed shard; none, and a fault, if its tables cannot be read."""
+        try:
+            tables = [stats_table(self.storage, stage, shard) for stage in layout.STAGES]
+        except (NotFound, PipelineError) as error:
+            self.faults.append(f"shard {shard} is not here: {error}")
+            return
+        if not tables[0]["uid"].equals(tables[1]["uid"]):
+            self.faults.append(f"shard {shard} is not here: its tables have different objects")
+            return
+        seconds = self._seconds(shard)
+        for fit, made in zip(*(_rows(table) for table in tables), strict=True):
+            yield Entry(shard, fit, made, seconds.get(str(fit["uid"])))
+
+    def _seconds(self, shard: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for stage in layout.STAGES:
+            try:
+                entries = journal_rows(self.storage, stage, shard)
+            except (NotFound, PipelineError) as error:
+                self.faults.append(f"seconds of shard {shard}, {stage}, are not here: {error}")
+                continue
+            self.cost.add(stage, entries)
+            for entry in entries:
+                uid = str(entry["uid"])
+                found[uid] = found.get(uid, 0.0) + max(0.0, float(entry["seconds"]))
+        return found
+
+
+def _rows(table: pa.Table) -> list[Facts]:
+    rows: list[Facts] = table.to_pylist()
+    return rows

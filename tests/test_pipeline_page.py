@@ -1,0 +1,206 @@
+"""The page of `report`: what is on it, and what it says is not."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_runs import in_process, planned, publish_all, tiny_arguments, write_manifest, write_views
+from servers.moto_server import BUCKET
+
+from gaussianverse.atlas.dataset_format import SPLATS, shard_tar
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.s3 import S3Storage
+from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.dataset import layout, pack, run_file
+from gaussianverse.pipeline.ops.page.rendering import script
+from gaussianverse.pipeline.ops.page.summary import Summary
+from gaussianverse.pipeline.ops.verify import verify
+from gaussianverse.pipeline.run import job
+
+UIDS = ["a", "b", "c", "d"]
+FOREIGN = '</script><img src=x onerror=alert(1)>\u2028 & "quoted"'
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output `out` of four balls, built by the command line in process, beside its views."""
+    folder = tmp_path_factory.mktemp("inputs")
+    for seed, uid in enumerate(UIDS):
+        write_views(folder / "views" / uid, seed)
+    manifest = write_manifest(folder, UIDS, caption=FOREIGN)
+    arguments = ["fit-shard", "--manifest", str(manifest), "--out", str(folder / "out"), *tiny_arguments()]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(job, "ray_executor", in_process)
+        assert cli.main(arguments) == 0
+    return folder
+
+
+@pytest.fixture
+def out(inputs: Path, tmp_path: Path) -> Path:
+    """A copy of the output."""
+    return shutil.copytree(inputs / "out", tmp_path / "out")
+
+
+def report(out: Path | str, *options: str | Path) -> int:
+    return cli.main(["report", "--out", str(out), *map(str, options)])
+
+
+def called(path: Path) -> Any:
+    """The value that a script of the page hands over."""
+    found = re.fullmatch(r"[a-z.]+\((.*)\);\n", path.read_text("ascii"))
+    assert found
+    return json.loads(found[1])
+
+
+class Addresses(HTMLParser):
+    """Values of `src` and `href` of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found = list[str]()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if name in ("src", "href") and value]
+
+
+def rows_of(page: Path) -> list[dict[str, Any]]:
+    names = [column["name"] for column in called(page / "files" / "columns.js")["columns"]]
+    files = sorted((page / "files").glob("objects-*.js"))
+    return [dict(zip([*names, "place"], row, strict=True)) for file in files for row in called(file)]
+
+
+def test_a_small_run_ends_with_its_page_which_verify_ignores(inputs: Path, out: Path) -> None:
+    assert (out / "report" / "index.html").is_file()
+    storage = LocalStorage(out)
+    assert list(verify(storage, run_file.load(storage))) == []
+    assert not layout.in_dataset("report/files/objects/a.html")
+    assert "report/" not in (out / "SHA256SUMS").read_text()
+
+
+def test_the_page_lists_every_object_and_shows_some(inputs: Path, out: Path, tmp_path: Path) -> None:
+    assert report(out, "--dest", tmp_path / "page", "--base", inputs, "--objects", "1", "--worst", "1") == 0
+    page = tmp_path / "page"
+    rows = rows_of(page)
+    assert [(row["uid"], row["place"], row["status"]) for row in rows] == [(u, k, "ok") for k, u in enumerate(UIDS)]
+    assert all(0 < row["n_gaussians"] <= 200 and row["psnr"] > 5 for row in rows)
+    worst = min(rows, key=lambda row: float(row["atlas_heldout_psnr"]))["uid"]
+    assert set(called(page / "files" / "pages.js")) == {"a", worst}
+    names = {path.name for path in (page / "files" / "objects").iterdir() if path.name.startswith("a")}
+    strips = ("reference", "fit", "fit-error", "atlas", "atlas-error", "channels")
+    assert names >= {"a.html", *(f"a-{strip}.webp" for strip in strips)}
+    index = (page / "index.html").read_text()
+    assert "4 of 4" in index
+    assert "Not on this page" not in index
+    assert index.count("<svg") >= 5
+
+
+def test_named_objects_get_pages_and_unknown_ones_are_refused(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(out, "--dest", tmp_path / "page", "--objects", "c", "b", "--worst", "0") == 0
+    assert set(called(tmp_path / "page" / "files" / "pages.js")) == {"b", "c"}
+    assert report(out, "--dest", tmp_path / "page", "--objects", "nobody") == 1
+    assert "no object 'nobody' in the manifest" in capsys.readouterr().err
+    assert (tmp_path / "page" / "index.html").is_file(), "the page that was there stays"
+
+
+def test_foreign_text_is_text(out: Path) -> None:
+    files = [path for path in (out / "report").rglob("*") if path.suffix in (".html", ".js")]
+    texts = {path.name: path.read_text() for path in files if path.name != "viewer.js"}
+    assert rows_of(out / "report")[0]["caption"] == FOREIGN
+    assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;\\u2028 &amp;" in texts["a.html"]
+    assert not [name for name, text in texts.items() if "<img src=x" in text or "\u2028" in text]
+    assert script("f", FOREIGN) == b'f("\\u003c/script>\\u003cimg src=x onerror=alert(1)>\\u2028 & \\"quoted\\"");\n'
+
+
+def test_nothing_is_fetched_from_outside(out: Path) -> None:
+    for path in (out / "report").rglob("*.html"):
+        named = Addresses(path.read_text()).found
+        local = [name.partition("#")[0] for name in named if name != "data:,"]
+        assert local
+        assert not [name for name in local if name and not (path.parent / name).is_file()]
+    assert not re.search(r"url\(\s*[\"']?(?:https?:)?//|@import", (out / "report/files/page.css").read_text())
+
+
+def test_without_views_renders_are_shown_and_it_is_said(
+    inputs: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(out, "--dest", tmp_path / "page", "--base", tmp_path / "nowhere") == 0
+    captured = capsys.readouterr()
+    assert "note: a: Reference views are not here" in captured.err
+    assert f"look: {tmp_path}/page/index.html" in captured.out
+    assert "median" in captured.out, "the table is printed as well"
+    objects = tmp_path / "page" / "files" / "objects"
+    assert (objects / "a-fit.webp").is_file()
+    assert not (objects / "a-reference.webp").exists()
+    assert "Reference views are not here" in (objects / "a.html").read_text()
+
+
+def test_a_damaged_sample_is_named_and_the_others_are_there(inputs: Path, out: Path, tmp_path: Path) -> None:
+    tar = out / shard_tar(SPLATS, 0)
+    data = bytearray(tar.read_bytes())
+    data[data.index(b"a.splat.npz") + 700] ^= 1
+    tar.write_bytes(data)
+    assert report(out, "--dest", tmp_path / "page", "--base", inputs) == 0
+    page = tmp_path / "page"
+    assert set(called(page / "files" / "pages.js")) == {"b", "c", "d"}
+    assert [row["place"] for row in rows_of(page)] == [-1, 0, 1, 2]
+    assert "a has no page: splats/splats-000000.tar: the sha256 of a" in (page / "index.html").read_text()
+
+
+def test_a_damaged_table_leaves_the_other_shards(tmp_path: Path) -> None:
+    """Of a run that is still going: one shard is damaged, one is there, one is not committed."""
+    storage = LocalStorage(tmp_path / "out")
+    run = planned(storage, ["a", "b", "c"], shard_size=1)
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage, quarantined={"b"})
+        for shard in range(2):
+            pack.pack(storage, run, stage, shard)
+    (tmp_path / "out" / layout.stats(SPLATS, 0)).write_bytes(b"PAR1 damaged")
+    assert report(tmp_path / "out") == 0
+    page = tmp_path / "out" / "report"
+    assert [(row["uid"], row["reason"]) for row in rows_of(page)] == [("b", "bad_input")]
+    index = (page / "index.html").read_text()
+    assert "shard 0 is not here" in index
+    assert "A run that is not finished" in index
+
+
+def test_what_is_no_output_and_a_folder_of_other_things_are_refused(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert report(tmp_path / "empty") == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").touch()
+    assert report(out, "--dest", tmp_path / "mine") == 2
+    assert "mine holds letter.txt" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_a_page_of_an_output_on_s3(
+    s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"s3://{BUCKET}/{tmp_path.name}/out"
+    storage = S3Storage(url, StoreOptions(endpoint_url=s3_endpoint, region="us-east-1"))
+    run = planned(storage, ["a", "b"])
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage)
+        pack.pack(storage, run, stage, 0)
+    monkeypatch.chdir(tmp_path)
+    reach = ("--set", f"store.endpoint_url={s3_endpoint}", "--set", "store.region=us-east-1")
+    assert report(url, *reach) == 0
+    assert [row["uid"] for row in rows_of(tmp_path / "report")] == ["a", "b"]
+    assert (tmp_path / "report" / "files" / "thumbs-0000.webp").stat().st_size > 200
+
+
+def test_an_empty_summary_has_no_charts() -> None:
+    assert Summary().histograms() == []
+    assert Summary().medians() == {}
