@@ -116,9 +116,8 @@ def epoch_order(
     place = np.empty(len(numbers), np.int64)
     place[np.argsort(mixed(seed, epoch, Stream.SHARDS, numbers), kind="stable")] = np.arange(len(numbers))
     numbered = np.arange(len(shard)) if places is None else places
-    run = (
-        numbered + (mixed(seed, epoch, Stream.RUN_BEGINS, shard) % np.uint64(neighbours)).astype(np.int64)
-    ) // neighbours
+    moved = mixed(seed, epoch, Stream.RUN_BEGINS, shard) % np.uint64(neighbours)
+    run = (numbered + moved.astype(np.int64)) // neighbours
     begins = np.append(True, (run[1:] != run[:-1]) | (of[1:] != of[:-1]))
     first = np.maximum.accumulate(np.where(begins, np.arange(len(shard)), 0))
     return np.asarray(np.lexsort((mixed(seed, epoch, Stream.RUNS, first), place[of] // window)))
