@@ -46,11 +46,13 @@ _SCRIPT = Path(__file__).with_name("reader_batches.py")
 _EMPTY = "import torch, torch.utils.data; print(open('/proc/self/statm').read())"
 
 
-def ours(url: str, epochs: int, workers: int, views: int) -> dict[str, Any]:
+def ours(url: str, epochs: int, workers: int, views: int, views_dtype: str) -> dict[str, Any]:
     """What `measured` says of `AtlasLoader`, and the memory of a worker."""
     torch.set_num_threads(1)
     s3 = StoreOptions(endpoint_url=os.environ.get("BENCH_S3", ""), region="us-east-1")
-    dataset = AtlasDataset(url, standardise=True, views=views or False, s3=s3)
+    dataset = AtlasDataset(
+        url, standardise=True, views=views or False, views_dtype=getattr(torch, views_dtype), s3=s3
+    )
     loader = AtlasLoader(dataset, BATCH, num_workers=workers, persistent_workers=True)
     found = measured(lambda: ((None, batch["uid"]) for batch in loader), epochs)
     return {**found, "worker_mb": max(map(resident_mb, children()))}
@@ -118,9 +120,10 @@ def in_turn(runs: dict[str, Callable[[], dict[str, Any]]], rounds: int) -> dict[
     }
 
 
-def program(url: str, *, workers: int = 1, views: int = 0, epochs: int = EPOCHS) -> Callable[[], dict[str, Any]]:
-    command = ["-m", "bench.reader", "--ours", url, "--workers", str(workers), "--views", str(views)]
-    return lambda: run(sys.executable, *command, "--epochs", str(epochs))
+def program(url: str, *, workers: int = 1, epochs: int = EPOCHS, **views: Any) -> Callable[[], dict[str, Any]]:
+    command = ["-m", "bench.reader", "--ours", url, "--workers", str(workers), "--epochs", str(epochs)]
+    shown = [text for name, value in views.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    return lambda: run(sys.executable, *command, *shown)
 
 
 def other(python: str, kind: str, place: str, statistics: Path) -> Callable[[], dict[str, Any]]:
@@ -165,10 +168,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ours", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--views", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--views-dtype", default="float32", help=argparse.SUPPRESS)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.ours:
-        sys.stdout.write(json.dumps(ours(options.ours, options.epochs, options.workers, options.views)) + "\n")
+        sys.stdout.write(
+            json.dumps(ours(options.ours, options.epochs, options.workers, options.views, options.views_dtype)) + "\n"
+        )
         return 0
     if reason := radosgw.why_not():
         sys.stderr.write(f"bench-reader measures S3 on Ceph radosgw: {reason}\n")
@@ -187,6 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
             "ours_two_workers": program(str(large), workers=2),
             # a fourth of the objects, and batches of 335 MB: it takes more epochs until all memory was used once
             "ours_views": program(str(shown), views=DRAWN, epochs=4 * EPOCHS),
+            "ours_views_uint8": program(str(shown), views=DRAWN, views_dtype="uint8", epochs=4 * EPOCHS),
         }
         for kind in ("mds", "litdata") if options.others else ():
             target = folder / kind
@@ -211,6 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         "local_ms": own["ms"],
         "s3_ms": s3["ours"]["ms"],
         "views_ms": local["ours_views"]["ms"],
+        "views_uint8_ms": local["ours_views_uint8"]["ms"],
         "local_ratio_to_webdataset": local["webdataset"]["ms"] / own["ms"],
         "s3_ratio_to_webdataset": s3["webdataset"]["ms"] / s3["ours"]["ms"],
         "ratio_to_decode": decode_ms / own["ms"],

@@ -94,6 +94,19 @@ def test_samples_and_batches_have_views(root: Path) -> None:
     assert len({bytes(v.numpy().tobytes()) for v in batch["views"]}) == 3
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_views_may_stay_bytes(root: Path, workers: int) -> None:
+    (batch,) = AtlasLoader(AtlasDataset(root, views=2, views_dtype=torch.uint8), batch_size=3, num_workers=workers)
+    assert batch["views"].dtype == torch.uint8
+    floats, bytes_ = AtlasDataset(root, views=2), AtlasDataset(root, views=2, views_dtype=torch.uint8)
+    assert bytes_.source.batch_nbytes(3) == floats.source.batch_nbytes(3) - 3 * 2 * 4 * 32 * 32 * 3  # type: ignore[attr-defined]
+    for k, (item, exact) in enumerate(zip(bytes_, floats, strict=True)):
+        assert torch.equal(item["views"].float() / 255, exact["views"])
+        assert torch.equal(item["views"], batch["views"][k])
+    with pytest.raises(DatasetError, match=r"views_dtype torch.float16 is none of torch.float32, torch.uint8"):
+        AtlasDataset(root, views=2, views_dtype=torch.float16)
+
+
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the images that are decoded."""

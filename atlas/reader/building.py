@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gaussianverse.atlas.reader.conversion import Conversion
+from gaussianverse.atlas.reader.conversion import Conversion, write_images
 from gaussianverse.atlas.reader.ring import Arena
 from gaussianverse.atlas.reader.sample import Fetched
 
@@ -30,11 +30,16 @@ class BatchBuilder:
         samples: number of samples.
         arena: memory for it.
         conversion: of the atlases.
+        views_dtype: type of the views.
         columns: columns of the rows; None = all.
     """
 
-    def __init__(self, samples: int, arena: Arena, conversion: Conversion, columns: Sequence[str] | None) -> None:
+    def __init__(
+        self, samples: int, arena: Arena, conversion: Conversion, views_dtype: torch.dtype,
+        columns: Sequence[str] | None,
+    ) -> None:  # fmt: skip
         self._samples, self._arena, self._conversion, self._columns = samples, arena, conversion, columns
+        self._views_dtype = views_dtype
         self._tensors: dict[str, Tensor] = {}
         self._lists: dict[str, list[Any]] = {"caption": [], "uid": [], "row": []}
 
@@ -44,10 +49,7 @@ class BatchBuilder:
         shape = (*fetched.array.shape[:2], len(self._conversion.channels))
         self._conversion.write(fetched.array, self._tensor("atlas", shape, self._conversion.dtype)[number])
         if views is not None:
-            images = self._tensor("views", views.images.shape, torch.float32)[number]
-            # one by one: a view stays in a core's cache from one step to the next
-            for image, view in zip(images, torch.from_numpy(views.images), strict=True):
-                image.copy_(view).div_(255)
+            write_images(views.images, self._tensor("views", views.images.shape, self._views_dtype)[number])
             for name in ("viewmats", "Ks"):
                 cameras = torch.from_numpy(getattr(views, name))
                 self._tensor(name, cameras.shape, cameras.dtype)[number] = cameras
@@ -78,6 +80,6 @@ def entries_of(fetched: Fetched, columns: Sequence[str] | None) -> dict[str, Any
     return {"caption": fetched.caption, "uid": row["uid"], "row": chosen}
 
 
-def view_nbytes(size: int) -> int:
-    """Bytes of one view of a sample in a batch: RGBA, pose and intrinsics in float32."""
-    return (4 * size * size + 16 + 9) * torch.float32.itemsize
+def view_nbytes(size: int, dtype: torch.dtype) -> int:
+    """Bytes of one view of a sample in a batch: RGBA in this type, pose and intrinsics in float32."""
+    return 4 * size * size * dtype.itemsize + (16 + 9) * torch.float32.itemsize

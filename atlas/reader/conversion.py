@@ -1,4 +1,4 @@
-"""`Conversion`: stored atlases to the values that are trained on, in one pass over the memory."""
+"""Conversions of stored atlases and views to the values that are trained on, in one pass over the memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from gaussianverse.atlas.standard import Standard
 
 DTYPES = (torch.float32, torch.bfloat16)
 """Types that atlases are converted to."""
+VIEWS_DTYPES = (torch.float32, torch.uint8)
+"""Types that views are read as: float32 in [0, 1], or the bytes of the files, 0 to 255."""
 _BLOCK = 1 << 16
 """Values that are converted at a time, few enough to stay in a core's cache from one step to the next."""
 
@@ -36,6 +38,15 @@ def channels_of(channels: Sequence[int | str] | None) -> list[int]:
             known = ", ".join(dict.fromkeys(CHANNEL_NAMES))
             raise DatasetError(f"no channel {number!r}: expected 0 to {CHANNELS - 1}, or one of {known}")
     return [int(number) for number in numbers]
+
+
+def write_images(images: npt.NDArray[np.uint8], out: Tensor) -> None:
+    """Write images [K, s, s, 4] into `out`, as its type has them: see `VIEWS_DTYPES`."""
+    # one by one: an image stays in a core's cache from one step to the next
+    for into, image in zip(out, torch.from_numpy(images), strict=True):
+        into.copy_(image)
+        if into.is_floating_point():
+            into.div_(255)
 
 
 class Conversion:

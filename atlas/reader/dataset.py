@@ -16,7 +16,7 @@ from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order, placement
 from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import Catalogue
-from gaussianverse.atlas.reader.conversion import Conversion, channels_of
+from gaussianverse.atlas.reader.conversion import VIEWS_DTYPES, Conversion, channels_of
 from gaussianverse.atlas.reader.decoders import Decoder
 from gaussianverse.atlas.reader.family import ERROR, MISSING, Family
 from gaussianverse.atlas.reader.joined import JoinedSource
@@ -82,6 +82,7 @@ class AtlasDataset(SampleStream):
             called where the sample is read, in the worker, so that spawned workers need it to be picklable.
         views: yield the reference views as well, all (True) or so many of them, drawn by (seed, epoch, sample) and in
             the order of the draw; None = all if the dataset has any.
+        views_dtype: type of the views, torch.float32 in [0, 1] or torch.uint8 as stored, a quarter of the memory.
         s3: options of the store.
         cache: folder that keeps fetched samples, shared by the processes of a machine.
         cache_bytes: maximum size of that folder.
@@ -105,6 +106,7 @@ class AtlasDataset(SampleStream):
         batch_size: int = 1, standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
         channels: Sequence[int | str] | None = None, dtype: torch.dtype = torch.float32,
         caption: str = FIRST, transform: Transform | None = None, views: bool | int | None = False,
+        views_dtype: torch.dtype = torch.float32,
         s3: StoreOptions | None = None, cache: str | Path | None = None,
         cache_bytes: int = 100 * 2**30, readahead: int | None = None,
     ) -> None:  # fmt: skip
@@ -115,6 +117,8 @@ class AtlasDataset(SampleStream):
         if columns is not None:
             self.catalogue.check_columns(columns)
         self.channels = channels_of(channels)
+        if views_dtype not in VIEWS_DTYPES:
+            raise DatasetError(f"views_dtype {views_dtype!r} is none of {', '.join(map(str, VIEWS_DTYPES))}")
         if uneven not in order.UNEVEN:
             raise DatasetError(f"uneven {uneven!r} is none of {', '.join(order.UNEVEN)}")
         neighbours = neighbours if neighbours is not None else _REMOTE_NEIGHBOURS if is_remote(str(url)) else 1
@@ -132,8 +136,9 @@ class AtlasDataset(SampleStream):
         self._uneven, self._infinite = uneven, infinite
         self._samples_alone = SampleSource(
             self._store, self.catalogue, Conversion(self._standard() if standardise else None, self.channels, dtype),
-            hashes=hashes, columns=columns, views=self._views(views), random_caption=self._is_random(caption),
-            seed=seed, readahead=self._ahead(str(url)), neighbours=neighbours,
+            hashes=hashes, columns=columns, views=self._views(views), views_dtype=views_dtype,
+            random_caption=self._is_random(caption), seed=seed, readahead=self._ahead(str(url)),
+            neighbours=neighbours,
         )  # fmt: skip
         if transform is not None and not callable(transform):
             raise DatasetError(f"transform {transform!r}: expected a function of a sample")
@@ -235,7 +240,7 @@ class AtlasDataset(SampleStream):
             "standardise": alone.conversion.standardises,
             "channels": self.channels,
             "dtype": alone.conversion.dtype,
-            "views": [alone.n_views, pixels],
+            "views": [alone.n_views, pixels, str(alone.views_dtype)],
             "families": {family.name: list(family.addresses) for family in self._families},
         }
 

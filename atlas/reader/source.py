@@ -18,7 +18,7 @@ from gaussianverse.atlas.reader import sample, words
 from gaussianverse.atlas.reader.building import BatchBuilder, Built, entries_of, view_nbytes
 from gaussianverse.atlas.reader.cache import CachedStore
 from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, read
-from gaussianverse.atlas.reader.conversion import Conversion
+from gaussianverse.atlas.reader.conversion import Conversion, write_images
 from gaussianverse.atlas.reader.order import Draws, adjacent
 from gaussianverse.atlas.reader.read_ahead import read_ahead
 from gaussianverse.atlas.reader.ring import Ring
@@ -42,7 +42,7 @@ class AtlasSample(TypedDict):
     uid: str
     row: dict[str, Any]
     views: NotRequired[Tensor]
-    """With `views`: RGBA, straight alpha in [0, 1], float32 [K, 4, s, s]."""
+    """With `views`: RGBA, straight alpha, [K, 4, s, s]: float32 in [0, 1], or uint8 if asked for."""
     viewmats: NotRequired[Tensor]
     """World-to-camera, OpenCV, in the world of the Gaussians; float32 [K, 4, 4]."""
     Ks: NotRequired[Tensor]
@@ -62,6 +62,7 @@ class SampleSource:
     columns: Sequence[str] | None
     views: bool | int
     """True = all views of a sample in their order, a number = as many, drawn by (seed, turn, sample)."""
+    views_dtype: torch.dtype
     random_caption: bool
     """Draw one of a sample's captions by (seed, turn, sample); else the first."""
     seed: int
@@ -91,7 +92,7 @@ class SampleSource:
         groups, ahead = tee(groups)
         fetched = self._fetched(chain.from_iterable(map(self._ranges, ahead)))
         for draws in groups:
-            builder = BatchBuilder(len(draws), ring.take(), self.conversion, self.columns)
+            builder = BatchBuilder(len(draws), ring.take(), self.conversion, self.views_dtype, self.columns)
             while not builder.full:
                 for one in next(fetched):
                     builder.add(one)
@@ -106,7 +107,7 @@ class SampleSource:
         """Bytes of a batch's tensors."""
         return batch_size * (
             self.catalogue.size**2 * len(self.conversion.channels) * self.conversion.dtype.itemsize
-            + self.n_views * view_nbytes(int(self.catalogue.index.get("views_size", 0)))
+            + self.n_views * view_nbytes(int(self.catalogue.index.get("views_size", 0)), self.views_dtype)
         )
 
     def _ranges(self, draws: Draws) -> list[Draws]:
@@ -194,7 +195,9 @@ class SampleSource:
         entries = entries_of(fetched, self.columns)
         item = cast(AtlasSample, {"atlas": self.conversion(fetched.array), **entries})
         if views is not None:
-            item["views"] = torch.from_numpy(views.images).permute(0, 3, 1, 2).float().div_(255)
+            images = torch.empty(views.images.shape, dtype=self.views_dtype)
+            write_images(views.images, images)
+            item["views"] = images.permute(0, 3, 1, 2)
             item["viewmats"], item["Ks"] = torch.from_numpy(views.viewmats), torch.from_numpy(views.Ks)
         return item
 
