@@ -1,4 +1,4 @@
-"""Renew `pipeline/ops/costs.json`, the seconds by which `plan` prices a run, from results of other benchmarks.
+"""Renew `pipeline/run/costs.json`, the seconds by which `plan` prices a run, from results of other benchmarks.
 
     python -m bench.costs
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-COSTS = Path(__file__).parents[1] / "pipeline" / "ops" / "costs.json"
+COSTS = Path(__file__).parents[1] / "pipeline" / "run" / "costs.json"
 
 
 def measured() -> dict[str, dict[str, Any]]:

@@ -11,13 +11,15 @@ from typing import Any, TextIO
 
 from gaussianverse.escape import UNSAFE, escaped
 
+_RESET = "\x1b[0m"
 _CONTROLS_OF_TEXT = re.compile(rf"(?![\t\n])[{UNSAFE}]")
 
 
 class Printed:
     """A text stream whose control characters are shown as escapes, and that outlives its reader.
 
-    Line ends and tabs pass, and a carriage return at the start of what is written, by which progress bars return.
+    Line ends and tabs pass, a carriage return at the start of what is written, by which progress bars return, and the
+    end of all colours as a write of its own, with which a library that Ray uses ends on a terminal.
     Characters that the stream's encoding lacks are shown as escapes too.
     """
 
@@ -28,7 +30,7 @@ class Printed:
 
     def write(self, text: str) -> int:
         """Write text; returns its length."""
-        start = text[:1] if text.startswith("\r") else ""
+        start = text if text == _RESET else text[:1] if text.startswith("\r") else ""
         try:
             self._stream.write(start + _CONTROLS_OF_TEXT.sub(escaped, text[len(start) :]))
         except BrokenPipeError:

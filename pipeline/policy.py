@@ -51,6 +51,11 @@ def failed(reason: str, error: BaseException | str, *, lasting: bool = False) ->
     return {**result, "lasting": True} if lasting else result
 
 
+def text_of(result: Mapping[str, Any]) -> str:
+    """What a failed result says happened: the text for the journal, where it has one of its own."""
+    return str(result.get("error_text") or result["error_message"])
+
+
 @dataclass(frozen=True)
 class PolicyConfig:
     """Retries, deadlines and limits of a run. May differ between two calls that work on one output."""

@@ -141,10 +141,18 @@ def write_manifest(folder: Path, uids: Iterable[str], **fields: str) -> Path:
     return path
 
 
+def _ignored(*args: Any, **options: Any) -> None: ...
+
+
 class InProcess:
     """An `Executor` without Ray that runs the real tasks one after the other, at submission."""
 
-    metrics = SimpleNamespace(Counter=lambda *args, **options: SimpleNamespace(inc=lambda *a, **o: None))
+    metrics = SimpleNamespace(
+        **{
+            kind: lambda *args, **options: SimpleNamespace(**dict.fromkeys(("inc", "set", "observe"), _ignored))
+            for kind in ("Counter", "Gauge", "Histogram")
+        }
+    )
 
     def __init__(self, given: Job) -> None:
         self._job, self._ended = given, dict[int, Facts]()
@@ -152,6 +160,9 @@ class InProcess:
 
     def slots(self) -> int:
         return 1
+
+    def shares(self) -> dict[str, float]:
+        return {}
 
     def submit(self, task: Task) -> int:
         attempt = task.history.attempts + 1

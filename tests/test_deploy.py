@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,19 +98,68 @@ def test_clusters_run_the_image_of_this_version() -> None:
     assert {tag for text in texts for tag in re.findall(r"image: gaussianverse:(\S+)", text)} == {__version__}
 
 
-def test_the_dashboard_draws_metrics_that_exist() -> None:
-    names: set[str] = set()
+def exported() -> tuple[dict[str, set[str]], set[str]]:
+    """Names of the metrics in Prometheus with their labels, as Ray exports them; and the names without suffixes."""
+    names: dict[str, set[str]] = {}
+    stems = set()
 
-    class Metrics:
-        @staticmethod
-        def Counter(name: str, description: str, tag_keys: tuple[str, ...]) -> None:
-            names.add(f"ray_{name}_total")
+    def made(*suffixes: str) -> Any:
+        def make(name: str, tag_keys: tuple[str, ...] = (), **_: object) -> None:
+            stems.add(f"ray_{name}")
+            for suffix in suffixes:
+                names[f"ray_{name}{suffix}"] = {*tag_keys, *(["le"] if suffix == "_bucket" else [])}
 
-    RayMetrics(Metrics)
-    text = (DEPLOY / "grafana.json").read_text()
-    drawn = set(re.findall(r"ray_gaussianverse_\w+", text))
-    assert drawn == names
-    assert all(panel["targets"] for panel in json.loads(text)["panels"])
+        return make
+
+    RayMetrics(SimpleNamespace(Counter=made("_total"), Gauge=made(""), Histogram=made("_bucket", "_sum", "_count")))
+    return names, stems
+
+
+def check_expression(expression: str) -> set[str]:
+    """Names of our metrics in an expression, all of which exist, with labels that exist."""
+    names, _ = exported()
+    used = set(re.findall(r"ray_gaussianverse_\w+", expression))
+    assert used <= set(names)
+    labels = {label for name in used for label in names[name]}
+    asked = re.findall(r"by \((.*?)\)", expression) + re.findall(r"\{(\w+)=", expression)
+    assert {label.strip() for text in asked for label in text.split(",")} <= labels
+    assert all(expression.count(one) == expression.count(other) for one, other in ("()", "{}", "[]"))
+    return used
+
+
+def test_the_dashboard_draws_metrics_that_exist_and_all_of_them() -> None:
+    board = json.loads((DEPLOY / "grafana.json").read_text())
+    drawn: set[str] = set()
+    variables = {variable["name"] for variable in board["templating"]["list"]}
+    for panel in board["panels"]:
+        assert panel["targets"]
+        for target in panel["targets"]:
+            drawn |= check_expression(target["expr"])
+            assert set(re.findall(r"\$(\w+)", target["expr"])) <= variables
+            assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= set(
+                ",".join(re.findall(r"by \((.*?)\)", target["expr"])).replace(" ", "").split(",")
+            )
+    _, stems = exported()
+    assert all(any(name.startswith(stem) for name in drawn) for stem in stems)
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def test_the_alerts_are_rules_of_prometheus_on_metrics_that_exist() -> None:
+    (group,) = loaded("alerts.yaml")["groups"]
+    assert set(group) == {"name", "rules"}
+    for rule in group["rules"]:
+        assert {"alert", "expr", "labels", "annotations"} <= set(rule) <= {
+            "alert", "expr", "for", "labels", "annotations",
+        }  # fmt: skip
+        assert check_expression(rule["expr"])
+        assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert all(text.endswith(".") for text in rule["annotations"].values())
+    assert len({rule["alert"] for rule in group["rules"]}) == len(group["rules"]) >= 4
+    told = {
+        word for rule in group["rules"] for word in re.findall(r"gaussianverse (\S+) --", str(rule["annotations"]))
+    }
+    assert told <= set(cli._VERBS)
 
 
 @pytest.mark.parametrize("page", ["guarantees.md", "reading.md"])

@@ -64,7 +64,11 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lo
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = run(build_command(inputs, out), {**environment, "HOME": str(home)})
     assert done.returncode == 0, done.stderr
-    assert "Ray" not in done.stderr, "the first thing that a user sees is the progress"
+    first, *progress = done.stderr.splitlines()
+    assert first == "3 objects, 2 at a time", "the first thing that a user sees; nobody measured such fits"
+    assert "\r" not in done.stderr
+    assert progress[-1].startswith("3/3 objects, ")
+    assert "1 quarantined (1 decode_error)" in progress[-1]
     assert not (home / ".ray").exists(), "the token is the run's own and goes with it"
     return LocalStorage(out), done.stdout
 

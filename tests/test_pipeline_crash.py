@@ -84,7 +84,7 @@ def _once() -> Iterator[None]:
 
 
 class Silent(Watch):
-    def __init__(self, total: int) -> None: ...
+    def __init__(self, *_: object) -> None: ...
 
     def __enter__(self) -> Silent:
         return self

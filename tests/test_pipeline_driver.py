@@ -24,7 +24,7 @@ from gaussianverse.pipeline.errors import BreakerOpen, PipelineError, ShardConfl
 from gaussianverse.pipeline.policy import CONFLICT, INFRASTRUCTURE, PolicyConfig, failed
 from gaussianverse.pipeline.run.driver import Driver
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Task
-from gaussianverse.pipeline.run.watch import Summary
+from gaussianverse.pipeline.run.watch import Summary, Work
 from gaussianverse.pipeline.run.watch import Watch as Ignoring
 
 HANG = "hang"
@@ -101,11 +101,11 @@ class Watch(Ignoring):
     def opened(self, done: int) -> None:
         self.done += done
 
-    def finished(self, uid: str, quarantined: bool) -> None:
+    def finished(self, uid: str, reason: str, work: Work) -> None:
         assert uid not in self.ends
-        self.ends[uid] = quarantined
+        self.ends[uid] = bool(reason)
 
-    def retried(self, task: Task, reason: str, text: str) -> None:
+    def retried(self, task: Task, result: Facts) -> None:
         self.retries += 1
 
 

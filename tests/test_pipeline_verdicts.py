@@ -241,7 +241,7 @@ def test_a_hang_is_held_back_as_well(storage: LocalStorage) -> None:
     policy = PolicyConfig(fit_deadline_s=10, atlas_deadline_s=10, pack_deadline_s=10, grace_s=2)
     watch = Watch()
     held: list[str] = []
-    watch.held = lambda task, reason, text: held.append(f"{task.name} {reason}")  # type: ignore[method-assign]
+    watch.held = lambda task, result: held.append(f"{task.name} {result['reason']}")  # type: ignore[method-assign]
     executor = Inline(storage, run, {(FIT, "o000"): [HANG, HANG], (FIT, "o001"): [KILLED]})
     drive(executor, run, policy=policy, watch=watch, tick=0.5)
     assert held == ["fit of o000 timeout"]

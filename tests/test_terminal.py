@@ -40,6 +40,11 @@ def test_only_a_leading_carriage_return_moves_the_cursor() -> None:
     assert printed("\r50%|", "fault: \rall is well") == "\r50%|fault: \\rall is well"
 
 
+def test_only_the_end_of_all_colours_passes_and_only_alone() -> None:
+    assert printed("\x1b[0m") == "\x1b[0m"
+    assert printed("\x1b[0m\x1b[2J", "a\x1b[0m", "\x1b[1m") == r"\x1b[0m\x1b[2Ja\x1b[0m\x1b[1m"
+
+
 @given(st.text())
 def test_whatever_is_printed_has_nothing_but_line_ends_and_tabs_among_its_controls(text: str) -> None:
     left = [c for c in printed(f"x{text}") if not c.isprintable() and c not in "\n\t"]

@@ -61,6 +61,11 @@ class Run:
         """Number of row groups of the manifest."""
         return int(self.identity["n_shards"])
 
+    def objects_in(self, shard: int) -> int:
+        """Number of objects of a shard."""
+        size = int(self.identity["config"]["run"]["shard_size"])
+        return min(size, self.n_objects - shard * size)
+
     @property
     def version(self) -> int:
         """Schema version of its tables and members."""

@@ -10,14 +10,11 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 
 from gaussianverse.atlas import dataset_format
-from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.dataset_format import ATLAS, CHANNELS, OK, SPLATS
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.storage import Storage
-from gaussianverse.fitter.config import FitConfig, load_profile
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.manifests import runform
 from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of
@@ -25,12 +22,11 @@ from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows, read_commit
 from gaussianverse.pipeline.errors import UsageError
+from gaussianverse.pipeline.run.costs import OF_ATLAS, Cost, costs, settings_of
 from gaussianverse.pipeline.run.manifest import manifest_of
 
-COSTS = "costs.json"
-"""Kept seconds by profile and device, beside this module; `bench/costs.py` makes it from results of benchmarks."""
-OF_ATLAS, ON_GPUS, ON_CORES = "", "paper", "cpu"
-"""Entries of `COSTS`: of the atlas, and of the profiles that stand for those that have none, on GPUs and on cores."""
+ON_GPUS, ON_CORES = "paper", "cpu"
+"""Profiles whose kept seconds stand for those of profiles that have none, on GPUs and on cores."""
 
 _FLOATS = 14  # means 3, scales 3, quats 4, opacity 1, colours 3
 _OVERHEAD = 6 << 10  # bytes of tar headers, padding, facts, caption
@@ -50,21 +46,6 @@ class Measured:
     objects: int
     device: str
     """Device of the fits."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of one object that were measured once."""
-
-    profile: str
-    device: str
-    seconds: float
-    objects: int
-    """Objects that the mean is of."""
-    source: str
-    """File and entry that the number stands in."""
-    commit: str
-    """Commit of the code that was measured."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +71,6 @@ class Plan:
     """Fragments, which `clean-work` deletes."""
     puts: int
     gets: int
-
-
-def costs() -> dict[str, Cost]:
-    """The kept costs by profile; that of an atlas under `OF_ATLAS`."""
-    table = json.loads(files("gaussianverse.pipeline.ops").joinpath(COSTS).read_text())
-    return {entry["profile"]: Cost(**entry) for entry in table["costs"]}
 
 
 def plan_of(
@@ -170,7 +145,7 @@ def _known(kept: Mapping[str, Cost], profile: str, config: RunConfig, on_gpus: b
     basis = f"profile {name} on {cost.device}, {cost.source}"
     if name != profile:
         return cost.seconds, f"{basis}; profile {profile or 'default'} was not measured, --like OUT takes a run's own"
-    if config.fit != from_table(FitConfig, load_profile(name)["fit"], "fit"):
+    if config.fit != settings_of(name):
         return cost.seconds, f"{basis}; with other settings, which --like OUT takes from a run"
     return cost.seconds, basis
 

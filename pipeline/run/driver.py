@@ -35,16 +35,20 @@ from gaussianverse.pipeline.policy import (
     Stop,
     Throttle,
     decide,
+    failed,
+    text_of,
 )
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Executor, Task
 from gaussianverse.pipeline.run.in_flight import InFlight
 from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE, Neighbours
-from gaussianverse.pipeline.run.watch import Summary, Watch
+from gaussianverse.pipeline.run.watch import Summary, Watch, Work
 from gaussianverse.pipeline.store.publish import Published
 
 T = TypeVar("T")
 
 _POLL_S = 1.0
+_TELL_S = 0.5
+"""Seconds between two times that watches hear that the run waits."""
 _REMEDY = "Fix the cause and run the same command again."
 
 
@@ -68,6 +72,8 @@ class _Shard:
     """Objects whose reference views are made again."""
     damaged: int = 0
     """Number of times that a fragment of it was found damaged."""
+    work: dict[str, Work] = field(default_factory=dict)
+    """By uid, of objects that are not finished."""
     held: dict[str, list[_Verdict]] = field(default_factory=lambda: {stage: [] for stage in layout.STAGES})
     """By stage."""
 
@@ -125,6 +131,7 @@ class Driver:
         self._read: deque[str] = deque(maxlen=2)
         """Views that were read lately."""
         self._order = itertools.count()
+        self._told = -_TELL_S
         self.summary = Summary()
 
     def run(self) -> Summary:
@@ -157,6 +164,7 @@ class Driver:
             if self._in_flight:
                 for task, result in self._in_flight.ended(slots):
                     self._settle(task, result)
+                self._tell()
             elif self._delayed:
                 self._sleep(max(0.0, min(_POLL_S, self._delayed[0].due - self._clock())))
             elif not waiting and not self._ready:
@@ -165,6 +173,13 @@ class Driver:
                 elif not self._publish_held(last=True):
                     return self.summary
             self._publish_held()
+
+    def _tell(self) -> None:
+        now = self._clock()
+        if now - self._told >= _TELL_S:
+            self._told = now
+            for watch in self._watches:
+                watch.waited(self._in_flight.oldest_s())
 
     def _submit(self, task: Task) -> None:
         if task.kind == FIT:
@@ -221,14 +236,19 @@ class Driver:
 
     def _settle(self, task: Task, result: Facts) -> None:
         task = replace(task, row={name: value for name, value in task.row.items() if name not in (BESIDE, ALONE)})
+        for watch in self._watches:
+            watch.worked(task, result)
+        if task.kind != PACK:
+            uid, work = str(task.row["uid"]), self._open[task.shard].work
+            work[uid] = work.get(uid, Work(task.shard)).after(result)
         if result["status"] != "failed":
             self.summary.fit_seconds += float(result.get("fit_seconds", 0.0))
             self._breaker.succeeded("" if task.kind == PACK else task.stage)
             if task.kind == FIT:
                 self._read.append(str(task.row["views"]))
-            self._complete(task, quarantined=result["status"] != OK)
+            self._complete(task, "" if result["status"] == OK else str(result.get("reason", "unknown")))
             return
-        reason, text = str(result["reason"]), str(result.get("error_text") or result["error_message"])
+        reason, text = str(result["reason"]), text_of(result)
         if reason == CONFLICT:
             raise ShardConflict(text)
         task, now = replace(task, history=task.history.after(reason)), self._clock()
@@ -244,7 +264,7 @@ class Driver:
         if isinstance(decision, Retry | Alone):
             self.summary.retries += 1
             for watch in self._watches:
-                watch.retried(task, reason, text)
+                watch.retried(task, result)
             if isinstance(decision, Alone):
                 self._suspects.append(replace(task, alone=True))
             else:
@@ -285,7 +305,7 @@ class Driver:
             made = Task(kind, stage, shard, {**by_uid[uid], "shard": shard})
             self.summary.retries += 1
             for watch in self._watches:
-                watch.retried(made, DAMAGED, text)
+                watch.retried(made, failed(DAMAGED, text))
             self._ready.append(made)
         return bool(again)
 
@@ -302,7 +322,7 @@ class Driver:
             self._open[task.shard].held[task.stage].append(verdict)
             self.summary.held += 1
             for watch in self._watches:
-                watch.held(task, reason, str(verdict.cause["error_message"]))
+                watch.held(task, verdict.cause)
         else:
             self._quarantine(verdict)
         if outage := self._breaker.gave_up(task.stage, reason):
@@ -338,7 +358,7 @@ class Driver:
         there = adopted and self._with_retries(
             lambda: shards.read_record(self._storage, task.stage, task.shard, str(task.row["uid"])).ok
         )
-        self._complete(task, quarantined=not there, fresh=True)
+        self._complete(task, "" if there else str(verdict.cause["reason"]), fresh=True)
 
     def _stopped(self, why: str) -> BreakerOpen:
         """The error that ends a run which is ill."""
@@ -346,8 +366,14 @@ class Driver:
         quarantined = f"The last {held} that failed were not quarantined" if held else "No object was quarantined"
         return BreakerOpen(f"{why}. {quarantined}. {_REMEDY}")
 
-    def _complete(self, task: Task, *, quarantined: bool, fresh: bool = False) -> None:
-        """Record that a fragment or a shard exists. `fresh`: it is a quarantine that this driver decided."""
+    def _complete(self, task: Task, reason: str, *, fresh: bool = False) -> None:
+        """Record that a fragment or a shard exists.
+
+        Args:
+            task: made it.
+            reason: of its quarantine, "" if it is none.
+            fresh: it is a quarantine that this driver decided.
+        """
         state = self._open[task.shard]
         if task.kind == PACK:
             state.committed.add(task.stage)
@@ -366,13 +392,14 @@ class Driver:
         last = task.stage == self._stages[-1]
         if last:
             self.summary.objects += 1
-            self.summary.quarantined += quarantined
+            self.summary.quarantined += bool(reason)
+            work = state.work.pop(uid, Work(task.shard))
             for watch in self._watches:
-                watch.finished(uid, quarantined)
+                watch.finished(uid, reason, work)
         elif uid not in state.done[dataset_format.ATLAS]:
             fitted = replace(task, kind=ATLAS, stage=dataset_format.ATLAS, history=History(), alone=False)
             self._ready.appendleft(fitted)
-        if last and not quarantined and not fresh and (outage := self._breaker.finished(False)):
+        if last and not reason and not fresh and (outage := self._breaker.finished(False)):
             raise BreakerOpen(f"{outage}; `gaussianverse top-errors` lists the reasons")
         self._pack_when_complete(task.shard, task.stage)
 

@@ -16,9 +16,11 @@ from gaussianverse.atlas.canonical_json import to_json, to_json_file
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.dataset.shards import Counts
+from gaussianverse.pipeline.policy import text_of
 from gaussianverse.pipeline.run.executor import Task
-from gaussianverse.pipeline.run.watch import Summary, Watch
+from gaussianverse.pipeline.run.watch import Summary, Watch, Work
 from gaussianverse.pipeline.store.publish import publish
 
 
@@ -51,49 +53,88 @@ class EventLog(Watch):
         """See `Watch`."""
         self.write("opened", done=done)
 
-    def finished(self, uid: str, quarantined: bool) -> None:
+    def finished(self, uid: str, reason: str, work: Work) -> None:
         """See `Watch`."""
-        self.write("finished", uid=uid, quarantined=quarantined)
+        self.write(
+            "finished",
+            shard=work.shard,
+            uid=uid,
+            quarantined=bool(reason),
+            reason=reason,
+            seconds=round(work.seconds, 3),
+            node=work.node,
+            gaussians=work.gaussians,
+            psnr=round(work.psnr, 3),
+        )
 
-    def retried(self, task: Task, reason: str, text: str) -> None:
+    def retried(self, task: Task, result: Facts) -> None:
         """See `Watch`."""
-        self._write_task("retried", task, reason, text)
+        self._write_task("retried", task, result)
 
-    def held(self, task: Task, reason: str, text: str) -> None:
+    def held(self, task: Task, result: Facts) -> None:
         """See `Watch`."""
-        self._write_task("held", task, reason, text)
+        self._write_task("held", task, result)
 
-    def _write_task(self, event: str, task: Task, reason: str, text: str) -> None:
+    def _write_task(self, event: str, task: Task, result: Facts) -> None:
         self.write(
             event,
             task=task.kind,
             stage=task.stage,
             shard=task.shard,
             uid=str(task.row.get("uid", "")),
-            reason=reason,
-            message=text,
+            reason=str(result["reason"]),
+            message=text_of(result),
             attempts=task.history.attempts,
+            seconds=round(float(result.get("seconds", 0.0)), 3),
+            node=str(result.get("node", "")),
         )
 
 
+_SECONDS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0]
+"""Upper ends of the bins of the tasks' seconds."""
+
+
 class RayMetrics(Watch):
-    """Counters for Ray's exporter, `ray.util.metrics`; `deploy/grafana.json` plots them."""
+    """Metrics for Ray's exporter, `ray.util.metrics`, which `deploy/grafana.json` and `deploy/alerts.yaml` read."""
 
     def __init__(self, metrics: Any) -> None:
         self._objects = metrics.Counter(
             "gaussianverse_objects", description="Objects that ended", tag_keys=("outcome",)
         )
+        self._quarantined = metrics.Counter(
+            "gaussianverse_quarantined", description="Objects that were quarantined", tag_keys=("reason",)
+        )
         self._retries = metrics.Counter(
             "gaussianverse_retries", description="Tasks tried again", tag_keys=("kind", "reason")
         )
+        self._seconds = metrics.Histogram(
+            "gaussianverse_task_seconds",
+            description="Seconds of tasks that came to their end",
+            boundaries=_SECONDS,
+            tag_keys=("kind", "node"),
+        )
+        self._oldest = metrics.Gauge(
+            "gaussianverse_oldest_task_seconds", description="Seconds for which the oldest task has been running"
+        )
 
-    def finished(self, uid: str, quarantined: bool) -> None:
+    def waited(self, oldest_s: float) -> None:
         """See `Watch`."""
-        self._objects.inc(1, tags={"outcome": "quarantined" if quarantined else "ok"})
+        self._oldest.set(oldest_s)
 
-    def retried(self, task: Task, reason: str, text: str) -> None:
+    def worked(self, task: Task, result: Facts) -> None:
         """See `Watch`."""
-        self._retries.inc(1, tags={"kind": task.kind, "reason": reason})
+        if "seconds" in result:
+            self._seconds.observe(result["seconds"], tags={"kind": task.kind, "node": str(result["node"])})
+
+    def finished(self, uid: str, reason: str, work: Work) -> None:
+        """See `Watch`."""
+        self._objects.inc(1, tags={"outcome": "quarantined" if reason else "ok"})
+        if reason:
+            self._quarantined.inc(1, tags={"reason": reason})
+
+    def retried(self, task: Task, result: Facts) -> None:
+        """See `Watch`."""
+        self._retries.inc(1, tags={"kind": task.kind, "reason": str(result["reason"])})
 
 
 def goodput(summary: Summary) -> float:

@@ -43,6 +43,11 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._submissions)
 
+    def oldest_s(self) -> float:
+        """Seconds for which the oldest of the tasks that run has been running; 0 if none is known to run."""
+        started = [s.started for s in self._submissions.values() if s.started is not None]
+        return self._clock() - min(started) if started else 0.0
+
     def submit(self, task: Task) -> None:
         """Start a task as soon as there is a slot for it."""
         if not self._submissions:

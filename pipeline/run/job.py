@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.fitter.threads import available_cores
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, members, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
@@ -24,6 +26,7 @@ from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.driver import Driver, families_of
 from gaussianverse.pipeline.run.events import EventLog, RayMetrics, publish_summary
 from gaussianverse.pipeline.run.executor import Job
+from gaussianverse.pipeline.run.first_line import first_line
 from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
 from gaussianverse.pipeline.run.progress import ProgressBar
 from gaussianverse.pipeline.run.ray_start import ray_executor
@@ -109,13 +112,25 @@ def build(
         prove_conditional_puts(storage)
     committed = committed_shards(storage)
     summary, started = Summary(), time.time()
-    worked = not all((family, k) in committed for family in families_of(run, stages) for k in chosen)
-    if worked:
+    families = families_of(run, stages)
+    unfinished = [k for k in chosen if not all((family, k) in committed for family in families)]
+    if unfinished:
+        objects = sum(run.objects_in(k) for k in chosen)
+
+        def tell(slots: int) -> None:
+            line = first_line(storage, run, unfinished, stages, slots=slots, of=objects)
+            print(line, file=sys.stderr, flush=True)
+
         job = Job(storage.url, base, config.policy.fit_deadline_s, config.store)
         with ExitStack() as stack:
             lines = [] if events is None else [stack.enter_context(EventLog(events))]
+            here = not config.ray.address and not config.gpus_per_fit
+            if here:  # before Ray starts, which takes seconds; of others only Ray knows how many there are
+                tell(config.ray.workers or available_cores())
             executor = stack.enter_context(ray_executor(config, job))
-            bar = stack.enter_context(ProgressBar(_objects(run, chosen)))
+            if not here:
+                tell(executor.slots())
+            bar = stack.enter_context(ProgressBar(objects, executor.shares))
             watches = [bar, *lines, RayMetrics(executor.metrics)]
             driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watches=watches)
             stuck = partial(_publish_stopped, storage, run, driver.summary, started, KeyboardInterrupt())
@@ -133,7 +148,7 @@ def build(
         committed = committed_shards(storage)
     complete = [k for k in chosen if all((family, k) in committed for family in run.families)]
     counts = counts_of(storage, complete)
-    if worked:
+    if unfinished:
         publish_summary(storage, run, summary, started, counts)
     finalized = len(committed) == len(run.families) * run.n_shards
     if finalized:
@@ -160,8 +175,3 @@ def _publish_stopped(storage: Storage, run: Run, summary: Summary, started: floa
         publish_summary(storage, run, summary, started, stopped=type(error).__name__)
     except StoreError as failure:
         log.warning("the summary of this call was not published: %s", failure)
-
-
-def _objects(run: Run, shards: list[int]) -> int:
-    size = run.settings.shard_size
-    return sum(min(size, run.n_objects - k * size) for k in shards)

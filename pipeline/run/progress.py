@@ -1,33 +1,38 @@
-"""The progress bar: objects done, objects per hour, quarantined, time left."""
+"""The progress bar of a run: it moves with the steps of fits, and says what came of the objects so far."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
 
-from tqdm import tqdm
-
-from gaussianverse.pipeline.run.executor import Task
-from gaussianverse.pipeline.run.watch import Watch
+from gaussianverse.pipeline.dataset.schemas import Facts
+from gaussianverse.pipeline.policy import text_of
+from gaussianverse.pipeline.run.bar import FIT_SHARE, Bar, Tally
+from gaussianverse.pipeline.run.executor import FIT, Task
+from gaussianverse.pipeline.run.watch import Watch, Work
 
 log = logging.getLogger(__name__)
 
 
 class ProgressBar(Watch):
-    """Prints the progress of a run to stderr."""
+    """Prints the progress of a run to stderr.
 
-    def __init__(self, total: int) -> None:
-        self._bar: Any = tqdm(
-            total=total,
-            unit="object",
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| {desc}",
-            desc="starting",
-        )
-        self._started, self._fresh, self._quarantined = time.monotonic(), 0, 0
-        self._show(0)
+    Args:
+        total: objects of the requested shards.
+        shares: shares of the fits under way that are done, by uid.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, total: int, shares: Callable[[], Mapping[str, float]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tally, self._bar, self._ask, self._clock = Tally(total), Bar(total, clock), shares, clock
+        self._started, self._before = clock(), 0
+        self._shares: Mapping[str, float] = {}
+        self._fitted: set[str] = set()
+        """Objects whose atlas is still to be made."""
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -39,30 +44,50 @@ class ProgressBar(Watch):
 
     def opened(self, done: int) -> None:
         """See `Watch`."""
-        self._show(done)
+        self._before += done
+        self._tally.done += done
+        self._show()
 
-    def finished(self, uid: str, quarantined: bool) -> None:
+    def waited(self, oldest_s: float) -> None:
         """See `Watch`."""
-        self._fresh += 1
-        self._quarantined += quarantined
-        self._show(1)
+        self._shares = self._ask()
+        self._show()
 
-    def retried(self, task: Task, reason: str, text: str) -> None:
+    def worked(self, task: Task, result: Facts) -> None:
         """See `Watch`."""
-        log.warning("%s failed (%s: %s), attempt %d follows", task.name, reason, text, task.history.attempts + 1)
+        if task.kind == FIT and result["status"] != "failed":
+            self._fitted.add(str(task.row["uid"]))
 
-    def held(self, task: Task, reason: str, text: str) -> None:
+    def finished(self, uid: str, reason: str, work: Work) -> None:
         """See `Watch`."""
-        log.warning("%s gave up (%s: %s); its quarantine waits for the rest of its shard", task.name, reason, text)
+        self._fitted.discard(uid)
+        self._shares = {other: share for other, share in self._shares.items() if other != uid}
+        self._tally.done += 1
+        if reason:
+            self._tally.reasons[reason] += 1
+        else:
+            self._tally.add(work.gaussians, work.psnr)
+        self._show()
 
-    def _show(self, done: int) -> None:
-        count = self._bar.n + done
-        hours = (time.monotonic() - self._started) / 3600
-        rate = self._fresh / hours if self._fresh else 0.0
-        seconds = int(3600 * (self._bar.total - count) / rate) if rate else 0
-        left = f"{tqdm.format_interval(seconds)} left" if rate else "time left unknown"
-        self._bar.set_description_str(
-            f"{count}/{self._bar.total} objects, {rate:.0f}/h, {self._quarantined} quarantined, {left}", refresh=False
-        )
-        self._bar.update(done)
-        self._bar.refresh()
+    def retried(self, task: Task, result: Facts) -> None:
+        """See `Watch`."""
+        attempt = task.history.attempts + 1
+        with self._bar.above():
+            log.warning("%s failed (%s: %s), attempt %d follows", task.name, *_why(result), attempt)
+
+    def held(self, task: Task, result: Facts) -> None:
+        """See `Watch`."""
+        with self._bar.above():
+            log.warning(
+                "%s gave up (%s: %s); its quarantine waits for the rest of its shard", task.name, *_why(result)
+            )
+
+    def _show(self) -> None:
+        shares = [share for uid, share in self._shares.items() if uid not in self._fitted]
+        position = self._tally.done + FIT_SHARE * (len(self._fitted) + sum(shares))
+        gained = position - self._before
+        self._bar.show(position, self._tally.text(position, gained, self._clock() - self._started))
+
+
+def _why(result: Facts) -> tuple[str, str]:
+    return str(result["reason"]), text_of(result)

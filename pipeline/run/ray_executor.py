@@ -6,6 +6,7 @@ import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 from gaussianverse.pipeline.config import RunConfig
@@ -16,6 +17,7 @@ from gaussianverse.pipeline.node.memory import memory_shortage
 from gaussianverse.pipeline.policy import INFRASTRUCTURE, failed
 from gaussianverse.pipeline.run import tasks
 from gaussianverse.pipeline.run.executor import FIT, PACK, Job, Task
+from gaussianverse.pipeline.run.steps import MOST, Shares
 
 _EXAMINE_S = 1800.0
 """Time limit for a check of the nodes: gsplat takes minutes to compile."""
@@ -45,6 +47,7 @@ class RayExecutor:
         # Ray retries nothing: the driver decides which failures are retried
         plain = {"num_cpus": 1, "max_retries": 0}
         fit = {**plain, "num_gpus": self._gpus, "max_calls": config.ray.max_calls} if self._gpus else plain
+        self._shares = Shares()
         self._fit = ray.remote(**fit)(tasks.fit_object)
         self._atlas = ray.remote(**plain)(tasks.atlas_object)
         self._pack = ray.remote(**plain)(tasks.pack_shard)
@@ -88,6 +91,15 @@ class RayExecutor:
             self._slots = max(1, min(cpus, on_gpus))
         return self._slots
 
+    def shares(self) -> dict[str, float]:
+        """The share that is done, 0 to 1, of each fit under way by uid; of the oldest, and once its steps began."""
+        fits = (str(one.task.row["uid"]) for one in self._submitted.values() if one.task.kind == FIT)
+        return self._shares.read(islice(fits, min(MOST, self._slots)))
+
+    def forget_shares(self) -> None:
+        """Delete what fits told of their progress."""
+        self._shares.forget()
+
     def submit(self, task: Task) -> Hashable:
         """See `Executor`."""
         attempt, node, options = task.history.attempts + 1, "", dict[str, Any]()
@@ -98,7 +110,8 @@ class RayExecutor:
             handle = self._pack.remote(self._job, task.stage, task.shard)
         elif task.kind == FIT:
             fit = self._fit.options(**options) if node else self._fit
-            handle = fit.remote(self._job, task.row, attempt, task.history.count("nan_loss"))
+            teller = self._shares.teller(str(task.row["uid"]), self._slots)
+            handle = fit.remote(self._job, task.row, attempt, task.history.count("nan_loss"), teller)
         else:
             handle = (self._atlas.options(**options) if node else self._atlas).remote(self._job, task.row, attempt)
         self._submitted[handle] = _Submitted(task, self._dead, node)

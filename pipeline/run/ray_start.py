@@ -63,6 +63,8 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
         if not config.ray.address:
             stack.enter_context(last_words(_kill_own_processes))
         executor = RayExecutor(ray, config, job)
+        if config.ray.address:
+            stack.callback(executor.forget_shares)  # the cluster's head lives on
         if config.ray.address or config.gpus_per_fit:
             executor.examine_nodes(config)
         yield executor

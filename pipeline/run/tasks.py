@@ -6,6 +6,7 @@ dict with its reason, and the driver decides what to do.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,12 +49,15 @@ from gaussianverse.pipeline.run.splat_files import split_address
 from gaussianverse.pipeline.store.publish import Published
 
 
-def fit_object(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
+def fit_object(
+    job: Job, row: Facts, attempt: int, nan_losses: int, tell: Callable[[float], None] = lambda share: None
+) -> Facts:
     """Stage 1: fit the views of a row of the manifest, or read its Gaussians, and publish the fragment.
 
-    Attempts count from 1; `nan_losses`, the number of those whose loss was not finite, changes the seed.
+    Attempts count from 1; `nan_losses`, the number of those whose loss was not finite, changes the seed. `tell` is
+    called after each step with the share of the steps that are done, 0 to 1.
     """
-    return _guarded(lambda: _fit(job, row, attempt, nan_losses), alone=ALONE in row)
+    return _guarded(lambda: _fit(job, row, attempt, nan_losses, tell), alone=ALONE in row)
 
 
 def atlas_object(job: Job, row: Facts, attempt: int) -> Facts:
@@ -78,7 +82,7 @@ def _open(job: Job) -> tuple[Storage, Run]:
     return open_storage(job.url, job.store), load_cached(job.url, job.store)
 
 
-def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
+def _fit(job: Job, row: Facts, attempt: int, nan_losses: int, tell: Callable[[float], None]) -> Facts:
     storage, run = _open(job)
     watch, stage = records.Stopwatch(attempt), SPLATS
     if row["fault"]:
@@ -111,7 +115,13 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int) -> Facts:
             _publish_views(storage, run, row, prepared.placed.views(fitted), records.Stopwatch(attempt))
         del views
         seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
-        fit = fit_prepared(prepared, config, seed=seed, deadline=time.monotonic() + job.fit_deadline_s)
+        fit = fit_prepared(
+            prepared,
+            config,
+            seed=seed,
+            deadline=time.monotonic() + job.fit_deadline_s,
+            progress=lambda step, *_: tell(step / config.steps),
+        )
         gaussians, found = fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}
         found["atlas_heldout_psnr"] = atlas_heldout_psnr(fit, run.fit, run.atlas, run.reduce)
     facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], found))
@@ -150,7 +160,7 @@ def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
         fit = shards.read_record(storage, SPLATS, int(row["shard"]), str(row["uid"]))
     if not fit.ok:
         records.publish_quarantine(storage, stage, row, run, fit.facts, watch)
-        return {"status": QUARANTINED, "uid": row["uid"]}
+        return {"status": QUARANTINED, "uid": row["uid"], "reason": fit.facts["reason"]}
     gaussians = Gaussians.from_bytes(fit.main(SPLATS))
     chosen = reduce(gaussians, run.atlas.size**2, run.reduce.rule)
     made = atlas.pack(chosen, run.atlas)
@@ -165,7 +175,8 @@ def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
     facts = records.facts_of(stage, row, run, status=OK, **found)
     measured = {**known(JOURNAL[stage], made.stats), "device": "cpu"}
     records.publish_sample(storage, stage, facts, data, watch, measured)
-    return {"status": OK, "uid": row["uid"]}
+    psnr = fit.facts.get("atlas_heldout_psnr", -1.0)
+    return {"status": OK, "uid": row["uid"], "gaussians": len(gaussians), "psnr": psnr}
 
 
 @contextmanager
@@ -179,6 +190,13 @@ def _discarding(storage: Storage) -> Iterator[None]:
 
 
 def _guarded(body: Callable[[], Facts], *, alone: bool = False) -> Facts:
+    """Return the result of `body`, or of its error, with the seconds that it took and the name of its node."""
+    started = time.perf_counter()
+    result = _result_of(body, alone)
+    return {**result, "seconds": time.perf_counter() - started, "node": socket.gethostname()}
+
+
+def _result_of(body: Callable[[], Facts], alone: bool) -> Facts:
     """Return the result of `body`, or a failed result with the reason of its error.
 
     A task that has its node for itself does not begin while the node is short of memory.

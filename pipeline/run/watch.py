@@ -4,22 +4,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.run.executor import Task
 
 
+@dataclass(frozen=True)
+class Work:
+    """The tasks of one object that ended in this call, and what came of them."""
+
+    shard: int
+    seconds: float = 0.0
+    """Of all of its tasks, failed ones included."""
+    node: str = ""
+    """Host of the last task; "" if the task was ended from outside."""
+    gaussians: int = 0
+    """Gaussians of its fit; 0 without an atlas."""
+    psnr: float = -1.0
+    """Held-out PSNR of its atlas in dB; -1 if it is not known."""
+
+    def after(self, result: Facts) -> Work:
+        """The work with one more task that ended."""
+        return Work(
+            self.shard,
+            self.seconds + float(result.get("seconds", 0.0)),
+            str(result.get("node", "")),
+            int(result.get("gaussians", self.gaussians)),
+            float(result.get("psnr", self.psnr)),
+        )
+
+
 class Watch:
-    """Receives the events of a run, for a progress bar or a log; by itself it ignores them."""
+    """Receives the events of a run, for a progress bar or a log; by itself it ignores them.
+
+    A result is what `Executor.result` returned; those of tasks that came to their end have `seconds` and `node`.
+    """
 
     def opened(self, done: int) -> None:
         """A shard was opened; `done` of its objects are already complete."""
 
-    def finished(self, uid: str, quarantined: bool) -> None:
-        """An object was completed or quarantined."""
+    def waited(self, oldest_s: float) -> None:
+        """Tasks are under way, the oldest for so many seconds; said at most twice a second."""
 
-    def retried(self, task: Task, reason: str, text: str) -> None:
+    def worked(self, task: Task, result: Facts) -> None:
+        """A task ended, well or not."""
+
+    def finished(self, uid: str, reason: str, work: Work) -> None:
+        """An object was completed, or quarantined for a reason; "" if it was completed."""
+
+    def retried(self, task: Task, result: Facts) -> None:
         """A task failed and will be tried again."""
 
-    def held(self, task: Task, reason: str, text: str) -> None:
+    def held(self, task: Task, result: Facts) -> None:
         """A task failed for good, for a reason that could come from outside; its object is not yet quarantined."""
 
 
