@@ -199,6 +199,12 @@ def test_gaussiancube(imported: LocalStorage, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["19_1.npy", "20_7.npy"]
 
 
+def test_splat(imported: LocalStorage, tmp_path: Path) -> None:
+    assert run_export(imported, tmp_path, "--format", "splat", "20_7") == 0
+    back = np.frombuffer((tmp_path / "20_7.splat").read_bytes(), "<f4").reshape(-1, 8)[:, :3]
+    np.testing.assert_allclose(np.sort(back, axis=0), np.sort(OBJECTS["20/7"].means, axis=0), atol=1e-6)
+
+
 def test_the_published_pair_as_its_loader_reads_it(imported: LocalStorage, tmp_path: Path) -> None:
     wds = pytest.importorskip("webdataset")
     assert run_export(imported, tmp_path, "--format", "gaussianverse") == 0

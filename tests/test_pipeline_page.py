@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pipeline_runs import in_process, planned, publish_all, tiny_arguments, write_manifest, write_views
+from page_outputs import FOREIGN, UIDS, built, called, rows_of
+from pipeline_runs import planned, publish_all
 from servers.moto_server import BUCKET
 
 from gaussianverse.atlas.dataset_format import SPLATS, shard_tar
@@ -22,24 +21,11 @@ from gaussianverse.pipeline.dataset import layout, pack, run_file
 from gaussianverse.pipeline.ops.page.rendering import script
 from gaussianverse.pipeline.ops.page.summary import Summary
 from gaussianverse.pipeline.ops.verify import verify
-from gaussianverse.pipeline.run import job
-
-UIDS = ["a", "b", "c", "d"]
-FOREIGN = '</script><img src=x onerror=alert(1)>\u2028 & "quoted"'
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output `out` of four balls, built by the command line in process, beside its views."""
-    folder = tmp_path_factory.mktemp("inputs")
-    for seed, uid in enumerate(UIDS):
-        write_views(folder / "views" / uid, seed)
-    manifest = write_manifest(folder, UIDS, caption=FOREIGN)
-    arguments = ["fit-shard", "--manifest", str(manifest), "--out", str(folder / "out"), *tiny_arguments()]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(job, "ray_executor", in_process)
-        assert cli.main(arguments) == 0
-    return folder
+    return built(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture
@@ -52,13 +38,6 @@ def report(out: Path | str, *options: str | Path) -> int:
     return cli.main(["report", "--out", str(out), *map(str, options)])
 
 
-def called(path: Path) -> Any:
-    """The value that a script of the page hands over."""
-    found = re.fullmatch(r"[a-z.]+\((.*)\);\n", path.read_text("ascii"))
-    assert found
-    return json.loads(found[1])
-
-
 class Addresses(HTMLParser):
     """Values of `src` and `href` of a page."""
 
@@ -69,12 +48,6 @@ class Addresses(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found += [value for name, value in attrs if name in ("src", "href") and value]
-
-
-def rows_of(page: Path) -> list[dict[str, Any]]:
-    names = [column["name"] for column in called(page / "files" / "columns.js")["columns"]]
-    files = sorted((page / "files").glob("objects-*.js"))
-    return [dict(zip([*names, "place"], row, strict=True)) for file in files for row in called(file)]
 
 
 def test_a_small_run_ends_with_its_page_which_verify_ignores(inputs: Path, out: Path) -> None:

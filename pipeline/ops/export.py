@@ -1,4 +1,4 @@
-"""export: writes finished objects as 3DGS PLY, as published GaussianVerse pairs, or as GaussianCube."""
+"""export: writes finished objects as 3DGS PLY, as .splat, as published GaussianVerse pairs, or as GaussianCube."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gaussianverse.atlas.interchange.fixed_count import fixed_count
 from gaussianverse.atlas.interchange.gaussiancube import to_cube
 from gaussianverse.atlas.interchange.ply import write_ply
 from gaussianverse.atlas.interchange.published import write_pair
+from gaussianverse.atlas.interchange.splat import to_splat
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.atlas.tar import END, build
 from gaussianverse.manifests.files import write_whole
@@ -30,8 +31,8 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FRAME
 from gaussianverse.pipeline.errors import PipelineError, UsageError
 
-PLY, GAUSSIANVERSE, GAUSSIANCUBE = "ply", "gaussianverse", "gaussiancube"
-FORMATS = (PLY, GAUSSIANVERSE, GAUSSIANCUBE)
+PLY, SPLAT, GAUSSIANVERSE, GAUSSIANCUBE = "ply", "splat", "gaussianverse", "gaussiancube"
+FORMATS = (PLY, SPLAT, GAUSSIANVERSE, GAUSSIANCUBE)
 
 
 def export(
@@ -40,8 +41,9 @@ def export(
     """Write objects into a folder; yields the path of each file once it is complete.
 
     ply: UID.ply, all Gaussians of the fit, or `count` of them, where the object is in its own world; the others
-    are as published, about the unit sphere. gaussianverse: gaussianverse-NNNNNN.tar per shard,
-    which the published loader reads like its own tars. gaussiancube: UID.npy, float32 [32, 32, 32, 14].
+    are as published, about the unit sphere. splat: UID.splat, 32 bytes per Gaussian. gaussianverse:
+    gaussianverse-NNNNNN.tar per shard, which the published loader reads like its own tars. gaussiancube: UID.npy,
+    float32 [32, 32, 32, 14].
 
     Args:
         storage: store of the run, finalized or not. Without `uids` every shard must be committed.
@@ -66,7 +68,7 @@ def export(
         for shard, objects in groupby(chosen, key=lambda found: found[1]):
             yield _tar(storage, run, dest / f"gaussianverse-{shard:06d}.tar", objects)
         return
-    suffix = {PLY: "ply", GAUSSIANCUBE: "npy"}[format]
+    suffix = {PLY: "ply", SPLAT: "splat", GAUSSIANCUBE: "npy"}[format]
     for row, shard in chosen:
         uid = str(row["uid"])
         record = _record(storage, SPLATS, shard, uid)
@@ -76,7 +78,7 @@ def export(
             center, unit = _place(record.facts)
             data = write_ply(fixed_count(gaussians, count) if count else gaussians, center=center, unit=unit)
         else:
-            data = npy(to_cube(gaussians))
+            data = to_splat(gaussians) if format == SPLAT else npy(to_cube(gaussians))
         write_whole(path, data)
         yield path
 

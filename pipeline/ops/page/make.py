@@ -36,7 +36,8 @@ CHUNK = 1000
 """Objects in one script of the gallery."""
 WORST_BY = "atlas_heldout_psnr"
 _DAMAGE = (NotFound, FragmentError, AtlasError)
-_STATIC = ("page.css", "gallery.js")
+_STATIC = (("templates", "page.css"), ("templates", "gallery.js"))
+_VIEWER = (("templates", "object.js"), ("viewer", "viewer.js"), ("viewer", "LICENSES.txt"))
 MOST_FAULTS = 50
 
 
@@ -108,8 +109,8 @@ def make_page(
     listing.faults += [f"{uid} has no page: it is not published in a committed shard" for uid in missing]
     with_page = {entry.uid: entry for entry in [*named, *first, *(e for _, _, e in sorted(worst, reverse=True))]}
     there = [uid for uid, entry in with_page.items() if _object_page(folder, storage, run, entry, measurer, listing)]
-    for name in _STATIC:
-        folder.write(name, _resource("templates", name))
+    for parts in (*_STATIC, *(_VIEWER if there else ())):
+        folder.write(parts[-1], _resource(*parts))
     folder.write("pages.js", script("gallery.pages", there))
     page = rendered(
         "index.html",

@@ -1,0 +1,44 @@
+"""A small output with its page, for tests of the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_runs import in_process, tiny_arguments, write_manifest, write_views
+
+from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.run import job
+
+UIDS = ["a", "b", "c", "d"]
+FOREIGN = '</script><img src=x onerror=alert(1)>\u2028 & "quoted"'
+"""Caption of every object."""
+
+
+def built(folder: Path) -> Path:
+    """An output `out` of four balls with its page, built by the command line in this process beside its views."""
+    for seed, uid in enumerate(UIDS):
+        write_views(folder / "views" / uid, seed)
+    manifest = write_manifest(folder, UIDS, caption=FOREIGN)
+    arguments = ["fit-shard", "--manifest", str(manifest), "--out", str(folder / "out"), *tiny_arguments()]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(job, "ray_executor", in_process)
+        assert cli.main(arguments) == 0
+    return folder
+
+
+def called(path: Path) -> Any:
+    """The value that a script of the page hands over."""
+    found = re.fullmatch(r"[a-z.]+\((.*)\);\n", path.read_text("ascii"))
+    assert found
+    return json.loads(found[1])
+
+
+def rows_of(page: Path) -> list[dict[str, Any]]:
+    """Rows of the gallery."""
+    names = [column["name"] for column in called(page / "files" / "columns.js")["columns"]]
+    files = sorted((page / "files").glob("objects-*.js"))
+    return [dict(zip([*names, "place"], row, strict=True)) for file in files for row in called(file)]
