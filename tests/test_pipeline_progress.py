@@ -20,7 +20,10 @@ from gaussianverse.pipeline.dataset import layout, members, run_file
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.policy import History, failed
+from gaussianverse.pipeline.run import costs
+from gaussianverse.pipeline.run import first_line as first_line_module
 from gaussianverse.pipeline.run.bar import FIT_SHARE, duration
+from gaussianverse.pipeline.run.costs import OF_ATLAS, Cost
 from gaussianverse.pipeline.run.executor import FIT, Task
 from gaussianverse.pipeline.run.first_line import first_line
 from gaussianverse.pipeline.run.progress import ProgressBar
@@ -128,10 +131,16 @@ def line(storage: Storage, run: Run, stages: tuple[str, ...] = layout.STAGES, sl
 
 
 def test_the_first_line_says_how_long_a_profile_took_and_where(
-    storage: Storage, profiled: Callable[..., Run]
+    storage: Storage, profiled: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    kept = {
+        name: Cost(name, "one core", seconds, 4, "a benchmark", "a commit")
+        for name, seconds in (("quick", 12.5), (OF_ATLAS, 0.88))
+    }
+    for module in (costs, first_line_module):
+        monkeypatch.setattr(module, "costs", lambda: kept)
     told = line(storage, profiled("quick"))
-    assert told.startswith("5 objects, 2 at a time, about 40 s (12.5 s a fit: profile quick on one core, ")
+    assert told.startswith("5 objects, 2 at a time, about 40 s (12.5 s a fit: profile quick on one core")
     assert line(storage, profiled("quick"), slots=64).startswith("5 objects, 5 at a time, about 13 s (")
     assert line(storage, profiled("quick"), (ATLAS,)).startswith("5 objects, 2 at a time, about 3 s (0.88 s an atlas")
 
