@@ -34,7 +34,7 @@ from gaussianverse.pipeline.arguments import (
     open_output,
 )
 from gaussianverse.pipeline.errors import PipelineError
-from gaussianverse.pipeline.interrupt import sigterm_interrupts
+from gaussianverse.pipeline.interrupt import QuietInterrupt, sigterm_interrupts
 from gaussianverse.terminal import printing
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def main(argv: list[str] | None = None) -> int:
         with printing(), sigterm_interrupts() as termination:
             try:
                 return _run(sys.argv[1:] if argv is None else argv)
-            except KeyboardInterrupt:
-                termination.tell()
+            except KeyboardInterrupt as error:
+                if not isinstance(error, QuietInterrupt):
+                    termination.tell()
                 return termination.exit_code
     except OSError as error:
         print(f"error: the output cannot be written: {one_line(error)}", file=sys.stderr)
@@ -220,7 +221,7 @@ _VERBS: dict[str, Verb] = {
         "build", "write the tables and checksums that complete a dataset", (add_output, add_overrides), _finalize
     ),
     "retry-failed": _from_module("build", "try quarantined objects again", "pipeline.ops.retry_failed"),
-    "status": _from_module("look", "show the progress of a run", "pipeline.ops.status"),
+    "status": _from_module("look", "show the progress of a run, once or live with --watch", "pipeline.ops.status"),
     "report": _from_module("look", "print a table of a run's objects, make a page to look at", "pipeline.ops.report"),
     "evaluate": _from_module(
         "look", "measure fits and atlases against views, compare datasets", "pipeline.ops.evaluate"

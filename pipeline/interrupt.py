@@ -26,6 +26,10 @@ _CLEAN_UP_S = 20.0
 _last_words: list[Callable[[], None]] = []
 
 
+class QuietInterrupt(KeyboardInterrupt):
+    """The interrupt of a command that only looks: there is nothing to continue, and no last line."""
+
+
 class Termination:
     """Whether SIGTERM has come."""
 

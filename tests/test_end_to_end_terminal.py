@@ -1,59 +1,23 @@
-"""A run on a terminal, as a person sees it."""
+"""Progress on a terminal, as a person sees it: of a run, and of one that is watched from its store."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
 import signal
-import struct
-import subprocess
-import termios
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from pipeline_commands import ROOT, build_command, kill_all
-from pipeline_runs import write_manifest, write_views
+from pipeline_commands import build_command
+from pipeline_runs import planned, publish_all, publish_one, write_manifest, write_views
+from terminals import on_a_terminal
 
-
-class Terminal:
-    """What a command writes to a terminal of 120 columns that is its standard output and error."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=theirs, start_new_session=True)
-        os.close(theirs)
-        self.written = ""
-
-    def read(self) -> bool:
-        """Wait for more of it; False at its end."""
-        try:
-            data = os.read(self._ours, 1 << 16)
-        except OSError:  # the command has ended
-            data = b""
-        self.written += data.decode(errors="replace")
-        return bool(data)
-
-    def until(self, condition: Callable[[str], bool]) -> None:
-        """Read until the condition holds of all that was written."""
-        while not condition(self.written):
-            assert self.read(), f"it ended too early: {self.written}"
-
-    def close(self) -> None:
-        kill_all(self.process)
-        os.close(self._ours)
-
-
-@contextmanager
-def on_a_terminal(command: list[str]) -> Iterator[Terminal]:
-    terminal = Terminal(command)
-    try:
-        yield terminal
-    finally:
-        terminal.close()
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.pipeline.dataset import layout, pack
+from gaussianverse.pipeline.dataset.finalize import finalize
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 
 
 def test_the_first_line_comes_first_and_the_bar_moves_within_an_object(tmp_path: Path) -> None:
@@ -68,11 +32,46 @@ def test_the_first_line_comes_first_and_the_bar_moves_within_an_object(tmp_path:
     with on_a_terminal(command) as terminal:
         terminal.until(moved)
         os.kill(terminal.process.pid, signal.SIGINT)
-        while terminal.read():
-            pass
-        code = terminal.process.wait()
+        code = terminal.end()
     lines = terminal.written.split("\r\n")
     assert lines[0] == "1 object, 1 at a time"
     assert code == 130
     assert "interrupted; run the same command again to continue" in lines
     assert "\\x1b" not in terminal.written
+
+
+def drawn(pattern: str) -> Callable[[str], bool]:
+    return lambda written: re.search(pattern, written) is not None
+
+
+def watching(out: Path) -> list[str]:
+    return [sys.executable, "-m", "gaussianverse.pipeline.cli", "status", "--out", str(out), "--watch"]
+
+
+def test_a_run_of_another_process_is_watched_to_its_end(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, ["a", "b", "c", "d"], shard_size=2)
+    with on_a_terminal(watching(tmp_path)) as terminal:
+        terminal.until(drawn(r"\r  0%\|          \| 0/4 objects, time left unknown"))
+        publish_one(storage, run, SPLATS, {**shard_rows(storage, 0)[0], "shard": 0}, data=b"x")
+        terminal.until(drawn(r"\r 2[23]%\|[^|]+\| 0/4 objects, \d+/h, [^,]+ left"))
+        publish_all(storage, run, SPLATS)
+        publish_all(storage, run, ATLAS, quarantined={"b"})
+        for stage in layout.STAGES:
+            pack.pack(storage, run, stage, 0)
+        terminal.until(drawn(r"\| 4/4 objects, \d+/h, 1 quarantined \(1 bad_input\)"))
+        for stage in layout.STAGES:
+            pack.pack(storage, run, stage, 1)
+        finalize(storage, run)
+        assert terminal.end() == 0
+    *_, last = terminal.written.strip().split("\r\n")
+    assert last == "  finalized"
+
+
+def test_control_c_ends_a_watch_without_a_word(tmp_path: Path) -> None:
+    planned(LocalStorage(tmp_path), ["a"])
+    with on_a_terminal(watching(tmp_path)) as terminal:
+        terminal.until(drawn("0/1 objects"))
+        os.kill(terminal.process.pid, signal.SIGINT)
+        assert terminal.end() == 130
+    assert terminal.written.endswith("| 0/1 objects, time left unknown\r\n")

@@ -1,25 +1,40 @@
-"""status: shows the progress of a run, from the store alone, with or without a running driver."""
+"""status: shows the progress of a run once, or again and again, from the store alone, with or without a driver."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import cache
 from typing import Any
 
-from gaussianverse.atlas.dataset_format import ATLAS
+from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_reading, open_output
-from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit
+from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit, stats_rows
+from gaussianverse.pipeline.interrupt import QuietInterrupt
+from gaussianverse.pipeline.run.bar import FIT_SHARE, Bar, Tally
+
+_EVERY_S = 2.0
+_PAUSE = 9.0
+"""Least pause after a look, in multiples of its duration: looking takes at most a tenth of the time."""
+_TABLES = 8
+"""Tables of shards that one look reads; a long run's are read over many looks."""
 
 
-def status_of(storage: Storage, run: Run) -> dict[str, Any]:
+def status_of(
+    storage: Storage, run: Run, commit_of: Callable[[Storage, str, int], dict[str, Any]] = read_commit
+) -> dict[str, Any]:
     """Progress of a run: objects and shards by stage, reasons of quarantine, whether it is finalized.
 
-    Reasons come from committed shards; the objects of other shards are counted by their fragments.
+    Reasons come from committed shards; the objects of other shards are counted by their fragments. `commit_of` reads
+    commit records, which never change.
     """
     committed = committed_shards(storage)
     stages: dict[str, Any] = {}
@@ -28,7 +43,7 @@ def status_of(storage: Storage, run: Run) -> dict[str, Any]:
         shards = sorted(k for family, k in committed if family == stage)
         done = samples = 0
         for shard in shards:
-            commit = read_commit(storage, stage, shard)
+            commit = commit_of(storage, stage, shard)
             done, samples = done + commit["objects"], samples + commit["samples"]
             if stage == ATLAS:
                 reasons.update(commit["quarantined"])
@@ -62,13 +77,94 @@ def status_text(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def watch(storage: Storage, run: Run, *, as_json: bool) -> int:
+    """Draw the progress until the run has ended; returns the exit code.
+
+    Args:
+        storage: store of the run.
+        run: the run.
+        as_json: print each status that differs from the one before as a line of JSON, and draw nothing.
+
+    Raises:
+        NotFound: the output is not there any more.
+        QuietInterrupt: the command was interrupted.
+    """
+    try:
+        if as_json:
+            last: dict[str, Any] = {}
+            for found in looks(storage, run):
+                if found != last:
+                    print(json.dumps(found), flush=True)
+                last = found
+            return 0
+        with closing(Bar(run.n_objects, at_once=True)) as bar:
+            seen = Seen(storage, run)
+            for found in looks(storage, run):
+                bar.show(*seen.after(found))
+        print(status_text(found))
+        return 0
+    except KeyboardInterrupt as error:
+        raise QuietInterrupt from error
+
+
+def looks(storage: Storage, run: Run) -> Iterator[dict[str, Any]]:
+    """Yield the status of a run every few seconds, last when it has ended; commit records are read once."""
+    commits = cache(read_commit)
+    while True:
+        began = time.monotonic()
+        run_file.load(storage)  # an output that is gone would look like one with nothing in it
+        found = status_of(storage, run, commits)
+        yield found
+        if found["finalized"] or _without_dataset(found):
+            return
+        time.sleep(max(_EVERY_S, _PAUSE * (time.monotonic() - began)))
+
+
+def _without_dataset(status: dict[str, Any]) -> bool:
+    """Whether a run has ended without an object that came through, so that it will not be finalized."""
+    atlases = status["stages"][ATLAS]
+    return atlases["shards"] == status["shards"] and not atlases["samples"]
+
+
+class Seen:
+    """What was seen of a run, since the first look."""
+
+    def __init__(self, storage: Storage, run: Run) -> None:
+        self._storage, self._tally = storage, Tally(run.n_objects)
+        self._began, self._before = time.monotonic(), -1.0
+        self._read: set[int] = set()
+        """Shards whose table of fits was read."""
+
+    def after(self, status: dict[str, Any]) -> tuple[float, str]:
+        """The position, in objects, and the line of progress, after another look."""
+        fits, atlases = (status["stages"][stage]["objects"] for stage in (SPLATS, ATLAS))
+        position = atlases + FIT_SHARE * max(0, fits - atlases)
+        if self._before < 0:
+            self._before = position
+        self._tally.done, self._tally.reasons = atlases, Counter(status["quarantined"])
+        self._read_tables()
+        return position, self._tally.text(position, position - self._before, time.monotonic() - self._began)
+
+    def _read_tables(self) -> None:
+        new = sorted(k for stage, k in committed_shards(self._storage) if stage == SPLATS and k not in self._read)
+        for shard in new[:_TABLES]:
+            self._read.add(shard)
+            for row in stats_rows(self._storage, SPLATS, shard):
+                if row["status"] == OK:
+                    self._tally.add(row["n_gaussians"], row.get("atlas_heldout_psnr", -1.0))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse status`."""
     add_reading(parser)
+    parser.add_argument("--watch", action="store_true", help="show the progress until the run has ended, or Ctrl-C")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the status; returns the exit code."""
-    found = status_of(*open_output(args))
+    storage, opened = open_output(args)
+    if args.watch:
+        return watch(storage, opened, as_json=args.json)
+    found = status_of(storage, opened)
     print(json.dumps(found) if args.json else status_text(found))
     return 0

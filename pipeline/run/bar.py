@@ -67,11 +67,12 @@ class Bar:
     Args:
         total: where the bar ends.
         clock: seconds, monotonic.
+        at_once: where stderr is no terminal, print the first line at once and not after a minute.
     """
 
-    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic, *, at_once: bool = False) -> None:
         self._clock, self._text, self._said = clock, "", ""
-        self._due = clock() + _LINE_EVERY_S
+        self._due = clock() + (0.0 if at_once else _LINE_EVERY_S)
         self._bar: Any = None
         if sys.stderr.isatty():
             form = "{percentage:3.0f}%|{bar:10}| {desc}"

@@ -1,0 +1,58 @@
+"""A terminal for commands, of which a test reads what a person would see."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pipeline_commands import ROOT, kill_all
+
+
+class Terminal:
+    """What a command writes to a terminal of 120 columns that is its standard output and error."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=theirs, start_new_session=True)
+        os.close(theirs)
+        self.written = ""
+
+    def read(self) -> bool:
+        """Wait for more of it; False at its end."""
+        try:
+            data = os.read(self._ours, 1 << 16)
+        except OSError:  # the command has ended
+            data = b""
+        self.written += data.decode(errors="replace")
+        return bool(data)
+
+    def until(self, condition: Callable[[str], bool]) -> None:
+        """Read until the condition holds of all that was written."""
+        while not condition(self.written):
+            assert self.read(), f"it ended too early: {self.written}"
+
+    def end(self) -> int:
+        """Read to the end; returns the exit code."""
+        while self.read():
+            pass
+        return self.process.wait()
+
+    def close(self) -> None:
+        kill_all(self.process)
+        os.close(self._ours)
+
+
+@contextmanager
+def on_a_terminal(command: list[str]) -> Iterator[Terminal]:
+    terminal = Terminal(command)
+    try:
+        yield terminal
+    finally:
+        terminal.close()
