@@ -12,7 +12,8 @@ import numpy as np
 
 from gaussianverse.pipeline.ops.page.objects import METRICS, NUMBERS, Entry
 
-BINS = 40
+FEWEST_BINS, MOST_BINS = 8, 40
+"""Of a histogram; between them twice the square root of the number of objects."""
 MOST_ROWS = 20
 """Categories, words and licences that the page names."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -33,8 +34,9 @@ class Histogram:
     name: str
     title: str
     n: int
+    bins: int
     bars: list[tuple[int, float]]
-    """Place among `BINS` and height, 0 to 1, of the bars that are not empty."""
+    """Place among the bins and height, 0 to 1, of the bars that are not empty."""
     most: int
     """Objects in the highest bar."""
     low: str
@@ -127,12 +129,21 @@ def _histogram(name: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> Hist
     if low == high:  # one bar in the middle
         room = abs(low) * 0.01 or 1.0
         low, high = low - room, high + room
-    counts, _ = np.histogram(values, bins=BINS, range=(low, high))
+    bins = min(MOST_BINS, max(FEWEST_BINS, round(2 * len(values) ** 0.5)))
+    counts, _ = np.histogram(values, bins=bins, range=(low, high))
     quartiles = [
         (f"{share:.0%}", (at - low) / (high - low), shown(name, at))
         for share, at in ((q, float(np.quantile(values, q))) for q in (0.25, 0.5, 0.75))
     ]
     bars = [(k, float(count / counts.max())) for k, count in enumerate(counts) if count]
     return Histogram(
-        name, NUMBERS[name], len(values), bars, int(counts.max()), shown(name, low), shown(name, high), quartiles
+        name,
+        NUMBERS[name],
+        len(values),
+        bins,
+        bars,
+        int(counts.max()),
+        shown(name, low),
+        shown(name, high),
+        quartiles,
     )
