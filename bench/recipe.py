@@ -26,8 +26,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full size from the start": {"start_until": 0.0},
     "L1 to the end": {"loss": {"l2": 0.0}},
     "no averaging": {"average": 0.0},
-    "twice the steps": {"steps": 6000},
     "half the views": {"heldout": "test"},
+}
+SLOW: dict[str, dict[str, Any]] = {
+    "twice the steps": {"steps": 6000},
     "anchors": {"model": "anchors", "bake_at": 1.0, "counts": {"epsilon": 0.0}},
     "anchors, baked at a third": {"model": "anchors", "bake_at": 0.33},
 }
@@ -55,7 +57,7 @@ def effects(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Paired differences of each variant from the profile: held-out PSNR, and ratios of counts and CPU seconds."""
     base = {(row["object"], row["seed"]): row for row in table if row["variant"] == "quick"}
     found = {}
-    for variant in VARIANTS:
+    for variant in dict.fromkeys(row["variant"] for row in table if row["variant"] != "quick"):
         pairs = [(row, base[row["object"], row["seed"]]) for row in table if row["variant"] == variant]
         psnr = np.array([row["psnr"] - of["psnr"] for row, of in pairs])
         found[variant] = {
@@ -71,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--slow", action="store_true", help="the variants that take two to four times as long")
     options = parser.parse_args()
     torch.set_num_threads(1)
     profile = load_profile("quick")["fit"]
@@ -79,7 +82,7 @@ def main() -> None:
     table: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         for name, views in chosen:
-            for variant, changes in {"quick": {}, **VARIANTS}.items():
+            for variant, changes in {"quick": {}, **(SLOW if options.slow else VARIANTS)}.items():
                 config = from_table(FitConfig, changed(profile, changes))
                 row = measured(
                     halved(views, profile["heldout_every"]) if config.heldout == "test" else views, config, seed
@@ -87,7 +90,10 @@ def main() -> None:
                 table.append({"object": name, "seed": seed, "variant": variant, **row})
                 sys.stderr.write(f"{table[-1]}\n")
         # what is there holds if a later seed is cut off
-        keep("recipe", {"objects": len(chosen), "seeds": seed + 1, "against_quick": effects(table), "table": table})
+        keep(
+            "recipe_slow" if options.slow else "recipe",
+            {"objects": len(chosen), "seeds": seed + 1, "against_quick": effects(table), "table": table},
+        )
 
 
 if __name__ == "__main__":
