@@ -156,6 +156,10 @@ def test_what_is_no_output_and_a_folder_of_other_things_are_refused(
     assert report(out, "--dest", tmp_path / "mine") == 2
     assert "mine holds letter.txt" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+    assert report(out, "--dest", tmp_path / "mine" / "letter.txt") == 2
+    printed = capsys.readouterr()
+    assert "no page can be written there: File exists; name another folder with --dest" in printed.err
+    assert "median" in printed.out, "the table is there all the same"
 
 
 def test_a_page_of_an_output_on_s3(

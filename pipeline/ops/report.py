@@ -193,12 +193,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result_rows(storage, shards)))
         return 0
+    print(table(list(_readable(storage, shards))))
     measurer = Measurer(opened, args.base, config_of(args).store)
     dest = args.dest or Path(layout.PAGE if is_remote(args.out) else Path(args.out, layout.PAGE))
     made = make_page(storage, opened, shards, dest, measurer, _chosen(args), args.evaluation)
     for fault in made.faults[:MAX_LINES]:
         print(f"note: {one_line(fault)}", file=sys.stderr)
-    print(table(list(_readable(storage, shards))))
     print(f"look: {made.path}")
     return 0
 

@@ -30,7 +30,9 @@ class Folder:
             shutil.rmtree(path / FILES, ignore_errors=True)
             (path / FILES / "objects").mkdir(parents=True)
         except OSError as error:
-            raise UsageError(f"{path}: no page can be written there: {error.strerror}") from error
+            raise UsageError(
+                f"{path}: no page can be written there: {error.strerror}; name another folder with --dest"
+            ) from error
         self.path = path
 
     def write(self, name: str, data: bytes) -> None:
