@@ -110,8 +110,9 @@ def test_published_objects_become_a_verified_dataset(imported: LocalStorage, cap
 def test_the_table_says_what_was_not_measured(imported: LocalStorage, capsys: Captured) -> None:
     assert cli.main(["report", "--out", str(imported.root)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
-    assert all(" - dB       -  " in line for line in lines[1:])
+    assert len(lines) == 6
+    assert all(" - dB       -  " in line for line in lines[1:5])
+    assert lines[5].startswith("look: ")
 
 
 def test_twice_and_from_elsewhere_it_is_the_same_dataset(

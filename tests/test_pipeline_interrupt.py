@@ -41,11 +41,15 @@ def test_a_handler_that_a_library_sets_does_not_stay(leave: Callable[[], None]) 
 
 
 STUCK = """
-import ctypes, signal, sys
+import ctypes, signal, sys, threading, time
 from gaussianverse.pipeline.interrupt import last_words, sigterm_interrupts
 lock = ctypes.create_string_buffer(64)
-with sigterm_interrupts(clean_up_s=0.5), last_words(lambda: 1 / 0), last_words(lambda: print("told", flush=True)):
+def tell():
+    while lock.raw[0] != 2:  # glibc's word for a lock that is taken and waited for
+        time.sleep(0.01)
     print("at work", flush=True)
+with sigterm_interrupts(clean_up_s=0.5), last_words(lambda: 1 / 0), last_words(lambda: print("told", flush=True)):
+    threading.Thread(target=tell, daemon=True).start()
     for _ in range(2):  # whoever takes this lock twice waits for ever, and no signal ends that
         ctypes.CDLL(None).pthread_mutex_lock(lock)
 """
