@@ -22,7 +22,9 @@ from gaussianverse.atlas.configuration import (
 MODELS = ("anchors", "plain")
 INITS = ("hull", "depth", "random")
 RANKINGS = ("gaussian+anchor", "gaussian", "opacity", "random", "none")
-LPIPS_NETS = ("none", "vgg", "alex", "squeeze")
+LPIPS_MIN_SIDE = {"none": 1, "vgg": 16, "alex": 31, "squeeze": 17}
+"""Least image side in pixels by backbone; below it, the last layer is empty."""
+LPIPS_NETS = tuple(LPIPS_MIN_SIDE)
 BACKGROUNDS = ("random", "white", "black")
 INPUTS: dict[str, tuple[str, ...]] = {
     "opaque": (),
@@ -69,6 +71,11 @@ class LossConfig:
             check_at_least(f"loss.{name}", getattr(self, name), 0)
         check_whole("loss.lpips_every", self.lpips_every, 1)
         check_whole("loss.lpips_crop", self.lpips_crop, 0)
+        least = LPIPS_MIN_SIDE[self.lpips_net]
+        if 0 < self.lpips_crop < least:
+            raise ConfigError(
+                f"loss.lpips_crop is {self.lpips_crop}, and LPIPS with {self.lpips_net} needs at least {least}, or 0"
+            )
         if self.lpips_weights and not Path(self.lpips_weights).is_absolute():
             raise ConfigError(
                 f"loss.lpips_weights is {self.lpips_weights!r}, expected an absolute path, since workers run in "

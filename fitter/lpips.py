@@ -25,10 +25,6 @@ PUBLISHED = {
 }
 
 
-MIN_SIDE = {"none": 1, "vgg": 16, "alex": 31, "squeeze": 17}
-"""Least image side in pixels; below it, a backbone's last layer is empty."""
-
-
 class LpipsUnavailable(RuntimeError):
     """LPIPS cannot be loaded; the message names the missing file and where it is published."""
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.fitter.anchors import Anchors, Decoded
-from gaussianverse.fitter.config import FitConfig
+from gaussianverse.fitter.config import LPIPS_MIN_SIDE, FitConfig
 from gaussianverse.fitter.errors import BadInput, FitTimeout, NanLoss
 from gaussianverse.fitter.growth import Statistics, bounded
-from gaussianverse.fitter.lpips import MIN_SIDE, load_lpips
+from gaussianverse.fitter.lpips import load_lpips
 from gaussianverse.fitter.native.step import Pictures, Weights
 from gaussianverse.fitter.photometric import l1_ssim
 from gaussianverse.fitter.rasterize import MAX_ALPHA, device_and_backend, rasterization
@@ -44,13 +44,11 @@ class Training:
             self.lpips, self.lpips_sha256 = load_lpips(config.loss.lpips_net, config.loss.lpips_weights, self.device)
         self.full = make_scene(views, self.device)
         self.small = make_scene(views, self.device, config.start_size) if config.start_size else self.full
-        net, side, crop = config.loss.lpips_net, min(self.small.height, self.small.width), config.loss.lpips_crop
-        if 0 < crop < MIN_SIDE[net]:
-            raise ConfigError(f"loss.lpips_crop is {crop}, and LPIPS with {net} needs at least {MIN_SIDE[net]}, or 0")
-        if side < MIN_SIDE[net]:
+        net, side = config.loss.lpips_net, min(self.small.height, self.small.width)
+        if side < LPIPS_MIN_SIDE[net]:
             raise BadInput(
                 f"views have {self.small.width} x {self.small.height} pixels, and LPIPS with {net} needs "
-                f"{MIN_SIDE[net]}; render larger ones, raise size and start_size, or set lpips_net = 'none'"
+                f"{LPIPS_MIN_SIDE[net]}; render larger ones, raise size and start_size, or set lpips_net = 'none'"
             )
         self._pictures = dict[bool, Pictures]()
         self._order: list[int] = []

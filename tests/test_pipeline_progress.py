@@ -19,7 +19,7 @@ from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout, members, run_file
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.policy import History, failed
+from gaussianverse.pipeline.policy import DAMAGED, History, failed
 from gaussianverse.pipeline.run import costs
 from gaussianverse.pipeline.run import first_line as first_line_module
 from gaussianverse.pipeline.run.bar import FIT_SHARE, duration
@@ -68,6 +68,21 @@ def test_it_moves_with_the_steps_of_fits_and_never_counts_them_twice(capsys: Cap
     assert line(a=1.0, b=0.5).startswith(f"0/1000000 objects, {FIT_SHARE * 1.5 * 3600 / 180:.0f}/h")
     site.bar.finished("a", "", Work(0))
     assert line(b=0.5).startswith(f"1/1000000 objects, {(1 + FIT_SHARE * 0.5) * 3600 / 240:.0f}/h")
+
+
+def test_what_is_made_again_counts_once(capsys: Captured) -> None:
+    site = Site(2)
+    with site.bar as bar:
+        site.now = 60.0
+        bar.finished("a", "", Work(0))
+        bar.retried(TASK, failed(DAMAGED, "its views were damaged"))
+        bar.worked(TASK, {"status": "ok"})
+        site.now = 120.0
+        bar.waited(1.0)
+        assert capsys.readouterr().err.splitlines()[-1] == "1/2 objects, 30/h, 120 s left"
+        bar.finished("b", "", Work(0))
+        bar.finished("a", "", Work(0))
+    assert capsys.readouterr().err.startswith("2/2 objects, ")
 
 
 def test_without_a_terminal_it_is_a_line_a_minute(capsys: Captured) -> None:

@@ -50,7 +50,8 @@ class Tally:
         if rate > 0:
             parts.append(f"{3600 * rate:.0f}/h")
         if self.done < self.total:
-            parts.append(f"{duration((self.total - position) / rate)} left" if rate > 0 else "time left unknown")
+            left = max(0.0, self.total - position)
+            parts.append(f"{duration(left / rate)} left" if rate > 0 else "time left unknown")
         if self.reasons:
             listed = ", ".join(f"{n} {reason}" for reason, n in self.reasons.most_common())
             parts.append(f"{self.reasons.total()} quarantined ({listed})")

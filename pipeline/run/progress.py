@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from gaussianverse.pipeline.dataset.schemas import Facts
-from gaussianverse.pipeline.policy import text_of
+from gaussianverse.pipeline.policy import DAMAGED, text_of
 from gaussianverse.pipeline.run.bar import FIT_SHARE, Bar, Tally
 from gaussianverse.pipeline.run.executor import FIT, Task
 from gaussianverse.pipeline.run.watch import Watch, Work
@@ -33,6 +33,8 @@ class ProgressBar(Watch):
         self._shares: Mapping[str, float] = {}
         self._fitted: set[str] = set()
         """Objects whose atlas is still to be made."""
+        self._again: set[str] = set()
+        """Objects that are fitted again because something of theirs was damaged, perhaps only their views."""
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -55,14 +57,17 @@ class ProgressBar(Watch):
 
     def worked(self, task: Task, result: Facts) -> None:
         """See `Watch`."""
-        if task.kind == FIT and result["status"] != "failed":
-            self._fitted.add(str(task.row["uid"]))
+        uid = str(task.row["uid"])
+        if task.kind == FIT and result["status"] != "failed" and uid not in self._again:
+            self._fitted.add(uid)
 
     def finished(self, uid: str, reason: str, work: Work) -> None:
         """See `Watch`."""
         self._fitted.discard(uid)
+        self._again.discard(uid)
         self._shares = {other: share for other, share in self._shares.items() if other != uid}
-        self._tally.done += 1
+        # an object whose atlas was damaged ends a second time
+        self._tally.done = min(self._tally.done + 1, self._tally.total)
         if reason:
             self._tally.reasons[reason] += 1
         else:
@@ -71,6 +76,8 @@ class ProgressBar(Watch):
 
     def retried(self, task: Task, result: Facts) -> None:
         """See `Watch`."""
+        if task.kind == FIT and result["reason"] == DAMAGED:
+            self._again.add(str(task.row["uid"]))
         attempt = task.history.attempts + 1
         with self._bar.above():
             log.warning("%s failed (%s: %s), attempt %d follows", task.name, *_why(result), attempt)

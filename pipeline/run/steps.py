@@ -5,6 +5,7 @@ They are for people who look on, and nothing depends on them: where the head doe
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Iterable
@@ -34,6 +35,8 @@ def _lost() -> type[Exception]:
 class Teller:
     """Writes the share of a fit that is done; the driver makes it, and it travels with the task.
 
+    It writes in a thread, so that a fit does not wait for a head that hangs.
+
     Args:
         key: where to write.
         every_s: least number of seconds between two writes.
@@ -41,13 +44,18 @@ class Teller:
 
     def __init__(self, key: str, every_s: float) -> None:
         self._key, self._every_s, self._due = key, every_s, 0.0
+        self._writing: threading.Thread | None = None
 
     def __call__(self, share: float) -> None:
-        """Write the share, 0 to 1, unless the last one was written a moment ago."""
+        """Write the share, 0 to 1, unless the last one was written a moment ago or is being written."""
         now = time.monotonic()
-        if now < self._due:
+        if now < self._due or (self._writing is not None and self._writing.is_alive()):
             return
         self._due = now + self._every_s
+        self._writing = threading.Thread(target=self._write, args=(share, now), daemon=True)
+        self._writing.start()
+
+    def _write(self, share: float, now: float) -> None:
         try:
             if _head()._internal_kv_initialized():
                 _head()._internal_kv_put(self._key, f"{share:.4f}", namespace=_NAMESPACE)
