@@ -79,7 +79,7 @@ def test_what_is_made_again_counts_once(capsys: Captured) -> None:
         bar.worked(TASK, {"status": "ok"})
         site.now = 120.0
         bar.waited(1.0)
-        assert capsys.readouterr().err.splitlines()[-1] == "1/2 objects, 30/h, 120 s left"
+        assert capsys.readouterr().err.splitlines()[-1] == "1/2 objects, 30/h, 2.0 min left"
         bar.finished("b", "", Work(0))
         bar.finished("a", "", Work(0))
     assert capsys.readouterr().err.startswith("2/2 objects, ")
