@@ -104,6 +104,24 @@ def test_batches_in_epochs(root: Path, latents: Path, kind: Any, workers: int) -
         assert check_batches(loader) == order_of(root, epoch)
 
 
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked_have_the_decoders(root: Path, tmp_path: Path, method: str) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, x=np.ones(2))
+    more = [(f"{uid}.points.npz", buffer.getvalue()) for uid in UIDS]
+    tar = write_tar(tmp_path / "latents.tar", [*(m for uid in UIDS for m in members_of(uid)), *more])
+    dataset = AtlasDataset(root).with_family(tar)
+    loader = AtlasLoader(dataset, BATCH, num_workers=1, multiprocessing_context=method)
+    assert check_batches({**batch, "latents": without_points(batch)} for batch in loader) == order_of(root, 0)
+
+
+def without_points(batch: Any) -> dict[str, Any]:
+    """The latents of a batch, less the points, which are checked."""
+    latents = dict(batch["latents"])
+    assert [points["x"].tolist() for points in latents.pop("points.npz")] == [[1, 1]] * len(batch["uid"])
+    return latents
+
+
 def test_a_state_is_exact_also_where_objects_are_dropped(root: Path, tmp_path: Path) -> None:
     write_tar(tmp_path / "some.tar", [m for uid in UIDS[::2] for m in members_of(uid)])
 

@@ -41,9 +41,13 @@ def _tensor(array: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape))
 
 
-_DECODERS: dict[str, Decoder] = {
-    "npy": lambda data: _tensor(read_npy(data)),
-    "npz": lambda data: {name: _tensor(array) for name, array in read_all_npz(data).items()},
-    "json": json.loads,
-    "txt": lambda data: data.decode(),
-}
+def _npy(data: bytes) -> Tensor:
+    return _tensor(read_npy(data))
+
+
+def _npz(data: bytes) -> dict[str, Tensor]:
+    return {name: _tensor(array) for name, array in read_all_npz(data).items()}
+
+
+# functions of this module, which spawned workers unpickle by their names
+_DECODERS: dict[str, Decoder] = {"npy": _npy, "npz": _npz, "json": json.loads, "txt": bytes.decode}
