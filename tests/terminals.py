@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
+import signal
 import struct
 import subprocess
 import termios
@@ -14,18 +16,26 @@ from contextlib import contextmanager
 from pipeline_commands import ROOT, kill_all
 
 
+def _hears_ctrl_c() -> None:
+    """Undo what tests inherit that a shell started in the background: they ignore SIGINT, and so would the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """What a command writes to a terminal of 120 columns that is its standard output and error."""
 
     def __init__(self, command: list[str]) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=theirs, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=_hears_ctrl_c
+        )
         os.close(theirs)
         self.written = ""
 
     def read(self) -> bool:
-        """Wait for more of it; False at its end."""
+        """Wait for more of it; False at its end. Fails if nothing comes for five minutes."""
+        assert select.select([self._ours], [], [], 300)[0], f"it is silent after: {self.written}"
         try:
             data = os.read(self._ours, 1 << 16)
         except OSError:  # the command has ended
