@@ -17,7 +17,7 @@ from pipeline_commands import ROOT, kill_all
 
 
 def _hears_ctrl_c() -> None:
-    """Undo what tests inherit that a shell started in the background: they ignore SIGINT, and so would the command."""
+    """Undo what tests inherit of a shell that started them in the background: SIGINT is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
