@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,32 @@ def test_damage_is_named_by_its_sample(tmp_path: Path, neighbours: int, workers:
     shard.write_bytes(whole[: part.offset + 600])
     with pytest.raises(DatasetError, match=r"truncated, .*obj\d\d was to be read"):
         list(AtlasLoader(AtlasDataset(folder, neighbours=neighbours), BATCH, num_workers=workers))
+
+
+@pytest.mark.parametrize("family", [False, True])
+def test_batches_that_fail_take_no_memory_from_later_ones(tmp_path: Path, family: bool) -> None:
+    """More passes of persistent workers fail than there are slots, of an object or of a member of its family."""
+    folder = publish(tmp_path / "damaged")
+    dataset = AtlasDataset(folder, shuffle=False, hashes=True)
+    dataset = dataset.with_family("splats") if family else dataset
+    path = folder / ("splats/splats-000000.tar" if family else "atlas/atlas-000000.tar")
+    with tarfile.open(path) as archive:
+        member = next(m for m in archive if m.name in ("obj05.splat.npz", "obj05.atlas.npy"))
+    whole, byte = path.read_bytes(), member.offset_data + member.size // 2
+    broken = whole[:byte] + bytes([whole[byte] ^ 1]) + whole[byte + 1 :]
+    loader = AtlasLoader(dataset, BATCH, num_workers=1, prefetch_factor=1, persistent_workers=True)
+    places = set()
+    for data in (whole, *[broken] * 6, whole, whole):
+        path.write_bytes(data)
+        try:
+            for batch in loader:
+                places.add(batch["atlas"].data_ptr())
+        except DatasetError:
+            assert data is broken
+        else:
+            assert data is whole
+    loader._iterator._shutdown_workers()  # the errors' tracebacks keep them until they are collected
+    assert len(places) <= 3  # the slots of a worker that makes one batch ahead
 
 
 def test_a_worker_that_is_killed_is_an_error(root: Path) -> None:

@@ -111,6 +111,22 @@ def test_a_batch_that_nobody_looks_at_is_no_loss(ring: Ring) -> None:
         assert in_ring(ring, filled(ring, 1)["a"])
 
 
+def test_a_batch_that_is_not_sent_gives_its_memory_back(ring: Ring) -> None:
+    for _ in range(5):
+        with pytest.raises(ValueError, match="damaged"), ring.taken():
+            raise ValueError("damaged")
+        assert in_ring(ring, filled(ring, 1)["a"])
+
+
+def test_a_batch_that_was_sent_keeps_its_memory_if_an_error_follows(ring: Ring) -> None:
+    taken = ring.taken()
+    arena = taken.__enter__()
+    batch = arena.sent({"a": arena.empty(SHAPE, torch.float32)}).received()
+    error = ValueError("after it was sent")
+    assert not taken.__exit__(ValueError, error, None)
+    assert filled(ring, 1)["a"].data_ptr() != batch["a"].data_ptr()
+
+
 def test_a_ring_is_not_for_other_processes(ring: Ring) -> None:
     with pytest.raises(TypeError, match="belongs to a loader"):
         pickle.dumps(ring)

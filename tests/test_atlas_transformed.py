@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tarfile
 from collections import Counter
+from functools import partial
 from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -166,6 +167,34 @@ def test_an_error_of_a_transform_names_the_uid_and_keeps_the_cause(root: Path, w
         assert isinstance(caught.value.__cause__, KeyError)
     else:
         assert 'return sample["row"]["sharpness"]' in str(caught.value)
+
+
+def odd_one(sample: Any, **odd: Any) -> Any:
+    """A transform that makes obj05 another kind of sample than the rest."""
+    return {**sample, **odd} if sample["uid"] == "obj05" else {**sample, "depth": torch.ones(2), "more": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    ("odd", "fault"),
+    [
+        ({}, r"batch: obj\d\d has depth, more, which obj05 lacks: give all samples the same keys"),
+        ({"depth": torch.ones(2), "more": {"x": 1}, "y": 2}, r"batch: obj05 has y, which obj\d\d lacks"),
+        ({"depth": None, "more": {"x": 1}}, r"batch: depth is (?=.*Tensor of obj\d\d)(?=.*NoneType of obj05)"),
+        ({"depth": torch.ones(2), "more": None}, r"batch: more is (?=.*dict of obj\d\d)(?=.*NoneType of obj05)"),
+        ({"depth": torch.ones(2), "more": {}}, r"more: obj\d\d has x, which obj05 lacks"),
+        ({"depth": torch.ones(2), "more": {"x": 1, "z": 1}}, r"more: obj05 has z, which obj\d\d lacks"),
+    ],
+)
+def test_samples_of_other_keys_or_kinds_are_no_batch(root: Path, odd: Any, fault: str) -> None:
+    dataset = AtlasDataset(root, transform=partial(odd_one, **odd))
+    with pytest.raises(DatasetError, match=fault):
+        list(AtlasLoader(dataset, len(UIDS)))
+
+
+def test_an_atlas_that_is_no_tensor_any_longer_is_a_list(root: Path) -> None:
+    dataset = AtlasDataset(root, transform=lambda sample: {"atlas": sample["atlas"].numpy()})
+    (batch,) = AtlasLoader(dataset, len(UIDS))
+    assert [type(atlas) for atlas in batch["atlas"]] == [np.ndarray] * len(UIDS)
 
 
 @pytest.mark.parametrize(

@@ -113,15 +113,45 @@ class Family:
             raise DatasetError(f"{name} does not decode: {type(error).__name__}: {error}") from error
 
 
-def collated(family: str, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def values_of(name: str, samples: Sequence[Mapping[str, Any]], uids: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of a batch by key, each a list of length B.
+
+    Args:
+        name: of the batch, for errors.
+        samples: the B samples.
+        uids: of each.
+
+    Raises:
+        DatasetError: a sample has other keys than the first one, or tensors or dicts where that has none.
+    """
+    first = samples[0]
+    for sample, uid in zip(samples, uids, strict=True):
+        for one, other, has, lacks in ((first, sample, uids[0], uid), (sample, first, uid, uids[0])):
+            if more := [str(key) for key in one if key not in other]:
+                raise DatasetError(
+                    f"{name}: {has} has {', '.join(more)}, which {lacks} lacks: give all samples the same keys, or "
+                    "pass a collate_fn"
+                )
+        for key in first:
+            if _kind(sample[key]) is not _kind(first[key]):
+                kinds = f"{type(first[key]).__name__} of {uids[0]} and {type(sample[key]).__name__} of {uid}"
+                raise DatasetError(f"{name}: {key} is {kinds}: give all samples the same type, or pass a collate_fn")
+    return {key: [sample[key] for sample in samples] for key in first}
+
+
+def _kind(value: Any) -> type:
+    """Tensor, dict, or object for all that becomes a list."""
+    return next((kind for kind in (torch.Tensor, dict) if isinstance(value, kind)), object)
+
+
+def collated(family: str, samples: Sequence[Mapping[str, Any]], uids: Sequence[str]) -> dict[str, Any]:
     """The members of a batch by suffix: tensors are stacked, [B, ...], anything else is a list of length B.
 
     Raises:
-        DatasetError: tensors of different shapes or types.
+        DatasetError: tensors of different shapes or types; see also `values_of`.
     """
     batch: dict[str, Any] = {}
-    for suffix in samples[0]:
-        values = [sample[suffix] for sample in samples]
+    for suffix, values in values_of(family, samples, uids).items():
         if not isinstance(values[0], torch.Tensor):
             batch[suffix] = values
             continue

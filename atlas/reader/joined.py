@@ -47,7 +47,7 @@ class JoinedSource:
         members = read_ahead(self._members, places, self.readahead)
         for batch, arena in self.source.batches(groups, ring):
             found = list(islice(members, len(batch["uid"])))
-            families = {f.name: collated(f.name, [one[f.name] for one in found]) for f in self.families}
+            families = {f.name: collated(f.name, [one[f.name] for one in found], batch["uid"]) for f in self.families}
             yield Built({**batch, **families}, arena)
 
     def batch_nbytes(self, batch_size: int) -> int:

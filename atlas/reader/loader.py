@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import order
-from gaussianverse.atlas.reader.family import collated
+from gaussianverse.atlas.reader.family import collated, values_of
 from gaussianverse.atlas.reader.ring import Ring
 from gaussianverse.atlas.reader.source import AtlasSample
 from gaussianverse.atlas.reader.stream import BatchSource, SampleStream
@@ -45,21 +45,29 @@ def collate(samples: list[AtlasSample]) -> AtlasBatch:
     """Stack samples into a batch; channels stay last in memory, as in the shards, so that nothing is transposed.
 
     Of what a family or a transform adds tensors are stacked, dicts are batches of their own, anything else is a list.
+
+    Raises:
+        DatasetError: a sample is no dict, or has other keys, tensors or dicts than the first one.
     """
-    if not isinstance(samples[0], dict):
-        raise DatasetError(f"the transform returns {type(samples[0]).__name__}, no dict: pass a collate_fn for such")
+    for sample in samples:
+        if not isinstance(sample, dict):
+            raise DatasetError(f"the transform returns {type(sample).__name__}, no dict: pass a collate_fn for such")
+    uids = [str(sample.get("uid", f"sample {number}")) for number, sample in enumerate(samples)]
     batch: dict[str, Any] = {}
-    for name in samples[0]:
-        values = [cast(dict[str, Any], sample)[name] for sample in samples]
-        if name == "atlas" and values[0].dim() == 3:
-            batch[name] = torch.stack([atlas.permute(1, 2, 0) for atlas in values]).permute(0, 3, 1, 2)
-        elif isinstance(values[0], Tensor):
-            batch[name] = torch.stack(values)
+    for name, values in values_of("batch", samples, uids).items():
+        if isinstance(values[0], Tensor):
+            images = name == "atlas" and values[0].dim() == 3
+            batch[name] = _stacked_channels_last(values) if images else torch.stack(values)
         elif isinstance(values[0], dict) and name not in AtlasSample.__annotations__:
-            batch[name] = collated(name, values)
+            batch[name] = collated(name, values, uids)
         else:
             batch[name] = values
     return cast(AtlasBatch, batch)
+
+
+def _stacked_channels_last(images: list[Tensor]) -> Tensor:
+    """Images [C, h, w] as a batch [B, C, h, w]."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 class _Passes(IterableDataset[Any]):
@@ -177,6 +185,7 @@ class AtlasLoader:
                 # the epoch ends with the last batch: a consumer that counts to len(loader) never asks for another
                 progress.moved(route, end if end is not None and number == last else number * self.batch_size)
                 yield batch
+                del batch  # which the traceback of an error in the next one would keep
 
     @contextmanager
     def _memory(self) -> Iterator[None]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.context import get_spawning_popen
@@ -71,6 +72,17 @@ class Ring:
         self._free.remove(slot := min(self._free))
         return Arena(self._name, slot, torch.from_numpy(self._slot(slot)))
 
+    @contextmanager
+    def taken(self) -> Iterator[Arena]:
+        """The context in which a batch is made and sent. Its memory is free again if an error ends it before that."""
+        arena = self.take()
+        try:
+            yield arena
+        except BaseException:  # also GeneratorExit, where an error elsewhere ends the one that makes the batch
+            if arena.slot is not None and not arena.is_sent:
+                self._free.add(arena.slot)
+            raise
+
     def lent(self, slot: int) -> Tensor:
         """The memory of a slot, uint8, which is handed back when no tensor has it any longer."""
         memory = self._slot(slot)
@@ -93,11 +105,16 @@ class Ring:
 
 
 class Arena:
-    """Memory for the tensors of one batch: a slot, or whatever torch gives where that does not suffice."""
+    """Memory for the tensors of one batch: a slot, or whatever torch gives where that does not suffice.
+
+    Attributes:
+        slot: its number; None = all slots are in use.
+        is_sent: whether the batch was sent, so that the loader's process hands the slot back.
+    """
 
     def __init__(self, ring: str, slot: int | None, memory: Tensor) -> None:
-        self._ring, self._number, self._memory = ring, slot, memory
-        self._used = 0
+        self._ring, self.slot, self._memory = ring, slot, memory
+        self._used, self.is_sent = 0, False
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A tensor that is not set to anything."""
@@ -110,7 +127,8 @@ class Arena:
 
     def sent(self, batch: Mapping[str, Any]) -> Sent:
         """A batch on its way to the loader's process."""
-        if self._number is None:
+        self.is_sent = True
+        if self.slot is None:
             return Sent(None, {}, dict(batch))
         begin = self._memory.data_ptr()
         own = {
@@ -119,7 +137,7 @@ class Arena:
             if isinstance(value, Tensor) and begin <= value.data_ptr() < begin + len(self._memory)
         }
         parts = {name: _Part(v.data_ptr() - begin, tuple(v.shape), v.stride(), v.dtype) for name, v in own.items()}
-        return Sent((self._ring, self._number), parts, {k: v for k, v in batch.items() if k not in own})
+        return Sent((self._ring, self.slot), parts, {k: v for k, v in batch.items() if k not in own})
 
 
 class Sent:

@@ -92,11 +92,12 @@ class SampleSource:
         groups, ahead = tee(groups)
         fetched = self._fetched(chain.from_iterable(map(self._ranges, ahead)))
         for draws in groups:
-            builder = BatchBuilder(len(draws), ring.take(), self.conversion, self.views_dtype, self.columns)
-            while not builder.full:
-                for one in next(fetched):
-                    builder.add(one)
-            yield builder.built()
+            with ring.taken() as arena:
+                builder = BatchBuilder(len(draws), arena, self.conversion, self.views_dtype, self.columns)
+                while not builder.full:
+                    for one in next(fetched):
+                        builder.add(one)
+                yield builder.built()
 
     @property
     def n_views(self) -> int:
