@@ -185,7 +185,7 @@ def test_a_flipped_byte_of_a_splat_is_found_with_hashes(root: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-@pytest.mark.parametrize("folder", ["./", "latents/", f"{'deep/' * 30}", f"{'d' * 90}/{'e' * 40}/"])
+@pytest.mark.parametrize("folder", ["./", "latents/", f"{'deep/' * 30}", f"{'d' * 90}/{'e' * 40}/", f"{'é' * 60}/"])
 def test_names_and_forms_of_tars(root: Path, tmp_path: Path, form: int, folder: str) -> None:
     """Members of a suffix together, as `tar` packs sorted folders, and not those of an object."""
     members = sorted((m for uid in UIDS for m in members_of(uid)), key=lambda m: m[0][5:])
@@ -379,6 +379,45 @@ def test_a_damaged_member_is_named(root: Path, tmp_path: Path) -> None:
     tar.write_bytes(data[: start + 1] + b"X" + data[start + 2 :])
     with pytest.raises(DatasetError, match=rf"latents.tar, bytes from {start}, obj00.latent.npy does not decode"):
         list(AtlasDataset(root).with_family(tar))
+
+
+@pytest.mark.parametrize("name", [b"\xffobj00.txt", b"folder/\xff.txt", b"\xff/obj40.cls"])
+def test_names_that_are_not_utf8_are_of_no_object(root: Path, tmp_path: Path, name: bytes) -> None:
+    odd = (name.decode("utf-8", "surrogateescape"), b"7")
+    members = [m for uid in UIDS for m in members_of(uid)]
+    tar = write_tar(tmp_path / "latents.tar", [odd, *members], tarfile.GNU_FORMAT)
+    check(AtlasDataset(root).with_family(tar, members=["txt", "json", "latent.npy"]))
+
+
+def test_a_suffix_that_is_not_utf8_is_refused_with_its_tar(root: Path, tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "odd.tar", [("obj00.\udcff", b"7")], tarfile.GNU_FORMAT)
+    with pytest.raises(
+        DatasetError, match=r"odd.tar: '\\udcff', the end of a member's name, is not UTF-8; rename it"
+    ):
+        AtlasDataset(root).with_family(tar)
+
+
+def test_a_tar_of_folders_has_no_members(root: Path, tmp_path: Path) -> None:
+    folder = tarfile.TarInfo("obj00")
+    folder.type = tarfile.DIRTYPE
+    with tarfile.open(tmp_path / "folders.tar", "w") as archive:
+        archive.addfile(folder)
+    with pytest.raises(DatasetError, match="none of the 0 members is of an object"):
+        AtlasDataset(root).with_family(tmp_path / "folders.tar", index=tmp_path / "index.parquet")
+    with pytest.raises(DatasetError, match="none of the 0 members is of an object"):
+        AtlasDataset(root).with_family(tmp_path / "folders.tar", index=tmp_path / "index.parquet")
+
+
+def test_an_address_is_the_place_that_it_names(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tar in the root folder is not one in this folder, and the path ./splats is not the dataset's own family."""
+    here = write_tar(tmp_path / "of-no-root-folder.tar", [m for uid in UIDS for m in members_of(uid)])
+    shutil.copytree(root / "splats", tmp_path / "splats")
+    monkeypatch.chdir(tmp_path)
+    assert len(AtlasDataset(root).with_family(here.name)) == SAMPLES
+    with pytest.raises(DatasetError, match=r"/of-no-root-folder.tar: no such file"):
+        AtlasDataset(root).with_family(f"/{here.name}")
+    beside = AtlasDataset(root).with_family(Path("./splats"), members=["splat.npz"])
+    assert beside._families[0].store.url == str(tmp_path / "splats")
 
 
 def test_addresses_without_tars(root: Path, tmp_path: Path) -> None:

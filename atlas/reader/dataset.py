@@ -214,7 +214,7 @@ class AtlasDataset(SampleStream):
         key = name or Path(address).name.removesuffix(".tar")
         if key in {*AtlasSample.__annotations__, *(f.name for f in self._families)} or not key:
             raise DatasetError(f"{address}: samples have {key!r} already: pass another name")
-        if is_own(address):
+        if isinstance(family, str) and is_own(family):
             if index is not None or members is not None:
                 raise DatasetError(f"{address}: its table has the places: leave out index and members")
             joined = own_family(self.catalogue, self._store, address, key, decode, hashes=self._hashes)

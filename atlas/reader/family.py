@@ -185,8 +185,9 @@ def _check_header(header: memoryview, name: str, nbytes: int, where: str) -> Non
         info = tarfile.TarInfo.frombuf(bytes(header), "utf-8", "surrogateescape")
     except tarfile.TarError as error:
         raise DatasetError(f"{where}: damaged tar header: {error}; fetch the tar again") from error
+    nbytes_of_name = len(info.name.encode("utf-8", "surrogateescape"))
     # a name of more than 100 bytes stands before its header, which has the beginning of it
-    named = info.name.rpartition("/")[2] == name or len(info.name) >= tarfile.LENGTH_NAME - 1
+    named = info.name.rpartition("/")[2] == name or nbytes_of_name >= tarfile.LENGTH_NAME - 1
     if info.size != nbytes or not named:
         raise DatasetError(
             f"{where}: there is {info.name} of {info.size} bytes: the tar was replaced; index it again"

@@ -55,8 +55,8 @@ def family_at(
     index: str | Path | None, options: StoreOptions | None,
 ) -> Family:  # fmt: skip
     """The family in a tar, or in a folder of tars; see `AtlasDataset.with_family` for the arguments."""
-    folder, _, only = address.rpartition("/") if address.endswith(".tar") else (address, "", "")
-    store = open_storage(folder or ".", options)
+    folder, slash, only = address.rpartition("/") if address.endswith(".tar") else (address, "", "")
+    store = open_storage(folder or slash or ".", options)
     return joined(catalogue, store, tar_index(store, only, index), name, members, decode)
 
 

@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,8 +66,8 @@ def tar_index(store: Storage, only: str = "", kept: str | Path | None = None) ->
         return TarIndex(tars, _loaded(Path(kept), tars))
     with ThreadPoolExecutor(_THREADS, "tar-index") as pool:
         found = list(pool.map(lambda numbered: list(_members_of(store, *numbered)), enumerate(tars)))
-    columns = zip(*(member for members in found for member in members), strict=True)
-    members = pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)
+    rows = list(chain.from_iterable(found))
+    members = pa.table([pa.array([row[i] for row in rows], f.type) for i, f in enumerate(SCHEMA)], SCHEMA)
     if kept is not None:
         _keep(Path(kept), tars, members)
     return TarIndex(tars, members)
@@ -100,6 +101,9 @@ def _members_of(store: Storage, number: int, tar: Entry) -> Iterator[tuple[int, 
                     raise DatasetError(f"{where}: {member.name} is no plain file; pack the files themselves")
                 end += -(-member.size // BLOCK) * BLOCK
                 uid, _, suffix = member.name.rpartition("/")[2].partition(".")
+                if not uid.isascii():
+                    continue  # of no object of a dataset, whose uids are; it may not be UTF-8
+                suffix.encode()  # which fails unless it is text
                 yield number, uid, suffix, member.offset_data, member.size
             # tarfile takes any damaged header for the end
             source.seek(end)
@@ -107,6 +111,10 @@ def _members_of(store: Storage, number: int, tar: Entry) -> Iterator[tuple[int, 
                 raise tarfile.ReadError(f"neither a header nor the end of the archive at byte {end}")
     except tarfile.TarError as error:
         raise DatasetError(f"{where} is damaged, or no tar: {error}; fetch it again") from error
+    except UnicodeEncodeError as error:
+        raise DatasetError(
+            f"{where}: {error.object!a}, the end of a member's name, is not UTF-8; rename it"
+        ) from error
     except NotFound as error:
         raise DatasetError(f"{error}; it was there a moment ago") from error
 
