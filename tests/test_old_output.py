@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from page_outputs import called, rows_of
 from PIL import Image
 
 from gaussianverse import AtlasDataset
@@ -112,6 +113,20 @@ def test_what_is_told_of_it_is_what_was_told(old: Path, capsys: pytest.CaptureFi
     assert found["splats"]["sha256"].startswith("ddc96170ca5c")
     assert found["atlas"]["sha256"].startswith("18d4d90bd52b")
     assert found["views"]["journal"]["status"] == "ok"
+
+
+def test_it_has_a_page_which_leaves_out_what_version_1_lacks(old: Path, tmp_path: Path) -> None:
+    assert cli.main(["report", "--out", str(old), "--dest", str(tmp_path), "--base", str(tmp_path / "none")]) == 0
+    assert {row["uid"]: row["psnr"] for row in rows_of(tmp_path)} == {
+        **{uid: pytest.approx(psnr, rel=1e-5) for uid, (psnr, _) in MADE.items()}, "nothing": None,
+    }  # fmt: skip
+    assert set(called(tmp_path / "files" / "pages.js")) == set(MADE)
+    for uid in MADE:
+        page = (tmp_path / "files" / "objects" / f"{uid}.html").read_text()
+        assert f"<h1>{uid}</h1>" in page
+        assert "attribution" not in page
+    index = (tmp_path / "index.html").read_text()
+    assert "3 of 4" in index
 
 
 def test_it_is_exported(old: Path, tmp_path: Path) -> None:
