@@ -245,6 +245,11 @@ def faults_of(row: Row) -> list[str]:
     return faults
 
 
+def is_uid(text: str) -> bool:
+    """Whether a manifest allows this uid, and it can be part of file names; other people's tables may hold others."""
+    return len(text) <= MAX_UID and _UID.fullmatch(text) is not None
+
+
 def _faults_of_texts(row: Row) -> list[str]:
     """Texts that are too long, or have characters that cannot be shown."""
     texts = [(name, getattr(row, name), name == "caption") for name in TEXTS]

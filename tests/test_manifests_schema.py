@@ -13,9 +13,11 @@ from gaussianverse.manifests.schema import (
     CATEGORIES,
     DEFAULT_CATEGORIES,
     FIELDS,
+    MAX_UID,
     IndexedRow,
     Row,
     faults_of,
+    is_uid,
     row_from,
 )
 
@@ -95,9 +97,10 @@ def test_arrow_schema_names_the_fields_and_allows_no_null() -> None:
     assert {f.name for f in dataclasses.fields(IndexedRow)} == {*ARROW_SCHEMA.names, "extras"}
 
 
-@given(st.text())
+@given(st.text() | st.text("aZ09_-/\n", min_size=1) | st.text("a", min_size=MAX_UID - 1, max_size=MAX_UID + 1))
 def test_no_accepted_uid_can_leave_its_folder_or_split_a_key(uid: str) -> None:
-    if not faults_of(dataclasses.replace(GOOD, uid=uid)):
+    assert is_uid(uid) == (not faults_of(dataclasses.replace(GOOD, uid=uid)))
+    if is_uid(uid):
         assert uid
         assert not set(uid) & set("/\\.: \n")
 

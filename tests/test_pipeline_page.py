@@ -7,12 +7,15 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from page_outputs import FOREIGN, UIDS, built, called, rows_of
 from pipeline_runs import planned, publish_all
 from servers.moto_server import BUCKET
 
 from gaussianverse.atlas.dataset_format import SPLATS, shard_tar
+from gaussianverse.atlas.store.errors import StoreError
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.s3 import S3Storage
@@ -21,6 +24,7 @@ from gaussianverse.pipeline.dataset import layout, pack, run_file
 from gaussianverse.pipeline.ops.page.rendering import script
 from gaussianverse.pipeline.ops.page.summary import Summary
 from gaussianverse.pipeline.ops.verify import verify
+from gaussianverse.pipeline.run import inputs as inputs_of_a_run
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +148,67 @@ def test_a_damaged_table_leaves_the_other_shards(tmp_path: Path) -> None:
     index = (page / "index.html").read_text()
     assert "shard 0 is not here" in index
     assert "A run that is not finished" in index
+
+
+def rewritten(path: Path, **values: list[object]) -> None:
+    """Give columns of a table other values, as somebody else's dataset may have them."""
+    table = pq.read_table(path)
+    for name, given in values.items():
+        k = table.column_names.index(name)
+        table = table.set_column(k, name, pa.array(given, table.schema.field(name).type))
+    pq.write_table(table, path)
+
+
+def test_of_a_strange_dataset_nothing_is_written_outside_the_page(tmp_path: Path) -> None:
+    uids = ["../../../x", "a/b", "good"]
+    out, page = tmp_path / "out", tmp_path / "one" / "page"
+    storage = LocalStorage(out)
+    run = planned(storage, ["a", "b", "c"])
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage)
+        pack.pack(storage, run, stage, 0)
+        for key in (layout.stats(stage, 0), layout.journal(stage, 0)):
+            rewritten(out / key, uid=uids)
+    rewritten(out / layout.stats(SPLATS, 0), psnr=[1.0, 1.0, float("nan")])
+    before = {path for path in tmp_path.rglob("*") if page not in path.parents}
+    assert report(out, "--dest", page) == 0
+    assert {path for path in tmp_path.rglob("*") if page not in path.parents} - before == {page.parent, page}
+    assert [(row["uid"], row["psnr"]) for row in rows_of(page)] == [("good", None)]
+    assert called(page / "files" / "pages.js") == ["good"]
+    index = (page / "index.html").read_text()
+    assert "no manifest allows its uid, &#39;../../../x&#39;" in index
+    assert "no manifest allows its uid, &#39;a/b&#39;" in index
+
+
+def test_a_table_with_empty_cells_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    storage = LocalStorage(out)
+    run = planned(storage, ["a", "b"], shard_size=1)
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage)
+        for shard in range(2):
+            pack.pack(storage, run, stage, shard)
+    rewritten(out / layout.stats(SPLATS, 0), uid=[None], psnr=[None])
+    rewritten(out / layout.journal(SPLATS, 1), seconds=[None])
+    assert report(out) == 0
+    assert [row["uid"] for row in rows_of(out / "report")] == ["b"]
+    index = (out / "report" / "index.html").read_text()
+    assert "shard 0 is not here: empty cells in uid, psnr" in index
+    assert "seconds of shard 1, splats, are not here: empty cells in seconds" in index
+
+
+@pytest.mark.parametrize("error", [StoreError("the lake is away"), PermissionError(13, "Permission denied")])
+def test_views_that_cannot_be_read_are_missing_on_the_page(
+    error: Exception, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(inputs_of_a_run, "local", failing)
+    assert report(out, "--dest", tmp_path / "page") == 0
+    page = (tmp_path / "page" / "files" / "objects" / "a.html").read_text()
+    assert f"Reference views are not here: {error.args[-1]}" in page
+    assert (tmp_path / "page" / "files" / "objects" / "a-atlas.webp").is_file()
 
 
 def test_what_is_no_output_and_a_folder_of_other_things_are_refused(

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 
 from gaussianverse.atlas.dataset_format import ATLAS, FAMILIES, SPLATS, SUCCESS, SUMS, family_checked, shard_number
+from gaussianverse.manifests.schema import MAX_UID, is_uid
 from gaussianverse.pipeline.store import probes
 
 STAGES = (SPLATS, ATLAS)
@@ -36,15 +37,14 @@ REVISIONS = "revisions/"
 PAGE = "report/"
 MAX_REVISIONS = 999
 
-_UID = re.compile(r"[A-Za-z0-9_-]+")
 _FAMILY = "|".join(FAMILIES)
 _COMMIT = re.compile(rf"_commits/({_FAMILY})/(\d+)\.json")
 _FRAGMENT = re.compile(rf"_work/({_FAMILY})/(\d+)/([A-Za-z0-9_-]+)\.tar")
 
 
 def _checked(family: str, uid: str | None = None) -> str:
-    if uid is not None and not _UID.fullmatch(uid):
-        raise ValueError(f"uid {uid!r} cannot be part of a key: only A-Z a-z 0-9 _ - are allowed")
+    if uid is not None and not is_uid(uid):
+        raise ValueError(f"uid {uid!r} cannot be part of a key: at most {MAX_UID} of A-Z a-z 0-9 _ - are allowed")
     return family_checked(family)
 
 

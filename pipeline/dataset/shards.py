@@ -121,11 +121,17 @@ def stats_from(family: str, data: bytes) -> pa.Table:
     """The table of a shard, of any version that is read, with the columns of the manifest's author.
 
     Raises:
-        PipelineError: it is damaged, or has other columns.
+        PipelineError: it is damaged, has other columns, or empty cells.
     """
     table = read_table(data)
     if like(partial(stats_schema, family), table.schema, after=len(ADDRESS)) is None:
         raise other_columns(table)
+    return _filled(table)
+
+
+def _filled(table: pa.Table) -> pa.Table:
+    if empty := [name for name in table.column_names if table[name].null_count]:
+        raise PipelineError(f"empty cells in {', '.join(empty)}; no value of a dataset is ever null")
     return table
 
 
@@ -140,7 +146,7 @@ def journal_rows(storage: Storage, family: str, shard: int) -> list[Facts]:
     table = read_table(storage.get(layout.journal(family, shard)))
     if all(journal_schema(family, version).names != table.schema.names for version in READABLE_VERSIONS):
         raise other_columns(table)
-    rows: list[Facts] = table.to_pylist()
+    rows: list[Facts] = _filled(table).to_pylist()
     return rows
 
 

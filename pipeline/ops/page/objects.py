@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from gaussianverse.atlas.dataset_format import OK, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.manifests.schema import is_uid
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.dataset.shards import journal_rows, read_main, stats_table
@@ -73,7 +75,7 @@ class Entry:
         value = source.get(name, "" if name in TEXTS else _UNKNOWN)
         if name in TEXTS:
             return str(value)[:MOST_TEXT]
-        return None if value == _UNKNOWN or not self.ok else value
+        return value if self.ok and value != _UNKNOWN and math.isfinite(value) else None
 
     def gaussians(self, storage: Storage) -> Gaussians:
         """Its Gaussians; raises NotFound, FragmentError, AtlasError or StoreError."""
@@ -90,7 +92,7 @@ class Listing:
     cost: Cost = field(default_factory=Cost)
 
     def entries(self, shard: int) -> Iterator[Entry]:
-        """The objects of a committed shard; none, and a fault, if its tables cannot be read."""
+        """The objects of a committed shard; faults in place of damaged tables, and of uids that are none."""
         try:
             tables = [stats_table(self.storage, stage, shard) for stage in layout.STAGES]
         except (NotFound, PipelineError) as error:
@@ -101,7 +103,11 @@ class Listing:
             return
         seconds = self._seconds(shard)
         for fit, made in zip(*(_rows(table) for table in tables), strict=True):
-            yield Entry(shard, fit, made, seconds.get(str(fit["uid"])))
+            if not is_uid(fit["uid"]):
+                shown = ascii(fit["uid"])[:80]
+                self.faults.append(f"an object of shard {shard} is not here: no manifest allows its uid, {shown}")
+                continue
+            yield Entry(shard, fit, made, seconds.get(fit["uid"]))
 
     def _seconds(self, shard: int) -> dict[str, float]:
         found: dict[str, float] = {}

@@ -14,9 +14,9 @@ from gaussianverse import atlas
 from gaussianverse.atlas.dataset_format import ATLAS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
-from gaussianverse.atlas.os_errors import describe, is_absence
+from gaussianverse.atlas.os_errors import describe
 from gaussianverse.atlas.picture import color_coded, sheet
-from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.comparison import drawn
 from gaussianverse.fitter.errors import FitError
@@ -30,7 +30,6 @@ from gaussianverse.pipeline.dataset.shards import read_main
 from gaussianverse.pipeline.errors import FragmentError, PipelineError
 from gaussianverse.pipeline.ops.page.objects import Entry
 from gaussianverse.pipeline.ops.page.thumbnails import webp
-from gaussianverse.pipeline.run.inputs import InputTooLarge, NoViews
 from gaussianverse.pipeline.run.measure import Measurer, chosen
 
 VIEWS = 4
@@ -80,12 +79,10 @@ def pictures_of(storage: Storage, run: Run, entry: Entry, measurer: Measurer) ->
         views: Views | None = chosen(prepared.measured, VIEWS)
         fits = {name: prepared.recall(g) for name, g in fits.items()}
         which = "held-out" if prepared.metrics_on == "heldout" else "training"
-    except (FitError, NoViews, InputTooLarge, NotFound, PipelineError) as error:
+    except (FitError, NotFound, StoreError, PipelineError) as error:
         views = None
         faults.append(f"Reference views are not here: {error}")
     except OSError as error:
-        if not is_absence(error):
-            raise
         views = None
         faults.append(f"Reference views are not here: {describe(error)}")
     if views is None:
