@@ -15,6 +15,10 @@ class UsageError(PipelineError):
     exit_code = 2
 
 
+class NoObject(PipelineError):
+    """The manifest has no object of this uid."""
+
+
 class BreakerOpen(PipelineError):
     """Too many failures for the objects to be their cause; the run stops before it quarantines more."""
 

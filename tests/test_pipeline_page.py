@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from page_outputs import FOREIGN, UIDS, built, called, rows_of
-from pipeline_runs import planned, publish_all
+from pipeline_runs import in_process, planned, publish_all, tiny_arguments, write_manifest, write_views
 from servers.moto_server import BUCKET
 
 from gaussianverse.atlas.dataset_format import SPLATS, shard_tar
@@ -21,10 +21,12 @@ from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.s3 import S3Storage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import layout, pack, run_file
+from gaussianverse.pipeline.ops import report as report_module
 from gaussianverse.pipeline.ops.page.rendering import script
 from gaussianverse.pipeline.ops.page.summary import Summary
 from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.run import inputs as inputs_of_a_run
+from gaussianverse.pipeline.run import job
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +211,82 @@ def test_views_that_cannot_be_read_are_missing_on_the_page(
     page = (tmp_path / "page" / "files" / "objects" / "a.html").read_text()
     assert f"Reference views are not here: {error.args[-1]}" in page
     assert (tmp_path / "page" / "files" / "objects" / "a-atlas.webp").is_file()
+
+
+def fit_shard(folder: Path, manifest: Path, *options: str) -> int:
+    arguments = ["fit-shard", "--manifest", str(manifest), "--out", str(folder / "out"), *tiny_arguments(), *options]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(job, "ray_executor", in_process)
+        return cli.main([*arguments, "--set", "run.shard_size=1"])
+
+
+def test_the_page_after_a_run_has_the_shards_of_earlier_calls(tmp_path: Path) -> None:
+    for seed, uid in enumerate("ab"):
+        write_views(tmp_path / "views" / uid, seed)
+    manifest = write_manifest(tmp_path, "ab")
+    for shard, uids in (("0", ["a"]), ("1", ["a", "b"])):
+        assert fit_shard(tmp_path, manifest, "--shard", shard) == 0
+        assert [row["uid"] for row in rows_of(tmp_path / "out" / "report")] == uids
+    assert "2 of 2" in (tmp_path / "out" / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "words"),
+    [
+        ("make_page", StoreError("the lake is away"), "the lake is away"),
+        ("Measurer", RuntimeError("out of\nmemory"), "out of memory"),
+        ("config_of", KeyError(), "KeyError"),
+    ],
+)
+def test_a_page_that_fails_is_one_line_and_the_run_keeps_its_exit_code(
+    broken: str,
+    error: Exception,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing(*args: object, **options: object) -> None:
+        raise error
+
+    write_views(tmp_path / "views" / "good")
+    manifest = write_manifest(tmp_path, ["good", "lost"])
+    monkeypatch.setattr(report_module, broken, failing)
+    assert fit_shard(tmp_path, manifest, "--fail-above", "0") == 6
+    printed = capsys.readouterr()
+    (line,) = [line for line in printed.err.splitlines() if "page" in line]
+    assert line == f"warning: no page: {words}; to make it: gaussianverse report --out {tmp_path}/out"
+    assert "look: " not in printed.out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["001", "002"], ["001", "002"]), (["007"], ["007"]), (["2"], ["2"]), (["3"], ["001", "002", "007"]),
+        (["0"], []), ([], ["001", "002", "007", "2", "b"]), (["b"], ["b"]), (["2", "007"], ["007", "2"]),
+    ],
+)  # fmt: skip
+def test_numbers_are_uids_where_an_object_has_them(words: list[str], expected: list[str], numbered: Path) -> None:
+    page = numbered.with_name("-".join(["page", *words]))
+    assert report(numbered, "--dest", page, "--worst", "0", *(["--objects", *words] if words else [])) == 0
+    assert sorted(called(page / "files" / "pages.js")) == expected
+
+
+def test_several_numbers_are_no_counts(numbered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(numbered, "--dest", numbered.with_name("none"), "--objects", "1", "2") == 1
+    assert "no object '1' in the manifest" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output of objects whose uids are numbers, but for one."""
+    out = tmp_path_factory.mktemp("numbered") / "out"
+    storage = LocalStorage(out)
+    run = planned(storage, ["001", "002", "007", "2", "b"])
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage)
+        pack.pack(storage, run, stage, 0)
+    return out
 
 
 def test_what_is_no_output_and_a_folder_of_other_things_are_refused(

@@ -12,7 +12,7 @@ from gaussianverse.manifests import runform
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.errors import PipelineError, message
+from gaussianverse.pipeline.errors import NoObject, PipelineError, message
 
 
 def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
@@ -33,7 +33,8 @@ def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]
     """The row and the shard of an object, by bisection over the shards, whose rows are sorted by uid.
 
     Raises:
-        PipelineError: the manifest has no such object.
+        NoObject: the manifest has no such object.
+        NotFound, PipelineError: as `shard_rows`.
     """
     low, high = 0, run.n_shards - 1
     while low <= high:
@@ -48,7 +49,7 @@ def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]
             if match:
                 return match[0], shard
             break
-    raise PipelineError(f"{storage.url}: no object {uid!r} in the manifest")
+    raise NoObject(f"{storage.url}: no object {uid!r} in the manifest")
 
 
 class _Object(io.RawIOBase):

@@ -20,8 +20,10 @@ from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.escape import one_line
 from gaussianverse.pipeline.arguments import add_reading, add_shards, config_of, open_output
 from gaussianverse.pipeline.dataset import layout, run_file
+from gaussianverse.pipeline.dataset.manifest_rows import find_row
+from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, journal_rows, stats_rows
-from gaussianverse.pipeline.errors import PipelineError, UsageError
+from gaussianverse.pipeline.errors import NoObject, PipelineError, UsageError, message
 from gaussianverse.pipeline.ops.page.folder import INDEX
 from gaussianverse.pipeline.ops.page.make import Chosen, make_page
 from gaussianverse.pipeline.policy import ordered_shards
@@ -141,24 +143,36 @@ def counts_text(counts: Counts, url: str, uid: str) -> str:
 def look_at(outcome: Outcome, args: argparse.Namespace, base: str) -> None:
     """Make the page of a small output in a folder after it was built, and print where it is; of others, say how.
 
-    A page that cannot be made is said on stderr: the shards are there all the same.
+    A page that cannot be made is said on stderr, whatever the error: the shards are there all the same.
     """
-    storage = outcome.storage
     if args.json or args.no_report or not outcome.complete:
         return
+    command = f"gaussianverse report --out {outcome.storage.url}"
+    try:
+        page = _page_at_end(outcome, args, base)
+    except Exception as error:  # an error of the page is none of the run, which has ended
+        print(f"warning: no page: {one_line(message(error))}; to make it: {command}", file=sys.stderr)
+    else:
+        print(f"look: {page or command}")
+
+
+def _page_at_end(outcome: Outcome, args: argparse.Namespace, base: str) -> Path | None:
+    """The page of all committed shards; None for an output that is large, or no folder."""
+    storage = outcome.storage
     opened = run_file.load(storage)
     if is_remote(storage.url) or opened.n_objects > MOST_AT_END:
-        print(f"look: gaussianverse report --out {storage.url}")
-        return
+        return None
     dest = Path(storage.url, layout.PAGE)
-    if not (outcome.idle and (dest / INDEX).is_file()):
-        measurer = Measurer(opened, base, config_of(args).store)
-        try:
-            make_page(storage, opened, outcome.complete, dest, measurer)
-        except (UsageError, OSError) as error:
-            print(f"no page: {one_line(error)}", file=sys.stderr)
-            return
-    print(f"look: {dest / INDEX}")
+    if outcome.idle and (dest / INDEX).is_file():
+        return dest / INDEX
+    measurer = Measurer(opened, base, config_of(args).store)
+    return make_page(storage, opened, _whole_shards(storage, opened), dest, measurer).path
+
+
+def _whole_shards(storage: Storage, opened: Run, shards: str = "") -> list[int]:
+    """Shards that are committed in every family, of those that `shards` names; "" = all."""
+    committed = committed_shards(storage)
+    return [k for k in ordered_shards(shards, opened.n_shards) if all((s, k) in committed for s in opened.families)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,10 +184,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the working directory where the output is no folder",
     )  # fmt: skip
     parser.add_argument(
-        "--objects", nargs="+", default=["8"], metavar="N|UID",
-        help="objects that get a page of their own: the first N, or those named; default: 8",
+        "--objects", nargs="+", default=[], metavar="N|UID",
+        help="objects that get a page of their own: the first N, or those named; one number is N unless it is an "
+        f"object's uid; default: {Chosen.first}",
     )  # fmt: skip
-    parser.add_argument("--worst", type=int, default=4, metavar="N", help="and the N of the lowest PSNR; default: 4")
+    parser.add_argument("--worst", type=int, default=Chosen.worst, metavar="N",
+        help=f"and the N of the lowest PSNR; default: {Chosen.worst}",
+    )  # fmt: skip
     parser.add_argument(
         "--base", default=".", metavar="DIR", help="folder or s3:// prefix that addresses of views in the manifest "
         "are relative to, which is that of the manifest; default: the working directory",
@@ -186,17 +203,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table of committed shards, and make the page; returns the exit code. With --json only the rows."""
     storage, opened = open_output(args)
-    committed = committed_shards(storage)
-    shards = [
-        k for k in ordered_shards(args.shards, opened.n_shards) if all((s, k) in committed for s in opened.families)
-    ]
+    shards = _whole_shards(storage, opened, args.shards)
     if args.json:
         print(json.dumps(result_rows(storage, shards)))
         return 0
     print(table(list(_readable(storage, shards))))
     measurer = Measurer(opened, args.base, config_of(args).store)
     dest = args.dest or Path(layout.PAGE if is_remote(args.out) else Path(args.out, layout.PAGE))
-    made = make_page(storage, opened, shards, dest, measurer, _chosen(args), args.evaluation)
+    made = make_page(storage, opened, shards, dest, measurer, _chosen(storage, opened, args), args.evaluation)
     for fault in made.faults[:MAX_LINES]:
         print(f"note: {one_line(fault)}", file=sys.stderr)
     print(f"look: {made.path}")
@@ -210,10 +224,15 @@ def _readable(storage: Storage, shards: Iterable[int]) -> Iterator[dict[str, Any
             yield from result_rows(storage, [shard])
 
 
-def _chosen(args: argparse.Namespace) -> Chosen:
-    numbers = [word for word in args.objects if word.isdecimal()]
-    if args.worst < 0 or (numbers and len(args.objects) > 1):
-        raise UsageError("--objects and --worst: expected a number of objects, or for --objects their uids")
-    if numbers:
-        return Chosen(first=int(numbers[0]), worst=args.worst)
+def _chosen(storage: Storage, opened: Run, args: argparse.Namespace) -> Chosen:
+    """The objects that the options choose; a number is a count only if it stands alone and is no object's uid."""
+    if args.worst < 0:
+        raise UsageError(f"--worst: {args.worst}: expected a number of objects")
+    if not args.objects:
+        return Chosen(worst=args.worst)
+    if len(args.objects) == 1 and args.objects[0].isdecimal():
+        try:
+            find_row(storage, opened, args.objects[0])
+        except NoObject:
+            return Chosen(first=int(args.objects[0]), worst=args.worst)
     return Chosen(first=0, worst=args.worst, uids=args.objects)
