@@ -60,7 +60,7 @@ class AtlasDataset(SampleStream):
         seed: seed of the shuffle.
         window: number of consecutive shards whose samples are mixed.
         neighbours: samples that lie side by side in a shard and stay together in the shuffle, to be read as one
-            range; where such runs begin differs from epoch to epoch. None = 16 from S3, 1 from a folder.
+            range; where such runs begin differs from epoch to epoch. None = 16 from a remote store, 1 from a folder.
         uneven: how to treat samples that do not divide by the number of ranks: "drop" leaves them out of this
             epoch, "repeat" reads some twice. All ranks have the same number of samples in either case.
         epoch_samples: number of samples of an epoch, of all ranks together; None = each selected sample once. An
@@ -74,19 +74,20 @@ class AtlasDataset(SampleStream):
         standardise: standardise by the dataset's mean and deviation; cheaper on the device, see `standard()`.
         channels: numbers or names of the channels to read, in the order in which they are wanted; None = all 16.
         dtype: type of the atlases, torch.float32 or torch.bfloat16.
-        hashes: verify every byte by the hashes, at 0.7 ms per sample.
+        hashes: verify every byte by the hashes, for about 0.6 ms of CPU time a sample.
         columns: columns of the row to yield; None = all.
         caption: "first" yields an object's first caption, "random" one of all of its captions, drawn by (seed, epoch,
-            sample).
+            sample); with `epoch_samples` or `infinite` by the round in place of the epoch.
         transform: function of each sample (see `AtlasSample`), the last thing done to it, that returns what to yield;
             called where the sample is read, in the worker, so that spawned workers need it to be picklable.
-        views: yield the reference views as well, all (True) or so many of them, drawn by (seed, epoch, sample) and in
+        views: yield the reference views as well, all (True) or so many of them, drawn as captions are and in
             the order of the draw; None = all if the dataset has any.
         views_dtype: type of the views, torch.float32 in [0, 1] or torch.uint8 as stored, a quarter of the memory.
         s3: options of the store.
         cache: folder that keeps fetched samples, shared by the processes of a machine.
         cache_bytes: maximum size of that folder.
-        readahead: samples to fetch ahead, by a thread per range and at most 16; None = 32 from S3, 0 from a folder.
+        readahead: samples to fetch ahead, by a thread per range and at most 16; None = 32 from a remote store, 0
+            from a folder.
 
     Raises:
         DatasetError: no finished dataset, an unknown column, channel or type, too few samples for the ranks, not so

@@ -26,7 +26,7 @@ class JoinedSource:
         source: reads the samples.
         catalogue: of their dataset.
         families: the families, of different names.
-        readahead: samples whose members are fetched ahead, by as many threads.
+        readahead: samples whose members are fetched ahead, by a thread each and at most 16.
     """
 
     source: SampleSource

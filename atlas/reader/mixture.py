@@ -29,8 +29,9 @@ class Mixture(SampleStream):
     Each epoch has `epoch_samples` samples, of which each part gives its share, give or take a sample; over all epochs
     together, too. Which part is next is shuffled by (seed, epoch). A part gives its samples in the order of its own
     epochs, one after the other, so that it gives each of them once before it gives any again, however many epochs of
-    the mixture that takes. A mixture is iterated, loaded and resumed as an `AtlasDataset` is. The parts' own passes
-    do not matter to it. With `standardise=True` each part is standardised by its own statistics.
+    the mixture that takes; a part with `weights` gives its draws, which are with replacement. A mixture is iterated,
+    loaded and resumed as an `AtlasDataset` is. The parts' own passes do not matter to it. With
+    `standardise=True` each part is standardised by its own statistics.
 
     Args:
         parts: pairs of a dataset and its weight; weights are relative to their sum.

@@ -24,7 +24,8 @@ from gaussianverse.atlas.reader.words import Indices, Stream, mixed
 
 Draws = npt.NDArray[np.int64]
 """Samples in the order in which they are read, [n, 2]: the place of each, and its turn, a number that another reading
-of the same sample does not have. What is drawn for a sample depends on (seed, turn, place)."""
+of the same sample does not have, except one that `REPEAT` fills up an epoch with. What is drawn for a sample depends
+on (seed, turn, place)."""
 
 DROP, REPEAT = "drop", "repeat"
 UNEVEN = (DROP, REPEAT)

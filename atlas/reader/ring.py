@@ -3,6 +3,10 @@
 A slot of it belongs to one batch from `take` in the worker until no tensor of that batch is left in the loader's
 process, however the consumer keeps it: as a view, in a list, in an autograd graph. Only then is the slot written to
 again. A batch that finds all slots in use, or none large enough, gets memory of its own.
+
+The tensors of a batch share the storage of their slot, so that `torch.save`, `deepcopy` and queues write or copy the
+whole slot. A process that is forked while a batch is held sees the slot change once its parent drops the batch. Both
+need clones.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class WeightedSelection(Selection):
     """The selected samples of one dataset, drawn with replacement, as many an epoch as are selected or asked for.
 
     The draws depend on (seed, epoch); the epoch reads them in the order in which it would read any samples. Where a
-    sample was drawn several times, its readings are shuffled apart.
+    sample was drawn several times, its readings are shuffled separately, and may come close to each other.
 
     Attributes:
         column: name of the column of weights.
