@@ -24,7 +24,7 @@ from gaussianverse.pipeline.run import costs
 from gaussianverse.pipeline.run import first_line as first_line_module
 from gaussianverse.pipeline.run.bar import FIT_SHARE, duration
 from gaussianverse.pipeline.run.costs import OF_ATLAS, Cost
-from gaussianverse.pipeline.run.executor import FIT, Task
+from gaussianverse.pipeline.run.executor import FIT, PACK, Task
 from gaussianverse.pipeline.run.first_line import first_line
 from gaussianverse.pipeline.run.progress import ProgressBar
 from gaussianverse.pipeline.run.watch import Work
@@ -82,6 +82,7 @@ def test_what_is_made_again_counts_once(capsys: Captured) -> None:
         assert capsys.readouterr().err.splitlines()[-1] == "1/2 objects, 30/h, 2.0 min left"
         bar.finished("b", "", Work(0))
         bar.finished("a", "", Work(0))
+        bar.worked(Task(PACK, ATLAS, 0, {}, History()), {"status": "ok"})
     assert capsys.readouterr().err.startswith("2/2 objects, ")
 
 

@@ -57,9 +57,8 @@ class ProgressBar(Watch):
 
     def worked(self, task: Task, result: Facts) -> None:
         """See `Watch`."""
-        uid = str(task.row["uid"])
-        if task.kind == FIT and result["status"] != "failed" and uid not in self._again:
-            self._fitted.add(uid)
+        if task.kind == FIT and result["status"] != "failed":
+            self._fitted |= {str(task.row["uid"])} - self._again
 
     def finished(self, uid: str, reason: str, work: Work) -> None:
         """See `Watch`."""
