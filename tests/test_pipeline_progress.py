@@ -171,6 +171,18 @@ def test_it_says_nothing_about_time_where_nobody_measured(
     assert line(storage, profiled(profile, *overrides, format=format)) == "5 objects, 2 at a time"
 
 
+def test_kept_seconds_that_cannot_be_read_end_no_run(
+    storage: Storage, profiled: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = profiled("quick")
+
+    def unread() -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(first_line_module, "costs", unread)
+    assert line(storage, run) == "5 objects, 2 at a time"
+
+
 def test_it_counts_what_is_there_already(storage: Storage) -> None:
     run = planned(storage, [f"o{k}" for k in range(5)], shard_size=2)
     publish_one(storage, run, ATLAS, {**shard_rows(storage, 0)[0], "shard": 0}, data=b"x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout
@@ -61,10 +62,12 @@ def _begun(storage: Storage, shards: Sequence[int], stage: str) -> int:
 
 def _seconds(storage: Storage, run: Run, shard: int, stages: tuple[str, ...]) -> tuple[float, str] | None:
     """Kept seconds of one object, and whose they are; None if there are none."""
-    atlas = costs()[OF_ATLAS]
+    try:
+        atlas, cost = costs()[OF_ATLAS], cost_of(run.fit)
+    except (ConfigError, OSError):  # a forecast ends no run: an ill disk is named by what needs it
+        return None
     if SPLATS not in stages:
         return atlas.seconds, f"{atlas.seconds:.2g} s an atlas on {atlas.device}"
-    cost = cost_of(run.fit)
     if cost is None or any(row["format"] in splats.FORMATS for row in shard_rows(storage, shard)):
         return None
     on_gpus = run.fit.backend == "gsplat"  # atlases then run on cores that fits leave idle
