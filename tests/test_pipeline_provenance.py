@@ -7,8 +7,8 @@ import pytest
 
 from gaussianverse.pipeline.dataset import provenance
 
-NO_PART = {".so", ".md", ".json", ".jsonl", ".png"}
-"""Compiled from sources, texts, prices of `plan`, and the renders of the sample."""
+NO_PART = {".so", ".md", ".txt", ".json", ".jsonl", ".png", ".js", ".html", ".css"}
+"""Compiled from sources, texts, prices of `plan`, the renders of the sample, and the page of `report`."""
 
 
 def test_every_kind_of_file_in_the_rooms_is_counted_or_known_to_decide_nothing() -> None:
