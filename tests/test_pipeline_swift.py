@@ -144,7 +144,7 @@ def test_a_finished_dataset_that_was_copied_there_is_read_and_checked_and_never_
     before, out = keys_of(client), f"s3://{BUCKET}/set"
 
     options = StoreOptions(endpoint_url=endpoint, region="us-east-1")
-    there = list(AtlasDataset(out, s3=options, hashes=True, standardise=True))
+    there = list(AtlasDataset(out, s3=options, hashes=True, standardise=True, neighbours=1))
     here = list(AtlasDataset(root, standardise=True))
     assert [item["uid"] for item in there] == [item["uid"] for item in here]
     assert all((a["atlas"] == b["atlas"]).all() for a, b in zip(there, here, strict=True))
