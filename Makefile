@@ -64,7 +64,7 @@ bench-fit: $(STAMP) ## measure PSNR and CPU seconds of fits
 bench-fit512: $(STAMP) ## measure PSNR and CPU seconds of fits at 512 px; needs EGL
 	$(BIN)/python -m bench.fit512 $(ARGS)
 
-bench-recipe: $(STAMP) ## measure what each part of profile `quick` is worth (an hour)
+bench-recipe: $(STAMP) ## measure what each part of profile `quick` is worth (an hour); ARGS=--slow: the costly ones
 	$(BIN)/python -m bench.recipe $(ARGS)
 
 bench-paper: $(STAMP) ## fit two meshes by the paper's settings on the CPU, once (an hour); ARGS='--fits FOLDER'
