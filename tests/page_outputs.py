@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_runs import in_process, tiny_arguments, write_manifest, write_views
+from pipeline_runs import in_process, tiny_arguments, write_inputs
 
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.run import job
@@ -20,10 +20,8 @@ FOREIGN = '</script><img src=x onerror=alert(1)>\u2028 & "quoted"'
 
 def built(folder: Path) -> Path:
     """An output `out` of four balls with its page, built by the command line in this process beside its views."""
-    for seed, uid in enumerate(UIDS):
-        write_views(folder / "views" / uid, seed)
-    manifest = write_manifest(folder, UIDS, caption=FOREIGN)
-    arguments = ["fit-shard", "--manifest", str(manifest), "--out", str(folder / "out"), *tiny_arguments()]
+    manifest = write_inputs(folder, UIDS, caption=FOREIGN)
+    arguments = ["fit-shard", "--manifest", manifest, "--out", str(folder / "out"), *tiny_arguments()]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(job, "ray_executor", in_process)
         assert cli.main(arguments) == 0

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +21,11 @@ from gaussianverse.atlas import AtlasConfig, Gaussians, pack
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS, VIEWS
 from gaussianverse.atlas.gaussians import canonical_quats
+from gaussianverse.atlas.store import StoreOptions
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
-from gaussianverse.pipeline.config import RunConfig
+from gaussianverse.pipeline.config import RunConfig, load
 from gaussianverse.pipeline.dataset import layout, members, records, run_file
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -209,12 +211,22 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
     return sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
 
 
-def write_inputs(folder: Path, uids: Iterable[str]) -> str:
+def write_inputs(folder: Path, uids: Iterable[str], **fields: str) -> str:
     """Write views of a ball for each object, in different colours, and their manifest; returns its path."""
     uids = list(uids)
     for seed, uid in enumerate(uids):
         write_views(folder / "views" / uid, seed)
-    return str(write_manifest(folder, uids))
+    return str(write_manifest(folder, uids, **fields))
+
+
+def finished(out: Path | str, manifest: str, *overrides: str, store: StoreOptions | None = None) -> str:
+    """Build a dataset of tiny fits, overrides after those of `TINY`, in this process; returns where it is."""
+    config = load("test", [*TINY, *overrides])
+    if store:
+        config = replace(config, store=store)
+    storage, run, base = job.plan(str(out), manifest, config)
+    assert build_in_process(storage, run, config, base).finalized
+    return str(out)
 
 
 def undisturbed_dataset(out: Path, manifest: str, config: RunConfig) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import build_in_process, tiny_arguments, write_manifest, write_views
+from pipeline_runs import finished, write_inputs
 from reader_datasets import publish_dataset
 
 from gaussianverse.atlas import AtlasDataset, AtlasLoader
@@ -16,8 +16,6 @@ from gaussianverse.atlas.dataset_format import view_suffixes
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader import views as views_module
 from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha256
-from gaussianverse.pipeline.config import load
-from gaussianverse.pipeline.run import job
 
 UIDS = ["a", "b", "a-uid-" + 95 * "x"]
 """The last one's members have PAX headers."""
@@ -70,12 +68,7 @@ def test_broken_files_are_named() -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    for seed, uid in enumerate(UIDS):
-        write_views(folder / "views" / uid, seed)
-    config = load("test", [*tiny_arguments()[3::2], "run.views=2"])
-    storage, run, base = job.plan(str(folder / "out"), str(write_manifest(folder, UIDS)), config)
-    assert build_in_process(storage, run, config, base).finalized
-    return folder / "out"
+    return Path(finished(folder / "out", write_inputs(folder, UIDS), "run.views=2"))
 
 
 def test_samples_and_batches_have_views(root: Path) -> None:
@@ -120,12 +113,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three objects with five views."""
     folder = tmp_path_factory.mktemp("many")
-    for seed, uid in enumerate(UIDS):
-        write_views(folder / "views" / uid, seed)
-    config = load("test", [*tiny_arguments()[3::2], "run.views=5"])
-    storage, run, base = job.plan(str(folder / "out"), str(write_manifest(folder, UIDS)), config)
-    assert build_in_process(storage, run, config, base).finalized
-    return folder / "out"
+    return Path(finished(folder / "out", write_inputs(folder, UIDS), "run.views=5"))
 
 
 def drawn(root: Path, count: int, epoch: int, **how: Any) -> dict[str, list[int]]:

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipeline_runs import build_in_process, tiny_arguments, write_manifest, write_views
+from pipeline_runs import finished, write_inputs
 
 from gaussianverse.atlas import AtlasDataset, AtlasLoader
 from gaussianverse.atlas.interchange.ply import read_ply
 from gaussianverse.examples import sample_atlas, train_atlas
 from gaussianverse.examples.diffusion import byte_embeddings, tiny_unet, widened
-from gaussianverse.pipeline.config import load
-from gaussianverse.pipeline.run import job
 
 UIDS = ["a", "b", "c"]
 
@@ -23,22 +21,14 @@ UIDS = ["a", "b", "c"]
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("made")
-    for seed, uid in enumerate(UIDS):
-        write_views(folder / "views" / uid, seed)
-    config = load("test", [*tiny_arguments()[3::2], "run.shard_size=2"])
-    storage, run, base = job.plan(str(folder / "out"), str(write_manifest(folder, UIDS)), config)
-    assert build_in_process(storage, run, config, base).finalized
-    return str(folder / "out")
+    return finished(folder / "out", write_inputs(folder, UIDS), "run.shard_size=2")
 
 
 @pytest.fixture(scope="module")
 def seen(dataset: str) -> str:
     """The same objects in shards with reference views."""
     folder = Path(dataset).parent
-    config = load("test", [*tiny_arguments()[3::2], "run.views=4"])
-    storage, run, base = job.plan(str(folder / "seen"), str(folder / "objects.jsonl"), config)
-    assert build_in_process(storage, run, config, base).finalized
-    return str(folder / "seen")
+    return finished(folder / "seen", str(folder / "objects.jsonl"), "run.views=4")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from analytic import ball_geometry, ball_views
-from pipeline_runs import TINY, build_in_process, dataset, write_inputs, write_views
+from pipeline_runs import dataset, finished, write_inputs, write_views
 from pytorch_msssim import ssim
 
 from gaussianverse import atlas
@@ -25,12 +25,10 @@ from gaussianverse.fitter.geometry import compare_geometry
 from gaussianverse.fitter.rasterize import rasterization
 from gaussianverse.fitter.views import Views, load_views, split_heldout
 from gaussianverse.pipeline import cli
-from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import run_file
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.shards import read_record
 from gaussianverse.pipeline.ops import evaluate
-from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.run.measure import GEOMETRY
 
 UIDS = ["a", "b", "c"]
@@ -38,11 +36,7 @@ SMALL_ATLAS = ("atlas.size=8", "reduce.rule=scale", "fit.heldout_every=3", "run.
 
 
 def build(out: str, manifest: str, *overrides: str, store: StoreOptions | None = None) -> None:
-    config = load("test", [*TINY, *SMALL_ATLAS, *overrides])
-    if store:
-        config = type(config)(**{**vars(config), "store": store})
-    storage, run, base = job.plan(out, manifest, config)
-    assert build_in_process(storage, run, config, base).finalized
+    finished(out, manifest, *SMALL_ATLAS, *overrides, store=store)
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ class Run:
 
     def objects_in(self, shard: int) -> int:
         """Number of objects of a shard."""
-        size = int(self.identity["config"]["run"]["shard_size"])
+        size = self.settings.shard_size
         return min(size, self.n_objects - shard * size)
 
     @property
