@@ -50,7 +50,7 @@ _THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBL
 
 @dataclass(frozen=True)
 class Setting:
-    """How OpenSplat is run.
+    """Settings of a run of OpenSplat.
 
     Attributes:
         points: number of initial points, on the surface of the visual hull.

@@ -47,7 +47,7 @@ _EMPTY = "import torch, torch.utils.data; print(open('/proc/self/statm').read())
 
 
 def ours(url: str, epochs: int, workers: int, views: int, views_dtype: str) -> dict[str, Any]:
-    """What `measured` says of `AtlasLoader`, and the memory of a worker."""
+    """Times of `AtlasLoader`, as `measured` takes them, and the memory of a worker."""
     torch.set_num_threads(1)
     s3 = StoreOptions(endpoint_url=os.environ.get("BENCH_S3", ""), region="us-east-1")
     dataset = AtlasDataset(

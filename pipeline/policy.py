@@ -52,7 +52,7 @@ def failed(reason: str, error: BaseException | str, *, lasting: bool = False) ->
 
 
 def text_of(result: Mapping[str, Any]) -> str:
-    """What a failed result says happened: the text for the journal, where it has one of its own."""
+    """Text of a failed result: the one for the journal, where it has one of its own."""
     return str(result.get("error_text") or result["error_message"])
 
 

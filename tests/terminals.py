@@ -22,7 +22,7 @@ def _hears_ctrl_c() -> None:
 
 
 class Terminal:
-    """What a command writes to a terminal of 120 columns that is its standard output and error."""
+    """Terminal of 120 columns that is a command's standard output and error, and what it wrote there."""
 
     def __init__(self, command: list[str]) -> None:
         self._ours, theirs = pty.openpty()

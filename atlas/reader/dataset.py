@@ -275,7 +275,7 @@ class AtlasDataset(SampleStream):
         return Standard(*(self.catalogue.array(self._store, key) for key in (MEAN, STD)))
 
     def _views(self, asked: bool | int | None) -> bool | int:
-        """What is asked of the reference views, once they are known to be there."""
+        """The views to read, all or a number, once they are known to be there."""
         there = self.catalogue.n_views
         if asked is None:
             return there > 0

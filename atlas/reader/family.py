@@ -28,7 +28,7 @@ _NEAR = 4 * BLOCK
 
 
 class Addresses(NamedTuple):
-    """Where the members of one suffix lie, for each sample of the dataset, [N]: tar, first byte and length.
+    """Places of the members of one suffix, for each sample of the dataset, [N]: tar, first byte and length.
 
     A sample without such a member has the length -1.
     """

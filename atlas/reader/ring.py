@@ -36,7 +36,7 @@ _rings: weakref.WeakValueDictionary[str, Ring] = weakref.WeakValueDictionary()
 
 
 class _Part(NamedTuple):
-    """Where a tensor lies in its slot."""
+    """Place of a tensor in its slot."""
 
     offset: int
     shape: tuple[int, ...]

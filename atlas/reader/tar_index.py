@@ -1,4 +1,4 @@
-"""Where the members of other people's tars lie: an index made once, from the headers, and kept if asked."""
+"""Index of the members of other people's tars, made once, from the headers, and kept if asked."""
 
 from __future__ import annotations
 

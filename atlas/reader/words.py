@@ -12,7 +12,7 @@ Words = npt.NDArray[np.uint64]
 
 
 class Stream(IntEnum):
-    """What is chosen, so that no two choices are made by the same words. States mean orders: numbers stay."""
+    """Choices that are made by words, none by those of another. States mean orders, so the numbers stay."""
 
     SHARDS = 0
     RUNS = 1

@@ -127,7 +127,7 @@ def _without_dataset(status: dict[str, Any]) -> bool:
 
 
 class Seen:
-    """What was seen of a run, since the first look."""
+    """Progress of a run since the first look."""
 
     def __init__(self, storage: Storage, run: Run) -> None:
         self._storage, self._tally = storage, Tally(run.n_objects)

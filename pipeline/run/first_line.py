@@ -19,9 +19,10 @@ from gaussianverse.pipeline.run.costs import OF_ATLAS, cost_of, costs
 def first_line(
     storage: Storage, run: Run, shards: Sequence[int], stages: tuple[str, ...], slots: int, of: int
 ) -> str:
-    """What a call will do, such as "4 objects, 2 at a time, about 27 s (12.5 s a fit: profile quick on one core)".
+    """Line that says what a call will do.
 
-    The time is from seconds that were measured once, and missing where none were, as for imports and own settings.
+    Such as "4 objects, 2 at a time, about 27 s (12.5 s a fit: profile quick on one core)". The time is from seconds
+    that were measured once, and missing where none were, as for imports and own settings.
 
     Args:
         storage: store of the run.
