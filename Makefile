@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-fit512: $(STAMP) ## measure PSNR and CPU seconds of fits at 512 px; needs 
 
 bench-recipe: $(STAMP) ## measure what each part of profile `quick` is worth (an hour); ARGS=--slow: the costly ones
 	$(BIN)/python -m bench.recipe $(ARGS)
+
+bench-pilot: $(STAMP) ## take 247 meshes to a verified dataset (an hour); ARGS='--folder MESHES --out FOLDER'
+	$(BIN)/python -m bench.pilot $(ARGS)
 
 bench-paper: $(STAMP) ## fit two meshes by the paper's settings on the CPU, once (an hour); ARGS='--fits FOLDER'
 	$(BIN)/python -m bench.paper $(ARGS)
