@@ -65,8 +65,19 @@ def test_a_profile_costs_what_was_measured_of_it_and_says_so_where_nothing_was()
     assert "with other settings" in changed.basis
     unmeasured = plan.plan_of(manifest(10), load("test"), slots=1, profile="test")
     assert "profile test was not measured" in unmeasured.basis
-    on_gpu = plan.plan_of(manifest(10), load("fast"), slots=1, profile="fast")
-    assert (on_gpu.seconds_per_fit, "profile fast was not measured" in on_gpu.basis) == (600, True)
+    on_gpu = plan.plan_of(manifest(10), load("paper"), slots=1)
+    assert (on_gpu.seconds_per_fit, "profile default was not measured" in on_gpu.basis) == (600, True)
+
+
+def test_what_exceeds_the_cells_is_reduced_in_both_stages() -> None:
+    reduction = plan.costs()[plan.OF_REDUCTION].seconds
+    rule = plan.plan_of(manifest(10), load("cpu", ["fit.tau=36864"]), slots=1, profile="cpu")
+    bound = plan.plan_of(manifest(10), load("cpu"), slots=1, profile="cpu")
+    assert rule.seconds_per_fit == pytest.approx(bound.seconds_per_fit + reduction)
+    assert rule.seconds_per_atlas == pytest.approx(bound.seconds_per_atlas + reduction)
+    assert "s of reduction on a core" in rule.basis
+    dropped = plan.plan_of(manifest(10), load("cpu", ["fit.tau=36864", "reduce.rule=scale"]), slots=1, profile="cpu")
+    assert dropped.seconds_per_fit == bound.seconds_per_fit
 
 
 def test_the_price_is_that_of_the_devices_that_fit() -> None:

@@ -22,7 +22,7 @@ from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows, read_commit
 from gaussianverse.pipeline.errors import UsageError
-from gaussianverse.pipeline.run.costs import OF_ATLAS, Cost, costs, settings_of
+from gaussianverse.pipeline.run.costs import OF_ATLAS, OF_REDUCTION, Cost, costs, settings_of
 from gaussianverse.pipeline.run.manifest import manifest_of
 
 ON_GPUS, ON_CORES = "paper", "cpu"
@@ -106,7 +106,10 @@ def plan_of(
     gpus = config.gpus_per_fit
     kept = costs()
     fit_s, basis = _known(kept, profile, config, gpus > 0)
-    atlas_s = kept[OF_ATLAS].seconds
+    reduction_s = kept[OF_REDUCTION].seconds if _reduces(config) else 0.0
+    fit_s += reduction_s  # a fit is measured as its atlas will hold it
+    atlas_s = kept[OF_ATLAS].seconds + reduction_s
+    basis += f", and {reduction_s:.0f} s of reduction on a core" if reduction_s else ""
     splat = config.fit.tau * _FLOATS * 4 + _OVERHEAD
     atlas = config.atlas.size**2 * CHANNELS * (2 if config.atlas.dtype == "float16" else 4) + _OVERHEAD
     if measured is not None:
@@ -136,6 +139,11 @@ def plan_of(
         puts=objects * _PUTS_PER_OBJECT + n_shards * _PUTS_PER_SHARD + _PUTS_PER_RUN,
         gets=objects * _GETS_PER_OBJECT,
     )
+
+
+def _reduces(config: RunConfig) -> bool:
+    """Whether fits may have more Gaussians than an atlas has cells, and are refined to them."""
+    return config.fit.tau > config.atlas.size**2 and config.reduce.rule == "refine"
 
 
 def _known(kept: Mapping[str, Cost], profile: str, config: RunConfig, on_gpus: bool) -> tuple[float, str]:

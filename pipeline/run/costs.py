@@ -11,8 +11,8 @@ from gaussianverse.fitter.config import FitConfig, load_profile
 
 COSTS = "costs.json"
 """Kept seconds by profile and device, beside this module; `bench/costs.py` makes it from results of benchmarks."""
-OF_ATLAS = ""
-"""Entry of `COSTS` for the atlas."""
+OF_ATLAS, OF_REDUCTION = "", "refine"
+"""Entries of `COSTS` for the atlas, and for `reduce` by the rule "refine" of what exceeds its cells."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Cost:
 
 
 def costs() -> dict[str, Cost]:
-    """The kept costs by profile; that of an atlas under `OF_ATLAS`."""
+    """The kept costs by profile; those of an atlas and of a reduction under `OF_ATLAS` and `OF_REDUCTION`."""
     table = json.loads(files("gaussianverse.pipeline.run").joinpath(COSTS).read_text())
     return {entry["profile"]: Cost(**entry) for entry in table["costs"]}
 
 
 def cost_of(config: FitConfig) -> Cost | None:
     """The kept cost of a fit with exactly these settings; None if they are those of no profile that was measured."""
-    kept = (cost for name, cost in costs().items() if name != OF_ATLAS)
+    kept = (cost for name, cost in costs().items() if name not in (OF_ATLAS, OF_REDUCTION))
     return next((cost for cost in kept if config == settings_of(cost.profile)), None)
 
 
