@@ -116,14 +116,19 @@ def publish_sample(
     images: Mapping[str, bytes] | None = None,
 ) -> Published:
     """Publish the fragment of a successful object: arrays, facts, caption, and PNGs of views by their suffix."""
+    members = members_of(family, facts, data, images or {})
+    return _publish(storage, family, facts, members, watch.entry(family, facts, measured))
+
+
+def members_of(family: str, facts: Facts, data: bytes, images: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The members of a successful object: arrays, PNGs of views by their suffix, facts and caption."""
     uid = str(facts["uid"])
-    members = {
+    return {
         dataset_format.main_member(family, uid): data,
-        **{f"{uid}.{suffix}": image for suffix, image in (images or {}).items()},
+        **{f"{uid}.{suffix}": image for suffix, image in images.items()},
         dataset_format.facts_member(uid): to_json(facts),
         dataset_format.caption_member(uid): str(facts["caption"]).encode(),
     }
-    return _publish(storage, family, facts, members, watch.entry(family, facts, measured))
 
 
 def publish_quarantine(
