@@ -14,13 +14,12 @@ from scipy.stats import spearmanr
 
 from bench.objects import SAMPLE, SHARED
 from bench.perceived import lpips_of
-from bench.pose_sets import intrinsics, made, quaternius
+from bench.pose_sets import cameras, intrinsics, made, poses_of, quaternius
 from bench.record import keep
 from gaussianverse.atlas.configuration import from_table
 from gaussianverse.fitter import FitConfig, fit_object, load_profile, load_views
 from gaussianverse.fitter.views import Views
 from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering import rig
 from gaussianverse.manifests.rendering.drawing import Renderer
 from gaussianverse.manifests.rendering.meshes import Mesh, load_mesh
 from gaussianverse.pipeline.ops.evaluation.statistics import interval
@@ -33,9 +32,9 @@ FULL = 0.99
 
 def drawn(mesh: Mesh, size: int) -> Views:
     """The product's 40 views of a mesh."""
-    poses = rig.camera_to_world(rig.fitting_radius(mesh.points))
-    with Renderer(mesh, size=size, shading="diffuse") as renderer:
-        images = np.stack([renderer.color(pose) for pose in poses])
+    poses = poses_of(mesh)
+    with Renderer(mesh, shading="diffuse") as renderer:
+        images = np.stack([renderer.color(camera) for camera in cameras(poses, size)])
     return Views(images, poses, intrinsics(len(poses), size), tuple(f"{k:05d}" for k in range(len(poses))))
 
 

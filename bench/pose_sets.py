@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from bench.objects import SHARED
 from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering import rig
+from gaussianverse.manifests.rendering import presets, rig
 from gaussianverse.manifests.rendering.drawing import Renderer
 from gaussianverse.manifests.rendering.gltf import REPEAT
 from gaussianverse.manifests.rendering.meshes import Mesh, Part, load_mesh
@@ -139,21 +138,33 @@ def gobjaverse_rig(seed: int) -> Array:
 
 
 def intrinsics(count: int, size: int = SIZE) -> Array:
-    focal = 0.5 * size / math.tan(rig.FOV / 2)
-    return np.repeat(np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])[None], count, 0)
+    return np.repeat(rig.intrinsics(presets.GOBJAVERSE_FOV, size, size)[None], count, 0)
+
+
+def cameras(c2w: Array, size: int = SIZE) -> list[rig.Camera]:
+    """Cameras of GObjaverse's field of view at poses [V, 4, 4]."""
+    return [rig.Camera(pose, K, size, size) for pose, K in zip(c2w, intrinsics(len(c2w), size), strict=True)]
+
+
+def poses_of(mesh: Mesh) -> Array:
+    """The product's 40 poses of a mesh [40, 4, 4]."""
+    plan = presets.plan("gobjaverse", presets.Options(), "")
+    return np.stack([camera.c2w for camera in presets.build("gobjaverse", plan, 0, mesh.points).cameras])
 
 
 def draw(mesh: Mesh, rigs: dict[str, Array], size: int = SIZE) -> dict[str, Posed]:
     """Silhouettes of a mesh through the product's renderer, for each rig."""
-    with Renderer(mesh, size=size, shading="albedo") as renderer:
+    with Renderer(mesh, shading="albedo") as renderer:
         return {
-            name: Posed(np.stack([renderer.color(p)[..., 3] for p in c2w]), c2w, intrinsics(len(c2w), size))
+            name: Posed(
+                np.stack([renderer.color(c)[..., 3] for c in cameras(c2w, size)]), c2w, intrinsics(len(c2w), size)
+            )
             for name, c2w in rigs.items()
         }
 
 
 def rigs_of(mesh: Mesh, seed: int) -> dict[str, Array]:
-    rigs = {"A": rig.camera_to_world(rig.fitting_radius(mesh.points)), "B": random_rig(seed)}
+    rigs = {"A": poses_of(mesh), "B": random_rig(seed)}
     if (SHARED / "gobjaverse_cameras").is_dir():
         rigs["G"] = gobjaverse_rig(seed)
     return rigs

@@ -1,6 +1,8 @@
 """Renders compared with known 3D points, read by the reader that fits use."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ from glb import Glb, box
 from gaussianverse.fitter.views import Views, drop_duplicate_poses, load_views
 from gaussianverse.manifests import jsonl
 from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering import drawing, render, rig
+from gaussianverse.manifests.rendering import drawing, presets, render, rig
+from gaussianverse.manifests.rendering.drawing import Renderer
+from gaussianverse.manifests.rendering.meshes import load_mesh
+from gaussianverse.manifests.rendering.render import RenderConfig
 from gaussianverse.pipeline import cli
 
 SIZE = 48
@@ -29,9 +34,18 @@ def _egl() -> None:
 pytestmark = pytest.mark.usefixtures("_egl")
 
 
-def drawn(tmp_path: Path, glb: Glb, **options: Any) -> tuple[Views, dict[str, Any]]:
+DIRECTIONS = presets.plan("gobjaverse", presets.Options(), "").toward
+
+
+def sized(size: int) -> RenderConfig:
+    return RenderConfig(options=presets.Options(size=size))
+
+
+def drawn(tmp_path: Path, glb: Glb, **settings: Any) -> tuple[Views, dict[str, Any]]:
     (tmp_path / "m.glb").write_bytes(bytes(glb))
-    assert render.render_mesh(tmp_path / "m.glb", tmp_path / "o", **({"size": SIZE} | options)) == 40
+    rendered = render.render_mesh(tmp_path / "m.glb", tmp_path / "o", replace(sized(SIZE), **settings))
+    assert len(rendered.rig.cameras) == 40
+    assert rendered.warning is None
     views = load_views(tmp_path / "o", "gobjaverse", min_views=40, with_depth=True)
     return views, json.loads((tmp_path / "o" / "00000" / "00000.json").read_text())
 
@@ -81,7 +95,7 @@ def test_texture_is_not_flipped(tmp_path: Path) -> None:
     texture = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]])
     glb = Glb().add(quad, [0, 2, 1, 0, 3, 2], uv=uv, texture=np.kron(texture, np.ones((8, 8, 1))))
     views, _ = drawn(tmp_path, glb, shading="albedo")
-    front = int(np.argmin(rig.directions()[:24, 1]))  # glTF's front looks to -y
+    front = int(np.argmin(DIRECTIONS[:24, 1]))  # glTF's front looks to -y
     image, middle = views.images[front], SIZE // 2
     for dv, du, color in ((-6, -6, (255, 0, 0)), (-6, 6, (0, 255, 0)), (6, -6, (0, 0, 255)), (6, 6, (255, 255, 0))):
         np.testing.assert_array_equal(image[middle + dv, middle + du], [*color, 255])
@@ -105,7 +119,7 @@ def test_texture_beyond_its_borders(sampler: dict[str, int], columns: str, tmp_p
     glb.json["samplers"] = [sampler]
     glb.json["textures"][0]["sampler"] = 0
     views, _ = drawn(tmp_path, glb, shading="albedo")
-    image, middle = views.images[int(np.argmin(rig.directions()[:24, 1]))], SIZE // 2
+    image, middle = views.images[int(np.argmin(DIRECTIONS[:24, 1]))], SIZE // 2
     seen = [image[middle, middle + du] for du in (-12, -4, 4, 12)]
     assert ["r" if pixel[0] > pixel[1] else "g" for pixel in seen] == list(columns)
 
@@ -143,6 +157,48 @@ def test_forty_views_38_distinct_whole_object_in_frame(tmp_path: Path) -> None:
     np.testing.assert_allclose(camera["bbox"], [[-0.45] * 3, [0.45] * 3], atol=1e-6)
 
 
+def test_any_intrinsics_and_sizes_draw_where_they_project(tmp_path: Path) -> None:
+    """A red cube of 0.1 off the centre: its middle, its silhouette and its depth, through a skewed wide camera."""
+    glb = (
+        Glb()
+        .add(*box((0.35, 0.4, 0), (0.1, 0.1, 0.1)), factor=(1, 0, 0, 1))
+        .add(*box((0, 0, 0), (0.9, 0.9, 0.9)), factor=(1, 1, 1, 0), alphaMode="BLEND")
+    )
+    (tmp_path / "m.glb").write_bytes(bytes(glb))
+    mesh = load_mesh(tmp_path / "m.glb")
+    corners = mesh.parts[0].vertices
+    K = np.array([[90.0, 7, 70], [0, 60, 22], [0, 0, 1]])
+    with Renderer(mesh, shading="albedo") as renderer:
+        for c2w in rig.poses(DIRECTIONS, 1.4)[:24:5]:
+            camera = rig.Camera(c2w, K, 120, 50)
+            image, geometry = renderer.color(camera), renderer.geometry(camera)
+            assert image.shape == geometry.shape == (50, 120, 4)
+            u, v, w = K @ ((corners - c2w[:3, 3]) @ c2w[:3, :3]).T
+            rows, columns = np.nonzero(image[..., 3] > 127)
+            for low, high, pixels in ((u / w, u / w, columns), (v / w, v / w, rows)):
+                assert abs(pixels.min() - low.min()) <= 1
+                assert abs(pixels.max() + 1 - high.max()) <= 1
+            depth = geometry[image[..., 3] == 255][:, 3]
+            assert len(depth)
+            assert w.min() - 1e-4 <= depth.min()
+            assert depth.max() <= w.max() + 1e-4
+
+
+def test_the_rig_lies_beside_the_views_and_readers_of_views_pass_it_over(tmp_path: Path) -> None:
+    views, camera = drawn(tmp_path, Glb().add(*box((7, -3, 100), (10, 40, 20))))
+    found, facts = rig.read(tmp_path / "o")
+    assert (found.preset, found.version, found.seed, found.inputs) == ("gobjaverse", 1, 0, ())
+    np.testing.assert_allclose(views.c2w, [c.c2w for c in found.cameras], atol=1e-12)
+    np.testing.assert_allclose(views.Ks, [c.K for c in found.cameras], rtol=1e-9)
+    assert {key: facts[key] for key in ("scale", "offset", "bbox")} == {
+        key: camera[key] for key in ("scale", "offset", "bbox")
+    }
+    assert facts["units"] == "longest side of the object = 0.9"
+    assert (facts["depth"], facts["normals"], facts["shading"]) == ("z", "world", "diffuse")
+    assert facts["background"] == "transparent, straight alpha"
+    assert facts["mesh_sha256"] == hashlib.sha256((tmp_path / "m.glb").read_bytes()).hexdigest()
+
+
 def test_edges_are_covered_by_share_with_unmixed_colour(tmp_path: Path) -> None:
     views, _ = drawn(tmp_path, Glb().add(*box(), factor=(1, 0, 0, 1)), shading="albedo")
     alpha = views.images[..., 3]
@@ -172,7 +228,7 @@ def test_both_sides_of_a_sheet_are_drawn_and_face_their_viewer(tmp_path: Path) -
     views, _ = drawn(tmp_path, Glb().add(quad, [0, 2, 1, 0, 3, 2]))
     middle = SIZE // 2
     alpha = views.images[:24, middle, middle, 3]
-    across = np.abs(rig.directions()[:24, 1]) > 0.2
+    across = np.abs(DIRECTIONS[:24, 1]) > 0.2
     assert (alpha[across] == 255).all()
     for view in np.flatnonzero(across):
         path = tmp_path / "o" / f"{view:05d}" / f"{view:05d}_nd.exr"
@@ -185,7 +241,7 @@ def test_translucency_becomes_coverage_and_cutouts_are_cut(tmp_path: Path) -> No
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     quad, faces = [(-1, 1, 0), (1, 1, 0), (1, -1, 0), (-1, -1, 0)], [0, 2, 1, 0, 3, 2]
-    front, middle = int(np.argmin(rig.directions()[:24, 1])), SIZE // 2
+    front, middle = int(np.argmin(DIRECTIONS[:24, 1])), SIZE // 2
     blended, _ = drawn(tmp_path / "a", Glb().add(quad, faces, factor=(1, 1, 1, 0.5), alphaMode="BLEND"))
     assert blended.images[front, middle, middle, 3] == 128
     texture = np.full((16, 16, 4), 255)
@@ -211,9 +267,9 @@ def test_colours_are_encoded_srgb_and_textures_come_out_as_they_are(tmp_path: Pa
 def test_two_renders_have_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "m.glb").write_bytes(bytes(Glb().add(*box())))
     for name in ("a", "b"):
-        render.render_mesh(tmp_path / "m.glb", tmp_path / name, size=16)
+        render.render_mesh(tmp_path / "m.glb", tmp_path / name, sized(16))
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
-    assert len(files) == 120
+    assert len(files) == 121
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
 
 
@@ -224,22 +280,22 @@ def test_an_occupied_folder_is_left_alone_and_a_failed_render_leaves_nothing(
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "mine").touch()
     with pytest.raises(RenderError, match="not empty"):
-        render.render_mesh(tmp_path / "m.glb", tmp_path / "o", size=16)
+        render.render_mesh(tmp_path / "m.glb", tmp_path / "o", sized(16))
 
     def fail(path: Path, image: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(render, "_write_png", fail)
     with pytest.raises(OSError, match="disk full"):
-        render.render_mesh(tmp_path / "m.glb", tmp_path / "p", size=16)
+        render.render_mesh(tmp_path / "m.glb", tmp_path / "p", sized(16))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.glb", "o"]
 
 
 def test_size_out_of_range(tmp_path: Path) -> None:
     (tmp_path / "m.glb").write_bytes(bytes(Glb().add(*box())))
     for size in (0, 100_000):
-        with pytest.raises(RenderError, match=f"size {size}"):
-            render.render_mesh(tmp_path / "m.glb", tmp_path / "o", size=size)
+        with pytest.raises(RenderError, match=rf"--size {size}: expected 1 to 4096 pixels"):
+            render.render_mesh(tmp_path / "m.glb", tmp_path / "o", sized(size))
 
 
 def test_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

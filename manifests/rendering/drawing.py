@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering import rig
 from gaussianverse.manifests.rendering.gltf import MIRROR, REPEAT
 from gaussianverse.manifests.rendering.meshes import Mesh, Part
+from gaussianverse.manifests.rendering.rig import Camera
 
 Shading = Literal["diffuse", "albedo"]
 
@@ -50,31 +50,27 @@ void main() {
 
 
 class Renderer:
-    """OpenGL renderer of one mesh from any pose; a context manager that frees its OpenGL context.
+    """OpenGL renderer of one mesh for any camera; a context manager that frees its OpenGL context.
 
     Args:
         mesh: the mesh to draw.
-        size: pixels a side.
         shading: "diffuse", a soft light fixed in the world, or "albedo", base colour alone.
 
     Raises:
-        RenderError: moderngl or an EGL driver is missing, or the driver cannot draw `size` pixels.
+        RenderError: moderngl or an EGL driver is missing.
     """
 
-    def __init__(self, mesh: Mesh, *, size: int, shading: Shading) -> None:
+    def __init__(self, mesh: Mesh, *, shading: Shading) -> None:
         self._gl, self._ctx = _open_context()
-        limit = min(int(self._ctx.info["GL_MAX_TEXTURE_SIZE"]), 16384) // _SAMPLES
-        if not 1 <= size <= limit:
-            self.close()
-            raise RenderError(f"size {size}: this driver draws 1 to {limit} pixels a side")
-        self.size = size
+        self._limit = min(int(self._ctx.info["GL_MAX_TEXTURE_SIZE"]), 16384) // _SAMPLES
+        # nearer and farther than the camera's distance; at least 1, so that usual meshes have one depth range
+        self._reach = max(1.0, float(np.linalg.norm(mesh.points, axis=1).max()))
         self._program = self._ctx.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
         self._program["diffuse"] = float(shading == "diffuse")
         self._white = self._texture(np.full((1, 1, 4), 255, np.uint8))
         textures = {id(part.texture): self._texture(part.texture) for part in mesh.parts}  # parts share them
         self._parts = [(part, self._vertex_array(part), textures[id(part.texture)]) for part in mesh.parts]
-        self._fine = self._framebuffer(size * _SAMPLES)
-        self._plain = self._framebuffer(size)
+        self._targets: dict[tuple[int, int], Any] = {}
 
     def __enter__(self) -> "Renderer":
         return self
@@ -86,11 +82,14 @@ class Renderer:
         """Free the OpenGL context."""
         self._ctx.release()
 
-    def color(self, c2w: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Render colour, uint8 [size, size, 4]: sRGB with straight alpha, the covered share of the pixel."""
-        self._draw(self._fine, c2w)
+    def color(self, camera: Camera) -> NDArray[np.uint8]:
+        """Render colour, uint8 [h, w, 4]: sRGB with straight alpha, the covered share of the pixel.
+
+        Raises:
+            RenderError: the driver cannot draw so many pixels.
+        """
         s = _SAMPLES
-        samples = self._read(self._fine, 0).reshape(self.size, s, self.size, s, 4)
+        samples = self._draw(camera, s, attachment=0).reshape(camera.height, s, camera.width, s, 4)
         linear = samples.mean(axis=(1, 3))  # premultiplied: an uncovered sample is all zeros
         alpha = linear[..., 3:]
         rgb = np.divide(linear[..., :3], alpha, out=np.zeros_like(linear[..., :3]), where=alpha > 0)
@@ -98,18 +97,22 @@ class Renderer:
         rgba: NDArray[np.uint8] = np.rint(255 * np.concatenate([encoded, alpha], -1)).astype(np.uint8)
         return rgba
 
-    def geometry(self, c2w: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Render geometry, float32 [size, size, 4]: world normal and z-depth at pixel centres, 0 if empty."""
-        self._draw(self._plain, c2w)
-        return self._read(self._plain, 1)
+    def geometry(self, camera: Camera) -> NDArray[np.float32]:
+        """Render geometry, float32 [h, w, 4]: world normal and z-depth at pixel centres, 0 if empty.
 
-    def _draw(self, target: Any, c2w: NDArray[np.float64]) -> None:
-        w2c = np.linalg.inv(c2w)
+        Raises:
+            RenderError: the driver cannot draw so many pixels.
+        """
+        return self._draw(camera, 1, attachment=1)
+
+    def _draw(self, camera: Camera, samples: int, *, attachment: int) -> NDArray[np.float32]:
+        """Draw `samples` x `samples` samples a pixel, and read one of the two attachments."""
+        target = self._target(camera, samples)
+        w2c = np.linalg.inv(camera.c2w)
         gl_view = np.diag([1.0, -1.0, -1.0, 1.0]) @ w2c
-        distance = float(np.linalg.norm(c2w[:3, 3]))
-        near, far, focal = max(distance - 1.0, 0.01), distance + 1.0, 1 / np.tan(rig.FOV / 2)
-        project = np.diag([focal, focal, (far + near) / (near - far), 0.0])
-        project[2, 3], project[3, 2] = 2 * far * near / (near - far), -1
+        distance = float(np.linalg.norm(camera.c2w[:3, 3]))
+        near, far = max(distance - self._reach, 0.01), distance + self._reach
+        project = _projection(camera, near, far)
         self._program["clip_from_world"].write((project @ gl_view).T.astype(np.float32).tobytes())
         self._program["optical_axis"].write(w2c[2].astype(np.float32).tobytes())
         target.use()
@@ -118,7 +121,7 @@ class Renderer:
         for part, vertices, texture in self._parts:
             cutoff = part.cutoff
             if cutoff is None:
-                cutoff = -1.0 if target is self._fine else 0.5
+                cutoff = -1.0 if samples > 1 else 0.5
             self._program["cutoff"] = cutoff
             self._program["textured"] = texture is not None
             self._program["mirrored"] = tuple(float(wrap == MIRROR) for wrap in part.wrap)
@@ -127,14 +130,20 @@ class Renderer:
             (texture or self._white).use(0)
             vertices.render()
 
-    def _read(self, target: Any, attachment: int) -> NDArray[np.float32]:
         data = target.read(components=4, attachment=attachment, dtype="f4")
         pixels = np.frombuffer(data, np.float32).reshape(target.height, target.width, 4)
         return pixels[::-1]  # OpenGL's first row is the bottom one
 
-    def _framebuffer(self, side: int) -> Any:
-        colors = [self._ctx.texture((side, side), 4, dtype="f4") for _ in range(2)]
-        return self._ctx.framebuffer(colors, self._ctx.depth_renderbuffer((side, side)))
+    def _target(self, camera: Camera, samples: int) -> Any:
+        """The framebuffer for a camera, kept for others of the same size."""
+        for name, pixels in (("width", camera.width), ("height", camera.height)):
+            if not 1 <= pixels <= self._limit:
+                raise RenderError(f"{name} {pixels}: this driver draws 1 to {self._limit} pixels a side")
+        size = (camera.width * samples, camera.height * samples)
+        if size not in self._targets:
+            colors = [self._ctx.texture(size, 4, dtype="f4") for _ in range(2)]
+            self._targets[size] = self._ctx.framebuffer(colors, self._ctx.depth_renderbuffer(size))
+        return self._targets[size]
 
     def _vertex_array(self, part: Part) -> Any:
         data = np.concatenate([part.vertices, part.normals, part.uv, part.colors], axis=1)
@@ -152,6 +161,17 @@ class Renderer:
         texture.filter = (self._gl.LINEAR_MIPMAP_LINEAR, self._gl.LINEAR)
         texture.anisotropy = 8.0
         return texture
+
+
+def _projection(camera: Camera, near: float, far: float) -> NDArray[np.float64]:
+    """OpenGL's clip-from-camera matrix [4, 4] of a camera."""
+    K, w, h = camera.K, camera.width, camera.height
+    project = np.zeros((4, 4))
+    project[0, :3] = 2 * K[0, 0] / w, -2 * K[0, 1] / w, 1 - 2 * K[0, 2] / w
+    project[1, 1:3] = 2 * K[1, 1] / h, 2 * K[1, 2] / h - 1
+    project[2, 2:] = (far + near) / (near - far), 2 * far * near / (near - far)
+    project[3, 2] = -1
+    return project
 
 
 def _open_context() -> tuple[Any, Any]:

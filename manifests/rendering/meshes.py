@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from gaussianverse.manifests.errors import RenderError
 from gaussianverse.manifests.rendering.gltf import REPEAT, Gltf
 
-EXTENT = 0.9  # longest side of a normalised mesh's bounding box
+EXTENT = 0.9  # longest side of a normalised mesh's bounding box, if nothing else is asked for
+Measure = Literal["longest side", "diagonal"]  # of the bounding box
 _ROUNDED = 1 / 256  # a larger step of the file's numbers is refused, as a fraction of the mesh
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -45,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Mesh:
-    """A mesh in a z-up world, with its bounding box centred at the origin and a longest side of 0.9.
+    """A mesh in a z-up world, with its bounding box centred at the origin and of the length asked for.
 
     A vertex of the file, turned z-up, is at `scale * vertex + offset`.
     """
@@ -60,7 +61,7 @@ class Mesh:
         return np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts]).astype(np.float32)
 
 
-def load_mesh(path: Path) -> Mesh:
+def load_mesh(path: Path, *, extent: float = EXTENT, measure: Measure = "longest side") -> Mesh:
     """Load the triangles of a GLB or glTF file, with base colour from texture, factor and vertex colours.
 
     Skinned meshes keep the pose of the file's joints. Lines, points and all material properties except base
@@ -78,7 +79,7 @@ def load_mesh(path: Path) -> Mesh:
                 for node, transform in gltf.placements()
                 for primitive in _primitives(gltf, node, path)
             ]
-            return _normalise([part for part in parts if len(part.faces)], path)
+            return _normalise([part for part in parts if len(part.faces)], path, extent, measure)
     except RenderError:
         raise
     except Exception as error:  # malformed files raise errors of many types
@@ -93,14 +94,14 @@ def _primitives(gltf: Gltf, node: dict[str, Any], path: Path) -> list[dict[str, 
     return [p for p in mesh["primitives"] if p.get("mode", _TRIANGLES) in (_TRIANGLES, _STRIP, _FAN)]
 
 
-def _normalise(parts: list[Part], path: Path) -> Mesh:
+def _normalise(parts: list[Part], path: Path, length: float, measure: Measure) -> Mesh:
     if not parts:
         raise RenderError(f"{path}: no triangles; only meshes can be rendered")
     used = np.concatenate([part.vertices[np.unique(part.faces)] for part in parts])
     if not np.isfinite(used).all():
         raise RenderError(f"{path}: has vertices that are NaN or infinite")
     low, high = used.min(0), used.max(0)
-    extent = float((high - low).max())
+    extent = float(np.linalg.norm(high - low) if measure == "diagonal" else (high - low).max())
     if extent == 0:
         raise RenderError(f"{path}: all vertices are at one point")
     step = max(part.step for part in parts)
@@ -109,7 +110,7 @@ def _normalise(parts: list[Part], path: Path) -> Mesh:
             f"{path}: its vertices lie so far out that float32 rounds them to {step:.2g}, and the mesh is "
             f"{extent:.3g} wide; move it to the origin in the program that made it, and export it again"
         )
-    scale = EXTENT / extent
+    scale = length / extent
     middle = low / 2 + high / 2
     offset = -scale * middle
     moved = (replace(part, vertices=(scale * (part.vertices - middle)).astype(np.float32)) for part in parts)
