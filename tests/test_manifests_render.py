@@ -329,3 +329,29 @@ def test_command_line_renders_and_adds_a_row(tmp_path: Path, capsys: pytest.Capt
     assert cli.main(["render", *argv, *row, "--uid", "box"]) == 1
     assert "duplicate uid 'box'" in capsys.readouterr().err
     assert not (tmp_path / "views" / "other").exists()
+
+
+def test_command_line_takes_a_preset_and_warns_of_cropping(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.glb").write_bytes(bytes(Glb().add(*box())))
+    argv = ["render", str(tmp_path / "m.glb")]
+    assert cli.main([*argv, str(tmp_path / "o"), "--preset", "lgm", "--size", "8", "--seed", "3"]) == 0
+    out, err = capsys.readouterr()
+    assert "100 views in" in out
+    assert "m.glb: the object leaves the frame in" in err
+    assert rig.read(tmp_path / "o")[0].seed == 3
+    assert len(load_views(tmp_path / "o", "gobjaverse", min_views=100).images) == 100
+    radius = err.split("--radius ")[1].split()[0]
+    options = ["--preset", "lgm", "--size", "8", "--radius", radius, "--extent", "0.9", "--albedo"]
+    assert cli.main([*argv, str(tmp_path / "p"), *options]) == 0
+    assert capsys.readouterr().err == ""
+    assert rig.read(tmp_path / "p")[1]["shading"] == "albedo"
+    for wrong, message in (
+        (["--preset", "nerf"], "unknown preset 'nerf'; there are gobjaverse"),
+        (["--size", "0"], "--size 0: expected 1 to 4096"),
+        (["--size", "100000"], "--size 100000: expected 1 to 4096"),
+    ):
+        assert cli.main([*argv, str(tmp_path / "q"), *wrong]) == 1
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.glb", "o", "p"]

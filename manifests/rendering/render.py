@@ -154,6 +154,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vary-elevation", action="store_true", help="gobjaverse: upper ring at 5 to 30 degrees, drawn per object"
     )
+    parser.add_argument(
+        "--condition", choices=("first", "last"), default="first", help="orbit21: the view that a model is given"
+    )
     shading = parser.add_mutually_exclusive_group()
     shading.add_argument("--shading", choices=get_args(Shading), default="diffuse", help="default: diffuse")
     shading.add_argument(
@@ -196,6 +199,7 @@ def config_of(args: argparse.Namespace) -> RenderConfig:
         size=args.size,
         seed=args.seed,
         vary_elevation=args.vary_elevation,
+        condition=args.condition,
     )
     return RenderConfig(args.preset, options, args.shading, not args.no_geometry)
 
