@@ -4,13 +4,17 @@
     splats/splats-000123.tar      per object <uid>.splat.npz, <uid>.json, <uid>.txt
     views/views-000123.tar        per object <uid>.cameras.npz, <uid>.json, <uid>.txt, <uid>.view00.png and so on
     atlas_mean.npy ... _SUCCESS   about all objects, written in the order of `FINAL`
+    versions/0002/...             the same files about version 2, and its own `VERSION`; version 1 is the root
+
+The newest version is the highest that has its `_SUCCESS`; shards of all versions lie beside one another.
 
 The builder writes it and the reader reads it. Both import this module, which imports only the standard library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 SCHEMA_VERSION = 2
 """The version that is written."""
@@ -46,6 +50,14 @@ METADATA, QUARANTINE = "metadata.parquet", "quarantine.parquet"
 INDEX, CARD, SUMS, SUCCESS = "index.json", "README.md", "SHA256SUMS", "_SUCCESS"
 FINAL = (*STATISTICS, METADATA, QUARANTINE, INDEX, CARD, SUMS, SUCCESS)
 
+VERSIONS = "versions/"
+VERSION = "version.json"
+"""What a version beyond the first is: its parent, the shards that count and what changed."""
+OBJECTS, ORIGINS, SUPERSEDED = "objects.parquet", "origins.parquet", "superseded.parquet"
+"""Of a version beyond the first: its new rows, where each of them comes from, and the rows that do not count any
+more."""
+MAX_VERSION = 9999
+
 ADDRESS = ("sample", "offset", "nbytes", "sha256")
 """Address of a sample's main member in its shard; metadata.parquet has these columns for each family."""
 
@@ -58,6 +70,34 @@ def version_error(version: object) -> str:
     newer = type(version) is int and version > SCHEMA_VERSION
     remedy = "; a newer gaussianverse wrote it, install that" if newer else ""
     return f"schema version {version!r}, this gaussianverse reads {known}{remedy}"
+
+
+_VERSION_KEY = re.compile(r"versions/(\d{4})/(.+)")
+
+
+def version_key(number: int, name: str) -> str:
+    """Key of one of `FINAL`, or of another file of a version. Raises ValueError if there is no such version."""
+    if not 1 <= number <= MAX_VERSION:
+        raise ValueError(f"version {number}: expected 1 to {MAX_VERSION}")
+    return name if number == 1 else f"{VERSIONS}{number:04d}/{name}"
+
+
+def parse_version_key(key: str) -> tuple[int, str] | None:
+    """(version, name) of a key of a version beyond the first; None for any other key."""
+    match = _VERSION_KEY.fullmatch(key)
+    return (int(match[1]), match[2]) if match and int(match[1]) > 1 else None
+
+
+def finished_versions(below_versions: Iterable[str], root_has_success: bool) -> list[int]:
+    """Numbers of the versions that are finished, ascending.
+
+    Args:
+        below_versions: the keys below `VERSIONS`.
+        root_has_success: whether the key `SUCCESS` exists, so that version 1 is finished.
+    """
+    parsed = (parse_version_key(key) for key in below_versions)
+    later = {found[0] for found in parsed if found and found[1] == SUCCESS}
+    return sorted({1, *later} if root_has_success else later)
 
 
 def shard_number(shard: int) -> str:

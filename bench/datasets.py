@@ -68,7 +68,7 @@ def publish_dataset(
     made = run_file.identity_of(manifest, config, members.representation(config.atlas))
     run = run_file.establish(storage, manifest, made)
     for shard in range(run.n_shards):
-        for row in (dict(r, shard=shard) for r in shard_rows(storage, shard)):
+        for row in (dict(r, shard=shard) for r in shard_rows(storage, run, shard)):
             watch = records.Stopwatch(1)
             if row["uid"] in quarantined:
                 error = {"reason": "bad_input", "error_class": "BadInput", "error_message": "it is bad"}

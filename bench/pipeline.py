@@ -198,7 +198,7 @@ def overhead(root: Path, rounds: int = 64) -> dict[str, float]:
     job = Job(storage.url, store=StoreOptions())
     rng = np.random.default_rng(0)
     splat, atlas = rng.bytes(10_435 * 14 * 4), rng.bytes(128 * 128 * 16 * 4)
-    rows = [{**row, "shard": shard} for shard in range(run.n_shards) for row in shard_rows(storage, shard)]
+    rows = [{**row, "shard": shard} for shard in range(run.n_shards) for row in shard_rows(storage, run, shard)]
     start = time.thread_time()
     for row in rows:
         opened = open_storage(job.url, job.store)

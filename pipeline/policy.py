@@ -295,21 +295,23 @@ def repeats(ages: Sequence[float], idle: int, config: PolicyConfig) -> list[int]
     return sorted(old, key=lambda k: -ages[k])[: max(0, idle)]
 
 
-def ordered_shards(shards: str, n_shards: int) -> list[int]:
-    """Shard numbers from "3", "0-9" or "0-9,12", ascending, each once; "" = all.
+def ordered_shards(shards: str, there: Sequence[int]) -> list[int]:
+    """Shard numbers from "3", "0-9" or "0-9,12", ascending, each once; "" = all that are `there`, in order.
 
     Raises:
         UsageError: the text has another form, or a shard does not exist.
     """
     if not shards:
-        return list(range(n_shards))
+        return list(there)
     wanted: set[int] = set()
     for part in shards.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UsageError(f"shards {shards!r}: expected numbers and ranges, such as 0-9,12")
         wanted.update(range(int(first), int(last or first) + 1))
-    beyond = [k for k in wanted if k >= n_shards]
-    if beyond or not wanted:
-        raise UsageError(f"shards {shards!r}: the manifest has shards 0 to {n_shards - 1}")
+    if beyond := sorted(wanted - set(there)):
+        which = f"there are shards {there[0]} to {there[-1]}" if there else "there are none"
+        raise UsageError(f"shards {shards!r}: no shard {beyond[0]}; {which}")
+    if not wanted:
+        raise UsageError(f"shards {shards!r}: names none")
     return sorted(wanted)

@@ -102,7 +102,7 @@ def publish_all(
 ) -> None:
     """Publish a fragment of every object of every shard."""
     for shard in range(run.n_shards):
-        for row in shard_rows(storage, shard):
+        for row in shard_rows(storage, run, shard):
             data = None if row["uid"] in (quarantined or set()) else data_of(stage, row["uid"])
             publish_one(storage, run, stage, {**row, "shard": shard}, data=data, attempts=attempts)
 

@@ -53,7 +53,7 @@ def test_a_run_of_another_process_is_watched_to_its_end(tmp_path: Path) -> None:
     run = planned(storage, ["a", "b", "c", "d"], shard_size=2)
     with on_a_terminal(watching(tmp_path)) as terminal:
         terminal.until(drawn(r"\r  0%\|          \| 0/4 objects, time left unknown"))
-        publish_one(storage, run, SPLATS, {**shard_rows(storage, 0)[0], "shard": 0}, data=b"x")
+        publish_one(storage, run, SPLATS, {**shard_rows(storage, run, 0)[0], "shard": 0}, data=b"x")
         terminal.until(drawn(r"\r 2[23]%\|[^|]+\| 0/4 objects, \d+/h, [^,]+ left"))
         publish_all(storage, run, SPLATS)
         publish_all(storage, run, ATLAS, quarantined={"b"})

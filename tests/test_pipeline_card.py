@@ -19,6 +19,7 @@ from gaussianverse.pipeline.dataset.card import card_of
 from gaussianverse.pipeline.dataset.metadata import Totals
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import METADATA, row
+from gaussianverse.pipeline.dataset.versions import Version
 
 INDEX = {"size": 128, "shards": [{}, {}], "channels": ["offset_x", "opacity"]}
 HERE = {"gaussianverse": "0.3.0", "numpy": "2.4.0", "gsplat": ""}
@@ -35,7 +36,7 @@ OTHER = {"code_digest": "e" * 64, "versions": "gaussianverse 0.3.0, numpy 2.1.0"
 def card(*rows: dict[str, Any], commits: Any = None) -> str:
     totals = Totals()
     totals.add(pa.Table.from_pylist([row(METADATA, r) for r in rows], schema=METADATA))
-    return card_of(RUN, totals, INDEX, commits or {})
+    return card_of(Version(RUN, (RUN,), range(2)), totals, INDEX, commits or {})
 
 
 def rendered(text: str) -> Page:

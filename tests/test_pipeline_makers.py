@@ -29,7 +29,7 @@ def built(folder: Path, elsewhere: set[tuple[str, str]]) -> LocalStorage:
     run = planned(storage, [f"o{k}" for k in range(6)], shard_size=2)
     for stage in layout.STAGES:
         for shard in range(run.n_shards):
-            for row in shard_rows(storage, shard):
+            for row in shard_rows(storage, run, shard):
                 with pytest.MonkeyPatch.context() as patched:
                     if (stage, row["uid"]) in elsewhere:
                         patched.setattr(records, "made_with", lambda: ELSEWHERE)

@@ -17,7 +17,9 @@ from gaussianverse.atlas.store.storage import sha256_of
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
 from gaussianverse.pipeline.dataset.parquet import from_parquet, to_parquet
+from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import METADATA, STATS, row
+from gaussianverse.pipeline.dataset.versions import Version, version_of
 from gaussianverse.pipeline.errors import PipelineError
 
 
@@ -55,7 +57,7 @@ def test_tables_of_other_objects_do_not_become_one(tmp_path: Path) -> None:
     storage.delete(key)
     storage.put_if_absent(key, to_parquet(STATS[ATLAS], rows[::-1]))
     with pytest.raises(PipelineError, match="different objects"):
-        tables_of(storage, run.n_shards)
+        tables_of(storage, version_of(storage, run))
 
 
 class Repeated(LocalStorage):
@@ -73,11 +75,16 @@ class Repeated(LocalStorage):
 def test_memory_does_not_grow_with_every_object() -> None:
     """As dicts 20,000 rows are over 150 MB; here the pieces of one row group are the most."""
     storage = Repeated(256)
-    tables_of(storage, 1)
+
+    def version(n_shards: int) -> Version:
+        run = Run({"schema_version": 2, "n_shards": n_shards, "config": {"run": {}}})
+        return Version(run, (run,), run.shards)
+
+    tables_of(storage, version(1))
     before = pa.total_allocated_bytes()
     tracemalloc.start()
     try:
-        assert tables_of(storage, 80).totals.samples == 80 * 256
+        assert tables_of(storage, version(80)).totals.samples == 80 * 256
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

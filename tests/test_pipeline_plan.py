@@ -142,11 +142,11 @@ def test_a_run_that_was_made_tells_seconds_and_bytes(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     run = planned(storage, ["a", "b", "c"], shard_size=2)
     with pytest.raises(UsageError, match="no finished shard"):
-        plan.measure(storage, run.n_shards)
+        plan.measure(storage, run.shards)
     for stage in layout.STAGES:
         publish_all(storage, run, stage, quarantined={"b"})
         pack.pack(storage, run, stage, 0)
-    measured = plan.measure(storage, run.n_shards)
+    measured = plan.measure(storage, run.shards)
     assert measured.objects == 1
     assert measured.splats_nbytes == len(storage.get(dataset_format.shard_tar(SPLATS, 0)))
     made = plan.plan_of(manifest(10), RunConfig(), slots=1, measured=measured)

@@ -233,13 +233,13 @@ def test_seeds_depend_on_object_and_nan_only() -> None:
     [("3", [3]), ("0-2", [0, 1, 2]), ("4,0-1,1", [0, 1, 4]), (" 1 , 2 ", [1, 2]), ("", [0, 1, 2, 3, 4])],
 )
 def test_shards_are_read(text: str, expected: list[int]) -> None:
-    assert ordered_shards(text, 5) == expected
+    assert ordered_shards(text, range(5)) == expected
 
 
 @pytest.mark.parametrize("text", ["5", "0-5", "x", " ", "1,", "1-", "-1", "2-1", "1.5"])
 def test_shards_that_do_not_exist_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="shards"):
-        ordered_shards(text, 5)
+        ordered_shards(text, range(5))
 
 
 def test_a_damaged_fragment_is_read_again_and_then_stops_the_run() -> None:

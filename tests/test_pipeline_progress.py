@@ -185,7 +185,7 @@ def test_kept_seconds_that_cannot_be_read_end_no_run(
 
 def test_it_counts_what_is_there_already(storage: Storage) -> None:
     run = planned(storage, [f"o{k}" for k in range(5)], shard_size=2)
-    publish_one(storage, run, ATLAS, {**shard_rows(storage, 0)[0], "shard": 0}, data=b"x")
+    publish_one(storage, run, ATLAS, {**shard_rows(storage, run, 0)[0], "shard": 0}, data=b"x")
     assert line(storage, run) == "5 objects, 1 of them done, 2 at a time"
     # the first shard is committed, and is not among those that are left
     assert first_line(storage, run, [1, 2], layout.STAGES, slots=8, of=5) == "5 objects, 2 of them done, 3 at a time"

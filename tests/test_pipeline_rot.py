@@ -102,9 +102,9 @@ def test_journals_that_are_lost_are_no_obstacle(inputs: Path, expected: dict[str
 
 
 def test_no_atlas_is_made_of_a_fit_that_rotted(inputs: Path, tmp_path: Path) -> None:
-    storage, _, base = job.plan(str(tmp_path / "out"), str(inputs), CONFIG)
+    storage, run, base = job.plan(str(tmp_path / "out"), str(inputs), CONFIG)
     given = Job(storage.url, base)
-    row = {**shard_rows(storage, 0)[0], "shard": 0}
+    row = {**shard_rows(storage, run, 0)[0], "shard": 0}
     assert tasks.fit_object(given, row, 1, 0)["status"] == "ok"
     path = tmp_path / "out" / layout.fragment(SPLATS, 0, "a")
     data = bytearray(path.read_bytes())

@@ -101,7 +101,7 @@ def test_rows_of_a_shard_are_read_without_the_whole_manifest(storage: LocalStora
         return real(key, offset, nbytes, total)
 
     storage.read = counted  # type: ignore[method-assign]
-    found = manifest_rows.shard_rows(storage, 7)
+    found = manifest_rows.shard_rows(storage, run, 7)
     assert [(r["index"], r["uid"]) for r in found] == [(i, f"o{i:04}") for i in range(700, 800)]
     assert run.n_shards == 40
     assert 0 < sum(read) < len(data) / 2
@@ -109,7 +109,7 @@ def test_rows_of_a_shard_are_read_without_the_whole_manifest(storage: LocalStora
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "flipped"])
 def test_a_damaged_manifest_is_named(storage: LocalStorage, damage: str) -> None:
-    planned(storage, ["a", "b"])
+    run = planned(storage, ["a", "b"])
     path = storage.root / layout.MANIFEST
     data = path.read_bytes()
     if damage == "other":
@@ -118,13 +118,13 @@ def test_a_damaged_manifest_is_named(storage: LocalStorage, damage: str) -> None
         cut = {"cut": data[:-9], "empty": b"", "flipped": data[:100] + b"\xff" * 50 + data[150:]}
         path.write_bytes(cut[damage])
     with pytest.raises(PipelineError, match=r"objects\.parquet"):
-        manifest_rows.shard_rows(storage, 0)
+        manifest_rows.shard_rows(storage, run, 0)
 
 
 def test_a_shard_that_does_not_exist_is_named(storage: LocalStorage) -> None:
-    planned(storage, ["a", "b"])
+    run = planned(storage, ["a", "b"])
     with pytest.raises(PipelineError, match="no shard 1"):
-        manifest_rows.shard_rows(storage, 1)
+        manifest_rows.shard_rows(storage, run, 1)
 
 
 def test_no_run_here(storage: LocalStorage) -> None:

@@ -42,7 +42,7 @@ def test_a_fragment_made_again_after_the_commit_does_not_count(committed: Commit
     """A GPU's second fit has other bytes; what is in the shard stands."""
     storage, before = committed
     run = planned(storage, ["a", "b", "c"])
-    row = {**shard_rows(storage, 0)[0], "shard": 0}
+    row = {**shard_rows(storage, run, 0)[0], "shard": 0}
     publish_one(storage, run, SPLATS, row, data=b"other data of a")
     assert shards.read_record(storage, SPLATS, 0, "a") == before["a"]
 

@@ -24,7 +24,7 @@ def test_from_the_store_alone_at_every_point_of_a_run(tmp_path: Path) -> None:
         return found["shards"], found["objects"], found["uncommitted_fragments"]
 
     assert counts(SPLATS) == (0, 0, 0)
-    row = {**shard_rows(storage, 1)[0], "shard": 1}
+    row = {**shard_rows(storage, run, 1)[0], "shard": 1}
     publish_one(storage, run, SPLATS, row, data=b"x")
     assert counts(SPLATS) == (0, 1, 1)
     publish_all(storage, run, SPLATS)

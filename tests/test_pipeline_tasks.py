@@ -50,7 +50,7 @@ class Planned:
         manifest = write_manifest(folder, ["ball"])
         self.storage, self.run, base = job.plan(str(folder / "out"), str(manifest), CONFIG)
         self.job = Job(self.storage.url, base)
-        self.row: dict[str, Any] = {**shard_rows(self.storage, 0)[0], "shard": 0}
+        self.row: dict[str, Any] = {**shard_rows(self.storage, self.run, 0)[0], "shard": 0}
 
     def fragment(self, stage: str) -> bytes:
         return self.storage.get(layout.fragment(stage, 0, "ball"))
@@ -97,8 +97,8 @@ def test_an_object_in_millimetres_is_published_with_its_views_and_its_atlas_in_o
         camera["origin"] = [1000 * v + 500 for v in camera["origin"]]
         file.write_text(json.dumps(camera))
     config = load("test", [*TINY, "run.views=3", "run.views_size=16"])
-    storage, _, base = job.plan(str(tmp_path / "out"), str(write_manifest(tmp_path, ["ball"])), config)
-    row = {**shard_rows(storage, 0)[0], "shard": 0}
+    storage, run, base = job.plan(str(tmp_path / "out"), str(write_manifest(tmp_path, ["ball"])), config)
+    row = {**shard_rows(storage, run, 0)[0], "shard": 0}
     assert tasks.fit_object(Job(storage.url, base), row, 1, 0)["status"] == "ok"
     assert tasks.atlas_object(Job(storage.url, base), row, 1)["status"] == "ok"
     splats, views, made = (records.read(storage, family, 0, "ball") for family in (SPLATS, VIEWS, ATLAS))
@@ -131,8 +131,8 @@ def test_the_test_split_is_held_out_and_no_reference_view(tmp_path: Path) -> Non
     found = {}
     for heldout in ("test", "every"):
         config = load("test", [*TINY, "run.views=7", "run.views_size=16", f"fit.heldout={heldout}"])
-        storage, _, base = job.plan(str(tmp_path / heldout), str(manifest), config)
-        row = {**shard_rows(storage, 0)[0], "shard": 0}
+        storage, run, base = job.plan(str(tmp_path / heldout), str(manifest), config)
+        row = {**shard_rows(storage, run, 0)[0], "shard": 0}
         assert tasks.fit_object(Job(storage.url, base), row, 1, 0)["status"] == "ok"
         facts = records.read(storage, SPLATS, 0, "ball").facts
         assert facts["metrics_on"] == {"test": "heldout", "every": "train"}[heldout]

@@ -17,7 +17,7 @@ from gaussianverse.pipeline.ops.top_errors import errors_text, pattern_of, top_e
 
 def give_up(storage: LocalStorage, run: Run, stage: str, uid: str, reason: str, text: str) -> None:
     for shard in range(run.n_shards):
-        for row in shard_rows(storage, shard):
+        for row in shard_rows(storage, run, shard):
             if row["uid"] == uid:
                 why = {"reason": reason, "error_class": "Fault", "error_message": text}
                 records.publish_quarantine(storage, stage, {**row, "shard": shard}, run, why, records.Stopwatch(1))
@@ -33,7 +33,7 @@ def test_causes_are_counted_once_per_object_across_stages_and_shards(tmp_path: P
             give_up(storage, run, stage, uid, "low_psnr", f"{uid}: {psnr} dB")
     give_up(storage, run, ATLAS, "o2", "rough_atlas", "smoothness 0.1")
     for shard in range(2):
-        for row in shard_rows(storage, shard):
+        for row in shard_rows(storage, run, shard):
             for stage in layout.STAGES:
                 facts = records.facts_of(stage, {**row, "shard": shard}, run, status=OK)
                 records.publish_sample(storage, stage, facts, data_of(stage, "o"), records.Stopwatch(1), {})

@@ -111,7 +111,7 @@ def test_every_files_size_and_commit_are_looked_at_whoever_is_drawn(made: tuple[
 def test_a_sample_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path / "out")
     run = planned(storage, ["a", "b"])
-    for row in shard_rows(storage, 0):
+    for row in shard_rows(storage, run, 0):
         data = b"no arrays" if row["uid"] == "b" else data_of(SPLATS, "a")
         publish_one(storage, run, SPLATS, {**row, "shard": 0}, data=data)
     publish_all(storage, run, ATLAS)

@@ -25,7 +25,7 @@ from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.atlas.tar import END, build
 from gaussianverse.fitter import load_views
 from gaussianverse.pipeline.config import RunSettings, load
-from gaussianverse.pipeline.dataset import layout, records
+from gaussianverse.pipeline.dataset import layout, records, run_file
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.parquet import from_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -258,7 +258,7 @@ def test_views_of_an_object_whose_fit_failed_are_left_out(manifest: str, tmp_pat
 
 
 def manifest_row(storage: Storage, uid: str) -> dict[str, Any]:
-    return next(r for r in shard_rows(storage, 0) if r["uid"] == uid)
+    return next(r for r in shard_rows(storage, run_file.load(storage), 0) if r["uid"] == uid)
 
 
 @pytest.fixture

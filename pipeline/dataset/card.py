@@ -15,7 +15,7 @@ from gaussianverse.atlas import dataset_format
 from gaussianverse.escape import markdown
 from gaussianverse.pipeline.dataset.makers import Maker, begun_with, other_makers, ranges
 from gaussianverse.pipeline.dataset.metadata import Credits, Totals
-from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.versions import Version
 
 _TEMPLATE = """\
 ---
@@ -114,15 +114,16 @@ _VIEWS = """\
 """
 
 
-def card_of(run: Run, totals: Totals, index: dict[str, Any], commits: Mapping[tuple[str, int], Any]) -> str:
+def card_of(version: Version, totals: Totals, index: dict[str, Any], commits: Mapping[tuple[str, int], Any]) -> str:
     """The card.
 
     Args:
-        run: the run.
+        version: the version.
         totals: totals of metadata.parquet.
         index: content of index.json.
         commits: commit records by (family, shard).
     """
+    run = version.run
     return _TEMPLATE.format(
         samples=totals.samples,
         objects=totals.objects,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
@@ -13,88 +13,103 @@ from gaussianverse.pipeline.dataset import card, layout
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit
-from gaussianverse.pipeline.dataset.statistics import merged_statistics
+from gaussianverse.pipeline.dataset.statistics import live_moments, merged_statistics
+from gaussianverse.pipeline.dataset.versions import Version, version_of
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.store.publish import publish_exact
 
+Commits = Mapping[tuple[str, int], dict[str, Any]]
+"""Commit records by (family, shard)."""
 
-def is_finalized(storage: Storage) -> bool:
-    """Whether the dataset is complete."""
-    return storage.head(dataset_format.SUCCESS) is not None
+
+def is_finalized(storage: Storage, number: int = 1) -> bool:
+    """Whether the dataset, or a later version of it, is complete."""
+    return storage.head(dataset_format.version_key(number, dataset_format.SUCCESS)) is not None
 
 
 def finalize(storage: Storage, run: Run) -> None:
-    """Write the files of `dataset_format.FINAL` in order; a finished dataset is left as it is.
+    """Write the files of `dataset_format.FINAL` of a run's version in order; a finished one is left as it is.
 
     Raises:
         PipelineError: a shard is missing or of another configuration, or all objects are quarantined.
         ShardConflict: one of the files holds other bytes.
     """
-    if is_finalized(storage):
+    if is_finalized(storage, run.number):
         return
     if run.version != SCHEMA_VERSION:
         raise PipelineError(
             f"{storage.url} was begun by an older gaussianverse (schema version {run.version}); finish it with that "
             "version, or start a new output"
         )
-    if sha256_of(storage.get(layout.MANIFEST)) != run.identity["manifest_sha256"]:
+    if sha256_of(storage.get(run.manifest_key)) != run.identity["manifest_sha256"]:
         raise PipelineError(
-            f"{storage.url}/{layout.MANIFEST}: not the manifest of {layout.RUN}; it was damaged after the run began. "
+            f"{storage.url}/{run.manifest_key}: not the manifest of {run.key}; it was damaged after the run began. "
             "Nothing was written: put the manifest of the first call back"
         )
-    shards = _shards(storage, run)
-    commits = {(family, k): read_commit(storage, family, k) for family in run.families for k in shards}
+    version = version_of(storage, run)
+    commits = _commits(storage, version)
     for (family, k), commit in commits.items():
-        if commit["config_digest"] != run.digest:
+        if commit["config_digest"] != version.run_of(k).digest:
             raise PipelineError(
-                f"{storage.url}/{layout.commit(family, k)}: of another configuration than {layout.RUN}"
+                f"{storage.url}/{layout.commit(family, k)}: of another configuration than {version.run_of(k).key}"
             )
-    samples = sum(commits[ATLAS, k]["samples"] for k in range(run.n_shards))
-    if samples == 0:
-        reasons = sum((Counter(c["quarantined"]) for (s, _), c in commits.items() if s == ATLAS), Counter())
-        listed = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-        n = sum(commits[ATLAS, k]["objects"] for k in shards)
+    tables = tables_of(storage, version)
+    if tables.totals.samples == 0:
+        listed = ", ".join(f"{n} {reason}" for reason, n in tables.totals.reasons.most_common())
+        n = tables.totals.objects
         raise PipelineError(
             f"0 of {n} objects published, {n} quarantined: {listed} (gaussianverse top-errors --out {storage.url}). "
             "There is no dataset: fix the causes and start again with a new output"
         )
     written: dict[str, Head] = {}
 
-    def put(key: str, data: bytes) -> None:
-        written[key] = publish_exact(storage, key, data)
+    def put(name: str, data: bytes) -> None:
+        written[name] = publish_exact(storage, version.key(name), data)
 
-    moments = (storage.get(layout.moments(k)) for k in range(run.n_shards))
-    for key, data in merged_statistics(moments, run).items():
-        put(key, data)
-    tables = tables_of(storage, run.n_shards, run.families)
+    for name, data in merged_statistics(live_moments(storage, version), run).items():
+        put(name, data)
     put(dataset_format.METADATA, tables.metadata)
     put(dataset_format.QUARANTINE, tables.quarantine)
-    index = index_of(run, commits, tables.totals, written)
+    index = index_of(version, commits, tables.totals, written)
     put(dataset_format.INDEX, to_json_file(index))
-    put(dataset_format.CARD, card.card_of(run, tables.totals, index, commits).encode())
-    sums = sha256sums(storage, run, commits, written)
-    publish_exact(storage, dataset_format.SUMS, sums)
-    publish_exact(storage, dataset_format.SUCCESS, sums_file({dataset_format.SUMS: sha256_of(sums)}))
+    put(dataset_format.CARD, card.card_of(version, tables.totals, index, commits).encode())
+    sums = sha256sums(storage, version, commits, written)
+    key = version.key(dataset_format.SUMS)
+    publish_exact(storage, key, sums)
+    publish_exact(storage, version.key(dataset_format.SUCCESS), sums_file({key: sha256_of(sums)}))
 
 
-def _shards(storage: Storage, run: Run) -> range:
+def _commits(storage: Storage, version: Version) -> Commits:
     there = committed_shards(storage)
-    for family in run.families:
-        missing = [k for k in range(run.n_shards) if (family, k) not in there]
+    for family in version.families:
+        missing = [k for k in version.shards if (family, k) not in there]
         if missing:
+            mend = "run fit-shard for them first" if version.number == 1 else "run the same extend again"
             raise PipelineError(
-                f"{storage.url}: {len(missing)} of {run.n_shards} {family} shards are not committed "
-                f"(first: {missing[0]}); run fit-shard for them first"
+                f"{storage.url}: {len(missing)} of {len(version.shards)} {family} shards are not committed "
+                f"(first: {missing[0]}); {mend}"
             )
-    return range(run.n_shards)
+    return {(family, k): read_commit(storage, family, k) for family in version.families for k in version.shards}
 
 
-def index_of(
-    run: Run, commits: dict[tuple[str, int], dict[str, Any]], totals: Totals, written: dict[str, Head]
-) -> dict[str, Any]:
-    """The content of index.json: the shards with their keys, sizes and hashes, and the totals."""
+def index_of(version: Version, commits: Commits, totals: Totals, written: Mapping[str, Head]) -> dict[str, Any]:
+    """The content of index.json: the shards with their keys, sizes and hashes, and the totals.
+
+    Args:
+        version: the version.
+        commits: commit records of its shards.
+        totals: totals of the rows that count.
+        written: the files of `dataset_format.STATISTICS` by their names.
+    """
+    run = version.run
+    later = {} if version.number == 1 else {"version": version.number, "parent": version.parent}
+
+    def live(family: str, k: int) -> int:
+        return int(commits[family, k]["samples"]) - version.superseded.samples_in(family, k)
+
     return {
         "schema_version": run.version,
+        **later,
         "config_digest": run.digest,
         "manifest_sha256": run.identity["manifest_sha256"],
         "objects": totals.objects,
@@ -102,8 +117,9 @@ def index_of(
         "uids_sha256": totals.uids_sha256,
         "size": run.atlas.size,
         **run.identity["representation"],
+        **({"superseded": {"sha256": run.identity["superseded_sha256"]}} if later else {}),
         **({"views": run.settings.views, "views_size": run.views_size} if run.settings.views else {}),
-        "statistics": {key: {"sha256": written[key].sha256} for key in dataset_format.STATISTICS},
+        "statistics": {name: {"sha256": written[name].sha256} for name in dataset_format.STATISTICS},
         "shards": [
             {
                 "shard": k,
@@ -112,28 +128,33 @@ def index_of(
                     family: {
                         "key": dataset_format.shard_tar(family, k),
                         "samples": commits[family, k]["samples"],
+                        **({"live": live(family, k)} if later else {}),
                         **commits[family, k]["files"][dataset_format.shard_tar(family, k)],
                     }
                     for family in run.families
                 },
             }
-            for k in range(run.n_shards)
+            for k in version.shards
         ],
     }
 
 
-def sha256sums(
-    storage: Storage, run: Run, commits: dict[tuple[str, int], dict[str, Any]], written: dict[str, Head]
-) -> bytes:
-    """SHA256SUMS: every file of the dataset except itself and `_SUCCESS`.
+def sha256sums(storage: Storage, version: Version, commits: Commits, written: Mapping[str, Head]) -> bytes:
+    """SHA256SUMS: every file that a version counts except itself and `_SUCCESS`, by their keys from the root.
 
     The journal is not listed, so that two runs of the same work on CPUs have the same sums.
+
+    Args:
+        storage: store of the output.
+        version: the version.
+        commits: commit records of its shards.
+        written: its own files by their names.
     """
-    sums = {key: head.sha256 for key, head in written.items()}
+    sums = {version.key(name): head.sha256 for name, head in written.items()}
     for (family, shard), record in commits.items():
         sums |= {key: file["sha256"] for key, file in record["files"].items()}
         sums[layout.commit(family, shard)] = _sha256(storage, layout.commit(family, shard))
-    for key in (layout.RUN, layout.MANIFEST):
+    for key in version.sources():
         sums[key] = _sha256(storage, key)
     return sums_file(sums)
 

@@ -10,6 +10,11 @@
     _commits/<family>/000123.json               commit record: a shard exists if and only if this exists
     runs/<family>-000123.parquet                journal of a shard: times, hosts, attempts; not part of the dataset
     runs/summary-<when>-<who>.json              summary of one call
+    versions/0002/version.json                  what version 2 is, written first and never changed
+    versions/0002/objects.parquet               manifest of its new rows: row group j is shard first_shard + j
+    versions/0002/origins.parquet               where the sample of each new row is taken from
+    versions/0002/superseded.parquet            rows of its shards that do not count any more
+    versions/0002/metadata.parquet ...          `FINAL` of this version
     revisions/001/...                           the same tree again, for objects that were quarantined before
     report/index.html ...                       page to look at, made by `report`; not part of the dataset
     atlas_mean.npy ... _SUCCESS                 written by finalize, in the order of `FINAL`
@@ -21,7 +26,19 @@ from __future__ import annotations
 
 import re
 
-from gaussianverse.atlas.dataset_format import ATLAS, FAMILIES, SPLATS, SUCCESS, SUMS, family_checked, shard_number
+from gaussianverse.atlas.dataset_format import (
+    ATLAS,
+    FAMILIES,
+    OBJECTS,
+    SPLATS,
+    SUCCESS,
+    SUMS,
+    VERSION,
+    VERSIONS,
+    family_checked,
+    shard_number,
+    version_key,
+)
 from gaussianverse.manifests.schema import MAX_UID, is_uid
 from gaussianverse.pipeline.store import probes
 
@@ -46,6 +63,16 @@ def _checked(family: str, uid: str | None = None) -> str:
     if uid is not None and not is_uid(uid):
         raise ValueError(f"uid {uid!r} cannot be part of a key: at most {MAX_UID} of A-Z a-z 0-9 _ - are allowed")
     return family_checked(family)
+
+
+def run_key(number: int) -> str:
+    """What a version is: run.json, or version.json of a version beyond the first."""
+    return RUN if number == 1 else version_key(number, VERSION)
+
+
+def manifest_key(number: int) -> str:
+    """Manifest of the rows whose shards a version made."""
+    return MANIFEST if number == 1 else version_key(number, OBJECTS)
 
 
 def fragments(family: str, shard: int) -> str:
@@ -113,5 +140,7 @@ def parse_fragment(key: str) -> tuple[str, int, str] | None:
 
 
 def in_dataset(key: str) -> bool:
-    """Whether SHA256SUMS lists this key: not scratch, journals, revisions, a page, SHA256SUMS or `_SUCCESS`."""
-    return not key.startswith((WORK, JOURNAL, probes.PREFIX, REVISIONS, PAGE)) and key not in (SUMS, SUCCESS)
+    """Whether some SHA256SUMS lists this key: not scratch, journals, revisions, a page, sums or `_SUCCESS`."""
+    if key.startswith((WORK, JOURNAL, probes.PREFIX, REVISIONS, PAGE)):
+        return False
+    return (key.rpartition("/")[2] if key.startswith(VERSIONS) else key) not in (SUMS, SUCCESS)

@@ -10,23 +10,23 @@ import pyarrow as pa
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.errors import ManifestError
-from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.errors import NoObject, PipelineError, message
 
 
-def shard_rows(storage: Storage, shard: int) -> list[dict[str, Any]]:
-    """Rows of the manifest for one shard, as flat dicts.
+def shard_rows(storage: Storage, run: Run, shard: int) -> list[dict[str, Any]]:
+    """Rows of a run's manifest for one of its shards, as flat dicts.
 
     Raises:
         NotFound: the output has no manifest.
         PipelineError: the manifest is damaged, or has no such shard.
     """
-    source = io.BufferedReader(_Object(storage, layout.MANIFEST), buffer_size=1 << 18)
+    key = run.manifest_key
+    source = io.BufferedReader(_Object(storage, key), buffer_size=1 << 18)
     try:
-        return [runform.flat(row) for row in runform.read_shard(source, shard)]
+        return [runform.flat(row) for row in runform.read_shard(source, shard - run.first_shard)]
     except (ManifestError, pa.ArrowException, OSError, TypeError, ValueError) as error:
-        raise PipelineError(f"{storage.url}/{layout.MANIFEST}: shard {shard}: {message(error)}") from error
+        raise PipelineError(f"{storage.url}/{key}: shard {shard}: {message(error)}") from error
 
 
 def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]:
@@ -36,10 +36,10 @@ def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]
         NoObject: the manifest has no such object.
         NotFound, PipelineError: as `shard_rows`.
     """
-    low, high = 0, run.n_shards - 1
+    low, high = run.first_shard, run.first_shard + run.n_shards - 1
     while low <= high:
         shard = (low + high) // 2
-        rows = shard_rows(storage, shard)
+        rows = shard_rows(storage, run, shard)
         if uid < rows[0]["uid"]:
             high = shard - 1
         elif uid > rows[-1]["uid"]:

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, SCHEMA_VERSION, SPLATS, address_column
+from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, SPLATS, address_column
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import ParquetSink, exact
-from gaussianverse.pipeline.dataset.schemas import extras_in, metadata_schema, quarantine_schema
+from gaussianverse.pipeline.dataset.schemas import quarantine_schema
 from gaussianverse.pipeline.dataset.shards import stats_table
+from gaussianverse.pipeline.dataset.versions import Version
 from gaussianverse.pipeline.errors import PipelineError
 
 _UNKNOWN = -1.0
@@ -115,20 +116,17 @@ class Tables:
     totals: Totals
 
 
-def tables_of(storage: Storage, n_shards: int, families: tuple[str, ...] = layout.STAGES) -> Tables:
-    """Build both files from committed shards of these families; the same shards always give the same bytes.
+def tables_of(storage: Storage, version: Version) -> Tables:
+    """Build both files from the rows of committed shards that count; the same shards always give the same bytes.
 
     Raises:
         NotFound: the table of a shard is missing.
         PipelineError: a table is damaged, or tables of one shard have different objects.
     """
-    first = stats_table(storage, families[0], 0)
-    version = SCHEMA_VERSION if "captions" in first.schema.names else 1
-    schema = metadata_schema(families, extras_in(first.schema), version)
-    lost = quarantine_schema(version)
+    schema, lost = version.run.metadata_schema(), quarantine_schema(version.run.version)
     metadata, quarantine, totals = ParquetSink(schema), ParquetSink(lost), Totals()
-    for shard in range(n_shards):
-        tables = {family: stats_table(storage, family, shard) for family in families}
+    for shard in version.shards:
+        tables = {f: version.live(stats_table(storage, f, shard), shard) for f in version.run.families}
         splats, atlases = (tables[family] for family in layout.STAGES)
         if any(not splats["uid"].equals(table["uid"]) for table in tables.values()):
             raise PipelineError(f"shard {shard}: its tables have different objects")

@@ -120,7 +120,7 @@ def pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:
 
 
 def _pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:
-    uids = [str(r["uid"]) for r in shard_rows(storage, shard)]
+    uids = [str(r["uid"]) for r in shard_rows(storage, run, shard)]
     assembled = assemble(family, shard, uids, _fetch(storage, family, shard))
     schema = run.stats_schema(family)
     for facts in assembled.rows:

@@ -1,4 +1,7 @@
-"""`Run` and its file run.json: the identity of an output, written by the first call and compared by later ones."""
+"""`Run` and its file: what the shards of a version are made of, written by its first call, compared by later ones.
+
+The file of version 1 is run.json, that of a later one its version.json, see `versions`.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +50,35 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class Run:
-    """A run, as run.json describes it."""
+    """A run, as run.json describes it, or the version.json of a later version.
+
+    Attributes:
+        identity: content of the file.
+        number: version whose shards it makes.
+    """
 
     identity: dict[str, Any]
+    number: int = 1
+
+    @property
+    def first_shard(self) -> int:
+        """Number of its first shard: shards of later versions are numbered on."""
+        return int(self.identity.get("first_shard", 0))
+
+    @property
+    def shards(self) -> range:
+        """Numbers of its shards."""
+        return range(self.first_shard, self.first_shard + self.n_shards)
+
+    @property
+    def key(self) -> str:
+        """Key of its file."""
+        return layout.run_key(self.number)
+
+    @property
+    def manifest_key(self) -> str:
+        """Key of its manifest, whose row group j is shard `first_shard` + j."""
+        return layout.manifest_key(self.number)
 
     @property
     def n_objects(self) -> int:
@@ -64,7 +93,7 @@ class Run:
     def objects_in(self, shard: int) -> int:
         """Number of objects of a shard."""
         size = self.settings.shard_size
-        return min(size, self.n_objects - shard * size)
+        return min(size, self.n_objects - (shard - self.first_shard) * size)
 
     @property
     def version(self) -> int:
@@ -216,25 +245,29 @@ def other_rows(there: bytes, here: bytes) -> list[str]:
     return [*found[:_SHOWN], *more] or ["the manifest's bytes, though not its rows"]
 
 
-def load(storage: Storage) -> Run:
-    """The run of an output.
+def load(storage: Storage, number: int = 1) -> Run:
+    """The run of an output, or of a later version of it.
 
     Raises:
         NotFound: there is none.
-        PipelineError: run.json is damaged, or of an unknown schema version.
+        PipelineError: its file is damaged, or of an unknown schema version.
     """
+    key = layout.run_key(number)
     try:
-        data = storage.get(layout.RUN)
+        data = storage.get(key)
     except NotFound as error:
-        raise NotFound(f"{storage.url}: no run here (no {layout.RUN}); start one with fit-shard") from error
-    where = f"{storage.url}/{layout.RUN}"
+        start = "no run here" if number == 1 else f"no version {number} here"
+        mend = "start one with fit-shard" if number == 1 else "start it with extend"
+        raise NotFound(f"{storage.url}: {start} (no {key}); {mend}") from error
+    where = f"{storage.url}/{key}"
     try:
         identity = json_object(data, PipelineError)
     except PipelineError as error:
         raise PipelineError(f"{where}: {error}; it was damaged after the run") from error
     if text := version_error(identity.get("schema_version")):
         raise PipelineError(f"{where}: {text}")
-    counts: list[Any] = [1, identity.get("n_shards"), identity.get("n_objects")]
+    least = 1 if number == 1 else 0
+    counts: list[Any] = [least, identity.get("n_shards"), identity.get("n_objects")]
     tables = [identity.get(name) for name in ("config", "representation", "versions")]
     if (
         not all(map(is_count, counts))
@@ -244,13 +277,13 @@ def load(storage: Storage) -> Run:
         or identity.get("config_digest") != digest_of(identity["config"])
     ):
         raise PipelineError(f"{where}: its entries contradict one another; it was damaged after the run")
-    return Run(identity)
+    return Run(identity, number)
 
 
 @lru_cache(maxsize=4)
-def load_cached(url: str, store: StoreOptions) -> Run:
-    """`load`, cached per process, since run.json never changes."""
-    return load(open_storage(url, store))
+def load_cached(url: str, store: StoreOptions, number: int = 1) -> Run:
+    """`load`, cached per process, since the file never changes."""
+    return load(open_storage(url, store), number)
 
 
 def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,15 @@ import numpy as np
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.canonical_json import to_json_file
-from gaussianverse.atlas.dataset_format import CHANNEL_NAMES
+from gaussianverse.atlas.dataset_format import ATLAS, CHANNEL_NAMES
 from gaussianverse.atlas.moments import Moments
 from gaussianverse.atlas.plane import points_of
+from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.shards import read_main, stats_table
+from gaussianverse.pipeline.dataset.versions import Version
 
 STD_FLOOR = 1e-6
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
@@ -28,6 +32,17 @@ def moments_of(mains: Iterable[bytes], run: Run) -> bytes:
     for data in mains:
         moments.add(atlas_array(data, config))
     return bytes(moments.to_bytes())
+
+
+def live_moments(storage: Storage, version: Version) -> Iterator[bytes]:
+    """Yield the moments of each shard of a version; a shard that lost rows is counted again from its atlases."""
+    for shard in version.shards:
+        if not len(version.superseded.in_shard(shard)):
+            yield storage.get(layout.moments(shard))
+            continue
+        rows = version.live(stats_table(storage, ATLAS, shard), shard).to_pylist()
+        mains = (read_main(storage, ATLAS, shard, row) for row in rows if row["sample"] != -1)
+        yield moments_of(mains, version.run)
 
 
 def merged_statistics(moments: Iterable[bytes], run: Run) -> dict[str, bytes]:

@@ -128,7 +128,7 @@ def _evaluated(out: str, file: Path, args: argparse.Namespace, config: RunConfig
     evaluator = Evaluator(storage, opened, measurer, most=args.objects, geometry=args.geometry)
     schema, committed = exact(schema_of(geometry=args.geometry)), committed_shards(storage)
     with pq.ParquetWriter(file, schema, compression="zstd") as sink:
-        for shard in ordered_shards(args.shards, opened.n_shards):
+        for shard in ordered_shards(args.shards, opened.shards):
             if not all((stage, shard) in committed for stage in layout.STAGES):
                 evaluator.found.shards_missing += 1
                 continue

@@ -95,9 +95,9 @@ def _chosen(storage: Storage, run: Run, uids: tuple[str, ...]) -> Iterator[tuple
         found = [find_row(storage, run, uid) for uid in uids]
         yield from sorted(found, key=lambda one: one[0]["index"])
         return
-    for shard in range(run.n_shards):
+    for shard in run.shards:
         done = {r["uid"] for r in shards.stats_rows(storage, ATLAS, shard) if r["sample"] != -1}
-        yield from ((row, shard) for row in shard_rows(storage, shard) if row["uid"] in done)
+        yield from ((row, shard) for row in shard_rows(storage, run, shard) if row["uid"] in done)
 
 
 def _record(storage: Storage, stage: str, shard: int, uid: str) -> Record:

@@ -8,7 +8,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from gaussianverse.atlas import dataset_format
@@ -158,8 +158,8 @@ def _known(kept: Mapping[str, Cost], profile: str, config: RunConfig, on_gpus: b
     return cost.seconds, basis
 
 
-def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
-    """Measure a run over up to `most` of its committed shards.
+def measure(storage: Storage, shards: Iterable[int], most: int = 8) -> Measured:
+    """Measure a run over up to `most` of these of its shards that are committed.
 
     Raises:
         UsageError: no shard is committed in both stages with a sample.
@@ -168,7 +168,7 @@ def measure(storage: Storage, n_shards: int, most: int = 8) -> Measured:
     nbytes: dict[str, list[int]] = {stage: [] for stage in layout.STAGES}
     devices: Counter[str] = Counter()
     committed = committed_shards(storage)
-    complete = [k for k in range(n_shards) if all((stage, k) in committed for stage in layout.STAGES)]
+    complete = [k for k in shards if all((stage, k) in committed for stage in layout.STAGES)]
     for shard in complete[:most]:
         for stage in layout.STAGES:
             commit = read_commit(storage, stage, shard)
@@ -246,7 +246,7 @@ def run(args: argparse.Namespace) -> int:
     measured = None
     if args.like:
         storage = open_storage(args.like, config.store)
-        measured = measure(storage, run_file.load(storage).n_shards)
+        measured = measure(storage, run_file.load(storage).shards)
     slots = args.slots or config.ray.workers or available_cores()
     made = plan_of(
         manifest.data,

@@ -172,7 +172,7 @@ def _page_at_end(outcome: Outcome, args: argparse.Namespace, base: str) -> Path 
 def _whole_shards(storage: Storage, opened: Run, shards: str = "") -> list[int]:
     """Shards that are committed in every family, of those that `shards` names; "" = all."""
     committed = committed_shards(storage)
-    return [k for k in ordered_shards(shards, opened.n_shards) if all((s, k) in committed for s in opened.families)]
+    return [k for k in ordered_shards(shards, opened.shards) if all((s, k) in committed for s in opened.families)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

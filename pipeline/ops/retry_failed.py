@@ -80,7 +80,7 @@ def open_revision(
     if not again:
         return None
     prove_conditional_puts(below)
-    rows = [runform.row_of(r) for k in range(run.n_shards) for r in shard_rows(storage, k) if r["uid"] in again]
+    rows = [runform.row_of(r) for k in run.shards for r in shard_rows(storage, run, k) if r["uid"] in again]
     data = runform.encode(rows, shard_size=run.settings.shard_size)
     identity = run_file.identity_of(data, config, members.representation(config.atlas))
     identity["revision_of"] = {"manifest_sha256": run.identity["manifest_sha256"], "revision": number}
@@ -89,13 +89,13 @@ def open_revision(
 
 def _complete(storage: Storage, run: Run) -> bool:
     committed = committed_shards(storage)
-    return all((stage, k) in committed for stage in run.families for k in range(run.n_shards))
+    return all((stage, k) in committed for stage in run.families for k in run.shards)
 
 
 def _states(storage: Storage, run: Run) -> dict[str, str]:
     """{uid: its reason of quarantine, "" if it was finished}."""
     found: dict[str, str] = {}
-    for k in range(run.n_shards):
+    for k in run.shards:
         table = shards.stats_table(storage, ATLAS, k).select(["uid", "status", "reason"])
         found |= {r["uid"]: "" if r["status"] == OK else r["reason"] for r in table.to_pylist()}
     return found

@@ -21,6 +21,7 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import quarantine_schema
 from gaussianverse.pipeline.dataset.shards import read_commit
 from gaussianverse.pipeline.dataset.statistics import merged_statistics
+from gaussianverse.pipeline.dataset.versions import open_version
 from gaussianverse.pipeline.errors import PipelineError, UsageError
 from gaussianverse.pipeline.ops.verify_sample import verify_sample
 from gaussianverse.pipeline.ops.verify_shard import ShardCheck, commit_or_fault, named, other_manifest
@@ -37,7 +38,7 @@ def verify(storage: Storage, run: Run, *, shards: list[int] | None = None) -> It
     if text := other_manifest(storage, run):
         yield text
         return
-    for shard in range(run.n_shards) if shards is None else shards:
+    for shard in run.shards if shards is None else shards:
         yield from ShardCheck(storage, run, shard).faults()
     if shards is None:
         yield from named(_sums(storage), SUMS)
@@ -48,7 +49,7 @@ def verify(storage: Storage, run: Run, *, shards: list[int] | None = None) -> It
 
 def notes(storage: Storage, run: Run, *, shards: list[int] | None = None) -> list[str]:
     """Lines on what is no fault: the shards that other code or packages made than those that the run began with."""
-    chosen = range(run.n_shards) if shards is None else shards
+    chosen = run.shards if shards is None else shards
     read = {(family, k): commit_or_fault(storage, family, k) for family in run.families for k in chosen}
     return list(notes_of(run, {key: commit for key, commit in read.items() if not isinstance(commit, str)}))
 
@@ -106,9 +107,9 @@ def _sums(storage: Storage) -> Iterator[str]:
 def _index(storage: Storage, run: Run) -> Iterator[str]:
     """Check the tables and index.json against the shards."""
     try:
-        shards = range(run.n_shards)
-        commits = {(stage, k): read_commit(storage, stage, k) for stage in run.families for k in shards}
-        tables = tables_of(storage, run.n_shards, run.families)
+        version = open_version(storage, run.number)
+        commits = {(stage, k): read_commit(storage, stage, k) for stage in run.families for k in version.shards}
+        tables = tables_of(storage, version)
         heads = {key: Head(0, sha256_of(storage.get(key))) for key in dataset_format.STATISTICS}
     except (PipelineError, NotFound) as error:
         yield f"{dataset_format.INDEX}: cannot be checked: {error}"
@@ -124,7 +125,7 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
             yield f"{key}: {error}"
     try:
         index = json_object(storage.get(dataset_format.INDEX), PipelineError)
-        if index != index_of(run, commits, tables.totals, heads):
+        if index != index_of(version, commits, tables.totals, heads):
             yield f"{dataset_format.INDEX}: does not match the contents of the shards"
     except (PipelineError, NotFound) as error:
         yield f"{dataset_format.INDEX}: {error}"
@@ -133,7 +134,7 @@ def _index(storage: Storage, run: Run) -> Iterator[str]:
 def _statistics(storage: Storage, run: Run) -> Iterator[str]:
     """Check the mean, the standard deviation and the other statistics against the shards' moments."""
     try:
-        expected = merged_statistics((storage.get(layout.moments(k)) for k in range(run.n_shards)), run)
+        expected = merged_statistics((storage.get(layout.moments(k)) for k in run.shards), run)
         found = {key: storage.get(key) for key in dataset_format.STATISTICS}
     except StoreError:
         raise
@@ -156,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print every fault; returns the exit code, 1 if there is a fault."""
     storage, opened = open_output(args)
-    chosen = ordered_shards(args.shards, opened.n_shards) if args.shards else None
+    chosen = ordered_shards(args.shards, opened.shards) if args.shards else None
     if args.sample is not None:
         if args.sample < 1 or args.shards:
             raise UsageError(f"--sample {args.sample}: expected at least 1, without --shards")

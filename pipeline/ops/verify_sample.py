@@ -29,7 +29,7 @@ def verify_sample(storage: Storage, run: Run, count: int, *, seed: int = 0) -> I
         return
     readable: set[tuple[str, int]] = set()
     for stage in run.families:
-        for shard in range(run.n_shards):
+        for shard in run.shards:
             faults = list(_sizes(storage, stage, shard))
             yield from faults
             if not faults:
@@ -66,7 +66,7 @@ def _objects(storage: Storage, run: Run, stage: str, shard: int, indices: list[i
         yield f"{key}: its sha256 is not that of the commit record"
         return
     rows: dict[int, Facts] = {r["index"]: r for r in stats_from(stage, data).to_pylist()}
-    manifest = {r["index"]: r["uid"] for r in shard_rows(storage, shard)}
+    manifest = {r["index"]: r["uid"] for r in shard_rows(storage, run, shard)}
     shard_key = dataset_format.shard_tar(stage, shard)
     for index in indices:
         facts = rows.get(index)

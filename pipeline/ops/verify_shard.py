@@ -70,7 +70,7 @@ class ShardCheck:
 
     def __init__(self, storage: Storage, run: Run, shard: int) -> None:
         self._storage, self._run, self._shard = storage, run, shard
-        self._manifest = shard_rows(storage, shard)
+        self._manifest = shard_rows(storage, run, shard)
         # None until the splats' tar is known to hold what their table says
         self._splats: dict[str, Facts] | None = None
         self._unread = set[str]()

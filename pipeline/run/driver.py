@@ -190,7 +190,7 @@ class Driver:
         self._in_flight.submit(task)
 
     def _open_shard(self, shard: int, committed: set[tuple[str, int]]) -> None:
-        rows = self._with_retries(lambda: shard_rows(self._storage, shard))
+        rows = self._with_retries(lambda: shard_rows(self._storage, self._run, shard))
         uids = {str(r["uid"]) for r in rows}
         families = {family for family in FAMILIES if (family, shard) in committed}
         done = {
@@ -284,7 +284,7 @@ class Driver:
     def _make_again(self, task: Task, text: str) -> bool:
         """Put back the objects of a task's shard whose fragments were damaged and deleted; whether there were any."""
         state, shard = self._open[task.shard], task.shard
-        rows = self._with_retries(lambda: shard_rows(self._storage, shard))
+        rows = self._with_retries(lambda: shard_rows(self._storage, self._run, shard))
         lost: dict[str, set[str]] = {}
         for stage in layout.STAGES:
             there = self._with_retries(partial(self._with_fragment, stage, shard))

@@ -23,6 +23,8 @@ class Job:
     """Folder or s3 prefix that relative `views` are relative to."""
     fit_deadline_s: float = 3600.0
     store: StoreOptions = field(default_factory=StoreOptions)
+    number: int = 1
+    """Version whose shards are made."""
 
 
 @dataclass(frozen=True)

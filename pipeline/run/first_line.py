@@ -69,7 +69,7 @@ def _seconds(storage: Storage, run: Run, shard: int, stages: tuple[str, ...]) ->
         return None
     if SPLATS not in stages:
         return atlas.seconds, f"{atlas.seconds:.2g} s an atlas on {atlas.device}"
-    if cost is None or any(row["format"] in splats.FORMATS for row in shard_rows(storage, shard)):
+    if cost is None or any(row["format"] in splats.FORMATS for row in shard_rows(storage, run, shard)):
         return None
     on_gpus = run.fit.backend == "gsplat"  # atlases then run on cores that fits leave idle
     whose = f"{cost.seconds:.3g} s a fit: profile {cost.profile} on {cost.device}"

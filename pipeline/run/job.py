@@ -107,8 +107,8 @@ def build(
         PipelineError: see `Driver.run` and `finalize`.
         StoreError: the store cannot be used.
     """
-    chosen = ordered_shards(shards, run.n_shards)
-    if not is_finalized(storage):
+    chosen = ordered_shards(shards, run.shards)
+    if not is_finalized(storage, run.number):
         prove_conditional_puts(storage)
     committed = committed_shards(storage)
     summary, started = Summary(), time.time()
@@ -121,7 +121,7 @@ def build(
             line = first_line(storage, run, unfinished, stages, slots=slots, of=objects)
             print(line, file=sys.stderr, flush=True)
 
-        job = Job(storage.url, base, config.policy.fit_deadline_s, config.store)
+        job = Job(storage.url, base, config.policy.fit_deadline_s, config.store, run.number)
         with ExitStack() as stack:
             lines = [] if events is None else [stack.enter_context(EventLog(events))]
             here = not config.ray.address and not config.gpus_per_fit
@@ -150,7 +150,7 @@ def build(
     counts = counts_of(storage, complete)
     if unfinished:
         publish_summary(storage, run, summary, started, counts)
-    finalized = len(committed) == len(run.families) * run.n_shards
+    finalized = all((family, k) in committed for family in run.families for k in run.shards)
     if finalized:
         try:
             finalize(storage, run)

@@ -79,7 +79,7 @@ def pack_shard(job: Job, stage: str, shard: int) -> Facts:
 
 def _open(job: Job) -> tuple[Storage, Run]:
     torch.set_num_threads(1)
-    return open_storage(job.url, job.store), load_cached(job.url, job.store)
+    return open_storage(job.url, job.store), load_cached(job.url, job.store, job.number)
 
 
 def _fit(job: Job, row: Facts, attempt: int, nan_losses: int, tell: Callable[[float], None]) -> Facts:

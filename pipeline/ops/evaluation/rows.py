@@ -99,7 +99,7 @@ class Evaluator:
     def shard(self, shard: int) -> Iterator[Facts]:
         """The rows of a committed shard, but for objects outside the sample."""
         fits, atlases = (stats_rows(self.storage, stage, shard) for stage in layout.STAGES)
-        given = {str(row["uid"]): row for row in shard_rows(self.storage, shard)}
+        given = {str(row["uid"]): row for row in shard_rows(self.storage, self.run, shard)}
         journals = []
         for stage in layout.STAGES:
             try:

@@ -75,7 +75,7 @@ def pictures_of(storage: Storage, run: Run, entry: Entry, measurer: Measurer) ->
     except (AtlasError, NotFound, FragmentError) as error:
         faults.append(f"The atlas is not here: {error}")
     try:
-        prepared = measurer.prepared(_given(storage, entry), str(entry.fit.get("input_sha256", "")))
+        prepared = measurer.prepared(_given(storage, run, entry), str(entry.fit.get("input_sha256", "")))
         views: Views | None = chosen(prepared.measured, VIEWS)
         fits = {name: prepared.recall(g) for name, g in fits.items()}
         which = "held-out" if prepared.metrics_on == "heldout" else "training"
@@ -107,9 +107,9 @@ def pictures_of(storage: Storage, run: Run, entry: Entry, measurer: Measurer) ->
 _TITLES = {"fit": "Render of the fit", "atlas": "Render of the unpacked atlas"}
 
 
-def _given(storage: Storage, entry: Entry) -> dict[str, Any]:
+def _given(storage: Storage, run: Run, entry: Entry) -> dict[str, Any]:
     """The object's row of the manifest."""
-    found = next((row for row in shard_rows(storage, entry.shard) if row["uid"] == entry.uid), None)
+    found = next((row for row in shard_rows(storage, run, entry.shard) if row["uid"] == entry.uid), None)
     if found is None:
         raise PipelineError("the manifest has no such object")
     if found["format"] in (SPLATS, SPLATS_BGR):
