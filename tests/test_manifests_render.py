@@ -13,10 +13,10 @@ from glb import Glb, box
 from gaussianverse.fitter.views import Views, drop_duplicate_poses, load_views
 from gaussianverse.manifests import jsonl
 from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering import drawing, presets, render, rig
+from gaussianverse.manifests.rendering import drawing, presets, rig
 from gaussianverse.manifests.rendering.drawing import Renderer
 from gaussianverse.manifests.rendering.meshes import load_mesh
-from gaussianverse.manifests.rendering.render import RenderConfig
+from gaussianverse.manifests.rendering.views import RenderConfig, render_mesh
 from gaussianverse.pipeline import cli
 
 SIZE = 48
@@ -43,7 +43,7 @@ def sized(size: int) -> RenderConfig:
 
 def drawn(tmp_path: Path, glb: Glb, **settings: Any) -> tuple[Views, dict[str, Any]]:
     (tmp_path / "m.glb").write_bytes(bytes(glb))
-    rendered = render.render_mesh(tmp_path / "m.glb", tmp_path / "o", replace(sized(SIZE), **settings))
+    rendered = render_mesh(tmp_path / "m.glb", tmp_path / "o", replace(sized(SIZE), **settings))
     assert len(rendered.rig.cameras) == 40
     assert rendered.warning is None
     views = load_views(tmp_path / "o", "gobjaverse", min_views=40, with_depth=True)
@@ -267,7 +267,7 @@ def test_colours_are_encoded_srgb_and_textures_come_out_as_they_are(tmp_path: Pa
 def test_two_renders_have_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "m.glb").write_bytes(bytes(Glb().add(*box())))
     for name in ("a", "b"):
-        render.render_mesh(tmp_path / "m.glb", tmp_path / name, sized(16))
+        render_mesh(tmp_path / "m.glb", tmp_path / name, sized(16))
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert len(files) == 121
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
@@ -280,14 +280,14 @@ def test_an_occupied_folder_is_left_alone_and_a_failed_render_leaves_nothing(
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "mine").touch()
     with pytest.raises(RenderError, match="not empty"):
-        render.render_mesh(tmp_path / "m.glb", tmp_path / "o", sized(16))
+        render_mesh(tmp_path / "m.glb", tmp_path / "o", sized(16))
 
     def fail(path: Path, image: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(render, "_write_png", fail)
+    monkeypatch.setattr("gaussianverse.manifests.rendering.views._write_png", fail)
     with pytest.raises(OSError, match="disk full"):
-        render.render_mesh(tmp_path / "m.glb", tmp_path / "p", sized(16))
+        render_mesh(tmp_path / "m.glb", tmp_path / "p", sized(16))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.glb", "o"]
 
 
@@ -295,7 +295,7 @@ def test_size_out_of_range(tmp_path: Path) -> None:
     (tmp_path / "m.glb").write_bytes(bytes(Glb().add(*box())))
     for size in (0, 100_000):
         with pytest.raises(RenderError, match=rf"--size {size}: expected 1 to 4096 pixels"):
-            render.render_mesh(tmp_path / "m.glb", tmp_path / "o", sized(size))
+            render_mesh(tmp_path / "m.glb", tmp_path / "o", sized(size))
 
 
 def test_missing_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

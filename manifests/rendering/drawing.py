@@ -11,6 +11,8 @@ from gaussianverse.manifests.rendering.meshes import Mesh, Part
 from gaussianverse.manifests.rendering.rig import Camera
 
 Shading = Literal["diffuse", "albedo"]
+DRAWING = 1
+"""Edition of the drawing, in `rig.json`: it changes when the same mesh and cameras give other pixels."""
 
 _SAMPLES = 4  # per pixel and axis; the screen-door pattern below is as wide
 
@@ -49,6 +51,10 @@ void main() {
 """
 
 
+class DriverError(RenderError):
+    """This machine cannot draw, whatever the mesh."""
+
+
 class Renderer:
     """OpenGL renderer of one mesh for any camera; a context manager that frees its OpenGL context.
 
@@ -57,7 +63,7 @@ class Renderer:
         shading: "diffuse", a soft light fixed in the world, or "albedo", base colour alone.
 
     Raises:
-        RenderError: moderngl or an EGL driver is missing.
+        DriverError: moderngl or an EGL driver is missing.
     """
 
     def __init__(self, mesh: Mesh, *, shading: Shading) -> None:
@@ -179,11 +185,11 @@ def _open_context() -> tuple[Any, Any]:
     try:
         import moderngl
     except ImportError as error:
-        raise RenderError("rendering needs moderngl: pip install 'gaussianverse[render]'") from error
+        raise DriverError("rendering needs moderngl: pip install 'gaussianverse[render]'") from error
     backend: dict[str, Any] = {"backend": "egl"}
     try:
         return moderngl, moderngl.create_context(standalone=True, require=330, **backend)
     except Exception as error:  # moderngl raises plain Exception
-        raise RenderError(
+        raise DriverError(
             f"no OpenGL 3.3 through EGL ({error}); on Debian or Ubuntu: apt-get install libegl1 libgl1-mesa-dri"
         ) from error
