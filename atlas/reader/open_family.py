@@ -38,10 +38,12 @@ def own_family(
     """The splats of a dataset, whose addresses stand in its table.
 
     Raises:
-        DatasetError: another family, whose members are read otherwise.
+        DatasetError: another family, whose members are read otherwise, or a part without it.
     """
     if family != SPLATS:
         raise DatasetError(f"with_family({family!r}): {_INSTEAD[family]}")
+    if any(family not in shard for shard in catalogue.index["shards"]):
+        raise DatasetError(f"{catalogue.url}: with_family({family!r}): a part that was taken without them")
     tars, of_sample = catalogue.tars(family)
     offset, nbytes = (catalogue.column(address_column(family, name)) for name in ("offset", "nbytes"))
     sums = catalogue.column(address_column(family, "sha256")) if hashes else None

@@ -12,33 +12,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.atlas import dataset_format
+from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, VIEWS
 from gaussianverse.escape import markdown
 from gaussianverse.pipeline.dataset.makers import Maker, begun_with, other_makers, ranges
 from gaussianverse.pipeline.dataset.metadata import Credits, Totals
+from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.versions import Version
 
 _TEMPLATE = """\
 ---
-license: other
-license_name: per-object
+{licence}
 task_categories:
 - text-to-3d
+size_categories:
+- {size_category}
 tags:
 - 3d
 - gaussian-splatting
 - webdataset
 configs:
-- config_name: atlas
-  data_files: atlas/*.tar
-- config_name: splats
-  data_files: splats/*.tar
-{views_config}---
+{configs}
+---
 
 # Gaussian atlases of {samples} objects
 
-3D Gaussians fitted to renders of each object (`splats/`), and the same Gaussians as an image of {size} x {size}
-pixels and 16 channels (`atlas/`).
-
+{what}
+{part}
 | | |
 |---|---|
 | objects in the manifest | {objects} |
@@ -70,18 +69,14 @@ Each object keeps its own licence, in the column `license` of `metadata.parquet`
 - `atlas/*.tar`: per object `<uid>.atlas.npy` (float32 [{size}, {size}, 16]), `<uid>.json`, `<uid>.txt` (caption).
   Channels: {channels}.
   The position of a Gaussian is its offset plus the sphere point of its pixel; pixels of opacity 0 are padding.
-- `splats/*.tar`: per object `<uid>.splat.npz` (means, scales, quats wxyz, opacities, colors), `<uid>.json`,
-  `<uid>.txt`.
-{views}- `atlas_mean.npy`, `atlas_std.npy`: per pixel and channel, over the objects in this dataset.
+{splats}{views}- `atlas_mean.npy`, `atlas_std.npy`: per pixel and channel, over the objects in this dataset.
   `channels.json`: range and quantiles per channel. `sphere_points.npy`: sphere point of each pixel,
   [{size}, {size}, 3].
 - `metadata.parquet`: one row per object of the manifest; `atlas_offset` and `atlas_nbytes` locate its array.
 - `index.json`: shards with sizes and sha256. `SHA256SUMS`: sha256 of every file, for `sha256sum -c SHA256SUMS`.
 
 ```python
-import webdataset as wds
-for sample in wds.WebDataset("atlas/atlas-000000.tar", shardshuffle=False).decode():
-    atlas, caption = sample["atlas.npy"], sample["txt"]
+{example}
 ```
 
 No value is null in JSON files and tables: -1 is an unknown number, "" an unknown text.
@@ -102,9 +97,9 @@ MAX_TEXT = 500
 
 _Text = TypeVar("_Text", str, tuple[str, str])
 
-_VIEWS_CONFIG = """\
-- config_name: views
-  data_files: views/*.tar
+_SPLATS = """\
+- `splats/*.tar`: per object `<uid>.splat.npz` (means, scales, quats wxyz, opacities, colors), `<uid>.json`,
+  `<uid>.txt`.
 """
 _VIEWS = """\
 - `views/*.tar`: for each object in `atlas/`, in the same order, {count} of the renders it was fitted to:
@@ -112,6 +107,34 @@ _VIEWS = """\
   Gaussians to the camera, OpenCV, [{count}, 4, 4]; Ks: intrinsics in pixels, [{count}, 3, 3]), `<uid>.json`,
   `<uid>.txt`.
 """
+
+
+_WHAT = """\
+3D Gaussians fitted to renders of each object (`splats/`), and the same Gaussians as an image of {size} x {size}
+pixels and 16 channels (`atlas/`)."""
+_WHAT_ALONE = """\
+3D Gaussians fitted to renders of each object, as an image of {size} x {size} pixels and 16 channels (`atlas/`)."""
+_PART = """
+This is a part of a dataset of {of} objects, whose `index.json` has the sha256
+`{index}`.
+Mean, deviation and quantiles are those of the objects in this part.
+
+{chosen}
+"""
+_EXAMPLE = """\
+import webdataset as wds
+for sample in wds.WebDataset("atlas/atlas-000000.tar", shardshuffle=False).decode():
+    atlas, caption = sample["atlas.npy"], sample["txt"]"""
+_HUB_EXAMPLE = """\
+from datasets import load_dataset  # NAME is that of the repository, such as user/atlases
+table = load_dataset("NAME", "metadata", split="train")
+tars = "hf://datasets/NAME/atlas/*.tar"
+samples = load_dataset("webdataset", data_files=tars, split="train", streaming=True)"""
+_HUB_LICENCES = {
+    name: name.lower() for name in ("CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "MIT")
+}
+"""The hub's names of licences that all objects may have."""
+_SIZES = (("n<1K", 10**3), ("1K<n<10K", 10**4), ("10K<n<100K", 10**5), ("100K<n<1M", 10**6), ("1M<n<10M", 10**7))
 
 
 def card_of(version: Version, totals: Totals, index: dict[str, Any], commits: Mapping[tuple[str, int], Any]) -> str:
@@ -125,6 +148,11 @@ def card_of(version: Version, totals: Totals, index: dict[str, Any], commits: Ma
     """
     run = version.run
     return _TEMPLATE.format(
+        licence=_hub_licence(totals),
+        size_category=next((name for name, end in _SIZES if totals.samples < end), "10M<n<100M"),
+        configs=_configs(run),
+        what=(_WHAT if SPLATS in run.held else _WHAT_ALONE).format(size=index["size"]),
+        part=_part(run.part),
         samples=totals.samples,
         objects=totals.objects,
         size=index["size"],
@@ -142,9 +170,32 @@ def card_of(version: Version, totals: Totals, index: dict[str, Any], commits: Ma
         channels=", ".join(index["channels"]),
         digest=run.digest,
         makers=_makers(begun_with(run), other_makers(run, commits)),
-        views_config=_VIEWS_CONFIG if "views" in index else "",
+        splats=_SPLATS if SPLATS in run.held else "",
+        example=_HUB_EXAMPLE if run.part.get("hub") else _EXAMPLE,
         views=_VIEWS.format(count=index["views"], size=index["views_size"]) if "views" in index else "",
     )
+
+
+def _hub_licence(totals: Totals) -> str:
+    """The hub's entry: a licence if all objects have that one, else that each has its own."""
+    if len(totals.licences) == 1 and (name := _HUB_LICENCES.get(next(iter(totals.licences)))):
+        return f"license: {name}"
+    return "license: other\nlicense_name: per-object"
+
+
+def _configs(run: Run) -> str:
+    """The hub's configurations; `datasets` takes one format for all, so that its table is shown or its tars."""
+    files = {family: f"{family}/*.tar" for family in (ATLAS, SPLATS, VIEWS) if family in run.held}
+    if run.part.get("hub"):
+        files = {"metadata": dataset_format.METADATA}
+    return "\n".join(f"- config_name: {name}\n  data_files: {pattern}" for name, pattern in files.items())
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    if not part:
+        return ""
+    rows = [(text,) for text in part["chosen"] or ["all objects"]]
+    return _PART.format(of=part["samples"], index=part["index_sha256"], chosen=_table(("chosen by",), rows))
 
 
 def _spread(values: NDArray[np.float64], form: str, unit: str = "") -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import to_json_file
-from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, sums_file
+from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, VIEWS, sums_file
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.pipeline.dataset import card, layout
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
@@ -100,6 +100,9 @@ def index_of(version: Version, commits: Commits, totals: Totals, written: Mappin
         commits: commit records of its shards.
         totals: totals of the rows that count.
         written: the files of `dataset_format.STATISTICS` by their names.
+
+    Raises:
+        PipelineError: a commit record names no tar of a family that has them.
     """
     run = version.run
     later = {} if version.number == 1 else {"version": version.number, "parent": version.parent}
@@ -118,7 +121,7 @@ def index_of(version: Version, commits: Commits, totals: Totals, written: Mappin
         "size": run.atlas.size,
         **run.identity["representation"],
         **({"superseded": {"sha256": run.identity["superseded_sha256"]}} if later else {}),
-        **({"views": run.settings.views, "views_size": run.views_size} if run.settings.views else {}),
+        **({"views": run.settings.views, "views_size": run.views_size} if VIEWS in run.held else {}),
         "statistics": {name: {"sha256": written[name].sha256} for name in dataset_format.STATISTICS},
         "shards": [
             {
@@ -129,14 +132,22 @@ def index_of(version: Version, commits: Commits, totals: Totals, written: Mappin
                         "key": dataset_format.shard_tar(family, k),
                         "samples": commits[family, k]["samples"],
                         **({"live": live(family, k)} if later else {}),
-                        **commits[family, k]["files"][dataset_format.shard_tar(family, k)],
+                        **_tar_in(commits, family, k),
                     }
-                    for family in run.families
+                    for family in run.held
                 },
             }
             for k in version.shards
         ],
     }
+
+
+def _tar_in(commits: Commits, family: str, shard: int) -> dict[str, Any]:
+    """Size and hash of a shard's tar, as its commit record has them."""
+    key = dataset_format.shard_tar(family, shard)
+    if key not in commits[family, shard]["files"]:
+        raise PipelineError(f"{layout.commit(family, shard)}: names no {key}, which {layout.RUN} says is there")
+    return dict(commits[family, shard]["files"][key])
 
 
 def sha256sums(storage: Storage, version: Version, commits: Commits, written: Mapping[str, Head]) -> bytes:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import to_json_file
-from gaussianverse.atlas.dataset_format import ATLAS, VIEWS
+from gaussianverse.atlas.dataset_format import ATLAS, OK, VIEWS
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.atlas.tar import END, index
@@ -122,6 +122,27 @@ def pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:
 def _pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:
     uids = [str(r["uid"]) for r in shard_rows(storage, run, shard)]
     assembled = assemble(family, shard, uids, _fetch(storage, family, shard))
+    entries = (
+        records.read_entry(storage, family, facts, digest)
+        for facts, digest in zip(assembled.rows, assembled.digests, strict=True)
+    )
+    return put_shard(storage, run, family, shard, assembled, entries)
+
+
+def put_shard(
+    storage: Storage, run: Run, family: str, shard: int, assembled: Assembled, entries: Iterable[Facts]
+) -> dict[str, Any]:
+    """Publish what was assembled, the commit record last, and return that record.
+
+    Args:
+        storage, run, family, shard: as in `pack`.
+        assembled: the shard; of a family that is not `held`, only its table is published.
+        entries: the journal's, which are read only after the shard's files are there.
+
+    Raises:
+        DamagedFragment: the columns of the table are not those of the run.
+        ShardConflict: a key holds other bytes.
+    """
     schema = run.stats_schema(family)
     for facts in assembled.rows:
         if list(facts) != schema.names:
@@ -132,14 +153,11 @@ def _pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]
     def put(key: str, data: bytes | bytearray) -> None:
         files[key] = publish_exact(storage, key, data)
 
-    put(dataset_format.shard_tar(family, shard), assembled.tar)
+    if family in run.held:
+        put(dataset_format.shard_tar(family, shard), assembled.tar)
     put(layout.stats(family, shard), to_parquet(schema, assembled.rows))
     if family == ATLAS:
         put(layout.moments(shard), moments_of(assembled.mains(), run))
-    entries = [
-        records.read_entry(storage, family, facts, digest)
-        for facts, digest in zip(assembled.rows, assembled.digests, strict=True)
-    ]
     publish(storage, layout.journal(family, shard), to_parquet(JOURNAL[family], entries, checksums=True))
     commit = commit_record(run, family, shard, assembled.rows, files)
     publish_exact(storage, layout.commit(family, shard), to_json_file(commit))
@@ -178,10 +196,10 @@ def commit_record(
     run: Run, family: str, shard: int, rows: Sequence[Facts], files: Mapping[str, Head]
 ) -> dict[str, Any]:
     """The commit record: the files of a shard with their hashes, and the numbers of its objects."""
-    ok = sum(facts["sample"] != -1 for facts in rows)
+    ok = sum(facts["status"] == OK for facts in rows)
     reasons: dict[str, int] = {}
     for facts in rows:
-        if facts["sample"] == -1:
+        if facts["status"] != OK:
             reasons[str(facts["reason"])] = reasons.get(str(facts["reason"]), 0) + 1
     return {
         "schema_version": run.version,
@@ -192,5 +210,6 @@ def commit_record(
         "samples": ok,
         "quarantined": dict(sorted(reasons.items())),
         **({"made_with": made_of(family, rows)} if run.version > 1 else {}),
+        **({} if family in run.held else {"facts_only": True}),
         "files": {k: {"nbytes": h.nbytes, "sha256": h.sha256} for k, h in sorted(files.items())},
     }

@@ -263,5 +263,10 @@ def read_entry(storage: Storage, family: str, facts: Mapping[str, Any], sha256: 
     try:
         return from_json(JOURNAL[family], storage.get(layout.run_record(family, shard, uid, sha256)))
     except (PipelineError, NotFound):
-        about = {name: facts[name] for name in ("index", "uid", "status")}
-        return row(JOURNAL[family], {**about, "stage": family, "fragment_sha256": sha256})
+        return unknown_entry(family, facts, sha256)
+
+
+def unknown_entry(family: str, facts: Mapping[str, Any], sha256: str) -> Facts:
+    """The journal entry of a fragment of which no times are known."""
+    about = {name: facts[name] for name in ("index", "uid", "status")}
+    return row(JOURNAL[family], {**about, "stage": family, "fragment_sha256": sha256})

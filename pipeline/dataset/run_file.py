@@ -19,7 +19,7 @@ from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import json_object, to_json_file
 from gaussianverse.atlas.config import AtlasConfig
 from gaussianverse.atlas.configuration import from_table
-from gaussianverse.atlas.dataset_format import SCHEMA_VERSION, version_error
+from gaussianverse.atlas.dataset_format import ATLAS, FAMILIES, SCHEMA_VERSION, VIEWS, version_error
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.options import StoreOptions
@@ -154,9 +154,20 @@ class Run:
         return from_table(SplatsConfig, self.identity["config"].get("splats", {}), "splats")
 
     @property
+    def part(self) -> dict[str, Any]:
+        """What a part that was taken of a dataset says of that; {} for a dataset that was built."""
+        return dict(self.identity.get("part", {}))
+
+    @property
     def families(self) -> tuple[str, ...]:
-        """Families of shards that this run makes."""
-        return dataset_format.FAMILIES if self.settings.views else layout.STAGES
+        """Families of shards that this run makes: each has tables and commit records."""
+        return dataset_format.FAMILIES if VIEWS in self.held else layout.STAGES
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Families whose samples are there, in tars: all of them, but in a part that was taken without some."""
+        made = dataset_format.FAMILIES if self.settings.views else layout.STAGES
+        return tuple(family for family in made if family in self.part.get("families", made))
 
     @property
     def views_size(self) -> int:
@@ -274,10 +285,22 @@ def load(storage: Storage, number: int = 1) -> Run:
         or counts != sorted(counts)
         or not is_sha256(identity.get("manifest_sha256"))
         or not all(isinstance(table, dict) for table in tables)
+        or not _is_part(identity.get("part"))
         or identity.get("config_digest") != digest_of(identity["config"])
     ):
         raise PipelineError(f"{where}: its entries contradict one another; it was damaged after the run")
     return Run(identity, number)
+
+
+def _is_part(part: object) -> bool:
+    """Whether this is the entry `part` of a run.json, or there is none."""
+    if part is None:
+        return True
+    if not isinstance(part, dict) or not is_sha256(part.get("index_sha256")) or not is_count(part.get("samples")):
+        return False
+    families, chosen = part.get("families"), part.get("chosen")
+    texts = isinstance(chosen, list) and all(isinstance(text, str) for text in chosen)
+    return texts and isinstance(families, list) and ATLAS in families and set(FAMILIES).issuperset(families)
 
 
 @lru_cache(maxsize=4)

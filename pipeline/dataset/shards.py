@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import json_object, to_json
-from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, READABLE_VERSIONS
+from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, READABLE_VERSIONS, SPLATS
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
@@ -57,6 +57,8 @@ def _check_commit(record: dict[str, Any], family: str, shard: int) -> None:
         raise PipelineError(f"config_digest is {record.get('config_digest')!r}, expected a sha256")
     files, quarantined = record.get("files"), record.get("quarantined")
     named = {dataset_format.shard_tar(family, shard), layout.stats(family, shard)}
+    if family == SPLATS and record.get("facts_only") is True:  # of a part that was taken without the splats
+        named = {layout.stats(family, shard)}
     if not isinstance(files, dict) or not named <= set(files) <= named | {layout.moments(shard)}:
         raise PipelineError(f"its files are not {' and '.join(sorted(named))}")
     for name, stored in files.items():
@@ -193,9 +195,15 @@ def read_main(storage: Storage, family: str, shard: int, row: Facts) -> bytes:
 
     Raises:
         NotFound: the shard does not exist.
+        PipelineError: the dataset is a part that was taken without this family.
         FragmentError: the bytes are not those of the table.
     """
     key = dataset_format.shard_tar(family, shard)
+    if row["sample"] == -1:
+        raise PipelineError(
+            f"{storage.url}/{key}: not in this part, which was taken without {family}; take one with them from the "
+            f"whole dataset, or read them there"
+        )
     data = bytes(storage.read(key, row["offset"], row["nbytes"]))
     if sha256_of(data) != row["sha256"]:
         raise FragmentError(f"{key}: the sha256 of {row['uid']} is not the one in its table")

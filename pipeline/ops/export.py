@@ -1,9 +1,10 @@
-"""export: writes finished objects as 3DGS PLY, as .splat, as published GaussianVerse pairs, or as GaussianCube."""
+"""export: writes objects in other projects' formats, or a part of a dataset as a dataset of its own."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -12,17 +13,19 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gaussianverse.atlas.arrays import npy
-from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
+from gaussianverse.atlas.dataset_format import ATLAS, FAMILIES, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.interchange.fixed_count import fixed_count
 from gaussianverse.atlas.interchange.gaussiancube import to_cube
 from gaussianverse.atlas.interchange.ply import write_ply
 from gaussianverse.atlas.interchange.published import write_pair
 from gaussianverse.atlas.interchange.splat import to_splat
+from gaussianverse.atlas.reader.catalogue import Catalogue
+from gaussianverse.atlas.store import is_remote, open_storage
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.atlas.tar import END, build
 from gaussianverse.manifests.files import write_whole
-from gaussianverse.pipeline.arguments import add_output, add_overrides, open_output
+from gaussianverse.pipeline.arguments import add_output, add_overrides, config_of, open_output
 from gaussianverse.pipeline.dataset import shards
 from gaussianverse.pipeline.dataset.manifest_rows import find_row, shard_rows
 from gaussianverse.pipeline.dataset.members import atlas_array
@@ -30,9 +33,14 @@ from gaussianverse.pipeline.dataset.records import Record
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FRAME
 from gaussianverse.pipeline.errors import PipelineError, UsageError
+from gaussianverse.pipeline.ops.choice import Choice, add_choice, choice_of
+from gaussianverse.pipeline.ops.part import part_of
 
 PLY, SPLAT, GAUSSIANVERSE, GAUSSIANCUBE = "ply", "splat", "gaussianverse", "gaussiancube"
 FORMATS = (PLY, SPLAT, GAUSSIANVERSE, GAUSSIANCUBE)
+DATASET, HUGGINGFACE = "dataset", "huggingface"
+PARTS = (DATASET, HUGGINGFACE)
+"""Formats that are datasets of their own."""
 
 
 def export(
@@ -147,15 +155,61 @@ def _published(row: dict[str, Any], array: NDArray[Any], run: Run, facts: Mappin
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse export`."""
     parser.add_argument("uids", nargs="*", metavar="UID", help="objects to export; default: all samples")
-    parser.add_argument("dest", type=Path, metavar="DEST", help="folder to write into")
+    parser.add_argument(
+        "dest",
+        nargs="?",
+        metavar="DEST",
+        help="folder to write into, for a dataset also s3://bucket/prefix; with --debug: OUT-debug",
+    )
     add_output(parser)
-    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("--format", required=True, choices=(*FORMATS, *PARTS))
     parser.add_argument("--count", type=int, default=0, metavar="N", help="ply: N Gaussians for every object")
+    add_choice(parser)
+    parser.add_argument(
+        "--family",
+        action="append",
+        default=[],
+        choices=FAMILIES,
+        help="of a dataset: take only these; again for more",
+    )
     add_overrides(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the files and print their paths; returns the exit code."""
-    for path in export(*open_output(args), args.dest, args.format, args.uids, count=args.count):
+    # argparse gives all words to the first
+    uids, dest = (args.uids, args.dest) if args.dest else (args.uids[:-1], args.uids[-1] if args.uids else "")
+    if args.debug and args.format in PARTS and not dest:
+        dest = f"{args.out.rstrip('/')}-debug"
+    if not dest:
+        raise UsageError("no DEST: say where to write")
+    choice = choice_of(args, uids)
+    if args.format in PARTS:
+        return _part(args, choice, dest)
+    if args.family or is_remote(dest):
+        what = f"--family {args.family[0]}" if args.family else dest
+        raise UsageError(f"{what}: with --format {' or '.join(PARTS)} only")
+    storage, opened = open_output(args)
+    if choice != Choice(uids=choice.uids):
+        catalogue = Catalogue(storage)
+        uids = catalogue.uids(choice.places(catalogue))
+    for path in export(storage, opened, Path(dest), args.format, uids or choice.uids or (), count=args.count):
         print(path)
+    return 0
+
+
+def _part(args: argparse.Namespace, choice: Choice, dest: str) -> int:
+    """Write a part of a dataset; returns the exit code."""
+    if args.count:
+        raise UsageError(
+            f"--count {args.count} is of Gaussians, for --format {PLY}; --objects {args.count} draws objects"
+        )
+    store, hub = config_of(args).store, args.format == HUGGINGFACE
+    place = open_storage(dest, store)
+    part = part_of(open_storage(args.out, store), choice, args.family)
+    for key in part.take(place, hub=hub):
+        print(f"{place.url}/{key}")
+    print(f"The part is complete: {len(part.places)} of {len(part.catalogue)} objects in {place.url}")
+    if hub:
+        print(f"Upload it: hf upload --repo-type dataset USER/NAME {shlex.quote(place.url)} .")
     return 0

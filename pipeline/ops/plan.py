@@ -171,8 +171,12 @@ def measure(storage: Storage, shards: Iterable[int], most: int = 8) -> Measured:
     complete = [k for k in shards if all((stage, k) in committed for stage in layout.STAGES)]
     for shard in complete[:most]:
         for stage in layout.STAGES:
-            commit = read_commit(storage, stage, shard)
-            size = commit["files"][dataset_format.shard_tar(stage, shard)]["nbytes"]
+            commit, tar = read_commit(storage, stage, shard), dataset_format.shard_tar(stage, shard)
+            if tar not in commit["files"]:
+                raise UsageError(
+                    f"{storage.url}: a part without {stage}; give --seconds, or --like the whole dataset"
+                )
+            size = commit["files"][tar]["nbytes"]
             nbytes[stage] += [size // max(1, commit["samples"])] * commit["samples"]
             entries = [e for e in journal_rows(storage, stage, shard) if e["status"] == OK and e["seconds"] > 0]
             seconds[stage] += [float(e["seconds"]) for e in entries]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gaussianverse import atlas
 from gaussianverse.atlas import dataset_format, tar
-from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, VIEWS
+from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS, VIEWS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.reader.views import images_sha256
@@ -127,6 +127,8 @@ class ShardCheck:
             yield f"{table}: its rows are not the manifest's"
             return
         for facts, row in zip(rows, self._manifest, strict=True):
+            if (facts["sample"] != -1) != (facts["status"] == OK and family in self._run.held):
+                yield f"{table}: {facts['uid']}: sample is {facts['sample']}, its status {facts['status']}"
             for text in faults_of_facts(self._run, family, row, facts):
                 yield f"{table}: {facts['uid']}: {text}"
 
