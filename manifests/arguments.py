@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from gaussianverse.manifests.table import Rules
 
 
-def add_rules(parser: argparse.ArgumentParser) -> None:
+def add_rules(parser: argparse._ActionsContainer) -> None:
     """Add `--strict`, `--default` and `--source`."""
     parser.add_argument("--strict", action="store_true", help="refuse a manifest with any faulty row")
     parser.add_argument(

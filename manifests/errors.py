@@ -1,4 +1,4 @@
-"""Errors of manifests and rendering."""
+"""Errors of manifests, rendering and layouts."""
 
 from collections.abc import Iterable
 
@@ -17,3 +17,7 @@ class ManifestError(Exception):
 
 class RenderError(Exception):
     """A mesh cannot be read, or OpenGL cannot draw it."""
+
+
+class LayoutError(Exception):
+    """Views cannot be written as another project's loader reads them."""

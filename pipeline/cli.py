@@ -22,7 +22,7 @@ from gaussianverse.atlas.dataset_format import ATLAS
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.escape import one_line
-from gaussianverse.manifests.errors import ManifestError, RenderError
+from gaussianverse.manifests.errors import LayoutError, ManifestError, RenderError
 from gaussianverse.pipeline.arguments import (
     add_building,
     add_manifest,
@@ -108,7 +108,7 @@ def _run(given: list[str]) -> int:
         if len(error.faults) > _MOST_FAULTS:
             print(f"error: ... and {len(error.faults) - _MOST_FAULTS} more", file=sys.stderr)
         return 1
-    except (PipelineError, StoreError, NotFound, ConfigError, AtlasError, RenderError) as error:
+    except (PipelineError, StoreError, NotFound, ConfigError, AtlasError, RenderError, LayoutError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code if isinstance(error, PipelineError) else 1
     except OSError as error:
@@ -196,6 +196,7 @@ def _finalize(args: argparse.Namespace) -> int:
 
 _VERBS: dict[str, Verb] = {
     "render": _from_module("prepare", "render a textured mesh to views", "manifests.rendering.render"),
+    "views-to": _from_module("prepare", "write views as other projects' loaders read them", "pipeline.ops.views_to"),
     "manifest": Verb("prepare", "build, check or shard a manifest", (_add_manifest_verbs,), _manifest),
     "plan": _from_module("prepare", "predict hours, days, bytes and requests of a run", "pipeline.ops.plan"),
     "doctor": _from_module("prepare", "check this machine and a store", "pipeline.node.doctor"),
