@@ -45,7 +45,7 @@ def drawn(tmp_path: Path, glb: Glb, **settings: Any) -> tuple[Views, dict[str, A
     (tmp_path / "m.glb").write_bytes(bytes(glb))
     rendered = render_mesh(tmp_path / "m.glb", tmp_path / "o", replace(sized(SIZE), **settings))
     assert len(rendered.rig.cameras) == 40
-    assert rendered.warning is None
+    assert rendered.warnings == ()
     views = load_views(tmp_path / "o", "gobjaverse", min_views=40, with_depth=True)
     return views, json.loads((tmp_path / "o" / "00000" / "00000.json").read_text())
 

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gaussianverse.manifests import jsonl
-from gaussianverse.manifests.errors import RenderError
+from gaussianverse.manifests.errors import LayoutError, RenderError
 from gaussianverse.manifests.files import locked
 from gaussianverse.manifests.rendering.drawing import DriverError
+from gaussianverse.manifests.rendering.fresh import render_into
+from gaussianverse.manifests.rendering.layouts.root import Root
 from gaussianverse.manifests.rendering.lists import Listed
-from gaussianverse.manifests.rendering.views import RenderConfig, render_or_find
+from gaussianverse.manifests.rendering.views import RenderConfig, Rendered, render_or_find
+from gaussianverse.manifests.schema import Row
 
 _WORK = ".render-work"  # of this run; removed at its end, and by the next run where this one was killed
 _LOCK = ".render-lock"
@@ -30,10 +33,10 @@ _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENFILE, er
 
 
 class _Result(NamedTuple):
-    """What became of one mesh: "drawn", "there", "failed", or "stop" where the machine failed; and a message."""
+    """What became of a mesh: "drawn", "there", "failed", or "stop" where the machine failed; and why."""
 
     outcome: str
-    message: str | None = None
+    messages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,19 @@ class Summary:
     failed: int
 
 
-def render_all(listed: Sequence[Listed], out: Path, manifest: Path, config: RenderConfig, jobs: int) -> Summary:
+def render_all(
+    listed: Sequence[Listed],
+    out: Path,
+    manifest: Path | None,
+    config: RenderConfig,
+    jobs: int,
+    root: Root | None = None,
+) -> Summary:
     """Render meshes to `out/UID` and write their manifest; finished ones are left as they are.
 
-    Failures and warnings are lines on stderr. The manifest has the rows of all finished objects in the order of the
-    list, after rows that it had of other objects.
+    With `root`, whose folder is `out`, they are rendered into its layout; without `manifest` none is written.
+    Failures and warnings are lines on stderr. The manifest has the rows of all finished objects in the order of
+    the list, after rows that it had of other objects.
 
     Raises:
         RenderError: the machine cannot draw or write, another run renders to `out`, or `config` is wrong.
@@ -57,29 +68,37 @@ def render_all(listed: Sequence[Listed], out: Path, manifest: Path, config: Rend
         OSError: `out` cannot be written.
     """
     config.plan("")  # refuse wrong settings before anything is drawn
-    kept = jsonl.read(manifest) if manifest.exists() else []
+    kept = jsonl.read(manifest) if manifest and manifest.exists() else []
+    said = set[str]()
     results: dict[int, _Result] = {}
     out.mkdir(parents=True, exist_ok=True)
     progress = _Progress(len(listed))
     with _alone(out) as work:
-        for index, result in _drawn([(item.mesh, out / item.row.uid) for item in listed], work, config, jobs):
+        for index, result in _drawn(listed, _Job(work, out, config, root), jobs):
             results[index] = result
-            if result.message:
-                kind = "warning" if result.outcome in ("drawn", "there") else result.outcome
-                progress.say(f"{kind}: {listed[index].mesh}: {result.message}")
+            kind = "warning" if result.outcome in ("drawn", "there") else result.outcome
+            for message in result.messages:
+                if root is None or kind != "warning" or message not in said:  # a loader's wishes are one for all
+                    progress.say(f"{kind}: {listed[index].mesh}: {message}")
+                said.add(message)
             progress.count(result.outcome)
     progress.clear()
-    ours = {item.row.uid for item in listed}
-    rows = [row for row in kept if row.uid not in ours]
-    for index, item in enumerate(listed):
-        if results[index].outcome != "failed":
-            views = os.path.relpath((out / item.row.uid).resolve(), manifest.resolve().parent)
-            rows.append(replace(item.row, views=Path(views).as_posix()))
+    if manifest:
+        ours = {item.row.uid for item in listed}
+        finished = [item for index, item in enumerate(listed) if results[index].outcome != "failed"]
+        _write(manifest, [row for row in kept if row.uid not in ours], finished, out)
+    outcomes = [result.outcome for result in results.values()]
+    return Summary(*(outcomes.count(kind) for kind in ("drawn", "there", "failed")))
+
+
+def _write(manifest: Path, rows: list[Row], finished: Sequence[Listed], out: Path) -> None:
+    """Write a manifest of other objects' rows and those of finished objects."""
+    for item in finished:
+        views = os.path.relpath((out / item.row.uid).resolve(), manifest.resolve().parent)
+        rows.append(replace(item.row, views=Path(views).as_posix()))
     if rows:
         with locked(manifest):
             jsonl.write(manifest, rows)
-    outcomes = [result.outcome for result in results.values()]
-    return Summary(*(outcomes.count(kind) for kind in ("drawn", "there", "failed")))
 
 
 @contextmanager
@@ -99,13 +118,27 @@ def _alone(out: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
+class _Job(NamedTuple):
+    """What all meshes of a run have in common."""
+
+    work: Path
+    out: Path
+    config: RenderConfig
+    root: Root | None
+
+    def render(self, item: Listed) -> Rendered:
+        if self.root is None:
+            return render_or_find(item.mesh, self.out / item.row.uid, self.config, self.work)
+        return render_into(self.root, item.mesh, item.row, self.config)
+
+
 class _Worker:
     """A process that renders one mesh after another, each in answer to a message."""
 
-    def __init__(self, work: Path, config: RenderConfig) -> None:
+    def __init__(self, job: _Job) -> None:
         context = get_context("spawn")  # OpenGL does not survive a fork
         self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, work, config), daemon=True)
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, job), daemon=True)
         self.process.start()
         theirs.close()
         self.task = -1
@@ -116,18 +149,16 @@ class _Worker:
         self.process.join()
 
 
-def _drawn(
-    tasks: list[tuple[Path, Path]], work: Path, config: RenderConfig, jobs: int
-) -> Iterator[tuple[int, _Result]]:
-    """Yield the index and result of each task as it ends; a worker that dies fails its task and is replaced."""
-    waiting, idle, busy = deque(range(len(tasks))), list[_Worker](), list[_Worker]()
+def _drawn(listed: Sequence[Listed], job: _Job, jobs: int) -> Iterator[tuple[int, _Result]]:
+    """Yield the index and result of each mesh as it ends; a worker that dies fails its task and is replaced."""
+    waiting, idle, busy = deque(range(len(listed))), list[_Worker](), list[_Worker]()
     try:
         while waiting or busy:
             while waiting and len(busy) < jobs:
-                worker = idle.pop() if idle else _Worker(work, config)
+                worker = idle.pop() if idle else _Worker(job)
                 worker.task = waiting.popleft()
                 try:
-                    worker.connection.send(tasks[worker.task])
+                    worker.connection.send(listed[worker.task])
                 except OSError:  # it died while it was idle
                     worker.stop()
                     waiting.appendleft(worker.task)
@@ -142,35 +173,35 @@ def _drawn(
                 except EOFError:
                     worker.stop()
                     code = worker.process.exitcode
-                    result = _Result("failed", f"its process ended with code {code}, perhaps for lack of memory")
+                    result = _Result("failed", (f"its process ended with code {code}, perhaps for lack of memory",))
                 if result.outcome == "stop":
-                    raise RenderError(f"{tasks[worker.task][0]}: {result.message}")
+                    raise RenderError(f"{listed[worker.task].mesh}: {'; '.join(result.messages)}")
                 yield worker.task, result
     finally:
         for worker in (*idle, *busy):
             worker.stop()
 
 
-def _serve(pipe: connection.Connection, work: Path, config: RenderConfig) -> None:
+def _serve(pipe: connection.Connection, job: _Job) -> None:
     """Body of a worker: renders until the other end of the pipe is closed."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's; the processes share the cores
     while True:
         try:
-            mesh, out = pipe.recv()
+            item: Listed = pipe.recv()
         except EOFError:
             return
         try:
-            rendered = render_or_find(mesh, out, config, work)
-            result = _Result("drawn" if rendered.drawn else "there", rendered.warning)
+            rendered = job.render(item)
+            result = _Result("drawn" if rendered.drawn else "there", rendered.warnings)
         except DriverError as error:
-            result = _Result("stop", str(error))
-        except RenderError as error:
-            result = _Result("failed", str(error).removeprefix(f"{mesh}: "))
+            result = _Result("stop", (str(error),))
+        except (RenderError, LayoutError) as error:
+            result = _Result("failed", (str(error).removeprefix(f"{item.mesh}: "),))
         except OSError as error:
-            result = _Result("stop" if error.errno in _MACHINE else "failed", str(error))
+            result = _Result("stop" if error.errno in _MACHINE else "failed", (str(error),))
         except MemoryError:
-            result = _Result("failed", "is larger than the memory")
+            result = _Result("failed", ("is larger than the memory",))
         pipe.send(result)
 
 

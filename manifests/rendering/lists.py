@@ -42,6 +42,11 @@ def read(path: Path) -> list[Listed]:
     return [Listed(path.parent / meshes[line.number], line.row) for line in found.lines]
 
 
+def uid_of(mesh: Path) -> str:
+    """The name of a mesh, with _ for characters that a uid cannot have."""
+    return re.sub("[^A-Za-z0-9_-]", "_", mesh.stem)
+
+
 def _rows(entries: Iterator[Entry], meshes: dict[int, str]) -> Iterator[Entry]:
     """Entries of a manifest made of those of a list; puts each mesh into `meshes` under its line."""
     for number, entry in entries:
@@ -61,7 +66,7 @@ def _rows(entries: Iterator[Entry], meshes: dict[int, str]) -> Iterator[Entry]:
             )
             continue
         meshes[number] = mesh
-        uid = row.pop("uid", "") or re.sub("[^A-Za-z0-9_-]", "_", Path(mesh).stem)
+        uid = row.pop("uid", "") or uid_of(Path(mesh))
         yield number, {**row, "uid": uid, "views": uid, "format": "gobjaverse"}
 
 

@@ -10,15 +10,20 @@ fixed soft light.
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from gaussianverse.manifests import jsonl
-from gaussianverse.manifests.errors import ManifestError, RenderError
+from gaussianverse.manifests.errors import LayoutError, ManifestError, RenderError
 from gaussianverse.manifests.rendering import batch, lists, presets
 from gaussianverse.manifests.rendering.drawing import Shading
-from gaussianverse.manifests.rendering.views import RenderConfig, render_mesh
-from gaussianverse.manifests.schema import Row
+from gaussianverse.manifests.rendering.fresh import render_into
+from gaussianverse.manifests.rendering.layouts.names import LAYOUTS, layout_of
+from gaussianverse.manifests.rendering.layouts.points import KINDS, Points, parse
+from gaussianverse.manifests.rendering.layouts.root import opened
+from gaussianverse.manifests.rendering.views import RenderConfig, Rendered, render_mesh
+from gaussianverse.manifests.schema import Row, completed, faults_of
 
 _OF_ONE = ("uid", "caption", "caption_source", "category", "license", "source_id")
 
@@ -60,12 +65,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shading.add_argument(
         "--albedo", dest="shading", action="store_const", const="albedo", help="the same as --shading albedo"
     )
+    parser.add_argument(
+        "--layout", metavar="NAME",
+        help=f"write what another project's loader reads, OUT is its root: {', '.join(LAYOUTS)} (see views-to)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--points", action="append", default=[], metavar="KIND:COUNT",
+        help=f"with --layout: write points too: {', '.join(KINDS)}",
+    )  # fmt: skip
     parser.add_argument("--no-geometry", action="store_true", help="leave out _nd.exr (normals and depth)")
     row = parser.add_argument_group("manifest row")
     row.add_argument(
         "--manifest", type=Path, metavar="JSONL", help="add to this manifest (default with --list: OUT/objects.jsonl)"
     )
-    row.add_argument("--uid", help="default: the name of OUT")
+    row.add_argument("--uid", help="default: the name of OUT; with --layout that of MESH")
     row.add_argument("--caption", default="")
     row.add_argument("--caption-source", default="")
     row.add_argument("--category", default="")
@@ -78,12 +91,18 @@ def run(args: argparse.Namespace) -> int:
     if (args.mesh is None) == (args.list is None):
         print("error: expected MESH OUT, or --list FILE OUT", file=sys.stderr)
         return 2
+    if args.layout is None and args.points:
+        print("error: --points is for --layout", file=sys.stderr)
+        return 2
+    if args.layout and args.manifest:
+        print("error: --manifest is for views in GObjaverse's layout; leave out --layout", file=sys.stderr)
+        return 2
     try:
         return _run_one(args) if args.list is None else _run_list(args)
     except ManifestError as error:
         for fault in error.faults:
             print(f"error: {fault}", file=sys.stderr)
-    except (RenderError, OSError) as error:
+    except (RenderError, LayoutError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
     return 1
 
@@ -92,15 +111,36 @@ def _run_one(args: argparse.Namespace) -> int:
     if args.jobs is not None:
         print("error: --jobs is for --list", file=sys.stderr)
         return 2
+    if args.layout:
+        return _run_layout(args)
     if args.manifest:
         jsonl.extended(args.manifest, _row(args))  # refuse a row that cannot be added before rendering
     rendered = render_mesh(args.mesh, args.out, config_of(args))
     if args.manifest:
         jsonl.append(args.manifest, _row(args))
-    if rendered.warning:
-        print(f"warning: {args.mesh}: {rendered.warning}", file=sys.stderr)
-    print(f"{len(rendered.rig.cameras)} views in {args.out}")
+    return _told(args, rendered)
+
+
+def _told(args: argparse.Namespace, rendered: Rendered) -> int:
+    for warning in rendered.warnings:
+        print(f"warning: {args.mesh}: {warning}", file=sys.stderr)
+    there = "" if rendered.drawn else ", which were there"
+    print(f"{len(rendered.rig.cameras)} views in {args.out}{there}")
     return 0
+
+
+def _run_layout(args: argparse.Namespace) -> int:
+    row = completed(replace(_row(args), uid=args.uid or lists.uid_of(args.mesh)))
+    if faults := faults_of(row):
+        raise ManifestError(faults)
+    config = config_of(args)
+    config.plan("")  # refuse wrong settings before a folder is made
+    with opened(layout_of(args.layout), args.out, _points(args)) as root:
+        return _told(args, render_into(root, args.mesh, row, config))
+
+
+def _points(args: argparse.Namespace) -> tuple[Points, ...]:
+    return tuple(map(parse, args.points))
 
 
 def _run_list(args: argparse.Namespace) -> int:
@@ -112,9 +152,17 @@ def _run_list(args: argparse.Namespace) -> int:
     if jobs < 1:
         print(f"error: --jobs is {jobs}, expected at least 1", file=sys.stderr)
         return 2
-    manifest = args.manifest or args.out / "objects.jsonl"
-    done = batch.render_all(lists.read(args.list), args.out, manifest, config_of(args), jobs)
-    print(f"{done.drawn} drawn, {done.there} there before, {done.failed} failed; manifest: {manifest}")
+    listed, config = lists.read(args.list), config_of(args)
+    if args.layout:
+        config.plan("")  # refuse wrong settings before a folder is made
+        with opened(layout_of(args.layout), args.out, _points(args)) as root:
+            done = batch.render_all(listed, args.out, None, config, jobs, root)
+        where = f"root: {args.out}"
+    else:
+        manifest = args.manifest or args.out / "objects.jsonl"
+        done = batch.render_all(listed, args.out, manifest, config, jobs)
+        where = f"manifest: {manifest}"
+    print(f"{done.drawn} drawn, {done.there} there before, {done.failed} failed; {where}")
     return 1 if done.failed else 0
 
 
@@ -136,10 +184,16 @@ def _radius(text: str) -> float | Literal["fit"]:
     return "fit" if text == "fit" else float(text)
 
 
+def _views(args: argparse.Namespace) -> str:
+    """The views as seen from the manifest."""
+    folder = args.manifest.resolve().parent if args.manifest else Path.cwd()
+    return Path(os.path.relpath(args.out.resolve(), folder)).as_posix()
+
+
 def _row(args: argparse.Namespace) -> Row:
     return Row(
         uid=args.uid or args.out.resolve().name,
-        views=Path(os.path.relpath(args.out.resolve(), args.manifest.resolve().parent)).as_posix(),
+        views=_views(args),
         format="gobjaverse",
         category=args.category,
         license=args.license,

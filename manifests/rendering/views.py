@@ -1,7 +1,6 @@
 """Views of a mesh in GObjaverse's layout, with `rig.json` beside them."""
 
 import hashlib
-import json
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +13,9 @@ from gaussianverse import foreign
 from gaussianverse.manifests.errors import RenderError
 from gaussianverse.manifests.rendering import presets
 from gaussianverse.manifests.rendering.drawing import DRAWING, Renderer, Shading
-from gaussianverse.manifests.rendering.meshes import load_mesh
-from gaussianverse.manifests.rendering.rig import FILE, Camera, Rig, dumps, fields_of_view, read
+from gaussianverse.manifests.rendering.layouts.gobjaverse import camera_json, nd_exr
+from gaussianverse.manifests.rendering.meshes import Mesh, load_mesh
+from gaussianverse.manifests.rendering.rig import FILE, Camera, Rig, dumps, read
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Rendered:
 
     Attributes:
         rig: their cameras.
-        warning: says that the rig crops the object; None if it does not.
+        warnings: that the rig crops the object, for instance.
         drawn: whether they were drawn now, and not found.
     """
 
     rig: Rig
-    warning: str | None = None
+    warnings: tuple[str, ...] = ()
     drawn: bool = True
 
 
@@ -118,35 +118,64 @@ def _occupied(folder: Path) -> bool:
     return folder.exists() and any(folder.iterdir())
 
 
-def _render(mesh_path: Path, digest: str, out_dir: Path, config: RenderConfig, work: Path) -> Rendered:
+@dataclass(frozen=True)
+class Posed:
+    """A mesh among the cameras of its rig.
+
+    Attributes:
+        mesh: the mesh, in the world of the cameras.
+        rig: the cameras.
+        facts: entries of `rig.json` but the rig's own.
+        where: those of them that say where the mesh went: bbox, scale, offset.
+        warnings: says that the rig crops the object, if it does.
+    """
+
+    mesh: Mesh
+    rig: Rig
+    facts: dict[str, Any]
+    where: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def pose(mesh_path: Path, digest: str, config: RenderConfig) -> Posed:
+    """Read a mesh and place the cameras of a rig around it.
+
+    Raises:
+        RenderError: the mesh cannot be read, or a setting is out of range.
+    """
     plan = config.plan(digest)
     mesh = load_mesh(mesh_path, extent=plan.extent, measure=plan.measure)
     points = mesh.points
     rig = presets.build(config.preset, plan, config.options.seed, points)
     box = [points.min(0).tolist(), points.max(0).tolist()]
     where = {"bbox": box, "scale": mesh.scale, "offset": mesh.offset.tolist()}
+    facts = {**config.facts(plan, digest), **where}
+    cropped = presets.crop_warning(rig, plan, points)
+    return Posed(mesh, rig, facts, where, (cropped,) if cropped else ())
+
+
+def _render(mesh_path: Path, digest: str, out_dir: Path, config: RenderConfig, work: Path) -> Rendered:
+    posed = pose(mesh_path, digest, config)
     work.mkdir(parents=True, exist_ok=True)
     with (
-        Renderer(mesh, shading=config.shading) as renderer,
+        Renderer(posed.mesh, shading=config.shading) as renderer,
         tempfile.TemporaryDirectory(dir=work, prefix=".render-") as temporary,
     ):
         finished = Path(temporary) / "views"  # moved when complete: readers accept an object with fewer views
-        for view, camera in enumerate(rig.cameras):
-            _write_view(finished / f"{view:05d}", camera, renderer, where, config.geometry)
-        (finished / FILE).write_text(dumps(rig, {**config.facts(plan, digest), **where}))
+        for view, camera in enumerate(posed.rig.cameras):
+            _write_view(finished / f"{view:05d}", camera, renderer, posed.where, config.geometry)
+        (finished / FILE).write_text(dumps(posed.rig, posed.facts))
         finished.replace(out_dir)
-    return Rendered(rig, presets.crop_warning(rig, plan, points))
+    return Rendered(posed.rig, posed.warnings)
 
 
 def _write_view(folder: Path, camera: Camera, renderer: Renderer, where: dict[str, Any], geometry: bool) -> None:
     folder.mkdir(parents=True)
-    right, down, forward, origin = camera.c2w[:3].T.tolist()
-    x_fov, y_fov = fields_of_view(camera)
-    entries = {"x": right, "y": down, "z": forward, "origin": origin, "x_fov": x_fov, "y_fov": y_fov, **where}
-    (folder / f"{folder.name}.json").write_text(json.dumps(entries) + "\n")
+    (folder / f"{folder.name}.json").write_text(camera_json(camera, where))
     _write_png(folder / f"{folder.name}.png", renderer.color(camera))
     if geometry:
-        _write_nd(folder / f"{folder.name}_nd.exr", renderer.geometry(camera))
+        drawn = renderer.geometry(camera)
+        (folder / f"{folder.name}_nd.exr").write_bytes(nd_exr(drawn[..., :3], drawn[..., 3]))
 
 
 def mesh_digest(path: Path) -> str:
@@ -164,14 +193,3 @@ def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
     from PIL import Image
 
     Image.fromarray(image).save(path, optimize=True)
-
-
-def _write_nd(path: Path, geometry: NDArray[np.float32]) -> None:
-    """Write normals as (R, G, B) = (-n_x, n_z, -n_y), so that n = (-R, -B, G), and z-depth as A."""
-    import OpenEXR
-
-    x, y, z, depth = np.moveaxis(geometry, -1, 0)
-    channels = {"R": -x, "G": z, "B": -y, "A": depth}
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    contiguous = {name: np.ascontiguousarray(channel) for name, channel in channels.items()}
-    OpenEXR.File(header, contiguous).write(str(path))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gaussianverse.manifests.rendering.layouts.encode import json_text, npy, ply, png
-from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout
+from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout, by_uid
 from gaussianverse.manifests.rendering.layouts.posed import PosedView, Subject, Views
 
 _GL = "camera-to-world, OpenGL axes (x right, y up, z back), z-up world"
@@ -79,6 +79,10 @@ def _conditions(subject: Subject) -> bool:
     return subject.rig.preset == _COND
 
 
+def _trellis_place(subject: Subject) -> str:
+    return f"{'renders_cond' if _conditions(subject) else 'renders'}/{subject.digest}"
+
+
 def _lacking(subject: Subject) -> Sequence[str]:
     found = []
     if subject.surface is None and not _conditions(subject):
@@ -132,15 +136,16 @@ def _n_vertices(path: Path) -> int:
 TRANSFORMS = Layout(
     name="transforms",
     reader="a reader of transforms.json",
-    place=lambda subject: subject.uid,
+    place=by_uid,
     write=_write_transforms,
     found="*/rig.json",
+    maps=True,
     centred=False,
 )
 TRELLIS = Layout(
     name="trellis",
     reader="TRELLIS",
-    place=lambda subject: f"{'renders_cond' if _conditions(subject) else 'renders'}/{subject.digest}",
+    place=_trellis_place,
     write=_write_trellis,
     found="renders*/*/rig.json",
     index=_metadata,

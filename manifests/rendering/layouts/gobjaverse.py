@@ -9,18 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.manifests.rendering.layouts.encode import exr, png
-from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout
-from gaussianverse.manifests.rendering.layouts.posed import PosedView, Subject, Views
+from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout, by_uid
+from gaussianverse.manifests.rendering.layouts.posed import Subject, Views
+from gaussianverse.manifests.rendering.rig import Camera, fields_of_view
 
 _PLACE = ("bbox", "scale", "offset")
 
 
-def camera_json(view: PosedView, place: Facts) -> str:
-    """Format the camera of a view; `place` says where the mesh went (bbox, scale, offset)."""
-    right, down, forward, origin = view.c2w[:3].T.tolist()
-    camera: Facts = {"x": right, "y": down, "z": forward, "origin": origin}
-    x_fov, y_fov = view.fov
-    return json.dumps({**camera, "x_fov": x_fov, "y_fov": y_fov, **place}) + "\n"
+def camera_json(camera: Camera, place: Facts) -> str:
+    """Format a camera; `place` says where the mesh went (bbox, scale, offset)."""
+    right, down, forward, origin = camera.c2w[:3].T.tolist()
+    x_fov, y_fov = fields_of_view(camera)
+    entries: Facts = {"x": right, "y": down, "z": forward, "origin": origin, "x_fov": x_fov, "y_fov": y_fov}
+    return json.dumps({**entries, **place}) + "\n"
 
 
 def nd_exr(normal: NDArray[np.float32], depth: NDArray[np.float32]) -> bytes:
@@ -35,7 +36,7 @@ def _write(folder: Path, subject: Subject, views: Views) -> Facts:
     for k, view in enumerate(views):
         name = f"{k:05d}"
         (folder / name).mkdir()
-        (folder / name / f"{name}.json").write_text(camera_json(view, place))
+        (folder / name / f"{name}.json").write_text(camera_json(view.camera, place))
         (folder / name / f"{name}.png").write_bytes(png(view.image))
         if view.depth is not None and view.normal is not None:
             (folder / name / f"{name}_nd.exr").write_bytes(nd_exr(view.normal, view.depth))
@@ -49,9 +50,5 @@ def _write(folder: Path, subject: Subject, views: Views) -> Facts:
 
 
 GOBJAVERSE = Layout(
-    name="gobjaverse",
-    reader="a reader of GObjaverse",
-    place=lambda subject: subject.uid,
-    write=_write,
-    found="*/rig.json",
+    name="gobjaverse", reader="a reader of GObjaverse", place=by_uid, write=_write, found="*/rig.json", maps=True
 )

@@ -31,9 +31,29 @@ class Wish:
     option: str = ""
 
 
+def by_uid(subject: Subject) -> str:
+    """The folder of an object is its uid."""
+    return subject.uid
+
+
+def no_index(root: Path, found: Sequence[Facts]) -> Mapping[str, bytes]:
+    """The objects are not listed."""
+    return {}
+
+
+def nothing_lacking(subject: Subject) -> Sequence[str]:
+    """The loader finds all that it wants."""
+    return ()
+
+
+def no_place_for_points(subject: Subject, name: str) -> str | None:
+    """The loader reads no points."""
+    return None
+
+
 @dataclass(frozen=True)
 class Layout:
-    """How one project's loader wants its data.
+    """How one project's loader wants its data; other processes get it by pickle, so its functions have names.
 
     Attributes:
         name: its name on the command line.
@@ -46,6 +66,7 @@ class Layout:
         shared: whether all objects of a root need the same cameras.
         depth: whether every view needs a depth.
         normals: whether every view needs normals.
+        maps: whether depth and normals are written where they are known.
         fov: vertical angle of view that the loader takes for granted, in degrees.
         views: number of views that the loader counts on.
         exact: whether other numbers of views are refused.
@@ -62,18 +83,19 @@ class Layout:
     place: Callable[[Subject], str]
     write: Callable[[Path, Subject, Views], Facts]
     found: str
-    index: Callable[[Path, Sequence[Facts]], Mapping[str, bytes]] = lambda root, found: {}
+    index: Callable[[Path, Sequence[Facts]], Mapping[str, bytes]] = no_index
     depth: bool = False
     normals: bool = False
+    maps: bool = False
     fov: Wish | None = None
     views: Wish | None = None
     exact: bool = False
     square: bool = False
     centred: bool = True
-    lacking: Callable[[Subject], Sequence[str]] = lambda subject: ()
+    lacking: Callable[[Subject], Sequence[str]] = nothing_lacking
     shared: bool = False
     points: tuple[str, ...] = ()
-    points_path: Callable[[Subject, str], str | None] = lambda subject, name: None
+    points_path: Callable[[Subject, str], str | None] = no_place_for_points
 
     def check(self, subject: Subject, views: Views) -> Iterator[str]:
         """Refuse views that the layout cannot hold; yields warnings about those that its loader will misread.

@@ -34,6 +34,11 @@ class Points:
         """Name of the file, without suffix."""
         return f"{self.kind}-{self.count}"
 
+    @property
+    def of_pixels(self) -> bool:
+        """Whether they are made of the depth of views."""
+        return self.kind == "fps"
+
     def encode(self, subject: Subject, views: Views) -> bytes:
         """The points as PLY.
 

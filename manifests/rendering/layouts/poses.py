@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gaussianverse.manifests.rendering.layouts.encode import numbers, on_white, png, webp
-from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout, Wish, folder_of
+from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout, Wish, by_uid, folder_of
 from gaussianverse.manifests.rendering.layouts.posed import GL, Subject, Views
 
 _CV = "camera-to-world, OpenCV axes (x right, y down, z forward), z-up world"
@@ -43,6 +43,10 @@ def _write_gen3d(folder: Path, subject: Subject, views: Views) -> Facts:
         "depth": "none",
         "background": _TRANSPARENT,
     }
+
+
+def _gen3d_place(subject: Subject) -> str:
+    return f"{_GEN3D_IMAGES}/{subject.uid}"
 
 
 def _gen3d_cameras(root: Path, found: Sequence[Facts]) -> Mapping[str, bytes]:
@@ -85,7 +89,7 @@ def uids(root: Path, found: Sequence[Facts]) -> Mapping[str, bytes]:
 LGM = Layout(
     name="lgm",
     reader="LGM",
-    place=lambda subject: subject.uid,
+    place=by_uid,
     write=_write_lgm,
     found="*/rig.json",
     index=uids,
@@ -96,7 +100,7 @@ LGM = Layout(
 GEN3D = Layout(
     name="gen3d",
     reader="Gen-3Diffusion",
-    place=lambda subject: f"{_GEN3D_IMAGES}/{subject.uid}",
+    place=_gen3d_place,
     write=_write_gen3d,
     found=f"{_GEN3D_IMAGES}/*/rig.json",
     index=_gen3d_cameras,

@@ -37,6 +37,17 @@ class Root:
     path: Path
     points: tuple[Points, ...] = ()
 
+    @property
+    def all_points(self) -> dict[str, Points]:
+        """Points of each object, by the names of their files."""
+        return {one.name: one for one in (*map(parse, self.layout.points), *self.points)}
+
+    @property
+    def needs_geometry(self) -> bool:
+        """Whether depth and normals of the views are written, or points made of them."""
+        layout = self.layout
+        return layout.depth or layout.normals or layout.maps or any(p.of_pixels for p in self.all_points.values())
+
     def has(self, subject: Subject) -> bool:
         """Whether the object is there already, from equal views.
 
@@ -64,8 +75,7 @@ class Root:
         """
         warnings = list(self.layout.check(subject, views))
         self._check_shared(subject)
-        points = {one.name: one for one in (*map(parse, self.layout.points), *self.points)}
-        files = {name: one.encode(subject, views) for name, one in points.items()}
+        files = {name: one.encode(subject, views) for name, one in self.all_points.items()}
         place = self.path / self.layout.place(subject)
         with tempfile.TemporaryDirectory(dir=self.path, prefix=_PARTIAL) as temporary:
             folder = Path(temporary) / "object"
@@ -150,8 +160,8 @@ def _facts(subject: Subject) -> Facts:
 
 
 _KEPT = frozenset({
-    "uid", "digest", "category", "captions", "split", "license", "source_id", "views_sha256", "preset", "seed",
-    "cameras",
+    "uid", "digest", "category", "captions", "split", "license", "source_id", "views_sha256", "preset", "version",
+    "seed", "cameras", "shading", "drawing",
 })  # fmt: skip
 
 

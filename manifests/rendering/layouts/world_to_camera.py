@@ -9,7 +9,7 @@ import numpy as np
 
 from gaussianverse.manifests.errors import LayoutError
 from gaussianverse.manifests.rendering.layouts.encode import json_text, normals_as_colors, npy, npz, png
-from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout, Wish
+from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout, Wish, by_uid
 from gaussianverse.manifests.rendering.layouts.posed import Floats, PosedView, Subject, Views
 
 _GL = "world-to-camera [3, 4], OpenGL axes (x right, y up, z back), z-up world"
@@ -56,6 +56,10 @@ def _write_instantmesh(folder: Path, subject: Subject, views: Views) -> Facts:
     }
 
 
+def _instantmesh_place(subject: Subject) -> str:
+    return f"{_INSTANTMESH}/{subject.uid}"
+
+
 def _instantmesh_index(root: Path, found: Sequence[Facts]) -> Mapping[str, bytes]:
     return {"valid_paths.json": json_text({"good_objs": [facts["uid"] for facts in found]})}
 
@@ -63,7 +67,7 @@ def _instantmesh_index(root: Path, found: Sequence[Facts]) -> Mapping[str, bytes
 ZERO123 = Layout(
     name="zero123",
     reader="Zero123",
-    place=lambda subject: subject.uid,
+    place=by_uid,
     write=_write_zero123,
     found="*/rig.json",
     index=_zero123_index,
@@ -72,7 +76,7 @@ ZERO123 = Layout(
 INSTANTMESH = Layout(
     name="instantmesh",
     reader="InstantMesh",
-    place=lambda subject: f"{_INSTANTMESH}/{subject.uid}",
+    place=_instantmesh_place,
     write=_write_instantmesh,
     found=f"{_INSTANTMESH}/*/rig.json",
     index=_instantmesh_index,
