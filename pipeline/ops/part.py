@@ -110,7 +110,9 @@ class Part:
             if key not in manifests:
                 manifests[key] = self.source.get(key)
                 if sha256_of(manifests[key]) != made.identity["manifest_sha256"]:
-                    raise PipelineError(f"{self.source.url}/{key}: its sha256 is not that of {made.key}; fetch it again")
+                    raise PipelineError(
+                        f"{self.source.url}/{key}: its sha256 is not that of {made.key}; fetch it again"
+                    )
             rows = runform.read_shard(io.BytesIO(manifests[key]), shard - made.first_shard)
             found = [row for row in rows if row.uid in uids]
             if len(found) != len(uids):
