@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,20 +11,28 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import read_npy
-from gaussianverse.atlas.dataset_format import ATLAS, INDEX, METADATA, OK, SUCCESS, SUMS, VIEWS, address_column
+from gaussianverse.atlas.dataset_format import (
+    ATLAS,
+    INDEX,
+    METADATA,
+    OK,
+    SUMS,
+    SUPERSEDED,
+    VIEWS,
+    address_column,
+    version_key,
+)
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.reader.selecting import Filters, check_columns, filtered, in_split
+from gaussianverse.atlas.reader.shard_layout import checked_layout
+from gaussianverse.atlas.reader.table import Rows, Table
+from gaussianverse.atlas.reader.versions import verified_sums
 from gaussianverse.atlas.store.errors import NotFound
-from gaussianverse.atlas.store.storage import Entry, Readable
-from gaussianverse.atlas.tar import END, header_nbytes
-
-Rows = npt.NDArray[np.int64]
+from gaussianverse.atlas.store.storage import Entry, Readable, Storage
 
 
 @dataclass(frozen=True)
@@ -38,33 +45,30 @@ class ByteRange:
     total: int
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Key and size of each shard of a family, and the first and last byte of each sample, [N]."""
-
-    files: dict[int, tuple[str, int]]
-    starts: Rows
-    ends: Rows
-
-
 class Catalogue:
-    """The samples of a dataset, in the order in which they lie in its shards.
+    """The samples of a version of a dataset, in the order in which they lie in its shards.
+
+    Args:
+        store: of the dataset.
+        version: number of the version; None = the newest.
 
     Attributes:
-        index: what index.json holds.
-        digest: hex sha256 of index.json, which names the dataset.
+        version: number of the version.
+        index: what its index.json holds.
+        digest: hex sha256 of its index.json, which names the version.
         size: side of an atlas.
         n_views: reference views of each object; 0 if the dataset has none.
+        stretches: number of the stretch of each sample, [N]: samples of one lie side by side in a shard.
 
     Raises:
-        DatasetError: the dataset is not finished, of an unknown schema version, or its index, table and sums
-            disagree.
+        DatasetError: the dataset is not finished, has no such version, is of an unknown schema version, or its
+            index, table and sums disagree.
         StoreError: the store failed or refuses.
     """
 
-    def __init__(self, store: Readable) -> None:
+    def __init__(self, store: Storage, version: int | None = None) -> None:
         self.url = store.url
-        sums = _sums(store)
+        self.version, sums = verified_sums(store, version)
         index = self._read_verified(store, INDEX, sums)
         self.digest = hashlib.sha256(index).hexdigest()
         self.index: dict[str, Any] = json.loads(index)
@@ -72,42 +76,38 @@ class Catalogue:
             raise DatasetError(f"{self.url}: {error}")
         self.size = int(self.index["size"])
         self.n_views = int(self.index.get("views", 0))
-        # not pq.read_table, whose threads may outlive the interpreter and then abort the process
-        table = pq.ParquetFile(io.BytesIO(self._read_verified(store, METADATA, sums))).read(use_threads=False)
-        self._quarantined = table.filter(pc.not_equal(table["status"], OK)).select(["uid", "reason"])
-        table = table.filter(pc.equal(table["status"], OK))
-        self._table = table.take(
-            pc.sort_indices(table, [("shard", "ascending"), (address_column(ATLAS, "sample"), "ascending")])
-        )
-        self._columns = {name: _column(self._table[name]) for name in self._table.column_names}
-        self._layouts = {ATLAS: self._checked_layout(ATLAS)}
-        if self.n_views:
-            self._layouts[VIEWS] = self._checked_layout(VIEWS)
+        self._table, self._quarantined = _samples_of(Table(self._read_verified(store, METADATA, sums)))
+        lost = Table(self._read_verified(store, SUPERSEDED, sums)) if self.version > 1 else None
+        families = [ATLAS, VIEWS] if self.n_views else [ATLAS]
+        self._layouts = {f: checked_layout(self.url, self.index, f, self._table, lost) for f in families}
+        breaks = self.shards[1:] != self.shards[:-1]
+        for layout in self._layouts.values():
+            breaks |= layout.starts[1:] != layout.ends[:-1]
+        self.stretches: Rows = np.append(0, np.cumsum(breaks))[: len(self)]
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return len(self._table)
 
     @property
     def shards(self) -> Rows:
         """The shard of each sample, [N], ascending."""
-        return np.asarray(self._columns["shard"])
+        return np.asarray(self._table.column("shard"))
 
     def uids(self, rows: Iterable[int]) -> list[str]:
         """The uids of these samples."""
-        column = self._columns["uid"]
+        column = self._table.column("uid")
         return [column[int(row)].as_py() for row in rows]
 
     def row(self, sample: int, names: Sequence[str] | None = None) -> dict[str, Any]:
         """A sample's row of metadata.parquet: all columns, or these."""
-        found = {}
-        for name in names if names is not None else self._columns:
-            column = self._columns[name]
-            found[name] = column.item(sample) if isinstance(column, np.ndarray) else column[sample].as_py()
-        return found
+        return {
+            name: column.item(sample) if isinstance(column, np.ndarray) else column[sample].as_py()
+            for name, column in self._table.columns(names).items()
+        }
 
     def has_column(self, name: str) -> bool:
         """Whether metadata.parquet has this column."""
-        return name in self._columns
+        return name in self._table.column_names
 
     def check_columns(self, names: Iterable[str]) -> None:
         """Raise DatasetError for names that are no column of metadata.parquet."""
@@ -121,8 +121,7 @@ class Catalogue:
         """
         if uid in self._by_uid:
             return self._by_uid[uid]
-        lost = self._quarantined.filter(pc.equal(self._quarantined["uid"], uid)).to_pylist()
-        why = f"it was quarantined: {lost[0]['reason']}" if lost else "no such object"
+        why = f"it was quarantined: {self._quarantined[uid]}" if uid in self._quarantined else "no such object"
         raise DatasetError(f"{self.url}: {uid}: {why}")
 
     def byte_range(self, sample: int, family: str = ATLAS) -> ByteRange:
@@ -135,12 +134,13 @@ class Catalogue:
     def atlas_member(self, sample: int) -> ByteRange:
         """The bytes of a sample's .npy file in its shard."""
         key, total = self._layouts[ATLAS].files[int(self.shards[sample])]
-        offset, nbytes = (self._columns[address_column(ATLAS, name)].item(sample) for name in ("offset", "nbytes"))
+        names = (address_column(ATLAS, name) for name in ("offset", "nbytes"))
+        offset, nbytes = (self._table.column(name).item(sample) for name in names)
         return ByteRange(key, offset, nbytes, total)
 
     def column(self, name: str) -> Any:
         """A column of metadata.parquet, in the order of the samples: a NumPy array of numbers, or an Arrow array."""
-        return self._columns[name]
+        return self._table.column(name)
 
     def tars(self, family: str) -> tuple[list[Entry], Rows]:
         """Key and length of each shard of a family, and which of them each sample is in, [N]."""
@@ -175,72 +175,53 @@ class Catalogue:
 
     @property
     def _file(self) -> str:
-        return f"{self.url}/{METADATA}"
-
-    def _checked_layout(self, family: str) -> _Layout:
-        """The layout of a family whose main member comes first in each sample.
-
-        The table gives the address of that member; the samples must cover every shard of the index to its end.
-        """
-        files = {int(s["shard"]): (s[family]["key"], int(s[family]["nbytes"])) for s in self.index["shards"]}
-        counts = dict(zip(*(c.tolist() for c in np.unique(self.shards, return_counts=True)), strict=True))
-        for entry in self.index["shards"]:
-            listed, found = entry[family]["samples"], counts.pop(entry["shard"], 0)
-            if listed != found:
-                raise DatasetError(
-                    f"{self.url}: {entry[family]['key']} has {listed} samples in {INDEX} and {found} in {METADATA}"
-                )
-        if counts or self.index["samples"] != len(self):
-            raise DatasetError(f"{self.url}: {METADATA} has samples that {INDEX} does not count")
-        offset, nbytes, place = (
-            np.asarray(self._columns[address_column(family, n)]) for n in ("offset", "nbytes", "sample")
-        )
-        first = np.append(True, self.shards[1:] != self.shards[:-1])[: len(self)]
-        last = np.append(first[1:], True)[: len(self)]
-        totals = np.array([files[int(s)][1] for s in self.shards], np.int64)
-        names = np.asarray(pc.utf8_length(self._table["uid"])) + len(dataset_format.main_member(family, ""))
-        starts = offset - np.array([header_nbytes(n) for n in names.tolist()], np.int64)
-        ends = np.where(last, totals - len(END), np.roll(starts, -1))
-        wrong = (starts != np.where(first, 0, starts)) | (offset + nbytes > ends)
-        wrong |= place != np.arange(len(self)) - np.maximum.accumulate(np.where(first, np.arange(len(self)), 0))
-        if wrong.any():
-            uid = self.uids([int(wrong.argmax())])[0]
-            raise DatasetError(f"{self.url}: {METADATA} and {INDEX} do not agree on where {uid} lies")
-        return _Layout(files, starts, ends)
+        return f"{self.url}/{version_key(self.version, METADATA)}"
 
     @cached_property
     def _by_uid(self) -> dict[str, int]:
-        return {uid: sample for sample, uid in enumerate(self.uids(range(len(self))))}
+        return {uid: sample for sample, uid in enumerate(self._table.column("uid").to_pylist())}
 
-    def _read_verified(self, store: Readable, key: str, sums: Mapping[str, str]) -> bytes:
-        data = _get(store, key)
-        if hashlib.sha256(data).hexdigest() != sums.get(key):
-            raise DatasetError(f"{self.url}/{key} does not match {SUMS}; fetch it again")
-        return data
+    def expect(self, names: Sequence[str] | None = None) -> None:
+        """Read these columns of metadata.parquet, or all, before this process is forked, if not when asked for."""
+        self._table.expect(names)
 
-    def array(self, store: Readable, key: str) -> npt.NDArray[np.float32]:
+    def array(self, store: Readable, name: str) -> npt.NDArray[np.float32]:
         """A statistics file, verified by its hash in the index; float32 [size, size, 16], or 3 for sphere points."""
+        key = version_key(self.version, name)
         data = _get(store, key)
-        if hashlib.sha256(data).hexdigest() != self.index["statistics"][key]["sha256"]:
+        if hashlib.sha256(data).hexdigest() != self.index["statistics"][name]["sha256"]:
             raise DatasetError(f"{self.url}/{key} does not match {INDEX}; fetch it again")
         return np.asarray(read_npy(data), np.float32)
 
-
-def _sums(store: Readable) -> dict[str, str]:
-    """{key: sha256} of SHA256SUMS, verified by `_SUCCESS`."""
-    success = _get(store, SUCCESS, "not a finished dataset, or not its root")
-    data = _get(store, SUMS)
-    if success != dataset_format.sums_file({SUMS: hashlib.sha256(data).hexdigest()}):
-        raise DatasetError(f"{store.url}/{SUMS} does not match {SUCCESS}; fetch both again")
-    return dataset_format.read_sums(data)
+    def _read_verified(self, store: Readable, name: str, sums: Mapping[str, str]) -> bytes:
+        key = version_key(self.version, name)
+        data = _get(store, key)
+        if hashlib.sha256(data).hexdigest() != sums.get(key):
+            raise DatasetError(f"{self.url}/{key} does not match {version_key(self.version, SUMS)}; fetch it again")
+        return data
 
 
-def _get(store: Readable, key: str, advice: str = "fetch it again") -> bytes:
+def _samples_of(table: Table) -> tuple[Table, dict[str, str]]:
+    """The rows of samples in the order of the shards, and the reason why each other object was quarantined."""
+    is_sample = np.asarray(pc.equal(table.column("status"), OK))
+    lost = np.flatnonzero(~is_sample)
+    quarantined = {}
+    if len(lost):
+        quarantined = dict(zip(*(table[name].take(lost).to_pylist() for name in ("uid", "reason")), strict=True))
+    rows = np.flatnonzero(is_sample)
+    shards, places = (np.asarray(table.column(n))[rows] for n in ("shard", address_column(ATLAS, "sample")))
+    order = np.lexsort((places, shards))
+    if len(lost) or (order[1:] < order[:-1]).any():
+        table.keep(rows[order])
+    return table, quarantined
+
+
+def _get(store: Readable, key: str) -> bytes:
     """All bytes under a key that a finished dataset must have."""
     try:
         return store.get(key)
     except NotFound as error:
-        raise DatasetError(f"{error}; {advice}") from error
+        raise DatasetError(f"{error}; fetch it again") from error
 
 
 def read(store: Readable, part: ByteRange) -> memoryview:
@@ -253,10 +234,3 @@ def read(store: Readable, part: ByteRange) -> memoryview:
         return store.read(part.key, part.offset, part.nbytes, part.total)
     except NotFound as error:
         raise DatasetError(f"{error}; fetch it again") from error
-
-
-def _column(column: pa.ChunkedArray) -> Any:
-    """Numbers as NumPy, which returns a value ten times as fast as Arrow; others as Arrow, which is compact."""
-    whole = column.combine_chunks()
-    is_number = pa.types.is_integer(whole.type) or pa.types.is_floating(whole.type)
-    return whole.to_numpy(zero_copy_only=False) if is_number else whole

@@ -49,6 +49,7 @@ class AtlasDataset(SampleStream):
 
     Args:
         url: a local folder, s3://bucket/prefix, or an address under az://, gs:// or hf://.
+        version: number of the dataset's version to read; None = the newest.
         filters: conditions on columns of metadata.parquet, all of which must hold, such as
             `[("psnr", ">=", 30), ("license", "in", ["CC0-1.0"])]`; other samples are not downloaded. Lists of
             conditions are alternatives, one of which must hold, as in pyarrow.
@@ -75,7 +76,8 @@ class AtlasDataset(SampleStream):
         channels: numbers or names of the channels to read, in the order in which they are wanted; None = all 16.
         dtype: type of the atlases, torch.float32 or torch.bfloat16.
         hashes: verify every byte by the hashes, for about 0.6 ms of CPU time a sample.
-        columns: columns of the row to yield; None = all.
+        columns: columns of the row to yield; None = all. Others are not read, which saves time and memory where the
+            dataset is large.
         caption: "first" yields an object's first caption, "random" one of all of its captions, drawn by (seed, epoch,
             sample); with `epoch_samples` or `infinite` by the round in place of the epoch.
         transform: function of each sample (see `AtlasSample`), the last thing done to it, that returns what to yield;
@@ -100,9 +102,9 @@ class AtlasDataset(SampleStream):
     _families: tuple[Family, ...]
 
     def __init__(
-        self, url: str | Path, *, filters: Filters = (), split: str = "all", heldout: float | None = None,
-        uids: Iterable[str] | None = None, shuffle: bool = True, seed: int = 0, window: int = 8,
-        neighbours: int | None = None, uneven: str = order.DROP, epoch_samples: int | None = None,
+        self, url: str | Path, *, version: int | None = None, filters: Filters = (), split: str = "all",
+        heldout: float | None = None, uids: Iterable[str] | None = None, shuffle: bool = True, seed: int = 0,
+        window: int = 8, neighbours: int | None = None, uneven: str = order.DROP, epoch_samples: int | None = None,
         infinite: bool = False, weights: str | None = None, rank: int | None = None, world: int | None = None,
         batch_size: int = 1, standardise: bool = False, hashes: bool = False, columns: Sequence[str] | None = None,
         channels: Sequence[int | str] | None = None, dtype: torch.dtype = torch.float32,
@@ -111,8 +113,9 @@ class AtlasDataset(SampleStream):
         s3: StoreOptions | None = None, cache: str | Path | None = None,
         cache_bytes: int = 100 * 2**30, readahead: int | None = None,
     ) -> None:  # fmt: skip
-        self._store: Readable = open_storage(str(url), s3)
-        self.catalogue = Catalogue(self._store)
+        store = open_storage(str(url), s3)
+        self.catalogue = Catalogue(store, version)
+        self._store: Readable = store
         if cache is not None:
             self._store = CachedStore(self._store, Path(cache, self.catalogue.digest[:16]), cache_bytes)
         if columns is not None:
@@ -141,6 +144,7 @@ class AtlasDataset(SampleStream):
             random_caption=self._is_random(caption), seed=seed, readahead=self._ahead(str(url)),
             neighbours=neighbours,
         )  # fmt: skip
+        self.catalogue.expect(self._samples_alone.columns_read)
         if transform is not None and not callable(transform):
             raise DatasetError(f"transform {transform!r}: expected a function of a sample")
         self._transform = transform

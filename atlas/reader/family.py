@@ -13,8 +13,9 @@ import torch
 
 from gaussianverse.atlas.dataset_format import METADATA
 from gaussianverse.atlas.errors import DatasetError
-from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, Rows, read
+from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, read
 from gaussianverse.atlas.reader.decoders import Decoder
+from gaussianverse.atlas.reader.table import Rows
 from gaussianverse.atlas.store.storage import Entry, Readable
 from gaussianverse.atlas.tar import BLOCK
 

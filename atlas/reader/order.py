@@ -124,12 +124,12 @@ def epoch_order(
     return np.asarray(np.lexsort((mixed(seed, epoch, Stream.RUNS, first), place[of] // window)))
 
 
-def adjacent(places: Indices, shards: Indices, most: int) -> list[Indices]:
+def adjacent(places: Indices, stretches: Indices, most: int) -> list[Indices]:
     """Cut a sequence of samples into ranges of up to `most` samples that lie side by side in one shard.
 
     Args:
         places: the samples, int64 [N], in the order in which they are read.
-        shards: their shards, [N].
+        stretches: the stretch of each, [N]: samples of one, with nothing between them, have consecutive places.
         most: longest range, >= 1.
 
     Returns:
@@ -137,7 +137,7 @@ def adjacent(places: Indices, shards: Indices, most: int) -> list[Indices]:
     """
     if len(places) == 0:
         return []
-    breaks = np.append(True, (np.diff(places) != 1) | (np.diff(shards) != 0))
+    breaks = np.append(True, (np.diff(places) != 1) | (np.diff(stretches) != 0))
     counted = np.arange(len(places))
     counted -= np.maximum.accumulate(np.where(breaks, counted, 0))
     return np.split(places, np.flatnonzero(breaks | (counted % most == 0))[1:])

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.reader.table import Table
 
 ALL, TRAIN, HELDOUT = "all", "train", "heldout"
 _HELDOUT_SHARE = 0.01
@@ -30,7 +31,7 @@ Filters = Sequence[Filter] | Sequence[Sequence[Filter]]
 Mask = npt.NDArray[np.bool_]
 
 
-def filtered(table: pa.Table, filters: Filters, file: str) -> Mask:
+def filtered(table: Table, filters: Filters, file: str) -> Mask:
     """The rows of metadata.parquet, the table at `file`, that pass filters.
 
     Raises:
@@ -46,7 +47,7 @@ def filtered(table: pa.Table, filters: Filters, file: str) -> Mask:
     return mask
 
 
-def in_split(table: pa.Table, split: str, heldout: float | None, file: str) -> Mask:
+def in_split(table: Table, split: str, heldout: float | None, file: str) -> Mask:
     """The rows of metadata.parquet, the table at `file`, that belong to a split.
 
     Args:
@@ -82,7 +83,7 @@ def is_heldout(uid: str, fraction: float) -> bool:
     return word < fraction * 2**64
 
 
-def _own_splits(table: pa.Table) -> list[str]:
+def _own_splits(table: Table) -> list[str]:
     """The splits of the manifest, sorted."""
     if _SPLIT not in table.column_names:
         return []
@@ -110,7 +111,7 @@ def _is_condition(one: Sequence[Any]) -> bool:
     return len(one) > 0 and isinstance(one[0], str)
 
 
-def _passes(table: pa.Table, condition: Filter, file: str) -> Mask:
+def _passes(table: Table, condition: Filter, file: str) -> Mask:
     if isinstance(condition, str) or not isinstance(condition, Sequence) or len(condition) != 3:
         raise DatasetError(f"filter {condition!r}: expected (column, operator, value)")
     name, operator, value = condition
@@ -130,7 +131,7 @@ def _passes(table: pa.Table, condition: Filter, file: str) -> Mask:
     raise DatasetError(f"filter {condition!r}: expected one of {known}")
 
 
-def check_columns(table: pa.Table, names: Iterable[Any], file: str) -> None:
+def check_columns(table: Table, names: Iterable[Any], file: str) -> None:
     """Raise DatasetError for names that are no column of the table."""
     unknown = sorted({str(name) for name in names} - set(table.column_names))
     if unknown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate, chain, tee
 from typing import Any, NotRequired, TypedDict, TypeVar, cast
 
@@ -99,6 +99,15 @@ class SampleSource:
                         builder.add(one)
                 yield builder.built()
 
+    @cached_property
+    def columns_read(self) -> list[str] | None:
+        """Columns of the table that samples take: those to yield and those to check by; None = all."""
+        if self.columns is None or self.hashes:
+            return None
+        drawn = ["captions"] if self.random_caption else []
+        of_views = ["n_reference_views", "reference_size"] if self.views else []
+        return list(dict.fromkeys(["uid", "caption", *drawn, *of_views, *self.columns]))
+
     @property
     def n_views(self) -> int:
         """Number of views of each sample."""
@@ -114,7 +123,7 @@ class SampleSource:
     def _ranges(self, draws: Draws) -> list[Draws]:
         """Cut a sequence of samples into those that are read as one range."""
         places = draws[:, 0]
-        ranges = adjacent(places, self.catalogue.shards[places], self.neighbours)
+        ranges = adjacent(places, self.catalogue.stretches[places], self.neighbours)
         return np.split(draws, np.cumsum([len(part) for part in ranges])[:-1]) if ranges else []
 
     def _fetched(self, ranges: Iterable[Draws]) -> Iterator[list[Fetched]]:
@@ -138,7 +147,7 @@ class SampleSource:
     def _fetch(self, draws: Draws) -> list[Fetched]:
         """Read samples that lie side by side, and check each."""
         places, turns = draws.T
-        rows = [self.catalogue.row(place) for place in places.tolist()]
+        rows = [self.catalogue.row(place, self.columns_read) for place in places.tolist()]
         parse = partial(sample.parse, size=self.catalogue.size, hashes=self.hashes)
         arrays = [
             self._parsed(data, part, row["uid"], partial(parse, row=row))
