@@ -306,7 +306,7 @@ def test_neighbours_are_one_read(even: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     items = list(dataset)
     places = np.array([dataset.catalogue.find(item["uid"]) for item in items])
-    ranges = order.adjacent(places, dataset.catalogue.shards[places], 3)
+    ranges = order.adjacent(places, dataset.catalogue.stretches[places], 3)
     # a shard of four is two runs
     assert len(reads) == len(ranges) <= 6 < len(items)
     parts = [[dataset.catalogue.byte_range(int(place)) for place in part] for part in ranges]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dataset_versions import next_version
 from reader_datasets import publish_dataset
 from reader_loops import uids
 from servers import azurite, hub
@@ -31,6 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the stores serve: a dataset and some keys."""
     root = tmp_path_factory.mktemp("files")
     publish_dataset(root / "set", [f"obj{i}" for i in range(12)], shard_size=5)
+    next_version(root / "set", corrected={"obj3": {"caption": "other"}}, removed=["obj7"])
     for key, data in FILES.items():
         path = root / "keys" / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,12 +86,14 @@ def storage(root: str) -> Storage:
 
 def test_a_dataset_is_read_as_from_a_folder(root: str, folder: Path) -> None:
     local, remote = AtlasDataset(folder / "set", neighbours=16, hashes=True), AtlasDataset(f"{root}/set", hashes=True)
+    assert local.catalogue.version == remote.catalogue.version == 2
+    assert len(AtlasDataset(f"{root}/set", version=1)) == len(remote) + 1
     for expected, found in zip(local, remote, strict=True):
         assert found["uid"] == expected["uid"]
         assert found["row"] == expected["row"]
         assert bool((found["atlas"] == expected["atlas"]).all())
     # processes that are forked after the parent has read
-    loader = AtlasLoader(remote.with_family(f"{root}/set/splats", members=["splat.npz"]), 4, num_workers=2)
+    loader = AtlasLoader(remote.with_family("splats"), 4, num_workers=2)
     for epoch in (0, 1):
         local.set_epoch(epoch)
         assert uids(loader) == uids(local)

@@ -59,6 +59,8 @@ def in_split(table: Table, split: str, heldout: float | None, file: str) -> Mask
     Raises:
         DatasetError: no such split, or `heldout` where the manifest has splits.
     """
+    if split == ALL and heldout is None:
+        return np.ones(len(table), np.bool_)
     own = _own_splits(table)
     if own and heldout is not None:
         raise DatasetError(f"{file} has the manifest's own splits ({', '.join(own)}): leave heldout out")

@@ -56,7 +56,7 @@ class Table:
     def columns(self, names: Sequence[str] | None = None) -> dict[str, Any]:
         """These columns, or all in their order."""
         chosen = self.column_names if names is None else names
-        if not all(name in self._columns for name in chosen):
+        if self._data is not None and not all(name in self._columns for name in chosen):
             with _reading:
                 self._read(chosen)
         return self._columns if names is None else {name: self._columns[name] for name in names}
