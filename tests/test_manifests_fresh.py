@@ -73,8 +73,30 @@ def test_trellis_gets_the_mesh_in_the_world_of_its_cameras(
         edges = [columns[0], columns[-1] + 1, rows[0], rows[-1] + 1]
         ends = [(x / w).min(), (x / w).max(), (y / w).min(), (y / w).max()]
         np.testing.assert_allclose(edges, np.clip(ends, 0, 64), atol=1)
+    centres = np.asarray(trimesh.load(tmp_path / "d" / "voxels" / f"{folder.name}.ply").vertices)
+    _, away, _ = trimesh.proximity.closest_point_naive(written, centres[::20])
+    assert away.max() < 3**0.5 / 128
+    assert (tmp_path / "d" / "metadata.csv").read_text().splitlines()[1].split(",")[6:8] == [
+        "True",
+        str(len(centres)),
+    ]
     transforms = json.loads((folder / "transforms.json").read_text())
     assert transforms["scale"] == pytest.approx(load_mesh(mesh, extent=1.0).scale)
+
+
+def test_points_of_the_surface_lie_on_the_mesh_in_the_world_of_its_views(mesh: Path, tmp_path: Path) -> None:
+    import trimesh
+
+    argv = ["render", str(mesh), str(tmp_path / "d"), "--layout", "transforms", "--size", "32", "--uid", "u"]
+    assert cli.main([*argv, "--points", "surface:500", "--points", "fps:200", "--voxels", "16"]) == 0
+    loaded = load_mesh(mesh)
+    triangles = np.concatenate([part.vertices[part.faces] for part in loaded.parts])
+    whole = trimesh.Trimesh(**trimesh.triangles.to_kwargs(triangles))
+    for name, count in (("surface-500", 500), ("fps-200", 200)):
+        points = layout_readers.ply_points(tmp_path / "d" / "u" / f"{name}.ply")
+        assert len(points) == count
+        assert trimesh.proximity.closest_point_naive(whole, points)[1].max() < 1e-3
+    assert (tmp_path / "d" / "u" / "voxels-16.ply").exists()
 
 
 def test_a_list_goes_on_and_one_wish_of_a_loader_is_said_once(
@@ -105,7 +127,7 @@ def test_options_that_do_not_go_together_are_refused(
 ) -> None:
     argv = ["render", str(mesh), str(tmp_path / "d")]
     assert cli.main([*argv, "--points", "fps:9"]) == 2
-    assert "--points is for --layout" in capsys.readouterr().err
+    assert "--points and --voxels are for --layout" in capsys.readouterr().err
     assert cli.main([*argv, "--layout", "lgm", "--manifest", str(tmp_path / "m.jsonl")]) == 2
     assert cli.main([*argv, "--layout", "nerf"]) == 1
     assert "unknown layout 'nerf'" in capsys.readouterr().err

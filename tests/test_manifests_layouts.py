@@ -102,7 +102,7 @@ def test_trellis(views: Callable[[int, float], Path], tmp_path: Path, capsys: py
     write("trellis", views(20, 40.0), tmp_path / "d", "--caption", "two balls")
     check(layout_readers.trellis(tmp_path / "d"), 20)
     err = capsys.readouterr().err
-    assert "no mesh.ply, which only a fresh render knows" in err
+    assert "no mesh.ply and voxels, which only a fresh render knows" in err
     assert "no aesthetic_score, and TRELLIS leaves out objects below its min_aesthetic_score" in err
 
 

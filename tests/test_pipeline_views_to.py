@@ -155,8 +155,9 @@ def test_bad_arguments_are_refused_before_anything_is_written(
         (["lgm", views, "--uid", "a b"], "uid 'a b': only A-Z a-z 0-9 _ - are allowed, at least one; give another"),
         (["lgm", views, "--caption", "bell \a"], "'caption' has characters that are not printable"),
         (["lgm", views, "--size", "0"], "size 0: expected a positive number"),
-        (["lgm", views, "--points", "fps"], "points 'fps': expected one of"),
+        (["lgm", views, "--points", "fps"], "points 'fps': expected fps:N or surface:N"),
         (["lgm", views, "--points", "fps:0"], "points 'fps:0'"),
+        (["lgm", views, "--voxels", "0"], "--voxels 0: expected 1 to 1024 a side"),
         (["lgm", str(tmp_path / "no.jsonl")], "cannot be read"),
     ):
         assert cli.main(["views-to", *argv[:2], str(tmp_path / "d"), *argv[2:]]) == 1
@@ -180,6 +181,18 @@ def test_points_lie_beside_the_views_and_on_the_surface(sources: Path, tmp_path:
     reach = [apart[k, :k].min() for k in range(1, len(points))]
     assert (np.diff(reach) <= 1e-6).all()
     assert reach[-1] > 0.02
+
+
+def test_points_of_the_mesh_are_of_fresh_renders(
+    sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in (["--points", "surface:9"], ["--voxels", "8"]):
+        assert cli.main(["views-to", "transforms", str(sources / "flat"), str(tmp_path / "d"), *option]) == 1
+        assert "only a fresh render knows the mesh: gaussianverse render" in capsys.readouterr().err
+        assert not (tmp_path / "d" / "flat").exists()
+    few = ["views-to", "transforms", str(sources / "full"), str(tmp_path / "d"), "--points", "fps:1000000"]
+    assert cli.main(few) == 1
+    assert "pixels with depth on the object; render larger ones" in capsys.readouterr().err
 
 
 def test_sizes_shrink_and_cameras_with_them(sources: Path, tmp_path: Path) -> None:

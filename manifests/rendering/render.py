@@ -20,7 +20,7 @@ from gaussianverse.manifests.rendering import batch, lists, presets
 from gaussianverse.manifests.rendering.drawing import Shading
 from gaussianverse.manifests.rendering.fresh import render_into
 from gaussianverse.manifests.rendering.layouts.names import LAYOUTS, layout_of
-from gaussianverse.manifests.rendering.layouts.points import KINDS, Points, parse
+from gaussianverse.manifests.rendering.layouts.points import add_points, points_of
 from gaussianverse.manifests.rendering.layouts.root import opened
 from gaussianverse.manifests.rendering.views import RenderConfig, Rendered, render_mesh
 from gaussianverse.manifests.schema import Row, completed, faults_of
@@ -69,10 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layout", metavar="NAME",
         help=f"write what another project's loader reads, OUT is its root: {', '.join(LAYOUTS)} (see views-to)",
     )  # fmt: skip
-    parser.add_argument(
-        "--points", action="append", default=[], metavar="KIND:COUNT",
-        help=f"with --layout: write points too: {', '.join(KINDS)}",
-    )  # fmt: skip
+    add_points(parser)
     parser.add_argument("--no-geometry", action="store_true", help="leave out _nd.exr (normals and depth)")
     row = parser.add_argument_group("manifest row")
     row.add_argument(
@@ -91,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
     if (args.mesh is None) == (args.list is None):
         print("error: expected MESH OUT, or --list FILE OUT", file=sys.stderr)
         return 2
-    if args.layout is None and args.points:
-        print("error: --points is for --layout", file=sys.stderr)
+    if args.layout is None and (args.points or args.voxels is not None):
+        print("error: --points and --voxels are for --layout", file=sys.stderr)
         return 2
     if args.layout and args.manifest:
         print("error: --manifest is for views in GObjaverse's layout; leave out --layout", file=sys.stderr)
@@ -135,12 +132,8 @@ def _run_layout(args: argparse.Namespace) -> int:
         raise ManifestError(faults)
     config = config_of(args)
     config.plan("")  # refuse wrong settings before a folder is made
-    with opened(layout_of(args.layout), args.out, _points(args)) as root:
+    with opened(layout_of(args.layout), args.out, points_of(args)) as root:
         return _told(args, render_into(root, args.mesh, row, config))
-
-
-def _points(args: argparse.Namespace) -> tuple[Points, ...]:
-    return tuple(map(parse, args.points))
 
 
 def _run_list(args: argparse.Namespace) -> int:
@@ -155,7 +148,7 @@ def _run_list(args: argparse.Namespace) -> int:
     listed, config = lists.read(args.list), config_of(args)
     if args.layout:
         config.plan("")  # refuse wrong settings before a folder is made
-        with opened(layout_of(args.layout), args.out, _points(args)) as root:
+        with opened(layout_of(args.layout), args.out, points_of(args)) as root:
             done = batch.render_all(listed, args.out, None, config, jobs, root)
         where = f"root: {args.out}"
     else:

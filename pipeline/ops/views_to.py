@@ -28,7 +28,7 @@ from gaussianverse.manifests.errors import LayoutError, ManifestError, RenderErr
 from gaussianverse.manifests.jsonl import resolve_views
 from gaussianverse.manifests.rendering import rig
 from gaussianverse.manifests.rendering.layouts.names import LAYOUTS, layout_of
-from gaussianverse.manifests.rendering.layouts.points import KINDS, parse
+from gaussianverse.manifests.rendering.layouts.points import add_points, points_of
 from gaussianverse.manifests.rendering.layouts.posed import PosedView, Subject
 from gaussianverse.manifests.rendering.layouts.root import Root, opened
 from gaussianverse.manifests.schema import SPLITS, Row, completed, faults_of
@@ -48,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dest", type=Path, metavar="DEST", help="root of the data; new, or of the same layout")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of VIEWS, unless it is a manifest")
     parser.add_argument("--size", type=int, metavar="N", help="shrink views to N pixels")
-    parser.add_argument(
-        "--points", action="append", default=[], metavar="KIND:COUNT", help=f"write points too: {', '.join(KINDS)}"
-    )
+    add_points(parser)
     add_rules(parser.add_argument_group("a manifest"))
     one = parser.add_argument_group("one object")
     one.add_argument("--uid", default="", help="default: the name of VIEWS")
@@ -61,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the objects; prints one line for each that cannot be written, and returns the exit code."""
-    layout, points = layout_of(args.layout), tuple(map(parse, args.points))
+    layout, points = layout_of(args.layout), points_of(args)
     if args.size is not None and args.size < 1:
         raise LayoutError(f"size {args.size}: expected a positive number of pixels")
     rows = _rows(args)

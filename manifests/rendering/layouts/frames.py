@@ -11,11 +11,13 @@ from typing import Any
 
 from gaussianverse.manifests.rendering.layouts.encode import json_text, npy, ply, png
 from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout, by_uid
+from gaussianverse.manifests.rendering.layouts.points import Points
 from gaussianverse.manifests.rendering.layouts.posed import PosedView, Subject, Views
 
 _GL = "camera-to-world, OpenGL axes (x right, y up, z back), z-up world"
 _COND = "trellis-cond"
 """Preset of the views that condition; TRELLIS keeps them in a folder of their own."""
+_VOXELS = Points("voxels", 64)
 _SCORE = "aesthetic_score"
 COLUMNS = (
     "sha256", "file_identifier", _SCORE, "captions", "rendered", "cond_rendered", "voxelized",
@@ -86,7 +88,7 @@ def _trellis_place(subject: Subject) -> str:
 def _lacking(subject: Subject) -> Sequence[str]:
     found = []
     if subject.surface is None and not _conditions(subject):
-        found.append("no mesh.ply, which only a fresh render knows: gaussianverse render --layout trellis")
+        found.append("no mesh.ply and voxels, which only a fresh render knows: gaussianverse render --layout trellis")
     if _SCORE not in subject.extras:
         found.append(
             f"no {_SCORE}, and TRELLIS leaves out objects below its min_{_SCORE}; give the manifest such a column"
@@ -95,7 +97,7 @@ def _lacking(subject: Subject) -> Sequence[str]:
 
 
 def _points_path(subject: Subject, name: str) -> str | None:
-    return f"voxels/{subject.digest}.ply" if name == "voxels-64" else None
+    return f"voxels/{subject.digest}.ply" if name == _VOXELS.name else None
 
 
 def _metadata(root: Path, found: Sequence[Facts]) -> Mapping[str, bytes]:
@@ -150,5 +152,6 @@ TRELLIS = Layout(
     found="renders*/*/rig.json",
     index=_metadata,
     lacking=_lacking,
+    points=(_VOXELS,),
     points_path=_points_path,
 )

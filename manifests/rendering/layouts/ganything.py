@@ -19,6 +19,7 @@ from gaussianverse.manifests.rendering.layouts.encode import (
     png,
 )
 from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout, folder_of
+from gaussianverse.manifests.rendering.layouts.points import Points
 from gaussianverse.manifests.rendering.layouts.posed import PosedView, Subject, Views
 
 CHUNK = 16
@@ -147,6 +148,6 @@ GANYTHING = Layout(
     depth=True,
     normals=True,
     square=True,
-    points=("fps:4096",),
+    points=(Points("fps", 4096),),
     points_path=_points_path,
 )

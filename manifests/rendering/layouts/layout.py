@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gaussianverse.manifests.errors import LayoutError
+from gaussianverse.manifests.rendering.layouts.points import Points
 from gaussianverse.manifests.rendering.layouts.posed import Subject, Views
 
 Facts = dict[str, Any]
@@ -73,7 +74,7 @@ class Layout:
         square: whether images have to be squares.
         centred: whether an angle of view has to say all of the intrinsics.
         lacking: sentences about what the loader wants of an object and will not find.
-        points: points that the loader reads, which are always written, as `points.parse` reads them.
+        points: points that the loader reads; those of a mesh that is not known are left out.
         points_path: where the loader looks for points, below the root, from the object and the name of the points;
             None where it has no such place, and they lie in the object's folder.
     """
@@ -94,7 +95,7 @@ class Layout:
     centred: bool = True
     lacking: Callable[[Subject], Sequence[str]] = nothing_lacking
     shared: bool = False
-    points: tuple[str, ...] = ()
+    points: tuple[Points, ...] = ()
     points_path: Callable[[Subject, str], str | None] = no_place_for_points
 
     def check(self, subject: Subject, views: Views) -> Iterator[str]:

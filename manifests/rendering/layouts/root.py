@@ -16,7 +16,7 @@ from gaussianverse.manifests.files import locked, parse_json, read_bytes, write_
 from gaussianverse.manifests.rendering import rig
 from gaussianverse.manifests.rendering.layouts.encode import json_text
 from gaussianverse.manifests.rendering.layouts.layout import Facts, Layout
-from gaussianverse.manifests.rendering.layouts.points import Points, parse
+from gaussianverse.manifests.rendering.layouts.points import Points
 from gaussianverse.manifests.rendering.layouts.posed import Subject, Views
 
 _MARK = "layout.json"
@@ -38,15 +38,10 @@ class Root:
     points: tuple[Points, ...] = ()
 
     @property
-    def all_points(self) -> dict[str, Points]:
-        """Points of each object, by the names of their files."""
-        return {one.name: one for one in (*map(parse, self.layout.points), *self.points)}
-
-    @property
     def needs_geometry(self) -> bool:
         """Whether depth and normals of the views are written, or points made of them."""
         layout = self.layout
-        return layout.depth or layout.normals or layout.maps or any(p.of_pixels for p in self.all_points.values())
+        return layout.depth or layout.normals or layout.maps or any(p.of_pixels for p in layout.points + self.points)
 
     def has(self, subject: Subject) -> bool:
         """Whether the object is there already, from equal views.
@@ -75,13 +70,14 @@ class Root:
         """
         warnings = list(self.layout.check(subject, views))
         self._check_shared(subject)
-        files = {name: one.encode(subject, views) for name, one in self.all_points.items()}
+        usual = [one for one in self.layout.points if one.of_pixels or subject.surface is not None]
+        files = {one.name: one.encode(subject, views) for one in {*usual, *self.points}}
         place = self.path / self.layout.place(subject)
         with tempfile.TemporaryDirectory(dir=self.path, prefix=_PARTIAL) as temporary:
             folder = Path(temporary) / "object"
             folder.mkdir()
             facts = self.layout.write(folder, subject, views)
-            for name, data in files.items():
+            for name, data in sorted(files.items()):
                 aside = self.layout.points_path(subject, name)
                 if aside is None:
                     (folder / f"{name}.ply").write_bytes(data)
