@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot bench-page
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench-recipe: $(STAMP) ## measure what each part of profile `quick` is worth (an
 
 bench-pilot: $(STAMP) ## take 247 meshes to a verified dataset (an hour); ARGS='--folder MESHES --out FOLDER'
 	$(BIN)/python -m bench.pilot $(ARGS)
+
+bench-page: $(STAMP) ## measure the page of `report`: samples, 10,000 objects, in chromium (ten minutes); ARGS='--samples OUT'
+	$(BIN)/python -m bench.page $(ARGS)
 
 bench-paper: $(STAMP) ## fit two meshes by the paper's settings on the CPU, once (an hour); ARGS='--fits FOLDER'
 	$(BIN)/python -m bench.paper $(ARGS)

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pipeline_runs import in_process, tiny_arguments, write_inputs
 
@@ -40,3 +42,17 @@ def rows_of(page: Path) -> list[dict[str, Any]]:
     names = [column["name"] for column in called(page / "files" / "columns.js")["columns"]]
     files = sorted((page / "files").glob("objects-*.js"))
     return [dict(zip([*names, "place"], row, strict=True)) for file in files for row in called(file)]
+
+
+def report(out: Path | str, *options: str | Path) -> int:
+    return cli.main(["report", "--out", str(out), *map(str, options)])
+
+
+def rewritten(path: Path, **values: list[object]) -> None:
+    """Give columns of a table other values, as somebody else's dataset may have them."""
+    table = pq.read_table(path)
+    for name, given in values.items():
+        k = table.column_names.index(name)
+        column = table.schema.field(name)
+        table = table.set_column(k, column.with_nullable(None in given), pa.array(given, column.type))
+    pq.write_table(table, path)

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,6 +161,20 @@ def test_the_alerts_are_rules_of_prometheus_on_metrics_that_exist() -> None:
         word for rule in group["rules"] for word in re.findall(r"gaussianverse (\S+) --", str(rule["annotations"]))
     }
     assert told <= set(cli._VERBS)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: apt-get install prometheus")
+def test_prometheus_accepts_the_alerts(tmp_path: Path) -> None:
+    def checked(text: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "alerts.yaml").write_text(text)
+        command = ["promtool", "check", "rules", str(tmp_path / "alerts.yaml")]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    text = (DEPLOY / "alerts.yaml").read_text()
+    accepted = checked(text)
+    assert accepted.returncode == 0, accepted.stderr
+    assert f"{text.count('- alert:')} rules found" in accepted.stdout
+    assert checked(text.replace("histogram_quantile(", "histogram_quantity(")).returncode != 0
 
 
 @pytest.mark.parametrize("page", ["guarantees.md", "reading.md"])

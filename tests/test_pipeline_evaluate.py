@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def test_what_it_does_leaves_the_dataset_as_it_is(inputs: Path, tmp_path: Path) 
     run(inputs, "--out", str(inputs / "out"), "--views", "1", to=tmp_path)
     assert dataset(storage) == before
     assert {row["n_measured"] for row in rows(tmp_path / evaluate.OBJECTS).values()} == {1}
-    for place in ("out", "out/evaluation", "out/../out/atlas"):
+    for place in ("out", "out/evaluation/mine", "out/../out/atlas"):
         assert cli.main(["evaluate", "--out", str(inputs / "out"), "--to", str(inputs / place)]) == 2
     assert {e.key for e in storage.list("")} >= set(before)
     assert not (inputs / "out" / "evaluation").exists()
@@ -256,3 +257,54 @@ def test_geometry_is_that_of_the_unpacked_atlas_and_the_measured_views(inputs: P
     assert "F-scores at 0.01, 0.02, 0.05, IoU of voxels of 0.02" in text
     assert "| depth L1 inside the mask |" in text
     assert found["quality"][0]["all"]["depth_l1"]["n"] == 2
+
+
+def page_of(out: Path, *options: str | Path, code: int = 0) -> str:
+    assert cli.main(["report", "--out", str(out), "--worst", "0", "--objects", "0", *map(str, options)]) == code
+    return (out / "report" / "index.html").read_text()
+
+
+def test_the_page_shows_what_was_left_in_the_output_and_verify_ignores_it(inputs: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(inputs / "out", tmp_path / "out")
+    assert "has not run on this output" in page_of(out)
+    before = dataset(LocalStorage(out))
+    assert cli.main(["evaluate", "--out", str(out), "--base", str(inputs)]) == 0
+    assert (out / "evaluation" / evaluate.REPORT).is_file()
+    assert dataset(LocalStorage(out)) == before
+    assert cli.main(["verify", "--out", str(out)]) == 0
+    page = page_of(out)
+    assert "measured 3 of 3 objects" in page
+    assert re.search(r"<h3>Table 1, quality on held-out views.*<td>PSNR of the atlas \(dB\)</td>", page, re.S)
+    assert "has not run" not in page
+    assert "Not on this page" not in page
+
+
+def test_an_evaluation_of_another_output_or_a_damaged_one_is_not_shown(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(inputs, "--out", str(inputs / "fewer"), "--against", str(inputs / "out"), to=tmp_path / "fewer")
+    out = shutil.copytree(inputs / "out", tmp_path / "out")
+    shutil.copytree(tmp_path / "fewer", out / "evaluation")
+    for damage, words in (
+        (lambda data: data, "the evaluation of another output; run `evaluate` on this one"),
+        (lambda data: data[:100], "not an evaluation.json of `evaluate`"),
+        (lambda data: b"[]", "not an evaluation.json of `evaluate`"),
+        (lambda data: b'{"datasets": [{}]}', "not an evaluation.json of `evaluate`"),
+    ):
+        file = out / "evaluation" / evaluate.REPORT
+        file.write_bytes(damage((tmp_path / "fewer" / evaluate.REPORT).read_bytes()))
+        page = page_of(out)
+        assert f"{evaluate.REPORT}: {words}" in page
+        assert "Table 1" not in page
+        page_of(out, "--evaluation", file, code=2)
+        assert words in capsys.readouterr().err
+    shown = page_of(
+        shutil.copytree(inputs / "fewer", tmp_path / "other"), "--evaluation", tmp_path / "fewer" / evaluate.REPORT
+    )
+    assert "Differences from out, object by object" in shown
+    assert str(tmp_path) not in shown, "a page that is published does not tell the machine's folders"
+
+
+def test_what_is_no_output_gets_no_folder(tmp_path: Path) -> None:
+    assert cli.main(["evaluate", "--out", str(tmp_path / "nowhere")]) == 1
+    assert not (tmp_path / "nowhere").exists()

@@ -7,10 +7,8 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from page_outputs import FOREIGN, UIDS, built, called, rows_of
+from page_outputs import FOREIGN, UIDS, built, called, report, rewritten, rows_of
 from pipeline_runs import in_process, planned, publish_all, tiny_arguments, write_manifest, write_views
 from servers.moto_server import BUCKET
 
@@ -19,9 +17,14 @@ from gaussianverse.atlas.store.errors import StoreError
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.s3 import S3Storage
+from gaussianverse.manifests import runform
+from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout, pack, run_file
+from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.ops import report as report_module
+from gaussianverse.pipeline.ops.page.profile import profile_of
 from gaussianverse.pipeline.ops.page.rendering import script
 from gaussianverse.pipeline.ops.page.summary import Summary
 from gaussianverse.pipeline.ops.verify import verify
@@ -38,10 +41,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(inputs: Path, tmp_path: Path) -> Path:
     """A copy of the output."""
     return shutil.copytree(inputs / "out", tmp_path / "out")
-
-
-def report(out: Path | str, *options: str | Path) -> int:
-    return cli.main(["report", "--out", str(out), *map(str, options)])
 
 
 class Addresses(HTMLParser):
@@ -79,6 +78,45 @@ def test_the_page_lists_every_object_and_shows_some(inputs: Path, out: Path, tmp
     assert "4 of 4" in index
     assert "Not on this page" not in index
     assert index.count("<svg") >= 5
+
+
+@pytest.mark.parametrize(("metric", "worst"), [("psnr", "c"), ("seconds", "b"), ("smoothness", "a")])
+def test_the_worst_by_any_metric_get_pages(metric: str, worst: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    storage = LocalStorage(out)
+    run = planned(storage, ["a", "b", "c"])
+    for stage in layout.STAGES:
+        publish_all(storage, run, stage)
+        pack.pack(storage, run, stage, 0)
+        rewritten(out / layout.journal(stage, 0), seconds=[2.0, 4.0, 3.0])
+        rewritten(out / layout.stats(stage, 0), **{SPLATS: {"psnr": [30.0, 31.0, 29.0]}}.get(
+            stage, {"smoothness": [0.8, 0.9, 0.85]}
+        ))  # fmt: skip
+    assert report(out, "--objects", "0", "--worst", "1", "--worst-by", metric) == 0
+    assert called(out / "report" / "files" / "pages.js") == [worst]
+
+
+def test_the_head_names_the_profile_and_the_digests(out: Path) -> None:
+    run = run_file.load(LocalStorage(out))
+    index = (out / "report" / "index.html").read_text()
+    assert run.digest in index
+    assert run.code_digest in index
+    assert len(run.code_digest) == 64
+
+
+def test_a_profile_is_known_by_its_settings(tmp_path: Path) -> None:
+    for name in ("quick", "paper", "test"):
+        config = load(name)
+        frozen = run_file.identity_of(
+            runform.encode([Row("a", "views/a", license="CC0-1.0")], shard_size=1), config, {}
+        )
+        assert profile_of(Run(frozen)) == name
+        frozen["config"]["fit"]["steps"] = 77
+        assert profile_of(Run(frozen)) == f"{name} with fit.steps = 77"
+        frozen["config"]["fit"]["growth"]["adjust_every"] += 1
+        others = {"k": 3, "size": 72, "min_views": 7, "initial_anchors": 61, "feature_dim": 16}
+        frozen["config"]["fit"] |= others
+        assert profile_of(Run(frozen)) == ""
 
 
 def test_named_objects_get_pages_and_unknown_ones_are_refused(
@@ -133,70 +171,6 @@ def test_a_damaged_sample_is_named_and_the_others_are_there(inputs: Path, out: P
     assert set(called(page / "files" / "pages.js")) == {"b", "c", "d"}
     assert [row["place"] for row in rows_of(page)] == [-1, 0, 1, 2]
     assert "a has no page: splats/splats-000000.tar: the sha256 of a" in (page / "index.html").read_text()
-
-
-def test_a_damaged_table_leaves_the_other_shards(tmp_path: Path) -> None:
-    """Of a run that is still going: one shard is damaged, one is there, one is not committed."""
-    storage = LocalStorage(tmp_path / "out")
-    run = planned(storage, ["a", "b", "c"], shard_size=1)
-    for stage in layout.STAGES:
-        publish_all(storage, run, stage, quarantined={"b"})
-        for shard in range(2):
-            pack.pack(storage, run, stage, shard)
-    (tmp_path / "out" / layout.stats(SPLATS, 0)).write_bytes(b"PAR1 damaged")
-    assert report(tmp_path / "out") == 0
-    page = tmp_path / "out" / "report"
-    assert [(row["uid"], row["reason"]) for row in rows_of(page)] == [("b", "bad_input")]
-    index = (page / "index.html").read_text()
-    assert "shard 0 is not here" in index
-    assert "A run that is not finished" in index
-
-
-def rewritten(path: Path, **values: list[object]) -> None:
-    """Give columns of a table other values, as somebody else's dataset may have them."""
-    table = pq.read_table(path)
-    for name, given in values.items():
-        k = table.column_names.index(name)
-        table = table.set_column(k, name, pa.array(given, table.schema.field(name).type))
-    pq.write_table(table, path)
-
-
-def test_of_a_strange_dataset_nothing_is_written_outside_the_page(tmp_path: Path) -> None:
-    uids = ["../../../x", "a/b", "good"]
-    out, page = tmp_path / "out", tmp_path / "one" / "page"
-    storage = LocalStorage(out)
-    run = planned(storage, ["a", "b", "c"])
-    for stage in layout.STAGES:
-        publish_all(storage, run, stage)
-        pack.pack(storage, run, stage, 0)
-        for key in (layout.stats(stage, 0), layout.journal(stage, 0)):
-            rewritten(out / key, uid=uids)
-    rewritten(out / layout.stats(SPLATS, 0), psnr=[1.0, 1.0, float("nan")])
-    before = {path for path in tmp_path.rglob("*") if page not in path.parents}
-    assert report(out, "--dest", page) == 0
-    assert {path for path in tmp_path.rglob("*") if page not in path.parents} - before == {page.parent, page}
-    assert [(row["uid"], row["psnr"]) for row in rows_of(page)] == [("good", None)]
-    assert called(page / "files" / "pages.js") == ["good"]
-    index = (page / "index.html").read_text()
-    assert "no manifest allows its uid, &#39;../../../x&#39;" in index
-    assert "no manifest allows its uid, &#39;a/b&#39;" in index
-
-
-def test_a_table_with_empty_cells_is_named(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    storage = LocalStorage(out)
-    run = planned(storage, ["a", "b"], shard_size=1)
-    for stage in layout.STAGES:
-        publish_all(storage, run, stage)
-        for shard in range(2):
-            pack.pack(storage, run, stage, shard)
-    rewritten(out / layout.stats(SPLATS, 0), uid=[None], psnr=[None])
-    rewritten(out / layout.journal(SPLATS, 1), seconds=[None])
-    assert report(out) == 0
-    assert [row["uid"] for row in rows_of(out / "report")] == ["b"]
-    index = (out / "report" / "index.html").read_text()
-    assert "shard 0 is not here: empty cells in uid, psnr" in index
-    assert "seconds of shard 1, splats, are not here: empty cells in seconds" in index
 
 
 @pytest.mark.parametrize("error", [StoreError("the lake is away"), PermissionError(13, "Permission denied")])
@@ -302,7 +276,7 @@ def test_what_is_no_output_and_a_folder_of_other_things_are_refused(
     assert report(out, "--dest", tmp_path / "mine" / "letter.txt") == 2
     printed = capsys.readouterr()
     assert "no page can be written there: File exists; name another folder with --dest" in printed.err
-    assert "median" in printed.out, "the table is there all the same"
+    assert printed.out == ""
 
 
 def test_a_page_of_an_output_on_s3(

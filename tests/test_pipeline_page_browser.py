@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from page_outputs import FOREIGN, UIDS, built, rows_of
 from PIL import Image
-from pipeline_runs import until
+from pipeline_runs import data_of, planned, publish_one, until
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gaussianverse.atlas.dataset_format import SPLATS
@@ -23,7 +23,12 @@ from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.fitter.comparison import drawn
 from gaussianverse.fitter.turntable import turntable
+from gaussianverse.pipeline import cli
+from gaussianverse.pipeline.dataset import pack, records
+from gaussianverse.pipeline.dataset.layout import STAGES
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.shards import read_record
+from gaussianverse.pipeline.ops.page.objects import NUMBERS, WORST_ARE_HIGHEST
 
 SIDE = 400
 """Pixels of the canvas."""
@@ -106,6 +111,67 @@ def test_the_gallery_searches_filters_and_sorts(page: Page, place: str, out: Pat
     page.locator(".cell").first.focus()
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/objects/{rows[3]['uid']}.html")
+
+
+def test_the_worst_and_the_best_by_any_metric_are_one_click_away(page: Page, place: str, out: Path) -> None:
+    page.goto(f"{place}/index.html")
+    rows = rows_of(out / "report")
+    for name, title in NUMBERS.items():
+        values = {row["uid"]: float(row[name]) for row in rows}
+        for which, falling in (("worst", name in WORST_ARE_HIGHEST), ("best", name not in WORST_ARE_HIGHEST)):
+            page.get_by_role("button", name=f"The {which} by {title}", exact=True).click()
+            assert [values[uid] for uid in shown(page)] == sorted(values.values(), reverse=falling)
+            assert page.locator("#order").input_value() == name
+
+
+HOSTILE = "line one\n<b onclick=alert(1)>two</b> \x1b[31m" + "x" * 400
+
+
+@pytest.fixture(scope="module")
+def quarantined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of an output with objects that were given up, for a reason that is a text of others."""
+    folder = tmp_path_factory.mktemp("quarantined") / "out"
+    storage = LocalStorage(folder)
+    run = planned(storage, ["a", "b", "c"])
+    for stage in STAGES:
+        for row in shard_rows(storage, run, 0):
+            given = {**row, "shard": 0}
+            if row["uid"] == "a":
+                publish_one(storage, run, stage, given, data=data_of(stage, "a"))
+            else:
+                why = {"reason": "low_psnr", "error_class": "LowPsnr", "error_message": f"{row['uid']}: {HOSTILE}"}
+                records.publish_quarantine(storage, stage, given, run, why, records.Stopwatch(1))
+        pack.pack(storage, run, stage, 0)
+    assert cli.main(["report", "--out", str(folder)]) == 0
+    return folder / "report"
+
+
+def test_the_quarantined_are_shown_with_their_reasons_and_messages(browser: Browser, quarantined: Path) -> None:
+    page, complaints = browser.new_page(viewport={"width": 1000, "height": 800}), list[str]()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    page.goto((quarantined / "index.html").as_uri())
+    assert page.locator("table", has_text="low_psnr").locator("td").all_inner_texts() == ["low_psnr", "2"]
+    assert page.locator(".cell", has_text="low_psnr").locator("b").all_inner_texts() == ["b", "c"]
+    page.select_option("#column", "status")
+    page.fill("#contains", "quarantined")
+    assert shown(page) == ["b", "c"]
+    page.select_option("#column", "error_message")
+    page.fill("#contains", "C: LINE")
+    assert shown(page) == ["c"]
+    page.locator(".cell").click()
+    facts = page.locator("#facts")
+    assert facts.is_visible()
+    message = facts.locator("tr", has_text="message").locator("td").inner_text()
+    assert message.startswith("c: line one")
+    assert "<b onclick=alert(1)>two</b>" in message
+    assert "x" * 50 in message
+    assert page.locator("b[onclick]").count() == 0
+    box = page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert box, "a long word makes the page no wider"
+    facts.get_by_role("button", name="Close").click()
+    page.close()
+    assert complaints == []
 
 
 def test_of_many_objects_only_those_in_sight_are_in_the_document(browser: Browser, out: Path, tmp_path: Path) -> None:

@@ -30,11 +30,11 @@ def packed(root: Path) -> LocalStorage:
 
 def test_rows_join_both_stages_and_their_times(tmp_path: Path) -> None:
     storage = packed(tmp_path)
-    rows = result_rows(storage, [0, 1])
+    rows = list(result_rows(storage, [0, 1]))
     assert [(r["uid"], r["status"]) for r in rows] == [("a", "ok"), ("b", "quarantined"), ("c", "ok")]
     assert all(0 <= r["seconds"] < 60 for r in rows)
     assert [r["uid"] for r in result_rows(storage, [1])] == ["c"]
-    assert result_rows(storage, []) == []
+    assert list(result_rows(storage, [])) == []
 
 
 def test_the_table_has_a_line_per_object_and_one_of_medians() -> None:

@@ -17,6 +17,7 @@
     versions/0002/metadata.parquet ...          `FINAL` of this version
     revisions/001/...                           the same tree again, for objects that were quarantined before
     report/index.html ...                       page to look at, made by `report`; not part of the dataset
+    evaluation/evaluation.json ...              what `evaluate` measured; not part of the dataset
     atlas_mean.npy ... _SUCCESS                 written by finalize, in the order of `FINAL`
 
 Keys are '/'-separated. `_work/` may be deleted once `_SUCCESS` exists.
@@ -52,6 +53,7 @@ COMMITS = "_commits/"
 JOURNAL = "runs/"
 REVISIONS = "revisions/"
 PAGE = "report/"
+EVALUATION = "evaluation/"
 MAX_REVISIONS = 999
 
 _FAMILY = "|".join(FAMILIES)
@@ -140,7 +142,7 @@ def parse_fragment(key: str) -> tuple[str, int, str] | None:
 
 
 def in_dataset(key: str) -> bool:
-    """Whether some SHA256SUMS lists this key: not scratch, journals, revisions, a page, sums or `_SUCCESS`."""
-    if key.startswith((WORK, JOURNAL, probes.PREFIX, REVISIONS, PAGE)):
+    """Whether some SHA256SUMS lists this key: not scratch, journals, revisions, page, evaluation, sums or `_SUCCESS`."""
+    if key.startswith((WORK, JOURNAL, probes.PREFIX, REVISIONS, PAGE, EVALUATION)):
         return False
     return (key.rpartition("/")[2] if key.startswith(VERSIONS) else key) not in (SUMS, SUCCESS)

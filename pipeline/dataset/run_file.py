@@ -123,6 +123,11 @@ class Run:
         return str(self.identity["config_digest"])
 
     @property
+    def code_digest(self) -> str:
+        """Digest of the code that began it; "" if run.json has none."""
+        return str(self.identity.get("code_digest", ""))
+
+    @property
     def fit_digest(self) -> str:
         """Digest of all settings that decide a fit: equal views and digests give equal fits on one CPU."""
         config = self.identity["config"]

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gaussianverse.atlas.store import is_s3, open_storage
+from gaussianverse.atlas.store import is_remote, open_storage
 from gaussianverse.escape import one_line
 from gaussianverse.fitter.config import LPIPS_NETS
 from gaussianverse.fitter.geometry import THRESHOLDS, VOXEL
@@ -24,12 +24,13 @@ from gaussianverse.pipeline.dataset.parquet import exact
 from gaussianverse.pipeline.dataset.shards import committed_shards
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.ops.evaluation import pairs, statistics, tables
+from gaussianverse.pipeline.ops.evaluation.place import REPORT, default_folder
 from gaussianverse.pipeline.ops.evaluation.rows import LOST, MEASURED, Evaluator, schema_of
 from gaussianverse.pipeline.ops.evaluation.summary import counts_of, groups_of
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.measure import Lpips, Measurer, one_thread
 
-REPORT, OBJECTS, PAIRS = "evaluation.json", "objects.parquet", "pairs.parquet"
+OBJECTS, PAIRS = "objects.parquet", "pairs.parquet"
 TABLE_MD, TABLE_TEX = "table1.md", "table1.tex"
 _GEOMETRY = (
     "depth, normals and points of the unpacked atlas against those of the views, without any alignment, in units "
@@ -46,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", nargs="+", default=[], metavar="OUT2", help="datasets to compare with, object by object"
     )
     parser.add_argument(
-        "--to", type=Path, default=Path("evaluation"), metavar="DIR", help="folder to write to; default: evaluation"
-    )
+        "--to", type=Path, metavar="DIR", help=f"folder to write to; default: {layout.EVALUATION} in the output, "
+        "where `report` finds it, or in the working directory where the output is no folder",
+    )  # fmt: skip
     parser.add_argument(
         "--base", default=".", metavar="DIR", help="folder or s3:// prefix that addresses of views in the manifest "
         "are relative to, which is that of the manifest; default: the working directory",
@@ -75,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write the files, print the first table; returns the exit code, 1 if no object could be measured."""
     config = config_of(args)
     outs = [args.out, *args.against]
-    folder = _folder_outside(args.to, outs)
+    for out in outs:
+        run_file.load(open_storage(out, config.store))  # before a folder is made in what is no output
+    folder = _folder_apart(args.to or default_folder(args.out), outs)
     one_thread()
     datasets, files = [], []
     for number, out in enumerate(outs):
@@ -103,11 +107,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _folder_outside(folder: Path, outs: list[str]) -> Path:
-    """The folder to write to, made if it is not there; refused inside a dataset."""
+def _folder_apart(folder: Path, outs: list[str]) -> Path:
+    """The folder to write to, made if it is not there; refused inside a dataset, but for its evaluation/."""
     place = folder.resolve()
     for out in outs:
-        if not is_s3(out) and place.is_relative_to(Path(out).resolve()):
+        inside = not is_remote(out) and place.is_relative_to(Path(out).resolve())
+        if inside and place != default_folder(out).resolve():
             raise UsageError(f"--to {folder} lies inside the dataset {out}, whose files are complete; name another")
     try:
         place.mkdir(parents=True, exist_ok=True)

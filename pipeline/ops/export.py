@@ -19,12 +19,13 @@ from gaussianverse.atlas.interchange.fixed_count import fixed_count
 from gaussianverse.atlas.interchange.gaussiancube import to_cube
 from gaussianverse.atlas.interchange.ply import write_ply
 from gaussianverse.atlas.interchange.published import write_pair
-from gaussianverse.atlas.interchange.splat import to_splat
+from gaussianverse.atlas.interchange.spz import to_spz
 from gaussianverse.atlas.reader.catalogue import Catalogue
 from gaussianverse.atlas.store import is_remote, open_storage
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.atlas.tar import END, build
 from gaussianverse.manifests.files import write_whole
+from gaussianverse.manifests.schema import is_uid
 from gaussianverse.pipeline.arguments import add_output, add_overrides, config_of, open_output
 from gaussianverse.pipeline.dataset import shards
 from gaussianverse.pipeline.dataset.manifest_rows import find_row, shard_rows
@@ -36,8 +37,8 @@ from gaussianverse.pipeline.errors import PipelineError, UsageError
 from gaussianverse.pipeline.ops.choice import Choice, add_choice, choice_of
 from gaussianverse.pipeline.ops.part import part_of
 
-PLY, SPLAT, GAUSSIANVERSE, GAUSSIANCUBE = "ply", "splat", "gaussianverse", "gaussiancube"
-FORMATS = (PLY, SPLAT, GAUSSIANVERSE, GAUSSIANCUBE)
+PLY, SPZ, GAUSSIANVERSE, GAUSSIANCUBE = "ply", "spz", "gaussianverse", "gaussiancube"
+FORMATS = (PLY, SPZ, GAUSSIANVERSE, GAUSSIANCUBE)
 DATASET, HUGGINGFACE = "dataset", "huggingface"
 PARTS = (DATASET, HUGGINGFACE)
 """Formats that are datasets of their own."""
@@ -49,7 +50,7 @@ def export(
     """Write objects into a folder; yields the path of each file once it is complete.
 
     ply: UID.ply, all Gaussians of the fit, or `count` of them, where the object is in its own world; the others
-    are as published, about the unit sphere. splat: UID.splat, 32 bytes per Gaussian. gaussianverse:
+    are as published, about the unit sphere. spz: UID.spz, 16 bytes per Gaussian. gaussianverse:
     gaussianverse-NNNNNN.tar per shard, which the published loader reads like its own tars. gaussiancube: UID.npy,
     float32 [32, 32, 32, 14].
 
@@ -63,7 +64,8 @@ def export(
 
     Raises:
         UsageError: an unknown format, or a count with another format than PLY.
-        PipelineError: an object is not in the manifest, was quarantined, or is not done.
+        PipelineError: an object is not in the manifest, was quarantined, or is not done, or has a uid that no
+            manifest allows.
         AtlasError: an object cannot be converted.
     """
     if format not in FORMATS:
@@ -71,12 +73,12 @@ def export(
     if count and (format != PLY or count < 0):
         raise UsageError(f"count {count}, format {format}: expected a positive count, and format {PLY}")
     dest.mkdir(parents=True, exist_ok=True)
-    chosen = _chosen(storage, run, tuple(dict.fromkeys(uids)))
+    chosen = map(_named_safely, _chosen(storage, run, tuple(dict.fromkeys(uids))))
     if format == GAUSSIANVERSE:
         for shard, objects in groupby(chosen, key=lambda found: found[1]):
             yield _tar(storage, run, dest / f"gaussianverse-{shard:06d}.tar", objects)
         return
-    suffix = {PLY: "ply", SPLAT: "splat", GAUSSIANCUBE: "npy"}[format]
+    suffix = {PLY: "ply", SPZ: "spz", GAUSSIANCUBE: "npy"}[format]
     for row, shard in chosen:
         uid = str(row["uid"])
         record = _record(storage, SPLATS, shard, uid)
@@ -86,7 +88,7 @@ def export(
             center, unit = _place(record.facts)
             data = write_ply(fixed_count(gaussians, count) if count else gaussians, center=center, unit=unit)
         else:
-            data = to_splat(gaussians) if format == SPLAT else npy(to_cube(gaussians))
+            data = to_spz(gaussians) if format == SPZ else npy(to_cube(gaussians))
         write_whole(path, data)
         yield path
 
@@ -106,6 +108,13 @@ def _chosen(storage: Storage, run: Run, uids: tuple[str, ...]) -> Iterator[tuple
     for shard in run.shards:
         done = {r["uid"] for r in shards.stats_rows(storage, ATLAS, shard) if r["sample"] != -1}
         yield from ((row, shard) for row in shard_rows(storage, run, shard) if row["uid"] in done)
+
+
+def _named_safely(found: tuple[dict[str, Any], int]) -> tuple[dict[str, Any], int]:
+    """Refuse a uid that is no part of a file's name, as somebody else's dataset may have."""
+    if not is_uid(uid := found[0]["uid"]):
+        raise PipelineError(f"shard {found[1]} has an object {ascii(uid)[:80]}: no manifest allows this uid")
+    return found
 
 
 def _record(storage: Storage, stage: str, shard: int, uid: str) -> Record:

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.atlas.store import is_remote
-from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.escape import one_line
+from gaussianverse.manifests.schema import MAX_UID
 from gaussianverse.pipeline.arguments import add_reading, add_shards, config_of, open_output
 from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.manifest_rows import find_row
 from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, journal_rows, stats_rows
-from gaussianverse.pipeline.errors import NoObject, PipelineError, UsageError, message
+from gaussianverse.pipeline.errors import NoObject, UsageError, message
 from gaussianverse.pipeline.ops.page.folder import INDEX
 from gaussianverse.pipeline.ops.page.make import Chosen, make_page
+from gaussianverse.pipeline.ops.page.objects import METRICS, Entry
+from gaussianverse.pipeline.ops.page.spread import Spread
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.job import Outcome
 from gaussianverse.pipeline.run.measure import Measurer
@@ -39,61 +42,90 @@ _UNKNOWN = -1
 """Value in the tables for what was not measured, as for imported objects and columns of later versions."""
 
 
-def result_rows(storage: Storage, shards: Iterable[int]) -> list[dict[str, Any]]:
+def result_rows(storage: Storage, shards: Iterable[int]) -> Iterator[dict[str, Any]]:
     """Rows of the objects of committed shards: columns of both stages' tables, and the seconds of both stages."""
-    rows = []
     for shard in shards:
         splats, atlases = (stats_rows(storage, stage, shard) for stage in layout.STAGES)
         journals = [journal_rows(storage, stage, shard) for stage in layout.STAGES]
         for fit, atlas, *spent in zip(splats, atlases, *journals, strict=True):
-            rows.append(
-                {
-                    "uid": fit["uid"],
-                    "n_gaussians": fit["n_gaussians"],
-                    "atlas_heldout_psnr": fit.get("atlas_heldout_psnr", _UNKNOWN),
-                    "psnr": fit["psnr"],
-                    "ssim": fit["ssim"],
-                    "metrics_on": fit["metrics_on"],
-                    "smoothness": atlas["smoothness"],
-                    "seconds": sum(max(0.0, float(entry["seconds"])) for entry in spent),
-                    "status": atlas["status"],
-                    "reason": atlas["reason"],
-                    "error_message": atlas["error_message"],
-                }
-            )
-    return rows
+            yield _row(fit, atlas, sum(max(0.0, float(entry["seconds"])) for entry in spent))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Format the rows for people: quarantined objects with their reason, and a last line of medians."""
-    width = max([3, *(len(r["uid"]) for r in rows)])
-    good = [r for r in rows if r["status"] == OK]
-    heldout = "held-out " if all(r["metrics_on"] == "heldout" for r in good) else ""
-    atlas, fit = f"{heldout}PSNR of atlas", "of fit"
-    lines = [f"{'uid':{width}}  Gaussians  {atlas:>22}  {fit:>9}    SSIM  smoothness  seconds"]
-    lines += [_line(r, width) for r in rows[:MAX_LINES]]
-    if len(rows) > MAX_LINES:
-        lines.append(f"... and {len(rows) - MAX_LINES} more, all in {dataset_format.METADATA} once finalized")
-    if len(good) > 1:
-        middle = {
-            name: statistics.median([r[name] for r in good if r[name] != _UNKNOWN] or [_UNKNOWN])
-            for name in ("n_gaussians", "atlas_heldout_psnr", "psnr", "ssim", "smoothness", "seconds")
-        }
-        lines.append(
-            _line({**middle, "uid": "median", "status": OK, "n_gaussians": int(middle["n_gaussians"])}, width)
-        )
-    return "\n".join(lines)
+def _row(fit: Facts, atlas: Facts, seconds: float) -> dict[str, Any]:
+    return {
+        "uid": fit["uid"],
+        "n_gaussians": fit["n_gaussians"],
+        "atlas_heldout_psnr": fit.get("atlas_heldout_psnr", _UNKNOWN),
+        "psnr": fit["psnr"],
+        "ssim": fit["ssim"],
+        "metrics_on": fit["metrics_on"],
+        "smoothness": atlas["smoothness"],
+        "seconds": seconds,
+        "status": atlas["status"],
+        "reason": atlas["reason"],
+        "error_message": atlas["error_message"],
+    }
 
 
-def _line(r: dict[str, Any], width: int) -> str:
-    if r["status"] != OK:
-        return f"{r['uid']:{width}}  quarantined: {r['reason']}: {one_line(r['error_message'][:200])}"
-    forms = (("atlas_heldout_psnr", ".2f"), ("psnr", ".2f"), ("ssim", ".4f"))
-    atlas, fit, ssim = ("-" if r[name] == _UNKNOWN else f"{r[name]:{form}}" for name, form in forms)
-    return (
-        f"{r['uid']:{width}}  {r['n_gaussians']:>9}  {atlas:>19} dB  {fit:>6} dB  {ssim:>6}"
-        f"  {r['smoothness']:>10.3f}  {r['seconds']:>7.1f}"
+class Table:
+    """Rows for people: the first ones, quarantined objects with their reason, and the medians of all."""
+
+    _FORMS = MappingProxyType(
+        {"atlas_heldout_psnr": ".2f", "psnr": ".2f", "ssim": ".4f", "smoothness": ".3f", "seconds": ".1f"}
     )
+
+    def __init__(self) -> None:
+        self._rows, self._n, self._good, self._heldout = list[dict[str, Any]](), 0, 0, True
+        self._spreads = {name: Spread() for name in ("n_gaussians", *self._FORMS)}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row of `result_rows`; one of the first is kept, and of the others their numbers."""
+        self._n += 1
+        if self._n <= MAX_LINES:
+            self._rows.append(row)
+        if row["status"] == OK:
+            self._good += 1
+            self._heldout &= row["metrics_on"] == "heldout"
+            for name, spread in self._spreads.items():
+                if row[name] != _UNKNOWN and math.isfinite(row[name]):
+                    spread.add(row[name])
+
+    def text(self) -> str:
+        """All lines."""
+        names = [_cut(row["uid"], MAX_UID) for row in self._rows]
+        width = max([3, *map(len, names)])
+        atlas, fit = f"{'held-out ' if self._heldout else ''}PSNR of atlas", "of fit"
+        lines = [f"{'uid':{width}}  Gaussians  {atlas:>22}  {fit:>9}    SSIM  smoothness  seconds"]
+        lines += [f"{name:{width}}  {self._line(row)}" for name, row in zip(names, self._rows, strict=True)]
+        if self._n > MAX_LINES:
+            lines.append(f"... and {self._n - MAX_LINES} more, all in {dataset_format.METADATA} once finalized")
+        if self._good > 1:
+            middle = {name: s.quantile(0.5) if s.n else _UNKNOWN for name, s in self._spreads.items()}
+            whole = {**middle, "status": OK, "n_gaussians": int(middle["n_gaussians"])}
+            lines.append(f"{'median':{width}}  {self._line(whole)}")
+        return "\n".join(lines)
+
+    def _line(self, row: Mapping[str, Any]) -> str:
+        if row["status"] != OK:
+            return f"quarantined: {_cut(row['reason'], MAX_UID)}: {_cut(row['error_message'], 200)}"
+        known = {name: row[name] != _UNKNOWN for name in self._FORMS}
+        atlas, fit, ssim, smooth, seconds = (
+            f"{row[name]:{form}}" if known[name] else "-" for name, form in self._FORMS.items()
+        )
+        return f"{row['n_gaussians']:>9}  {atlas:>19} dB  {fit:>6} dB  {ssim:>6}  {smooth:>10}  {seconds:>7}"
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows of `result_rows` as a `Table`."""
+    made = Table()
+    for row in rows:
+        made.add(row)
+    return made.text()
+
+
+def _cut(text: object, most: int) -> str:
+    """Foreign text for a line of a terminal."""
+    return one_line(str(text)[:most])
 
 
 def print_outcome(outcome: Outcome, args: argparse.Namespace, left_out: Mapping[str, int] | None = None) -> int:
@@ -116,7 +148,8 @@ def print_outcome(outcome: Outcome, args: argparse.Namespace, left_out: Mapping[
         return TOO_MANY_QUARANTINED if too_many else 0
     if outcome.idle:
         print("Nothing to do: the requested shards are committed already.")
-    if rows := result_rows(outcome.storage, outcome.complete[:MAX_LINES]):
+    rows = list(result_rows(outcome.storage, outcome.complete[:MAX_LINES]))
+    if rows:
         print(table(rows))
     if outcome.finalized:
         print(f"\nThe dataset is complete: {url} (shards in atlas/ and splats/, described in README.md)")
@@ -189,15 +222,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"object's uid; default: {Chosen.first}",
     )  # fmt: skip
     parser.add_argument("--worst", type=int, default=Chosen.worst, metavar="N",
-        help=f"and the N of the lowest PSNR; default: {Chosen.worst}",
+        help=f"and the N that are the worst by one metric; default: {Chosen.worst}",
+    )  # fmt: skip
+    parser.add_argument("--worst-by", choices=METRICS, default=Chosen.worst_by, metavar="METRIC",
+        help=f"the metric: {', '.join(METRICS)}; default: {Chosen.worst_by}",
     )  # fmt: skip
     parser.add_argument(
         "--base", default=".", metavar="DIR", help="folder or s3:// prefix that addresses of views in the manifest "
         "are relative to, which is that of the manifest; default: the working directory",
     )  # fmt: skip
     parser.add_argument(
-        "--evaluation", type=Path, metavar="FILE", help="evaluation.json of `evaluate`, whose tables the page shows"
-    )
+        "--evaluation", type=Path, metavar="FILE", help="evaluation.json of `evaluate`, whose tables the page shows; "
+        "default: the one that `evaluate` left in the output, or in the working directory where that is no folder",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -205,23 +242,32 @@ def run(args: argparse.Namespace) -> int:
     storage, opened = open_output(args)
     shards = _whole_shards(storage, opened, args.shards)
     if args.json:
-        print(json.dumps(result_rows(storage, shards)))
+        _print_json(result_rows(storage, shards))
         return 0
-    print(table(list(_readable(storage, shards))))
     measurer = Measurer(opened, args.base, config_of(args).store)
     dest = args.dest or Path(layout.PAGE if is_remote(args.out) else Path(args.out, layout.PAGE))
-    made = make_page(storage, opened, shards, dest, measurer, _chosen(storage, opened, args), args.evaluation)
-    for fault in made.faults[:MAX_LINES]:
+    lines = Table()
+
+    def seen(entry: Entry) -> None:
+        lines.add(_row(entry.fit, entry.made, _UNKNOWN if entry.seconds is None else entry.seconds))
+
+    chosen = _chosen(storage, opened, args)
+    made = make_page(storage, opened, shards, dest, measurer, chosen, args.evaluation, seen)
+    print(lines.text())
+    for fault in made.faults.texts:
         print(f"note: {one_line(fault)}", file=sys.stderr)
-    print(f"look: {made.path}")
+    if made.faults.more:
+        print(f"note: and {made.faults.more} more", file=sys.stderr)
+    print(f"look: {one_line(made.path)}")
     return 0
 
 
-def _readable(storage: Storage, shards: Iterable[int]) -> Iterator[dict[str, Any]]:
-    """The rows of the shards that can be read; the page's notes name the others."""
-    for shard in shards:
-        with suppress(PipelineError, NotFound):
-            yield from result_rows(storage, [shard])
+def _print_json(rows: Iterable[dict[str, Any]]) -> None:
+    """Print a list of rows as they come."""
+    print("[", end="")
+    for k, row in enumerate(rows):
+        print(", " * bool(k), json.dumps(row), sep="", end="")
+    print("]")
 
 
 def _chosen(storage: Storage, opened: Run, args: argparse.Namespace) -> Chosen:
@@ -229,10 +275,10 @@ def _chosen(storage: Storage, opened: Run, args: argparse.Namespace) -> Chosen:
     if args.worst < 0:
         raise UsageError(f"--worst: {args.worst}: expected a number of objects")
     if not args.objects:
-        return Chosen(worst=args.worst)
+        return Chosen(worst=args.worst, worst_by=args.worst_by)
     if len(args.objects) == 1 and args.objects[0].isdecimal():
         try:
             find_row(storage, opened, args.objects[0])
         except NoObject:
-            return Chosen(first=int(args.objects[0]), worst=args.worst)
-    return Chosen(first=0, worst=args.worst, uids=args.objects)
+            return Chosen(int(args.objects[0]), args.worst, args.worst_by)
+    return Chosen(0, args.worst, args.worst_by, args.objects)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import heapq
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,19 +12,19 @@ from typing import Any
 
 from gaussianverse.atlas.dataset_format import SUCCESS
 from gaussianverse.atlas.errors import AtlasError
-from gaussianverse.atlas.interchange.splat import to_splat
-from gaussianverse.atlas.store import is_remote
+from gaussianverse.atlas.interchange.spz import to_spz
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.turntable import FOVY, eye_and_target
 from gaussianverse.pipeline.dataset.manifest_rows import find_row
 from gaussianverse.pipeline.dataset.run_file import Run
-from gaussianverse.pipeline.errors import FragmentError, UsageError
-from gaussianverse.pipeline.ops.evaluation.tables import tables_of
+from gaussianverse.pipeline.errors import FragmentError, PipelineError
 from gaussianverse.pipeline.ops.page import objects, thumbnails
+from gaussianverse.pipeline.ops.page.evaluated import evaluation_of, name_of
 from gaussianverse.pipeline.ops.page.folder import Folder
-from gaussianverse.pipeline.ops.page.objects import Entry, Listing
+from gaussianverse.pipeline.ops.page.objects import WORST_ARE_HIGHEST, Entry, Faults, Listing
 from gaussianverse.pipeline.ops.page.pictures import pictures_of
+from gaussianverse.pipeline.ops.page.profile import profile_of
 from gaussianverse.pipeline.ops.page.rendering import rendered, script
 from gaussianverse.pipeline.ops.page.summary import MOST_ROWS, Summary, shown
 from gaussianverse.pipeline.ops.page.thumbnails import Sheets
@@ -34,11 +32,9 @@ from gaussianverse.pipeline.run.measure import Measurer
 
 CHUNK = 1000
 """Objects in one script of the gallery."""
-WORST_BY = "atlas_heldout_psnr"
 _DAMAGE = (NotFound, FragmentError, AtlasError)
 _STATIC = (("templates", "page.css"), ("templates", "gallery.js"))
 _VIEWER = (("templates", "object.js"), ("viewer", "viewer.js"), ("viewer", "LICENSES.txt"))
-MOST_FAULTS = 50
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,8 @@ class Chosen:
 
     first: int = 8
     worst: int = 4
-    """Those of the lowest PSNR of the atlas."""
+    worst_by: str = "atlas_heldout_psnr"
+    """The metric, one of `NUMBERS`, by which `worst` are the worst."""
     uids: Sequence[str] = ()
 
 
@@ -56,8 +53,7 @@ class Made:
     """A page."""
 
     path: Path
-    faults: list[str]
-    """Sentences about what is not on it."""
+    faults: Faults
 
 
 def make_page(
@@ -68,6 +64,7 @@ def make_page(
     measurer: Measurer,
     chosen: Chosen | None = None,
     evaluation: Path | None = None,
+    seen: Callable[[Entry], None] = lambda entry: None,
 ) -> Made:
     """Write the page of committed shards into a folder.
 
@@ -78,22 +75,31 @@ def make_page(
         dest: folder of the page; see `Folder`.
         measurer: reads the views of objects.
         chosen: objects that get a page of their own.
-        evaluation: evaluation.json of this output, if there is one.
+        evaluation: evaluation.json of this output; None looks where `evaluate` leaves it.
+        seen: called with every object.
 
     Raises:
-        UsageError: `dest` holds something else, or `evaluation` is no evaluation.json.
+        UsageError: `dest` holds something else, or `evaluation` is none of this output.
         PipelineError: the manifest has no object of a name that was given.
         StoreError: the store failed.
     """
     chosen = chosen or Chosen()
     for uid in chosen.uids:
         find_row(storage, run, uid)
-    tables = _tables(evaluation)
-    listing, summary, folder = Listing(storage), Summary(), Folder(dest)
+    listing, summary = Listing(storage), Summary()
+    try:
+        evaluated = evaluation_of(storage, run, evaluation)
+    except PipelineError as error:
+        if evaluation:
+            raise
+        evaluated = None
+        listing.faults.add(str(error))
+    folder = Folder(dest)
     gallery = _Gallery(folder, storage, listing.faults)
     first, named, worst = list[Entry](), list[Entry](), list[tuple[float, int, Entry]]()
     for shard in shards:
         for entry in listing.entries(shard):
+            seen(entry)
             summary.add(entry)
             gallery.add(entry)
             if not entry.ok:
@@ -102,11 +108,12 @@ def make_page(
                 named.append(entry)
             elif len(first) < chosen.first:
                 first.append(entry)
-            if (value := entry.value(WORST_BY)) is not None and chosen.worst:
-                _keep(worst, (-value, -summary.objects, entry), chosen.worst)
+            if (value := entry.value(chosen.worst_by)) is not None and chosen.worst:
+                badness = value if chosen.worst_by in WORST_ARE_HIGHEST else -value
+                _keep(worst, (badness, -summary.objects, entry), chosen.worst)
     gallery.finish()
-    missing = sorted(set(chosen.uids) - {entry.uid for entry in named})
-    listing.faults += [f"{uid} has no page: it is not published in a committed shard" for uid in missing]
+    for uid in sorted(set(chosen.uids) - {entry.uid for entry in named}):
+        listing.faults.add(f"{uid} has no page: it is not published in a committed shard")
     with_page = {entry.uid: entry for entry in [*named, *first, *(e for _, _, e in sorted(worst, reverse=True))]}
     there = [uid for uid, entry in with_page.items() if _object_page(folder, storage, run, entry, measurer, listing)]
     for parts in (*_STATIC, *(_VIEWER if there else ())):
@@ -114,19 +121,19 @@ def make_page(
     folder.write("pages.js", script("gallery.pages", there))
     page = rendered(
         "index.html",
-        # a page that is published does not tell the machine's folders
-        name=storage.url if is_remote(storage.url) else Path(storage.url).name,
+        name=name_of(storage.url),
         run=run,
+        profile=profile_of(run),
         finalized=storage.head(SUCCESS) is not None,
         summary=summary,
         most=MOST_ROWS,
         histograms=summary.histograms(),
         medians=summary.medians(),
         titles=objects.NUMBERS,
+        worst_are_highest=WORST_ARE_HIGHEST,
         years=listing.cost.years(storage),
-        tables=tables,
-        faults=listing.faults[:MOST_FAULTS],
-        more_faults=max(0, len(listing.faults) - MOST_FAULTS),
+        evaluated=evaluated,
+        faults=listing.faults,
         scripts=gallery.scripts,
     )
     return Made(folder.finish(page), listing.faults)
@@ -143,7 +150,7 @@ def _keep(worst: list[tuple[float, int, Entry]], one: tuple[float, int, Entry], 
 class _Gallery:
     """Writes rows and thumbnails of the gallery as they come."""
 
-    def __init__(self, folder: Folder, storage: Storage, faults: list[str]) -> None:
+    def __init__(self, folder: Folder, storage: Storage, faults: Faults) -> None:
         self._folder, self._storage, self._faults = folder, storage, faults
         self._sheets, self._rows = Sheets(folder.write), list[list[Any]]()
         self.scripts = list[str]()
@@ -158,7 +165,7 @@ class _Gallery:
             try:
                 place = self._sheets.add(entry.gaussians(self._storage))
             except _DAMAGE as error:
-                self._faults.append(f"{entry.uid}: its Gaussians cannot be read: {error}")
+                self._faults.add(f"{entry.uid}: its Gaussians cannot be read: {error}")
         values = [entry.value(name) for name in (*objects.TEXTS, *objects.NUMBERS)]
         rounded = [float(f"{value:.6g}") if isinstance(value, float) else value for value in values]
         self._rows.append([*rounded, place])
@@ -187,31 +194,23 @@ def _object_page(
     try:
         found = pictures_of(storage, run, entry, measurer)
     except _DAMAGE as error:
-        listing.faults.append(f"{uid} has no page: {error}")
+        listing.faults.add(f"{uid} has no page: {error}")
         return False
-    listing.faults += [f"{uid}: {text}" for text in found.faults]
+    for text in found.faults:
+        listing.faults.add(f"{uid}: {text}")
     for strip in found.strips:
         folder.write(f"objects/{uid}-{strip.name}.webp", strip.image)
     if found.sheet:
         folder.write(f"objects/{uid}-channels.webp", found.sheet)
     eye, target = eye_and_target(found.gaussians)
-    splat = base64.b64encode(gzip.compress(to_splat(found.gaussians), 9, mtime=0)).decode()
+    spz = base64.b64encode(to_spz(found.gaussians)).decode()
     camera = {"position": eye.tolist(), "target": target.tolist(), "fovy": FOVY}
-    folder.write(f"objects/{uid}.js", script("splat", {"gzip": splat, "camera": camera}))
+    folder.write(f"objects/{uid}.js", script("splat", {"spz": spz, "camera": camera}))
     numbers = [(title, shown(name, entry.value(name))) for name, title in objects.NUMBERS.items()]
-    page = rendered("object.html", entry=entry, numbers=numbers, found=found)
+    faults = [listing.faults.shown(text) for text in found.faults]
+    page = rendered("object.html", entry=entry, numbers=numbers, found=found, faults=faults)
     folder.write(f"objects/{uid}.html", page)
     return True
-
-
-def _tables(evaluation: Path | None) -> list[Any]:
-    """The tables of an evaluation.json."""
-    if evaluation is None:
-        return []
-    try:
-        return list(tables_of(json.loads(evaluation.read_bytes())))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UsageError(f"{evaluation}: not an evaluation.json of `evaluate`: {error}") from error
 
 
 def _resource(*parts: str) -> bytes:

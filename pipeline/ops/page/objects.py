@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from gaussianverse.atlas.dataset_format import OK, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
+from gaussianverse.atlas.store import is_remote
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests.schema import is_uid
@@ -40,8 +41,12 @@ NUMBERS = {
 }
 """Columns of the gallery, by their titles; a number that was not measured is None there."""
 METRICS = tuple(NUMBERS)
+WORST_ARE_HIGHEST = frozenset({"n_gaussians", "complexity", "seconds"})
+"""Of the others, all measures of quality, the lowest are the worst; of these, the most costly."""
 MOST_TEXT = 300
 """Characters of a caption or a message in the gallery."""
+MOST_FAULTS, MOST_FAULT = 50, 1000
+"""Faults that are kept, and characters of one."""
 _UNKNOWN = -1
 
 
@@ -83,29 +88,51 @@ class Entry:
 
 
 @dataclass
+class Faults:
+    """Sentences about what is not on the page; those after the first `MOST_FAULTS` are only counted."""
+
+    out: str
+    """Where the output is; a page that is published does not tell the machine's folders."""
+    texts: list[str] = field(default_factory=list)
+    more: int = 0
+
+    def add(self, text: str) -> None:
+        """Note what is not there."""
+        if len(self.texts) < MOST_FAULTS:
+            self.texts.append(self.shown(text))
+        else:
+            self.more += 1
+
+    def shown(self, text: str) -> str:
+        """The text as the page has it."""
+        return (text if is_remote(self.out) else text.replace(f"{self.out}/", ""))[:MOST_FAULT]
+
+
+@dataclass
 class Listing:
     """Reads the objects of shards, and notes what could not be read."""
 
     storage: Storage
-    faults: list[str] = field(default_factory=list)
-    """Sentences about what is not on the page."""
     cost: Cost = field(default_factory=Cost)
+
+    def __post_init__(self) -> None:
+        self.faults = Faults(self.storage.url)
 
     def entries(self, shard: int) -> Iterator[Entry]:
         """The objects of a committed shard; faults in place of damaged tables, and of uids that are none."""
         try:
             tables = [stats_table(self.storage, stage, shard) for stage in layout.STAGES]
         except (NotFound, PipelineError) as error:
-            self.faults.append(f"shard {shard} is not here: {error}")
+            self.faults.add(f"shard {shard} is not here: {error}")
             return
         if not tables[0]["uid"].equals(tables[1]["uid"]):
-            self.faults.append(f"shard {shard} is not here: its tables have different objects")
+            self.faults.add(f"shard {shard} is not here: its tables have different objects")
             return
         seconds = self._seconds(shard)
         for fit, made in zip(*(_rows(table) for table in tables), strict=True):
             if not is_uid(fit["uid"]):
                 shown = ascii(fit["uid"])[:80]
-                self.faults.append(f"an object of shard {shard} is not here: no manifest allows its uid, {shown}")
+                self.faults.add(f"an object of shard {shard} is not here: no manifest allows its uid, {shown}")
                 continue
             yield Entry(shard, fit, made, seconds.get(fit["uid"]))
 
@@ -115,7 +142,7 @@ class Listing:
             try:
                 entries = journal_rows(self.storage, stage, shard)
             except (NotFound, PipelineError) as error:
-                self.faults.append(f"seconds of shard {shard}, {stage}, are not here: {error}")
+                self.faults.add(f"seconds of shard {shard}, {stage}, are not here: {error}")
                 continue
             self.cost.add(stage, entries)
             for entry in entries:

@@ -13,6 +13,16 @@ from gaussianverse.escape import one_line
 _PACKAGE = "gaussianverse.pipeline.ops.page"
 
 
+MOST_TEXT = 2000
+"""Characters of a foreign text that a page shows."""
+
+
+def _shown(text: object) -> str:
+    whole = str(text)
+    shown = one_line(whole[:MOST_TEXT])
+    return shown if len(whole) <= MOST_TEXT else f"{shown} ... ({len(whole)} characters)"
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -22,7 +32,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["one_line"] = one_line
+    environment.filters["one_line"] = _shown
     return environment
 
 

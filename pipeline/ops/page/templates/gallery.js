@@ -123,6 +123,11 @@ const gallery = (() => {
     for (const uid of pages) withPage.add(uid);
     at("controls").addEventListener("submit", (event) => event.preventDefault());
     at("controls").addEventListener("input", () => { showFields(); update(); });
+    for (const button of document.querySelectorAll("[data-order]")) button.addEventListener("click", () => {
+      at("order").value = button.dataset.order;
+      at("direction").value = button.dataset.direction;
+      update();
+    });
     view.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
     new ResizeObserver(draw).observe(view);
     showFields();

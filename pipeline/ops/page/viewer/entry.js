@@ -8,7 +8,7 @@ const TURNS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDo
 const ZOOMS = { "+": 0.9, "-": 1 / 0.9 };
 const STEP = Math.PI / 36;
 
-/** Shows the bytes of a .splat file in a square element, from a camera that the pointer and the keys move. */
+/** Shows the bytes of an SPZ file in a square element, from a camera that the pointer and the keys move. */
 window.showSplat = async (element, fileBytes, { position, target, fovy }) => {
   const renderer = new THREE.WebGLRenderer({ antialias: false });
   renderer.setPixelRatio(Math.min(window.devicePixelRatio, 2));
@@ -32,7 +32,7 @@ window.showSplat = async (element, fileBytes, { position, target, fovy }) => {
     });
   };
   scene.add(new SparkRenderer({ renderer, onDirty: draw }));
-  const mesh = new SplatMesh({ fileBytes, fileType: "splat" });
+  const mesh = new SplatMesh({ fileBytes, fileType: "spz" });
   scene.add(mesh);
 
   controls.addEventListener("change", draw);
