@@ -142,7 +142,7 @@ def parse_fragment(key: str) -> tuple[str, int, str] | None:
 
 
 def in_dataset(key: str) -> bool:
-    """Whether some SHA256SUMS lists this key: not scratch, journals, revisions, page, evaluation, sums or `_SUCCESS`."""
+    """Whether a SHA256SUMS lists this key: not scratch, journals, revisions, page, evaluation, sums or `_SUCCESS`."""
     if key.startswith((WORK, JOURNAL, probes.PREFIX, REVISIONS, PAGE, EVALUATION)):
         return False
     return (key.rpartition("/")[2] if key.startswith(VERSIONS) else key) not in (SUMS, SUCCESS)
