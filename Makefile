@@ -20,7 +20,7 @@ setup: $(STAMP) ## install into .venv/, compile the kernels, check the machine (
 
 $(STAMP): pyproject.toml constraints.txt setup.py build_backend.py $(wildcard fitter/native/src/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[build,render,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[build,render,meshes,dev]'
 	$(BIN)/gaussianverse doctor
 	@touch $@
 

@@ -15,8 +15,8 @@ from bench.objects import SHARED
 from gaussianverse.manifests.errors import RenderError
 from gaussianverse.manifests.rendering import presets, rig
 from gaussianverse.manifests.rendering.drawing import Renderer
-from gaussianverse.manifests.rendering.gltf import REPEAT
-from gaussianverse.manifests.rendering.meshes import Mesh, Part, load_mesh
+from gaussianverse.manifests.rendering.meshes import Mesh, load_mesh
+from gaussianverse.manifests.rendering.parts import Part
 
 Array = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
@@ -89,10 +89,7 @@ def mesh_of(parts: list[tuple[Array, NDArray[np.int64]]]) -> Mesh:
     for points, faces in parts:
         n = len(points)
         blank, white = np.zeros((n, 3), np.float32), np.ones((n, 4), np.float32)
-        uv = np.zeros((n, 2), np.float32)
-        drawn.append(
-            Part(points.astype(np.float32), blank, uv, white, faces.astype(np.uint32), None, (REPEAT, REPEAT), 0.0)
-        )
+        drawn.append(Part(points.astype(np.float32), blank, white, faces.astype(np.uint32)))
     return Mesh(tuple(drawn), 1.0, np.zeros(3))
 
 
@@ -103,7 +100,7 @@ def quaternius() -> list[Path]:
 
 
 def meshes(files: list[Path]) -> Iterator[tuple[str, Mesh]]:
-    """Yield those that the product reads; draco-compressed ones, for example, it does not."""
+    """Yield those that the product reads; one with vertices that are NaN, for example, it does not."""
     for file in files:
         try:
             yield file.stem, load_mesh(file)

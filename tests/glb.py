@@ -28,6 +28,19 @@ class Glb:
         self.json.setdefault(kind, []).append(value)
         return len(self.json[kind]) - 1
 
+    def array(self, array: np.ndarray) -> int:
+        """Add an accessor that nothing uses yet; returns its index."""
+        return self._accessor(array)
+
+    def view(self, data: bytes) -> int:
+        """Add a buffer view; returns its index."""
+        return self._view(data)
+
+    def primitive(self, mesh: int = 0) -> dict[str, Any]:
+        """The primitive of a mesh, to be changed."""
+        primitive: dict[str, Any] = self.json["meshes"][mesh]["primitives"][0]
+        return primitive
+
     def _view(self, data: bytes) -> int:
         offset = len(self.binary)
         self.binary += data + bytes(-len(data) % 4)

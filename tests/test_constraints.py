@@ -19,10 +19,11 @@ PINNED = {
 
 
 def asked_for() -> list[Requirement]:
-    """Requirements that `make setup` installs by name: the package's own requirements and those of three extras."""
+    """Requirements that `make setup` installs by name: the package's own requirements and those of four extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return [Requirement(r) for r in [*project["dependencies"], *extras["build"], *extras["render"], *extras["dev"]]]
+    names = [r for extra in ("build", "render", "meshes", "dev") for r in extras[extra]]
+    return [Requirement(r) for r in [*project["dependencies"], *names]]
 
 
 def closure() -> dict[str, str]:

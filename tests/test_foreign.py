@@ -118,6 +118,6 @@ def test_files_beside_a_mesh_are_doors_too(kind: str, tmp_path: Path) -> None:
     (tmp_path / "m.gltf").write_text(json.dumps(mesh))
     os.mkfifo(tmp_path / "b.bin") if kind == "pipe" else (tmp_path / "b.bin").symlink_to("/dev/zero")
     with pytest.raises((NotAFile, RenderError)):
-        Gltf(tmp_path / "m.gltf")._bytes(0)
+        Gltf(tmp_path / "m.gltf").view_bytes(0)
     with pytest.raises((NotAFile, RenderError)):
         Gltf(tmp_path / "m.gltf")._decode(0)

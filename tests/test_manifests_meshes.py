@@ -111,8 +111,8 @@ def test_colours_multiply(tmp_path: Path) -> None:
     glb = Glb().add(*box(), factor=(0.5, 1, 1, 1), colors=half, uv=np.zeros((24, 2)), texture=texture)
     (part,) = load(tmp_path, glb).parts
     np.testing.assert_allclose(part.colors[0], [0.25, 0.5, 0.5, 0.5], atol=0.005)
-    assert part.texture is not None
-    assert (part.texture == [200, 200, 200, 255]).all()
+    assert part.base is not None
+    assert (part.base.image == [200, 200, 200, 255]).all()
     assert part.cutoff == 0
 
 
@@ -163,6 +163,11 @@ def test_vertices_that_no_triangle_uses_do_not_count(tmp_path: Path) -> None:
         (Glb(), "no triangles|cannot be read"),
         (Glb().add([(1, 1, 1)] * 3, [0, 1, 2]), "one point"),
         (Glb().add([(0, 0, 0), (1, 0, 0), (0, np.nan, 0)], [0, 1, 2]), "NaN"),
+        (Glb().add([(0, 0, 0), (1, 1, 1), (2, 2, 2)], [0, 1, 2]), "none of its triangles has an area"),
+        (Glb().add(*box(), matrix=np.diag([1.0, 0, 0, 1])), "none of its triangles has an area"),
+        (Glb().add(*box(), matrix=np.diag([0.0, 0, 0, 1])), "one point"),
+        (Glb().add(*box(), matrix=np.diag([1e300, 1, 1, 1])), "NaN or infinite|so far out|cannot be read"),
+        (Glb().add(*box(), matrix=np.diag([np.inf, 1, 1, 1])), "NaN or infinite"),
     ],
 )
 def test_nothing_to_draw_is_an_error(glb: Glb, message: str, tmp_path: Path) -> None:
@@ -188,8 +193,8 @@ def test_specular_glossiness_gives_its_diffuse_colour(tmp_path: Path) -> None:
     glb = Glb().add(QUAD, QUAD_FACES, uv=QUAD_UV, texture=GRAY, factor=(0.5, 1, 1, 1), gloss=True)
     glb.json["extensionsRequired"] = ["KHR_materials_pbrSpecularGlossiness"]
     (part,) = load(tmp_path, glb).parts
-    assert part.texture is not None
-    assert (part.texture == [90, 90, 90, 255]).all()
+    assert part.base is not None
+    assert (part.base.image == [90, 90, 90, 255]).all()
     np.testing.assert_array_equal(part.colors, np.tile(np.float32([0.5, 1, 1, 1]), (4, 1)))
 
 
@@ -213,7 +218,7 @@ def test_texture_transform(transform: dict[str, object], expected: np.ndarray, t
     )
     glb.json["extensionsRequired"] = ["KHR_texture_transform"]
     (part,) = load(tmp_path, glb).parts
-    np.testing.assert_allclose(part.uv, lower_left(np.asarray(expected)), atol=1e-6)
+    np.testing.assert_allclose(part.base.uv, lower_left(np.asarray(expected)), atol=1e-6)
 
 
 def test_texture_on_the_second_set_of_coordinates_also_as_integers(tmp_path: Path) -> None:
@@ -222,7 +227,7 @@ def test_texture_on_the_second_set_of_coordinates_also_as_integers(tmp_path: Pat
         QUAD, QUAD_FACES, uv=QUAD_UV, texture=GRAY, texture_info={"texCoord": 1}, attributes={"TEXCOORD_1": second}
     )
     (part,) = load(tmp_path, glb).parts
-    np.testing.assert_allclose(part.uv, lower_left(1 - QUAD_UV), atol=1e-6)
+    np.testing.assert_allclose(part.base.uv, lower_left(1 - QUAD_UV), atol=1e-6)
     glb = Glb().add(QUAD, QUAD_FACES, uv=QUAD_UV, texture=GRAY, texture_info={"texCoord": 1})
     with pytest.raises(RenderError, match="no TEXCOORD_1"):
         load(tmp_path, glb)
@@ -258,7 +263,9 @@ def test_a_skinned_mesh_stands_where_its_joints_are_and_not_its_node(tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"extensionsRequired": ["KHR_draco_mesh_compression"]}, "compressed by KHR_draco.*without compression"),
+        ({"extensionsRequired": ["EXT_meshopt_compression"]}, "compressed by EXT_meshopt.*without compression"),
+        ({"extensionsRequired": ["KHR_texture_basisu"]}, "requires the extension KHR_texture_basisu"),
+        ({"asset": {"version": "2.0", "minVersion": "2.1"}}, "glTF 2.1; only glTF 2.0"),
         ({"extensionsRequired": ["EXT_unheard_of"]}, "requires the extension EXT_unheard_of"),
         ({"asset": {"version": "1.0"}}, "only glTF 2.0"),
         ({"textures": [{"extensions": {"KHR_texture_basisu": {"source": 0}}}]}, "no PNG, JPEG or WebP.*basisu"),
@@ -266,9 +273,11 @@ def test_a_skinned_mesh_stands_where_its_joints_are_and_not_its_node(tmp_path: P
         ({"images": [{"uri": "../a.png"}]}, "beside the file"),
         ({"images": [{"uri": "https://example.org/a.png"}]}, "beside the file"),
         ({"textures": [{"source": 0, "sampler": 0}], "samplers": [{"wrapS": 1}]}, "has unknown wrap modes"),
-        ({"nodes": [{"mesh": 0, "weights": [0.5]}]}, "morph targets"),
+        ({"nodes": [{"mesh": 3}]}, "names meshes 3, and has 1"),
+        ({"textures": []}, "names textures 0, and has 0"),
+        ({"images": [{"uri": "absent.png"}]}, "'absent.png', which holds a part of it, is missing"),
         ({"nodes": [{"mesh": 0, "children": [0]}]}, "two parents"),
-        ({"accessors": [{"componentType": 5126, "count": 4, "type": "VEC3"}] * 3}, "sparse or compressed"),
+        ({"accessors": [{"componentType": 5126, "count": 1 << 30, "type": "VEC3"}] * 3}, "items without data"),
     ],
 )
 def test_what_is_not_read_is_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -307,7 +316,7 @@ def test_gltf_with_its_data_inline_and_beside_it(tmp_path: Path) -> None:
         (tmp_path / "m.gltf").write_text(json.dumps(glb.json | {"buffers": buffers}))
         (part,) = load_mesh(tmp_path / "m.gltf").parts
         np.testing.assert_array_equal(part.vertices, expected.vertices)
-        np.testing.assert_array_equal(part.texture, expected.texture)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(part.base.image, expected.base.image)  # type: ignore[arg-type]
 
 
 def test_whatever_bytes_are_changed_there_is_a_mesh_or_a_named_error(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering.gltf import MIRROR, REPEAT
-from gaussianverse.manifests.rendering.meshes import Mesh, Part
+from gaussianverse.manifests.rendering.meshes import Mesh
+from gaussianverse.manifests.rendering.parts import MIRROR, REPEAT, Part, Texture
 from gaussianverse.manifests.rendering.rig import Camera
 
 Shading = Literal["diffuse", "albedo"]
@@ -20,11 +20,12 @@ _VERTEX = """
 #version 330
 uniform mat4 clip_from_world;
 uniform vec4 optical_axis;  // row of the world-to-camera matrix that gives z-depth
-in vec3 position; in vec3 normal; in vec2 uv; in vec4 color;
-out vec3 world; out vec3 smooth_normal; out vec2 texcoord; out vec4 tint; out float depth;
+in vec3 position; in vec3 normal; in vec2 uv; in vec2 emission_uv; in vec4 color;
+out vec3 world; out vec3 smooth_normal; out vec2 texcoord; out vec2 emission_texcoord; out vec4 tint; out float depth;
 void main() {
     gl_Position = clip_from_world * vec4(position, 1.0);
     world = position; smooth_normal = normal; texcoord = uv; tint = color;
+    emission_texcoord = emission_uv;
     depth = dot(optical_axis, vec4(position, 1.0));
 }
 """
@@ -32,20 +33,23 @@ void main() {
 _FRAGMENT = """
 #version 330
 uniform sampler2D base; uniform bool textured; uniform vec2 mirrored; uniform float cutoff; uniform float diffuse;
-in vec3 world; in vec3 smooth_normal; in vec2 texcoord; in vec4 tint; in float depth;
+uniform sampler2D emission; uniform bool emission_textured; uniform vec2 emission_mirrored; uniform vec3 emissive;
+in vec3 world; in vec3 smooth_normal; in vec2 texcoord; in vec2 emission_texcoord; in vec4 tint; in float depth;
 layout(location = 0) out vec4 surface; layout(location = 1) out vec4 geometry;
 const float bayer[16] = float[](0., 8., 2., 10., 12., 4., 14., 6., 3., 11., 1., 9., 15., 7., 13., 5.);
 const vec3 light = normalize(vec3(0.35, -0.5, 0.8));
+vec2 folded(vec2 at, vec2 axes) { return mix(at, 1.0 - abs(mod(at, 2.0) - 1.0), axes); }
 void main() {
-    vec2 folded = 1.0 - abs(mod(texcoord, 2.0) - 1.0);
-    vec4 color = textured ? tint * texture(base, mix(texcoord, folded, mirrored)) : tint;
+    vec4 color = textured ? tint * texture(base, folded(texcoord, mirrored)) : tint;
+    vec2 at = folded(emission_texcoord, emission_mirrored);
+    vec3 emitted = emission_textured ? emissive * texture(emission, at).rgb : emissive;
     ivec2 cell = ivec2(gl_FragCoord.xy) & 3;
     // A negative cutoff says that alpha is coverage: drop that share of the samples.
     if (color.a < (cutoff < 0.0 ? (bayer[4 * cell.y + cell.x] + 0.5) / 16.0 : cutoff)) discard;
     vec3 n = gl_FrontFacing ? smooth_normal : -smooth_normal;
     n = dot(n, n) < 1e-6 ? normalize(cross(dFdx(world), dFdy(world))) : normalize(n);
     float wrapped = 0.5 + 0.5 * dot(n, light);
-    surface = vec4(color.rgb * mix(1.0, 0.3 + 0.7 * wrapped, diffuse), 1.0);
+    surface = vec4(min(color.rgb * mix(1.0, 0.3 + 0.7 * wrapped, diffuse) + emitted, 1.0), 1.0);
     geometry = vec4(n, depth);
 }
 """
@@ -72,10 +76,15 @@ class Renderer:
         # nearer and farther than the camera's distance; at least 1, so that usual meshes have one depth range
         self._reach = max(1.0, float(np.linalg.norm(mesh.points, axis=1).max()))
         self._program = self._ctx.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
-        self._program["diffuse"] = float(shading == "diffuse")
-        self._white = self._texture(np.full((1, 1, 4), 255, np.uint8))
-        textures = {id(part.texture): self._texture(part.texture) for part in mesh.parts}  # parts share them
-        self._parts = [(part, self._vertex_array(part), textures[id(part.texture)]) for part in mesh.parts]
+        self._program["base"], self._program["emission"] = 0, 1
+        self._lit = shading == "diffuse"
+        self._white = self._upload(np.full((1, 1, 4), 255, np.uint8))
+        self._uploaded: dict[int, Any] = {}  # by the identity of the image: parts share them
+        for part in mesh.parts:
+            for texture in (part.base, part.emission):
+                if texture is not None and id(texture.image) not in self._uploaded:
+                    self._uploaded[id(texture.image)] = self._upload(texture.image)
+        self._parts = [(part, self._vertex_array(part)) for part in mesh.parts]
         self._targets: dict[tuple[int, int], Any] = {}
 
     def __enter__(self) -> "Renderer":
@@ -124,16 +133,15 @@ class Renderer:
         target.use()
         target.clear()
         self._ctx.enable_only(self._gl.DEPTH_TEST)
-        for part, vertices, texture in self._parts:
+        for part, vertices in self._parts:
             cutoff = part.cutoff
             if cutoff is None:
                 cutoff = -1.0 if samples > 1 else 0.5
             self._program["cutoff"] = cutoff
-            self._program["textured"] = texture is not None
-            self._program["mirrored"] = tuple(float(wrap == MIRROR) for wrap in part.wrap)
-            if texture is not None:  # parts that share a texture may wrap it differently
-                texture.repeat_x, texture.repeat_y = (wrap == REPEAT for wrap in part.wrap)
-            (texture or self._white).use(0)
+            self._program["diffuse"] = float(self._lit and not part.unlit)
+            self._program["emissive"] = part.emissive if self._lit else (0.0, 0.0, 0.0)
+            self._use(part.base, 0, "textured", "mirrored")
+            self._use(part.emission, 1, "emission_textured", "emission_mirrored")
             vertices.render()
 
         data = target.read(components=4, attachment=attachment, dtype="f4")
@@ -152,20 +160,32 @@ class Renderer:
         return self._targets[size]
 
     def _vertex_array(self, part: Part) -> Any:
-        data = np.concatenate([part.vertices, part.normals, part.uv, part.colors], axis=1)
+        blank = np.zeros((len(part.vertices), 2), np.float32)
+        uvs = [blank if texture is None else texture.uv for texture in (part.base, part.emission)]
+        data = np.concatenate([part.vertices, part.normals, *uvs, part.colors], axis=1)
         buffer = self._ctx.buffer(np.ascontiguousarray(data, np.float32).tobytes())
-        layout = (buffer, "3f 3f 2f 4f", "position", "normal", "uv", "color")
+        layout = (buffer, "3f 3f 2f 2f 4f", "position", "normal", "uv", "emission_uv", "color")
         return self._ctx.vertex_array(self._program, [layout], self._ctx.buffer(part.faces.tobytes()))
 
-    def _texture(self, image: NDArray[np.uint8] | None) -> Any:
-        if image is None:
-            return None
+    def _use(self, texture: Texture | None, unit: int, present: str, mirrored: str) -> None:
+        """Bind a texture, or a white one, and set the uniforms that say whether and how it is read."""
+        self._program[present] = texture is not None
+        if texture is None:
+            self._white.use(unit)
+            return
+        uploaded = self._uploaded[id(texture.image)]
+        # parts that share an image may wrap and filter it differently
+        uploaded.repeat_x, uploaded.repeat_y = (wrap == REPEAT for wrap in texture.wrap)
+        uploaded.filter = (self._gl.LINEAR_MIPMAP_LINEAR, self._gl.NEAREST if texture.nearest else self._gl.LINEAR)
+        uploaded.anisotropy = 1.0 if texture.nearest else 8.0  # Mesa's anisotropic filter blends all texels
+        self._program[mirrored] = tuple(float(wrap == MIRROR) for wrap in texture.wrap)
+        uploaded.use(unit)
+
+    def _upload(self, image: NDArray[np.uint8]) -> Any:
         srgb8_alpha8 = 0x8C43  # filtering and mipmaps average linear light, not sRGB values
         data = np.ascontiguousarray(image[::-1]).tobytes()
         texture = self._ctx.texture((image.shape[1], image.shape[0]), 4, data, internal_format=srgb8_alpha8)
         texture.build_mipmaps()
-        texture.filter = (self._gl.LINEAR_MIPMAP_LINEAR, self._gl.LINEAR)
-        texture.anisotropy = 8.0
         return texture
 
 

@@ -49,7 +49,7 @@ def render_into(root: Root, mesh_path: Path, row: Row, config: RenderConfig) -> 
                 )
             )
     warnings = root.add(subject, views)
-    return Rendered(posed.rig, (*posed.warnings, *warnings))
+    return Rendered(posed.rig, (*posed.warnings, *warnings), posed.mesh.left_out)
 
 
 def _surface(mesh: Mesh) -> Surface:

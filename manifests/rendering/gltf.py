@@ -19,22 +19,33 @@ from PIL import Image
 
 from gaussianverse import foreign
 from gaussianverse.manifests.errors import RenderError
+from gaussianverse.manifests.rendering.parts import CLAMP, MIRROR, REPEAT
 
 # Extensions that move triangles or change their texels, and that are read.
-_READ = {"KHR_mesh_quantization", "KHR_texture_transform", "KHR_materials_pbrSpecularGlossiness", "EXT_texture_webp"}
-# Extensions that are ignored in every file, like all KHR_materials_ except the one above.
-_LEFT_OUT = {"KHR_lights_punctual", "KHR_xmp_json_ld"}
-_COMPRESSED = {"KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression"}
+_READ = {
+    "EXT_mesh_gpu_instancing",
+    "EXT_texture_webp",
+    "KHR_draco_mesh_compression",
+    "KHR_materials_pbrSpecularGlossiness",
+    "KHR_mesh_quantization",
+    "KHR_node_visibility",
+    "KHR_texture_transform",
+}
+# Extensions that may be required and change nothing here, like all KHR_materials_: light, animation, other data.
+_NO_EFFECT = {"KHR_animation_pointer", "KHR_lights_punctual", "KHR_xmp_json_ld"}
+_COMPRESSED = {"EXT_meshopt_compression", "KHR_meshopt_compression"}
+_MAX_BYTES = 1 << 31  # of an array that takes no room in the file
 _UNPACK = "save it again without compression, e.g. by Blender's glTF export with 'Compression' off"
 
 _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _IMAGES = ("PNG", "JPEG", "WEBP")
-REPEAT, MIRROR, CLAMP = 10497, 33648, 33071  # OpenGL's constants, which glTF uses
+_NEAREST = 9728
+_INSTANCE = {"TRANSLATION": "translation", "ROTATION": "rotation", "SCALE": "scale"}
 
 
 class Gltf:
-    """A glTF file: `path`, and its JSON in `json`.
+    """A glTF file: `path`, its JSON in `json`, and in `left_out` the names of what readers found and do not draw.
 
     Methods raise RenderError for unsupported features, and KeyError, TypeError, ValueError or IndexError
     for malformed JSON.
@@ -49,10 +60,11 @@ class Gltf:
         self.path = path
         text, self._chunk = _unpacked(foreign.read_bytes(path))
         self.json: dict[str, Any] = json.loads(text)
-        version = str(self.json["asset"]["version"])
-        if version.split(".")[0] != "2":
+        version = str(self.json["asset"].get("minVersion", self.json["asset"]["version"]))
+        if version.split(".")[0] != "2" or ("minVersion" in self.json["asset"] and version != "2.0"):
             raise RenderError(f"{path}: glTF {version}; only glTF 2.0 is read: convert it")
         self._buffers: dict[int, bytes] = {}
+        self.left_out: set[str] = set()
         self._images: dict[int, NDArray[np.uint8]] = {}
         for name in self.json.get("extensionsRequired", []):
             self._check_extension(str(name))
@@ -60,7 +72,7 @@ class Gltf:
     def _check_extension(self, name: str) -> None:
         if name in _COMPRESSED:
             raise RenderError(f"{self.path}: compressed by {name}, which is not read; {_UNPACK}")
-        if name not in _READ | _LEFT_OUT and not name.startswith("KHR_materials_"):
+        if name not in _READ | _NO_EFFECT and not name.startswith("KHR_materials_"):
             raise RenderError(
                 f"{self.path}: requires the extension {name}, which is not read; "
                 "save it again as plain glTF 2.0, e.g. by Blender"
@@ -70,7 +82,10 @@ class Gltf:
         """Entry `index` of the top-level list `kind`, e.g. "materials"."""
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
             raise ValueError(f"{index!r} is not an index of {kind}")
-        entry = self.json[kind][index]
+        entries = self.json.get(kind, [])
+        if index >= len(entries):
+            raise RenderError(f"{self.path}: names {kind} {index}, and has {len(entries)}; fetch or export it again")
+        entry = entries[index]
         if not isinstance(entry, dict):
             raise TypeError(f"{kind} {index} is {entry!r}, expected an object")
         return entry
@@ -78,22 +93,45 @@ class Gltf:
     def array(self, index: int) -> NDArray[Any]:
         """Accessor `index`: [count] or [count, width]; normalised integers become float32 in [-1, 1]."""
         accessor = self.item("accessors", index)
-        if "sparse" in accessor or "bufferView" not in accessor:
-            raise RenderError(f"{self.path}: accessor {index} is sparse or compressed; {_UNPACK}")
         dtype = np.dtype(_TYPES[accessor["componentType"]])
         count, width = int(accessor["count"]), _WIDTHS[accessor["type"]]
-        view = self.item("bufferViews", accessor["bufferView"])
-        data, start = self._bytes(accessor["bufferView"]), int(accessor.get("byteOffset", 0))
-        stride = int(view.get("byteStride", width * dtype.itemsize))
-        if count < 1 or start < 0 or stride < width * dtype.itemsize:
-            raise ValueError(f"accessor {index}: count {count}, offset {start}, stride {stride}")
-        if start + (count - 1) * stride + width * dtype.itemsize > len(data):
-            raise ValueError(f"accessor {index}: {count} items exceed its buffer view")
-        strides = (stride, dtype.itemsize)
-        array: NDArray[Any] = np.ndarray((count, width), dtype, data, start, strides).copy()
-        if accessor.get("normalized", False) and dtype.kind in "iu":
-            array = np.maximum(array.astype(np.float32) / np.iinfo(dtype).max, -1)
+        if count < 1:
+            raise ValueError(f"accessor {index}: count {count}")
+        if "bufferView" in accessor:
+            array = self._strided(accessor["bufferView"], int(accessor.get("byteOffset", 0)), count, width, dtype)
+        elif count * width * dtype.itemsize > _MAX_BYTES:
+            raise ValueError(f"accessor {index}: {count} items without data")
+        else:
+            array = np.zeros((count, width), dtype)
+        if "sparse" in accessor:
+            array[self._sparse_indices(accessor["sparse"], count)] = self._sparse_values(accessor, width, dtype)
+        array = normalised(array, accessor)
         return array[:, 0] if width == 1 else array
+
+    def _strided(self, number: int, start: int, count: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """A copy [count, width] of the items in a buffer view."""
+        view, data = self.item("bufferViews", number), self.view_bytes(number)
+        stride = int(view.get("byteStride", width * dtype.itemsize))
+        if start < 0 or stride < width * dtype.itemsize:
+            raise ValueError(f"buffer view {number}: offset {start}, stride {stride}")
+        if start + (count - 1) * stride + width * dtype.itemsize > len(data):
+            raise ValueError(f"buffer view {number}: {count} items exceed its buffer view")
+        array: NDArray[Any] = np.ndarray((count, width), dtype, data, start, (stride, dtype.itemsize)).copy()
+        return array
+
+    def _sparse_indices(self, sparse: dict[str, Any], count: int) -> NDArray[Any]:
+        entry, n = sparse["indices"], int(sparse["count"])
+        dtype = np.dtype(_TYPES[entry["componentType"]])
+        if dtype.kind != "u" or n < 1:
+            raise ValueError(f"sparse accessor: {n} indices of type {dtype}")
+        indices = self._strided(entry["bufferView"], int(entry.get("byteOffset", 0)), n, 1, dtype)[:, 0]
+        if indices.max() >= count:
+            raise ValueError(f"sparse accessor: an index is not in [0, {count})")
+        return indices
+
+    def _sparse_values(self, accessor: dict[str, Any], width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        entry, n = accessor["sparse"]["values"], int(accessor["sparse"]["count"])
+        return self._strided(entry["bufferView"], int(entry.get("byteOffset", 0)), n, width, dtype)
 
     def image(self, texture: int) -> NDArray[np.uint8]:
         """Image of a texture, uint8 [h, w, 4], sRGB with straight alpha.
@@ -114,18 +152,18 @@ class Gltf:
             self._images[index] = self._decode(index)
         return self._images[index]
 
-    def wrap(self, texture: int) -> tuple[int, int]:
-        """Wrap modes of a texture in u and v: `REPEAT`, `MIRROR` or `CLAMP`."""
+    def sampling(self, texture: int) -> tuple[tuple[int, int], bool]:
+        """Wrap modes of a texture in u and v, `REPEAT`, `MIRROR` or `CLAMP`, and whether its texels are sharp."""
         entry = self.item("textures", texture)
         sampler = self.item("samplers", entry["sampler"]) if "sampler" in entry else {}
         wrap = (sampler.get("wrapS", REPEAT), sampler.get("wrapT", REPEAT))
         if not {REPEAT, MIRROR, CLAMP}.issuperset(wrap):
             raise ValueError(f"texture {texture} has unknown wrap modes {wrap}")
-        return wrap
+        return wrap, sampler.get("magFilter") == _NEAREST
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         source = self.item("images", index)
-        data = self._bytes(source["bufferView"]) if "bufferView" in source else self._fetch(source["uri"])
+        data = self.view_bytes(source["bufferView"]) if "bufferView" in source else self._fetch(source["uri"])
         try:
             with Image.open(io.BytesIO(data), formats=_IMAGES) as image:
                 if image.mode[0] in "IF":
@@ -137,11 +175,23 @@ class Gltf:
             ) from error
 
     def placements(self) -> Iterator[tuple[dict[str, Any], NDArray[np.float64]]]:
-        """Yield the scene's nodes that have a mesh, each with its local-to-world matrix [4, 4]."""
+        """Yield the scene's visible nodes that have a mesh, each with its local-to-world matrices [I, 4, 4].
+
+        There is one matrix, or one for each of the node's instances (EXT_mesh_gpu_instancing).
+        """
         for index, matrix in sorted(self.world.items(), key=lambda entry: entry[0]):
             node = self.item("nodes", index)
-            if "mesh" in node:
-                yield node, matrix
+            if "mesh" in node and index not in self._hidden:
+                instances = node.get("extensions", {}).get("EXT_mesh_gpu_instancing")
+                yield node, matrix[None] if instances is None else matrix @ self._instances(instances["attributes"])
+
+    def _instances(self, attributes: dict[str, int]) -> NDArray[np.float64]:
+        """Matrices [I, 4, 4] of a node's instances."""
+        arrays = {name: self.array(attributes[name]) for name in _INSTANCE if name in attributes}
+        if len({len(array) for array in arrays.values()}) != 1:
+            raise ValueError(f"instances have arrays of {sorted(len(a) for a in arrays.values())} items")
+        keys = [_INSTANCE[name] for name in arrays]
+        return np.stack([_local(dict(zip(keys, row, strict=True))) for row in zip(*arrays.values(), strict=True)])
 
     @cached_property
     def world(self) -> dict[int, NDArray[np.float64]]:
@@ -151,6 +201,7 @@ class Gltf:
             ValueError: a node has two parents, or contains itself.
         """
         found: dict[int, NDArray[np.float64]] = {}
+        self._hidden: set[int] = set()
         scene = self.item("scenes", self.json.get("scene", 0)) if "scenes" in self.json else {}
         waiting = [(index, np.eye(4)) for index in scene.get("nodes", [])]
         while waiting:
@@ -159,10 +210,15 @@ class Gltf:
                 raise ValueError(f"node {index} has two parents")
             node = self.item("nodes", index)
             found[index] = parent @ _local(node)
-            waiting += [(child, found[index]) for child in node.get("children", [])]
+            if not node.get("extensions", {}).get("KHR_node_visibility", {}).get("visible", True):
+                self._hidden.add(index)
+            children = node.get("children", [])
+            waiting += [(child, found[index]) for child in children]
+            if index in self._hidden:
+                self._hidden.update(children)
         return found
 
-    def _bytes(self, view: int) -> bytes:
+    def view_bytes(self, view: int) -> bytes:
         """Bytes of a buffer view."""
         entry = self.item("bufferViews", view)
         for name in entry.get("extensions", {}):
@@ -200,6 +256,13 @@ class Gltf:
                 f"{self.path}: {uri[:200]!r}, which holds a part of it, is missing; put it beside the file, or save "
                 "all in one .glb"
             ) from error
+
+
+def normalised(array: NDArray[Any], accessor: dict[str, Any]) -> NDArray[Any]:
+    """Values of an accessor: integers that it calls normalised become float32 in [-1, 1]."""
+    if accessor.get("normalized", False) and array.dtype.kind in "iu":
+        return np.maximum(array.astype(np.float32) / np.iinfo(array.dtype).max, -1)
+    return array
 
 
 def _unpacked(data: bytes) -> tuple[bytes, bytes]:

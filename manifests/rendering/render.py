@@ -121,6 +121,8 @@ def _run_one(args: argparse.Namespace) -> int:
 def _told(args: argparse.Namespace, rendered: Rendered) -> int:
     for warning in rendered.warnings:
         print(f"warning: {args.mesh}: {warning}", file=sys.stderr)
+    if rendered.left_out:
+        print(f"left out: {', '.join(rendered.left_out)}", file=sys.stderr)
     there = "" if rendered.drawn else ", which were there"
     print(f"{len(rendered.rig.cameras)} views in {args.out}{there}")
     return 0

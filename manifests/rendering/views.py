@@ -61,11 +61,13 @@ class Rendered:
     Attributes:
         rig: their cameras.
         warnings: that the rig crops the object, for instance.
+        left_out: names of what the mesh has and is not drawn; empty where the views were found.
         drawn: whether they were drawn now, and not found.
     """
 
     rig: Rig
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     drawn: bool = True
 
 
@@ -149,7 +151,7 @@ def pose(mesh_path: Path, digest: str, config: RenderConfig) -> Posed:
     rig = presets.build(config.preset, plan, config.options.seed, points)
     box = [points.min(0).tolist(), points.max(0).tolist()]
     where = {"bbox": box, "scale": mesh.scale, "offset": mesh.offset.tolist()}
-    facts = {**config.facts(plan, digest), **where}
+    facts = {**config.facts(plan, digest), "left_out": list(mesh.left_out), **where}
     cropped = presets.crop_warning(rig, plan, points)
     return Posed(mesh, rig, facts, where, (cropped,) if cropped else ())
 
@@ -166,7 +168,7 @@ def _render(mesh_path: Path, digest: str, out_dir: Path, config: RenderConfig, w
             _write_view(finished / f"{view:05d}", camera, renderer, posed.where, config.geometry)
         (finished / FILE).write_text(dumps(posed.rig, posed.facts))
         finished.replace(out_dir)
-    return Rendered(posed.rig, posed.warnings)
+    return Rendered(posed.rig, posed.warnings, posed.mesh.left_out)
 
 
 def _write_view(folder: Path, camera: Camera, renderer: Renderer, where: dict[str, Any], geometry: bool) -> None:
