@@ -24,7 +24,7 @@ def entries(data: bytes, name: str) -> Iterator[Entry]:
     """
     try:
         with pq.ParquetFile(io.BytesIO(data)) as file:
-            names = _columns(file.schema_arrow)
+            names = columns_of(file.schema_arrow)
             number = 0
             for batch in file.iter_batches(_BATCH, columns=names, use_threads=False):
                 for values in batch.to_pylist():
@@ -34,8 +34,12 @@ def entries(data: bytes, name: str) -> Iterator[Entry]:
         raise ManifestError(f"{name}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
 
 
-def _columns(schema: pa.Schema) -> list[str]:
-    """Names of the columns that are read: not the index that pandas adds, nor that of a run form."""
+def columns_of(schema: pa.Schema) -> list[str]:
+    """Names of the columns that are read: not the index that pandas adds, nor that of a run form.
+
+    Raises:
+        ManifestError: a column has a type that a manifest cannot hold, or two have the same name.
+    """
     faults, names = [], []
     for column in schema:
         if column.name.startswith("__index_level_") or column.name in ("index", "fault"):

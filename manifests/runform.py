@@ -4,7 +4,7 @@ A job reads its shard with the footer and one range request. Equal rows give equ
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -54,6 +54,17 @@ def encode(rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> bytes:
         raise ManifestError(faults)
     schema = arrow_schema(kinds)
     records = [{**flat(row), "index": index} for index, row in enumerate(ordered)]
+    groups = (records[start : start + shard_size] for start in range(0, len(records), shard_size))
+    return _written(schema, (pa.Table.from_pylist(group, schema=schema) for group in groups))
+
+
+def encode_table(rows: pa.Table, *, shard_size: int = SHARD_SIZE) -> bytes:
+    """Encode checked rows of a schema of `arrow_schema`, sorted by uid, as `encode` does; there may be none."""
+    groups = (rows[start : start + shard_size] for start in range(0, len(rows), shard_size))
+    return _written(rows.schema, (group.combine_chunks() for group in groups))
+
+
+def _written(schema: pa.Schema, groups: Iterable[pa.Table]) -> bytes:
     out = io.BytesIO()
     with pq.ParquetWriter(
         out,
@@ -64,9 +75,8 @@ def encode(rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> bytes:
         use_dictionary=["format", "category", "license", "caption_source"],
         write_statistics=["index", "uid"],  # the footer is read by every job
     ) as writer:
-        for start in range(0, len(records), shard_size):
-            group = pa.Table.from_pylist(records[start : start + shard_size], schema=schema)
-            writer.write_table(group, row_group_size=shard_size)
+        for group in groups:
+            writer.write_table(group, row_group_size=max(1, len(group)))
     return out.getvalue()
 
 

@@ -184,7 +184,7 @@ def row_from(entries: Mapping[str, Any]) -> Row:
             if not isinstance(value, str):
                 faults.append(f'{key!r} is {_shown(value)}, expected text; write "" for unknown')
             values[key] = value
-        elif key in RESERVED or not _NAME.fullmatch(key):
+        elif not is_column_name(key):
             faults.append(
                 f"a column cannot be called {_shown(key)}; use letters, digits and _, and none of the dataset's own "
                 "names"
@@ -243,6 +243,11 @@ def faults_of(row: Row) -> list[str]:
     if len(row.extras) > MAX_EXTRAS:
         faults.append(f"{len(row.extras)} columns beside the dataset's own, at most {MAX_EXTRAS}")
     return faults
+
+
+def is_column_name(name: str) -> bool:
+    """Whether a column of a manifest's author may have this name."""
+    return name not in RESERVED and _NAME.fullmatch(name) is not None
 
 
 def is_uid(text: str) -> bool:

@@ -6,9 +6,10 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gaussianverse.manifests.arguments import add_rules
 
@@ -27,6 +28,14 @@ def add_manifest(parser: argparse.ArgumentParser) -> None:
     """Add `--manifest`, and the rules by which it is read."""
     parser.add_argument("--manifest", required=True, help="path or s3:// address of JSON Lines or Parquet")
     add_rules(parser)
+
+
+def add_base(parser: argparse.ArgumentParser) -> None:
+    """Add `--base`."""
+    parser.add_argument(
+        "--base", default=".", metavar="DIR", help="folder or s3:// prefix that addresses of views in the manifest "
+        "are relative to, which is that of the manifest; default: the working directory",
+    )  # fmt: skip
 
 
 def add_shards(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +112,17 @@ def _share(text: str) -> float:
 
 def building_config_of(args: argparse.Namespace) -> RunConfig:
     """`config_of`, where RAY_ADDRESS names the cluster if no option does, as everywhere in Ray; says so on stderr."""
-    config = config_of(args)
+    return _joining(config_of(args))
+
+
+def continued_config_of(args: argparse.Namespace, identity: Mapping[str, Any]) -> RunConfig:
+    """`building_config_of` for the next version of an output, whose `RunConfig.identity` the options change."""
+    from gaussianverse.pipeline.config import load_over
+
+    return _joining(load_over(identity, args.profile, _overrides_of(args)))
+
+
+def _joining(config: RunConfig) -> RunConfig:
     given = os.environ.get("RAY_ADDRESS", "")
     if not config.ray.address and given and given != "local":
         print(f"Ray: joining {given}, as RAY_ADDRESS says (--ray-address local starts it here)", file=sys.stderr)
@@ -117,13 +136,17 @@ def config_of(args: argparse.Namespace) -> RunConfig:
     """Load the configuration that the options name; raises ConfigError, see `pipeline.config.load`."""
     from gaussianverse.pipeline.config import load
 
+    return load(args.profile, _overrides_of(args))
+
+
+def _overrides_of(args: argparse.Namespace) -> list[str]:
     given = {
         "ray.workers": args.workers,
         "ray.address": args.ray_address,
         "atlas.plane_indices": args.plane_indices and str(Path(args.plane_indices).absolute()),
     }
     options = [f"{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
-    return load(args.profile, [*args.set, *options])
+    return [*args.set, *options]
 
 
 def open_output(args: argparse.Namespace) -> tuple[Storage, Run]:

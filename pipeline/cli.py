@@ -221,6 +221,9 @@ _VERBS: dict[str, Verb] = {
     "finalize": Verb(
         "build", "write the tables and checksums that complete a dataset", (add_output, add_overrides), _finalize
     ),
+    "extend": _from_module(
+        "keep", "add, correct, make again or remove objects, as the next version", "pipeline.ops.extend"
+    ),
     "retry-failed": _from_module("build", "try quarantined objects again", "pipeline.ops.retry_failed"),
     "status": _from_module("look", "show the progress of a run, once or live with --watch", "pipeline.ops.status"),
     "report": _from_module("look", "print a table of a run's objects, make a page to look at", "pipeline.ops.report"),

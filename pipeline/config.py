@@ -141,7 +141,27 @@ def load(profile: str, overrides: Iterable[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the profile does not exist, an override is malformed, or a value is not allowed.
     """
-    tables = load_profile(profile)
+    return _overridden(load_profile(profile), overrides)
+
+
+def load_over(identity: Mapping[str, Any], profile: str | None, overrides: Iterable[str] = ()) -> RunConfig:
+    """Load the configuration of an output's next version: that of the output, with other settings where given.
+
+    Args:
+        identity: `RunConfig.identity` of the output.
+        profile: replaces the tables that it has, but for those of `run`; None = none.
+        overrides: such as `fit.steps=500`.
+
+    Raises:
+        ConfigError: as `load` raises.
+    """
+    tables = json.loads(json.dumps(dict(identity)))
+    if profile is not None:
+        tables |= {name: table for name, table in load_profile(profile).items() if name != "run"}
+    return _overridden(tables, overrides)
+
+
+def _overridden(tables: dict[str, Any], overrides: Iterable[str]) -> RunConfig:
     for override in overrides:
         path, equals, text = override.partition("=")
         *sections, name = path.strip().split(".")

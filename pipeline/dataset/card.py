@@ -64,7 +64,7 @@ Each object keeps its own licence, in the column `license` of `metadata.parquet`
 
 {quarantined}
 
-## Files
+{changes}## Files
 
 - `atlas/*.tar`: per object `<uid>.atlas.npy` (float32 [{size}, {size}, 16]), `<uid>.json`, `<uid>.txt` (caption).
   Channels: {channels}.
@@ -73,7 +73,7 @@ Each object keeps its own licence, in the column `license` of `metadata.parquet`
   `channels.json`: range and quantiles per channel. `sphere_points.npy`: sphere point of each pixel,
   [{size}, {size}, 3].
 - `metadata.parquet`: one row per object of the manifest; `atlas_offset` and `atlas_nbytes` locate its array.
-- `index.json`: shards with sizes and sha256. `SHA256SUMS`: sha256 of every file, for `sha256sum -c SHA256SUMS`.
+- `index.json`: shards with sizes and sha256. `SHA256SUMS`: sha256 of every file, for `sha256sum -c {sums}`.
 
 ```python
 {example}
@@ -88,6 +88,18 @@ Digest `{digest}`; `run.json` holds the whole configuration.
 ## Made with
 
 {makers}
+"""
+
+_VERSIONS = """\
+## Versions
+
+This is version {number}; the files about it, such as `metadata.parquet`, lie in `{folder}`, and the shards of all
+versions beside one another. Published bytes never change: rows that were removed, corrected or made again stay in
+their tars, where a plain reader of tars still finds them. `{folder}metadata.parquet` has the rows that count, and
+`gaussianverse compact` writes a dataset of these alone.
+
+{table}
+
 """
 
 MAX_LICENCES = 200
@@ -168,6 +180,8 @@ def card_of(version: Version, totals: Totals, index: dict[str, Any], commits: Ma
         credits=_credits(totals.credits),
         quarantined=_reasons(totals),
         channels=", ".join(index["channels"]),
+        changes=_changes(version),
+        sums=version.key(dataset_format.SUMS),
         digest=run.digest,
         makers=_makers(begun_with(run), other_makers(run, commits)),
         splats=_SPLATS if SPLATS in run.held else "",
@@ -236,6 +250,20 @@ def _reasons(totals: Totals) -> str:
         return "None."
     table = _table(("reason", "objects"), [(reason, str(n)) for reason, n in _sorted(totals.reasons)])
     return f"{table}\n\nDetails: `{dataset_format.QUARANTINE}`."
+
+
+def _changes(version: Version) -> str:
+    """The section on what changed; none of version 1."""
+    if version.number == 1:
+        return ""
+    names = ("added", "refitted", "corrected", "removed")
+    rows = []
+    for entry in version.run.history:
+        changes = entry["changes"]
+        columns = ", ".join(f"{name} {count}" for name, count in sorted(changes["columns"].items()))
+        rows.append((str(entry["version"]), *(str(changes[n]) for n in names), columns, str(entry["note"])))
+    title = ("version", *names, "objects in which a column changed", "note")
+    return _VERSIONS.format(number=version.number, folder=version.key(""), table=_table(title, rows))
 
 
 def _makers(first: tuple[str, str], others: Sequence[Maker]) -> str:

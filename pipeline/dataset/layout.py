@@ -15,7 +15,6 @@
     versions/0002/origins.parquet               where the sample of each new row is taken from
     versions/0002/superseded.parquet            rows of its shards that do not count any more
     versions/0002/metadata.parquet ...          `FINAL` of this version
-    revisions/001/...                           the same tree again, for objects that were quarantined before
     report/index.html ...                       page to look at, made by `report`; not part of the dataset
     evaluation/evaluation.json ...              what `evaluate` measured; not part of the dataset
     atlas_mean.npy ... _SUCCESS                 written by finalize, in the order of `FINAL`
@@ -51,10 +50,8 @@ MANIFEST = "manifest/objects.parquet"
 WORK = "_work/"
 COMMITS = "_commits/"
 JOURNAL = "runs/"
-REVISIONS = "revisions/"
 PAGE = "report/"
 EVALUATION = "evaluation/"
-MAX_REVISIONS = 999
 
 _FAMILY = "|".join(FAMILIES)
 _COMMIT = re.compile(rf"_commits/({_FAMILY})/(\d+)\.json")
@@ -122,13 +119,6 @@ def summary(name: str) -> str:
     return f"{JOURNAL}summary-{name}.json"
 
 
-def revision(number: int) -> str:
-    """Folder of a revision, from 1."""
-    if not 1 <= number <= MAX_REVISIONS:
-        raise ValueError(f"revision {number}: expected 1 to {MAX_REVISIONS}")
-    return f"{REVISIONS}{number:03d}"
-
-
 def parse_commit(key: str) -> tuple[str, int] | None:
     """(family, shard) of the key of a commit record; None for any other key."""
     match = _COMMIT.fullmatch(key)
@@ -142,7 +132,7 @@ def parse_fragment(key: str) -> tuple[str, int, str] | None:
 
 
 def in_dataset(key: str) -> bool:
-    """Whether a SHA256SUMS lists this key: not scratch, journals, revisions, page, evaluation, sums or `_SUCCESS`."""
-    if key.startswith((WORK, JOURNAL, probes.PREFIX, REVISIONS, PAGE, EVALUATION)):
+    """Whether some SHA256SUMS lists this key: not scratch, journals, a page, an evaluation, sums or `_SUCCESS`."""
+    if key.startswith((WORK, JOURNAL, probes.PREFIX, PAGE, EVALUATION)):
         return False
     return (key.rpartition("/")[2] if key.startswith(VERSIONS) else key) not in (SUMS, SUCCESS)

@@ -6,12 +6,18 @@ import io
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.errors import ManifestError
+from gaussianverse.manifests.parquet import UNREADABLE
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.errors import NoObject, PipelineError, message
+
+ORIGIN = "@origin"
+"""Key of a task's row: the shard that the object's sample is taken over from; -1 = it is made of its views."""
 
 
 def shard_rows(storage: Storage, run: Run, shard: int) -> list[dict[str, Any]]:
@@ -26,6 +32,24 @@ def shard_rows(storage: Storage, run: Run, shard: int) -> list[dict[str, Any]]:
     try:
         return [runform.flat(row) for row in runform.read_shard(source, shard - run.first_shard)]
     except (ManifestError, pa.ArrowException, OSError, TypeError, ValueError) as error:
+        raise PipelineError(f"{storage.url}/{key}: shard {shard}: {message(error)}") from error
+
+
+def work_rows(storage: Storage, run: Run, shard: int) -> list[dict[str, Any]]:
+    """`shard_rows` with what tasks need beside: the shard, and `ORIGIN`; raises the errors of `shard_rows`."""
+    rows = shard_rows(storage, run, shard)
+    origins = _origins(storage, run, shard) if run.number > 1 else {}
+    return [{**row, "shard": shard, ORIGIN: origins.get(str(row["uid"]), -1)} for row in rows]
+
+
+def _origins(storage: Storage, run: Run, shard: int) -> dict[str, int]:
+    key = dataset_format.version_key(run.number, dataset_format.ORIGINS)
+    source = io.BufferedReader(_Object(storage, key), buffer_size=1 << 18)
+    try:
+        with pq.ParquetFile(source, pre_buffer=False) as file:
+            table = file.read_row_group(shard - run.first_shard, use_threads=False)
+        return dict(zip(table["uid"].to_pylist(), table["shard"].to_pylist(), strict=True))
+    except (*UNREADABLE, KeyError, IndexError, TypeError, ValueError) as error:
         raise PipelineError(f"{storage.url}/{key}: shard {shard}: {message(error)}") from error
 
 

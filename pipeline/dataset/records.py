@@ -117,7 +117,7 @@ def publish_sample(
 ) -> Published:
     """Publish the fragment of a successful object: arrays, facts, caption, and PNGs of views by their suffix."""
     members = members_of(family, facts, data, images or {})
-    return _publish(storage, family, facts, members, watch.entry(family, facts, measured))
+    return _publish(storage, family, facts, tar.build(members), watch.entry(family, facts, measured))
 
 
 def members_of(family: str, facts: Facts, data: bytes, images: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -129,6 +129,11 @@ def members_of(family: str, facts: Facts, data: bytes, images: Mapping[str, byte
         dataset_format.facts_member(uid): to_json(facts),
         dataset_format.caption_member(uid): str(facts["caption"]).encode(),
     }
+
+
+def publish_fragment(storage: Storage, family: str, facts: Facts, data: bytes, watch: Stopwatch) -> Published:
+    """Publish the fragment of an object that was made elsewhere, with these facts."""
+    return _publish(storage, family, facts, data, watch.entry(family, facts, {}))
 
 
 def publish_quarantine(
@@ -156,7 +161,7 @@ def publish_quarantine(
     )
     members = {dataset_format.facts_member(str(facts["uid"])): to_json(facts)}
     measured = {"error_text": message(str(why.get("error_text") or why["error_message"]))}
-    return _publish(storage, family, facts, members, watch.entry(family, facts, measured))
+    return _publish(storage, family, facts, tar.build(members), watch.entry(family, facts, measured))
 
 
 def closed(text: str) -> str:
@@ -167,10 +172,9 @@ def closed(text: str) -> str:
     return message(_PLACE.sub(r"\1", _QUOTED.sub(r"\1\2\1", _MEMORY.sub("an address", text))))
 
 
-def _publish(storage: Storage, family: str, facts: Facts, members: Mapping[str, bytes], entry: Facts) -> Published:
+def _publish(storage: Storage, family: str, facts: Facts, data: bytes, entry: Facts) -> Published:
     """Publish the journal entry first, under the fragment's hash: whichever fragment wins, its entry exists."""
     shard, uid = int(facts["shard"]), str(facts["uid"])
-    data = tar.build(members)
     sha256 = sha256_of(data)
     entry = {**entry, "fragment_sha256": sha256}
     publish(storage, layout.run_record(family, shard, uid, sha256), to_json(entry), durable=False)

@@ -43,7 +43,8 @@ from gaussianverse.pipeline.store.publish import Published, publish, publish_exa
 
 log = logging.getLogger(__name__)
 
-_PROVENANCE = ("versions", "code_digest")
+PROVENANCE = ("versions", "code_digest")
+"""Entries that may differ between two calls of one run: every sample names what made it."""
 _SHOWN = 8
 """Differences between two manifests that an error names."""
 
@@ -64,6 +65,19 @@ class Run:
     def first_shard(self) -> int:
         """Number of its first shard: shards of later versions are numbered on."""
         return int(self.identity.get("first_shard", 0))
+
+    @property
+    def first_index(self) -> int:
+        """`index` of its first row: rows of later versions are counted on."""
+        return int(self.identity.get("first_index", 0))
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The changes of its version and of those before it, from version 2 on; each with its number and note."""
+        if self.number == 1:
+            return []
+        own = {"version": self.number, "changes": self.identity["changes"], "note": self.identity["note"]}
+        return [*self.identity["history"], own]
 
     @property
     def shards(self) -> range:
@@ -230,18 +244,19 @@ def _check_same(storage: Storage, there: Run, manifest: bytes, identity: dict[st
             f"{storage.url} was begun by an older gaussianverse (schema version {there.version}). Nothing was "
             "changed. Finish it with that version, or choose another output"
         )
-    one, other = ({n: v for n, v in i.items() if n not in _PROVENANCE} for i in (there.identity, identity))
-    differences = list(_differences(one, other))
+    one, other = ({n: v for n, v in i.items() if n not in PROVENANCE} for i in (there.identity, identity))
+    found = list(differences(one, other))
     if one["manifest_sha256"] != other["manifest_sha256"]:
-        differences = [d for d in differences if not d.startswith(("manifest_sha256 ", "n_objects ", "n_shards "))]
-        differences += other_rows(storage.get(layout.MANIFEST), manifest)
-    if differences:
+        found = [d for d in found if not d.startswith(("manifest_sha256 ", "n_objects ", "n_shards "))]
+        found += other_rows(storage.get(layout.MANIFEST), manifest)
+    if found:
         raise RunConflict(
-            f"{storage.url} holds a run of another manifest or configuration: {'; '.join(differences)}. "
-            "Nothing was changed. Choose another output, or use the manifest and settings of the first call"
+            f"{storage.url} holds a run of another manifest or configuration: {'; '.join(found)}. "
+            "Nothing was changed. Choose another output, use the manifest and settings of the first call, or add to "
+            "a finished dataset with extend"
         )
-    made, now = ({n: i[n] for n in _PROVENANCE} for i in (there.identity, identity))
-    if changed := list(_differences(made, now)):
+    made, now = ({n: i[n] for n in PROVENANCE} for i in (there.identity, identity))
+    if changed := list(differences(made, now)):
         log.warning("%s was begun with other code: %s", storage.url, "; ".join(changed))
 
 
@@ -256,7 +271,7 @@ def other_rows(there: bytes, here: bytes) -> list[str]:
     found += [f"row {uid!r} is only here" for uid in other if uid not in one]
     for uid in sorted(one.keys() & other.keys()):
         a, b = ({n: v for n, v in rows[uid].items() if n != "index"} for rows in (one, other))
-        found += [f"row {uid!r}: {text}" for text in _differences(a, b)]
+        found += [f"row {uid!r}: {text}" for text in differences(a, b)]
     more = [f"and {len(found) - _SHOWN} more differences"] if len(found) > _SHOWN else []
     return [*found[:_SHOWN], *more] or ["the manifest's bytes, though not its rows"]
 
@@ -314,10 +329,10 @@ def load_cached(url: str, store: StoreOptions, number: int = 1) -> Run:
     return load(open_storage(url, store), number)
 
 
-def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
     """Every difference, such as "config.fit.steps is 160 there, 200 here"."""
     if isinstance(there, dict) and isinstance(here, dict):
         for name in sorted({*there, *here}):
-            yield from _differences(there.get(name), here.get(name), f"{path}.{name}" if path else name)
+            yield from differences(there.get(name), here.get(name), f"{path}.{name}" if path else name)
     elif there != here:
         yield f"{path} is {json.dumps(there)} there, {json.dumps(here)} here"

@@ -67,6 +67,10 @@ class Superseded:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         return self.table["shard"].to_numpy(), self.table["index"].to_numpy()
 
+    def indices(self) -> NDArray[np.int64]:
+        """`index` of all of them; no two rows of an output have the same."""
+        return self._places[1]
+
     def samples_in(self, family: str, shard: int) -> int:
         """Number of these rows of a shard that have a sample in a family."""
         if self.table is None:
@@ -235,8 +239,8 @@ def _fault_of(run: Run) -> str:
     identity: Mapping[str, Any] = run.identity
     if identity.get("version") != run.number or not is_count(identity.get("parent")):
         return f"version is {identity.get('version')!r}, parent {identity.get('parent')!r}"
-    if not is_count(identity.get("first_shard")):
-        return f"first_shard is {identity.get('first_shard')!r}"
+    if not all(is_count(identity.get(name)) for name in ("first_shard", "first_index")):
+        return "it does not say which shards and rows are its own"
     if not all(is_sha256(identity.get(f"{name}_sha256")) for name in ("superseded", "origins", "parent_sums")):
         return "it has not the sha256 of its tables and its parent"
     runs, configs = identity.get("runs"), identity.get("configs")
@@ -244,6 +248,14 @@ def _fault_of(run: Run) -> str:
         return f"runs is {runs!r}, expected numbers of versions"
     if not isinstance(configs, dict) or any(digest_of(config) != digest for digest, config in configs.items()):
         return "configs are not the configurations of their digests"
-    if not isinstance(identity.get("shards"), str) or not isinstance(identity.get("changes"), dict):
-        return "it does not say which shards count, or what changed"
+    if not isinstance(identity.get("shards"), str):
+        return "it does not say which shards count"
+    if not isinstance(identity.get("note"), str) or not isinstance(identity.get("history"), list):
+        return "it does not say what changed"
+    try:
+        for entry in run.history:
+            [int(entry["changes"][name]) for name in ("added", "refitted", "corrected", "removed")]
+            dict(entry["changes"]["columns"]), str(entry["note"]), int(entry["version"])
+    except (TypeError, KeyError, ValueError):
+        return "its changes are not numbers of objects"
     return ""

@@ -17,7 +17,7 @@ from gaussianverse.escape import one_line
 from gaussianverse.fitter.config import LPIPS_NETS
 from gaussianverse.fitter.geometry import THRESHOLDS, VOXEL
 from gaussianverse.fitter.lpips import LpipsUnavailable
-from gaussianverse.pipeline.arguments import add_reading, add_shards, config_of
+from gaussianverse.pipeline.arguments import add_base, add_reading, add_shards, config_of
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.parquet import exact
@@ -50,10 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", type=Path, metavar="DIR", help=f"folder to write to; default: {layout.EVALUATION} in the output, "
         "where `report` finds it, or in the working directory where the output is no folder",
     )  # fmt: skip
-    parser.add_argument(
-        "--base", default=".", metavar="DIR", help="folder or s3:// prefix that addresses of views in the manifest "
-        "are relative to, which is that of the manifest; default: the working directory",
-    )  # fmt: skip
+    add_base(parser)
     parser.add_argument(
         "--views", type=_count, default=0, metavar="N", help="views per object; default: all held out"
     )

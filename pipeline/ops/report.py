@@ -18,7 +18,7 @@ from gaussianverse.atlas.store import is_remote
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.escape import one_line
 from gaussianverse.manifests.schema import MAX_UID
-from gaussianverse.pipeline.arguments import add_reading, add_shards, config_of, open_output
+from gaussianverse.pipeline.arguments import add_base, add_reading, add_shards, config_of, open_output
 from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.manifest_rows import find_row
 from gaussianverse.pipeline.dataset.run_file import Run
@@ -146,16 +146,19 @@ def print_outcome(outcome: Outcome, args: argparse.Namespace, left_out: Mapping[
         files = {} if left_out is None else {"left_out": dict(sorted(left_out.items()))}
         print(json.dumps({"url": url, "finalized": outcome.finalized, "idle": outcome.idle, **numbers, **files}))
         return TOO_MANY_QUARANTINED if too_many else 0
-    if outcome.idle:
+    if outcome.idle and outcome.complete:
         print("Nothing to do: the requested shards are committed already.")
     rows = list(result_rows(outcome.storage, outcome.complete[:MAX_LINES]))
     if rows:
         print(table(rows))
     if outcome.finalized:
-        print(f"\nThe dataset is complete: {url} (shards in atlas/ and splats/, described in README.md)")
+        what = "The dataset" if outcome.number == 1 else f"Version {outcome.number}"
+        card = dataset_format.version_key(outcome.number, dataset_format.CARD)
+        print(f"\n{what} is complete: {url} (shards in atlas/ and splats/, described in {card})")
     else:
         print(f"\nShards are committed: {url} (the dataset is finalized once all of its shards are)")
-    print(counts_text(counts, url, next((r["uid"] for r in rows if r["status"] != OK), "")))
+    if counts.objects:
+        print(counts_text(counts, url, next((r["uid"] for r in rows if r["status"] != OK), "")))
     if too_many:
         share = counts.quarantined / counts.objects
         print(f"error: {share:.1%} of the objects are quarantined, more than --fail-above", file=sys.stderr)
@@ -227,10 +230,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worst-by", choices=METRICS, default=Chosen.worst_by, metavar="METRIC",
         help=f"the metric: {', '.join(METRICS)}; default: {Chosen.worst_by}",
     )  # fmt: skip
-    parser.add_argument(
-        "--base", default=".", metavar="DIR", help="folder or s3:// prefix that addresses of views in the manifest "
-        "are relative to, which is that of the manifest; default: the working directory",
-    )  # fmt: skip
+    add_base(parser)
     parser.add_argument(
         "--evaluation", type=Path, metavar="FILE", help="evaluation.json of `evaluate`, whose tables the page shows; "
         "default: the one that `evaluate` left in the output, or in the working directory where that is no folder",

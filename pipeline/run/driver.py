@@ -16,7 +16,7 @@ from gaussianverse.atlas.dataset_format import FAMILIES, OK, SPLATS, VIEWS
 from gaussianverse.atlas.store.errors import StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout, records, shards
-from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.manifest_rows import ORIGIN, work_rows
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.dataset.shards import committed_shards
@@ -190,7 +190,7 @@ class Driver:
         self._in_flight.submit(task)
 
     def _open_shard(self, shard: int, committed: set[tuple[str, int]]) -> None:
-        rows = self._with_retries(lambda: shard_rows(self._storage, self._run, shard))
+        rows = self._with_retries(lambda: work_rows(self._storage, self._run, shard))
         uids = {str(r["uid"]) for r in rows}
         families = {family for family in FAMILIES if (family, shard) in committed}
         done = {
@@ -206,8 +206,7 @@ class Driver:
         self._read.extend([str(r["views"]) for r in rows if r["uid"] in done[SPLATS]][: 2 - len(self._read)])
         for watch in self._watches:
             watch.opened(len(done[self._stages[-1]]))
-        for manifest_row in rows:
-            row: Facts = {**manifest_row, "shard": shard}
+        for row in rows:
             if row["uid"] not in done[SPLATS]:
                 self._ready.append(Task(FIT, SPLATS, shard, row))
             elif dataset_format.ATLAS in self._stages and row["uid"] not in done[dataset_format.ATLAS]:
@@ -215,9 +214,7 @@ class Driver:
         if VIEWS in self._families and VIEWS not in families and dataset_format.ATLAS in families:
             state = self._open[shard]
             state.without_views = self._without_views(shard) if SPLATS in self._stages else set()
-            self._ready.extend(
-                Task(FIT, SPLATS, shard, {**row, "shard": shard}) for row in rows if row["uid"] in state.without_views
-            )
+            self._ready.extend(Task(FIT, SPLATS, shard, row) for row in rows if row["uid"] in state.without_views)
         for family in self._families:
             self._pack_when_complete(shard, family)
 
@@ -244,7 +241,7 @@ class Driver:
         if result["status"] != "failed":
             self.summary.fit_seconds += float(result.get("fit_seconds", 0.0))
             self._breaker.succeeded("" if task.kind == PACK else task.stage)
-            if task.kind == FIT:
+            if task.kind == FIT and task.row[ORIGIN] < 0:
                 self._read.append(str(task.row["views"]))
             self._complete(task, "" if result["status"] == OK else str(result.get("reason", "unknown")))
             return
@@ -284,7 +281,7 @@ class Driver:
     def _make_again(self, task: Task, text: str) -> bool:
         """Put back the objects of a task's shard whose fragments were damaged and deleted; whether there were any."""
         state, shard = self._open[task.shard], task.shard
-        rows = self._with_retries(lambda: shard_rows(self._storage, self._run, shard))
+        rows = self._with_retries(lambda: work_rows(self._storage, self._run, shard))
         lost: dict[str, set[str]] = {}
         for stage in layout.STAGES:
             there = self._with_retries(partial(self._with_fragment, stage, shard))
@@ -302,7 +299,7 @@ class Driver:
             raise PipelineError(f"shard {shard}: {text}; run fit-shard, which makes the fit again")
         by_uid = {str(r["uid"]): r for r in rows}
         for kind, stage, uid in sorted(again):
-            made = Task(kind, stage, shard, {**by_uid[uid], "shard": shard})
+            made = Task(kind, stage, shard, by_uid[uid])
             self.summary.retries += 1
             for watch in self._watches:
                 watch.retried(made, failed(DAMAGED, text))

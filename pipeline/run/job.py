@@ -47,6 +47,8 @@ class Outcome:
     """Requested shards that are committed in every family."""
     counts: Counts
     """Objects of these shards, published and quarantined."""
+    number: int = 1
+    """Version that they belong to."""
 
     @property
     def idle(self) -> bool:
@@ -158,7 +160,7 @@ def build(
             raise BreakerOpen(
                 f"{error}. All shards are there: fix the cause and run the same command again"
             ) from error
-    return Outcome(storage, summary, finalized, complete, counts)
+    return Outcome(storage, summary, finalized, complete, counts, run.number)
 
 
 def _is_lost(storage: Storage) -> bool:

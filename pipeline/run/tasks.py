@@ -34,13 +34,14 @@ from gaussianverse.fitter.reduce import reduce
 from gaussianverse.fitter.reference import reference_views
 from gaussianverse.fitter.views import Views
 from gaussianverse.pipeline.dataset import pack, records, shards
+from gaussianverse.pipeline.dataset.manifest_rows import ORIGIN
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run, load_cached
 from gaussianverse.pipeline.dataset.schemas import FACTS, FRAME, JOURNAL, Facts, known
 from gaussianverse.pipeline.errors import DamagedFragment, FragmentError, ShardConflict
 from gaussianverse.pipeline.node.memory import memory_shortage
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, UNREAD, failed, seed_of
-from gaussianverse.pipeline.run import inputs, splats
+from gaussianverse.pipeline.run import inputs, splats, taking
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.fidelity import atlas_heldout_psnr, atlas_psnr
 from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE
@@ -84,6 +85,8 @@ def _open(job: Job) -> tuple[Storage, Run]:
 
 def _fit(job: Job, row: Facts, attempt: int, nan_losses: int, tell: Callable[[float], None]) -> Facts:
     storage, run = _open(job)
+    if row.get(ORIGIN, -1) >= 0:
+        return taking.take_fit(job, storage, run, row)
     watch, stage = records.Stopwatch(attempt), SPLATS
     if row["fault"]:
         raise BadInput(row["fault"])
@@ -155,6 +158,8 @@ def _publish_views(storage: Storage, run: Run, row: Facts, views: Views, watch: 
 
 def _atlas(job: Job, row: Facts, attempt: int) -> Facts:
     storage, run = _open(job)
+    if row.get(ORIGIN, -1) >= 0:
+        return taking.take_atlas(job, storage, run, row)
     watch, stage = records.Stopwatch(attempt), ATLAS
     with _discarding(storage):
         fit = shards.read_record(storage, SPLATS, int(row["shard"]), str(row["uid"]))
