@@ -55,7 +55,8 @@ def finalize(storage: Storage, run: Run) -> None:
             )
     tables = tables_of(storage, version)
     if tables.totals.samples == 0:
-        listed = ", ".join(f"{n} {reason}" for reason, n in tables.totals.reasons.most_common())
+        reasons = sorted(tables.totals.reasons.items(), key=lambda found: (-found[1], found[0]))
+        listed = ", ".join(f"{n} {reason}" for reason, n in reasons)
         n = tables.totals.objects
         raise PipelineError(
             f"0 of {n} objects published, {n} quarantined: {listed} (gaussianverse top-errors --out {storage.url}). "
