@@ -257,6 +257,9 @@ class FitConfig:
     ones; "warn" fits all and only records what is wrong; "off" does not ask."""
     max_bad_views: float = 0.25
     """Largest share of an object's views that may be broken or contradict the others; they are left out."""
+    compared_views: int = 0
+    """Number of views, evenly spaced among those with depth and normals, in which these are read and compared with
+    each other and with the mask (columns `normal_agreement`, `mask_agreement`); 0 = none."""
     min_gaussians: int = 16
     min_psnr: float = 0.0
     """Least mean PSNR on white, in dB; a worse fit is refused."""
@@ -279,7 +282,7 @@ class FitConfig:
             "size", "k", "tau", "initial_anchors", "feature_dim", "steps", "min_views", "min_gaussians",
         ):  # fmt: skip
             check_whole(name, getattr(self, name), 1)
-        for name in ("relocate_every", "start_size", "heldout_every"):
+        for name in ("relocate_every", "start_size", "heldout_every", "compared_views"):
             check_whole(name, getattr(self, name), 0)
         check_at_least("min_psnr", self.min_psnr, 0)
         if self.heldout_every == 1:

@@ -15,6 +15,7 @@ from gaussianverse.fitter.errors import BadInput, MissingViews, TooFewGaussians
 from gaussianverse.fitter.frame import Frame, frame_of, published_frame
 from gaussianverse.fitter.inputs import check_inputs, same_picture, without_mask
 from gaussianverse.fitter.quality import quality
+from gaussianverse.fitter.view_hash import view_hash
 from gaussianverse.fitter.views import Views, load_views, resize, split_heldout, split_test
 
 HELDOUT, TRAIN = "heldout", "train"
@@ -31,7 +32,8 @@ class Prepared:
         frame: the fit's frame, in the world of the views.
         placed: the frame in which Gaussians are published; the world itself if `frame.WORLD`.
         stats: what is known of the views: n_views, n_heldout, n_blank, n_views_used, views_skipped, pose_agreement,
-            views_doubtful, n_same_picture, coverage, colour_std, complexity, input_sha256, and `placed`.
+            views_doubtful, n_same_picture, coverage, colour_std, complexity, normal_agreement, mask_agreement,
+            view_hash, input_sha256, and `placed`.
         seconds: how long the preparation took.
     """
 
@@ -88,6 +90,7 @@ def load_to_fit(
         max_bad_views=config.max_bad_views,
         inputs=config.inputs,
         with_test=config.heldout == "test",
+        compared_views=config.compared_views,
     )
 
 
@@ -130,6 +133,9 @@ def prepare(views: Views, config: FitConfig) -> Prepared:
         "views_doubtful": ", ".join(gated.doubtful),
         "n_same_picture": same_picture(train),
         **quality(train),
+        "normal_agreement": views.normal_agreement,
+        "mask_agreement": views.mask_agreement,
+        "view_hash": view_hash(gated.views, frame.center),
         "input_sha256": views.input_sha256,
         **placed.stats,
     }

@@ -23,6 +23,7 @@ from gaussianverse.fitter.sources.gobjaverse import read_gobjaverse
 from gaussianverse.fitter.sources.transforms import find_transforms, read_transforms
 from gaussianverse.fitter.sources.unread import Unread, check_enough, of_one_size, relative, summaries, unread
 from gaussianverse.fitter.sources.view import View
+from gaussianverse.fitter.surface import SurfaceAgreement
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class Views:
         input_sha256: over the files that they were read from, in order; "" if they come from no files.
         test: bool [V], True for views of the data's own test split; None if none are.
         normals: float32 [V, H, W, 3] in the world, NaN where empty or unknown; or None.
+        normal_agreement: see `SurfaceAgreement.normals`, of those views that were compared while they were read.
+        mask_agreement: see `SurfaceAgreement.masks`, of the same.
 
     Raises:
         BadInput: an array has a wrong shape or dtype; a pose is not finite, or not a right-handed rotation with a
@@ -63,6 +66,8 @@ class Views:
     input_sha256: str = ""
     test: NDArray[np.bool_] | None = None
     normals: NDArray[np.float32] | None = None
+    normal_agreement: float = -1.0
+    mask_agreement: float = -1.0
 
     def __post_init__(self) -> None:
         V = len(self.names)
@@ -114,16 +119,15 @@ class Views:
         """Views at the integer positions `index` [n], in that order; itself, without a copy, if these are all."""
         if np.array_equal(index, np.arange(len(self))):
             return self
-        return Views(
-            self.images[index],
-            self.c2w[index],
-            self.Ks[index],
-            tuple(self.names[i] for i in index),
-            None if self.depths is None else self.depths[index],
-            self.skipped,
-            self.input_sha256,
-            None if self.test is None else self.test[index],
-            None if self.normals is None else self.normals[index],
+        return replace(
+            self,
+            images=self.images[index],
+            c2w=self.c2w[index],
+            Ks=self.Ks[index],
+            names=tuple(self.names[i] for i in index),
+            depths=None if self.depths is None else self.depths[index],
+            test=None if self.test is None else self.test[index],
+            normals=None if self.normals is None else self.normals[index],
         )
 
 
@@ -138,9 +142,14 @@ def drop_duplicate_poses(views: Views) -> Views:
 
 def silhouettes(views: Views) -> Iterator[NDArray[np.bool_]]:
     """Masks [H, W] of where alpha is at least half of 255, or half of a view's maximum (glass)."""
-    for image in views.images:
-        alpha = image[..., 3]
-        yield alpha >= min(OPAQUE, max(1.0, 0.5 * float(alpha.max())))
+    return map(silhouette, views.images)
+
+
+def silhouette(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Mask [H, W] of one image [H, W, 4], as `silhouettes`."""
+    alpha = image[..., 3]
+    mask: NDArray[np.bool_] = alpha >= min(OPAQUE, max(1.0, 0.5 * float(alpha.max())))
+    return mask
 
 
 def split_heldout(views: Views, every: int) -> tuple[Views, Views]:
@@ -180,7 +189,13 @@ def resize(views: Views, size: int) -> Views:
         return views
     chunks = Chunks()
     shrunk = [view._replace(image=chunks.keep(view.image)) for view in (_shrink(one, size) for one in _each(views))]
-    return replace(_stack(shrunk), skipped=views.skipped, input_sha256=views.input_sha256)
+    return replace(
+        _stack(shrunk),
+        skipped=views.skipped,
+        input_sha256=views.input_sha256,
+        normal_agreement=views.normal_agreement,
+        mask_agreement=views.mask_agreement,
+    )
 
 
 def load_views(
@@ -194,6 +209,7 @@ def load_views(
     inputs: InputsConfig = _INPUTS,
     with_test: bool = False,
     with_normals: bool = False,
+    compared_views: int = 0,
 ) -> Views:
     """Load the views of one object from disk.
 
@@ -211,6 +227,8 @@ def load_views(
             camera is wrong, or the size differs from the others'. They are left out as if they were missing.
         with_test: whether the views of transforms_test.json are read as well, and marked in `Views.test`.
         inputs: what is done with premultiplied colours, EXIF orientations, and sizes that disagree.
+        compared_views: number of views, evenly spaced among those with an `_nd.exr`, whose depth, normals and mask
+            are compared at the size that they have, for `normal_agreement` and `mask_agreement`.
 
     Raises:
         MissingViews: `path` does not exist, has fewer than `min_views` complete views, or no test split `with_test`.
@@ -224,8 +242,9 @@ def load_views(
     try:
         found = _find(root, format)
         read = functools.partial(
-            _load, root, found, size, max(min_views, 1), with_depth, max_bad_views, inputs, with_test, with_normals
-        )
+            _load, root, found, size, max(min_views, 1), with_depth, max_bad_views, inputs, with_test, with_normals,
+            compared_views,
+        )  # fmt: skip
         views, premultiplied = read()
         if not premultiplied:
             return views
@@ -263,18 +282,21 @@ def _load(
     inputs: InputsConfig,
     with_test: bool,
     with_normals: bool,
+    compared_views: int,
     *,
     premultiplied: bool = False,
 ) -> tuple[Views, bool]:
     """Read the views, dividing colours by alpha if they are `premultiplied`; also whether they seem to be."""
-    rims, digest = RimColors(), InputDigest()
+    rims, digest, surface = RimColors(), InputDigest(), SurfaceAgreement()
     found: Iterator[View | Unread]
     if format == "transforms":
         found = read_transforms(root, digest, inputs=inputs, with_test=with_test)
     elif with_test:
         raise BadInput("renders in GObjaverse's layout have no test split; set fit.heldout = 'every'")
     else:
-        found = read_gobjaverse(root, digest, with_depth=with_depth, with_normals=with_normals, inputs=inputs)
+        found = read_gobjaverse(
+            root, digest, with_depth=with_depth, with_normals=with_normals, compared=compared_views, inputs=inputs
+        )
     views, given, without, nbytes = list[View](), list[tuple[int, ...]](), list[Unread](), 0
     chunks = Chunks()
     for one in found:
@@ -292,6 +314,9 @@ def _load(
         elif inputs.premultiplied != "keep":
             rims.add(one.image)
         given.append(one.image.shape[:2])
+        if one.geometry is not None:
+            surface.add(silhouette(one.image), one.geometry[..., 3], one.geometry[..., :3], one.c2w, one.K)
+            one = one._replace(geometry=None)
         one = one if size is None else _shrink(one, size)
         views.append(one._replace(image=chunks.keep(one.image)))
         nbytes += one.image.nbytes
@@ -302,7 +327,14 @@ def _load(
     check_enough(without, len(views), max_bad_views, min_views)
     for lost in () if premultiplied else without:  # once
         log.warning("%s: %s skipped: %s", root, lost.where, lost.cause)
-    return replace(_stack(views), skipped=summaries(without), input_sha256=digest.hexdigest()), rims.premultiplied
+    stacked = replace(
+        _stack(views),
+        skipped=summaries(without),
+        input_sha256=digest.hexdigest(),
+        normal_agreement=surface.normals,
+        mask_agreement=surface.masks,
+    )
+    return stacked, rims.premultiplied
 
 
 def _each(views: Views) -> Iterator[View]:

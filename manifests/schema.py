@@ -123,7 +123,8 @@ RESERVED = frozenset({
     "size", "smoothness", "smoothness_appearance", "smoothness_unrolled", "splats_nbytes", "splats_offset",
     "splats_sample", "splats_sha256", "ssim", "ssim_min", "stage", "started", "status", "steps", "thinness",
     "transport_cost", "transport_gap", "transport_seconds", "unit", "views_doubtful", "views_nbytes",
-    "views_offset", "views_sample", "views_sha256", "views_skipped", "input_sha256",
+    "views_offset", "views_sample", "views_sha256", "views_skipped", "input_sha256", "normal_agreement",
+    "mask_agreement", "view_hash",
 })  # fmt: skip
 """Names that columns of a manifest's author cannot have: those of the tables that a run makes."""
 

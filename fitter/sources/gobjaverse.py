@@ -7,9 +7,10 @@ The per-view JSON has `x`, `y`, `z`, `origin`, the columns of an OpenCV camera-t
 """
 
 import errno
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from gaussianverse.fitter.sources.numbers import focal_length, number, numbers
 from gaussianverse.fitter.sources.unread import Unread, unread
 from gaussianverse.fitter.sources.view import View
 
+log = logging.getLogger(__name__)
+
 _JSON, _IMAGES, _DEPTH = ".json", (".png", ".webp", ""), "_nd.exr"
 _MEMBER = re.compile(r"(?:(?P<level>.*)/)?(?P<view>[0-9]{1,9})/(?P=view)(?P<kind>\.json|\.png|\.webp||_nd\.exr)")
 _MEMBER_NO_DEPTH = re.compile(r".*[0-9](\.json|\.png|\.webp|)")  # skips the large depth maps
@@ -43,54 +46,86 @@ def read_gobjaverse(
     *,
     with_depth: bool = False,
     with_normals: bool = False,
+    compared: int = 0,
     inputs: InputsConfig = _INPUTS,
 ) -> Iterator[View | Unread]:
     """Yield the views of one object in the order of their numbers, also those that cannot be used.
 
     With `with_depth`, a view without `_nd.exr` has depth None; with `with_normals` too, the normals come beside it.
-    `digest` takes the bytes of the files as they are read.
+    `compared` views, evenly spaced among those with an `_nd.exr`, have their geometry; where depth is not asked for,
+    one that cannot be decoded costs only that. `digest` takes the bytes of the files as they are read.
 
     Raises:
         MissingViews: there are no views.
         BadInput: there are several sets of views, or two views have the same number.
         DecodeError: an archive is broken.
     """
-    level, kinds, read = _list_folder(path, digest) if is_folder(path) else _list_tar(path, digest, with_depth)
-    for view in sorted(kinds, key=int):
+    level, kinds, read = (
+        _list_folder(path, digest) if is_folder(path) else _list_tar(path, digest, with_depth or compared > 0)
+    )
+    ordered = sorted(kinds, key=int)
+    compare = _spaced([view for view in ordered if _DEPTH in kinds[view]], compared)
+    for view in ordered:
         suffix = next((suffix for suffix in _IMAGES if suffix in kinds[view]), None)
         if suffix is None or _JSON not in kinds[view]:
             lacking = ["JSON"] * (_JSON not in kinds[view]) + ["PNG"] * (suffix is None)
             yield Unread(view, f"view {view}", " and ".join(f"no {kind}" for kind in lacking))
             continue
         try:
-            has_depth = with_depth and _DEPTH in kinds[view]
-            found: View | Unread = _read_view(view, f"{level}{view}/{view}", suffix, read, has_depth, inputs)
-            if isinstance(found, View) and not with_normals:
-                found = found._replace(normal=None)
+            stem = f"{level}{view}/{view}"
+            one = _read_view(view, stem, suffix, read, inputs)
+            if _DEPTH in kinds[view] and (with_depth or view in compare):
+                geometry = _geometry(one, stem, read, needed=with_depth)
+                one = _with_geometry(one, geometry, with_depth, with_normals, view in compare)
+            found: View | Unread = one
         except FitError as error:
             found = unread(view, f"view {view}", error, path)
         yield found
 
 
-def _read_view(view: str, stem: str, suffix: str, read: _Read, with_depth: bool, inputs: InputsConfig) -> View:
+def _spaced(views: Sequence[str], count: int) -> set[str]:
+    """At most `count` of the views, evenly spaced, from the first."""
+    return {views[len(views) * i // count] for i in range(count)} if views else set()
+
+
+def _read_view(view: str, stem: str, suffix: str, read: _Read, inputs: InputsConfig) -> View:
     where = f"view {view}"
     camera = json_object(read(f"{stem}.json", MAX_JSON_BYTES), BadInput, where)
     image = decode_rgba(read(f"{stem}{suffix}", MAX_IMAGE_BYTES), where, inputs.orientation)
     height, width = image.shape[:2]
-    depth = normal = None
-    if with_depth:
-        geometry = read_geometry(read(f"{stem}_nd.exr", MAX_IMAGE_BYTES), where)
-        # copies, so that the normals are freed where nobody wants them
-        normal, depth = geometry[..., :3].copy(), geometry[..., 3].copy()
-        if depth.shape != (height, width):
-            raise BadInput(
-                f"{where}: depth has {depth.shape[1]} x {depth.shape[0]} pixels, expected {width} x {height} "
-                "as the image"
-            )
     K = _intrinsics(camera, width, height, where)
     if inputs.sizes == "refuse":
         check_not_swapped(K, width, height, where)
-    return View(view, image, _camera_to_world(camera, where), K, depth, normal=normal)
+    return View(view, image, _camera_to_world(camera, where), K)
+
+
+def _geometry(view: View, stem: str, read: _Read, *, needed: bool) -> NDArray[np.float32] | None:
+    """Normals and depth of a view; None if they cannot be decoded and nothing needs them."""
+    where = f"view {view.name}"
+    try:
+        geometry = read_geometry(read(f"{stem}{_DEPTH}", MAX_IMAGE_BYTES), where)
+        (height, width), expected = geometry.shape[:2], view.image.shape[:2]
+        if (height, width) != expected:
+            raise BadInput(
+                f"{where}: depth has {width} x {height} pixels, expected {expected[1]} x {expected[0]} as the image"
+            )
+    except FitError as error:
+        if needed:
+            raise
+        log.warning("%s; its depth and normals are not compared", error)
+        return None
+    return geometry
+
+
+def _with_geometry(
+    view: View, geometry: NDArray[np.float32] | None, with_depth: bool, with_normals: bool, compare: bool
+) -> View:
+    """The view with what is wanted of its geometry, in copies where the rest shall be freed."""
+    if geometry is None:
+        return view
+    if with_depth:
+        view = view._replace(depth=geometry[..., 3].copy(), normal=geometry[..., :3].copy() if with_normals else None)
+    return view._replace(geometry=geometry) if compare else view
 
 
 def _list_folder(root: Path, digest: InputDigest) -> tuple[str, dict[str, set[str]], _Read]:

@@ -17,6 +17,7 @@ class View(NamedTuple):
         depth: float32 [H, W] along the optical axis, NaN where empty or unknown; None if the source has none.
         test: whether the view is of the data's own test split.
         normal: float32 [H, W, 3] in the world, NaN where empty or unknown; None if the source has none.
+        geometry: float32 [H, W, 4], normal and depth, if they are to be compared; None otherwise.
     """
 
     name: str
@@ -26,3 +27,4 @@ class View(NamedTuple):
     depth: NDArray[np.float32] | None = None
     test: bool = False
     normal: NDArray[np.float32] | None = None
+    geometry: NDArray[np.float32] | None = None

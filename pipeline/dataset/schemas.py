@@ -59,8 +59,9 @@ _FIT = [
     *_FRAME,
     *_columns(_I, "n_views_used", "n_same_picture", "sh_degree_in"),
     *_columns(_F, "pose_agreement", "coverage", "colour_std", "complexity", "thinness", "sh_psnr"),
-    ("atlas_heldout_psnr", _F),
-    *_columns(_S, "views_skipped", "views_doubtful", "input_sha256", "fit_digest", "code_digest", "made_with"),
+    *_columns(_F, "normal_agreement", "mask_agreement", "atlas_heldout_psnr"),
+    *_columns(_S, "views_skipped", "views_doubtful", "view_hash", "input_sha256"),
+    *_columns(_S, "fit_digest", "code_digest", "made_with"),
 ]
 _ATLAS_1 = [
     *_columns(_I, "n_gaussians", "n_padded", "n_dropped"),
