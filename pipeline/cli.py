@@ -236,6 +236,9 @@ _VERBS: dict[str, Verb] = {
     ),
     "verify": _from_module("look", "read a dataset back and list every fault", "pipeline.ops.verify"),
     "export": _from_module("keep", "write objects in other projects' formats", "pipeline.ops.export"),
+    "duplicates": _from_module(
+        "keep", "list objects that are the same, and which to keep", "pipeline.ops.duplicates"
+    ),
     "clean-work": _from_module("keep", "delete scratch of committed shards", "pipeline.ops.clean_work"),
 }
 
