@@ -3,15 +3,17 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from gaussianverse.manifests import authored, folders, gobjaverse, jsonl, licenses, runform
+from gaussianverse.manifests import authored, folders, gobjaverse, joining, jsonl, licenses, runform
 from gaussianverse.manifests.arguments import add_rules, rules_of
 from gaussianverse.manifests.check import Probe, check
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.schema import CATEGORIES, DEFAULT_CATEGORIES, Row
+from gaussianverse.manifests.table import parse_default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +49,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an existing manifest")
     parser.add_argument("--json", action="store_true", help="print one JSON object, with what was left out by reason")
     source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--from", dest="manifest", type=Path, metavar="MANIFEST", help="JSON Lines or Parquet")
     source.add_argument("--index", type=Path, nargs="+", metavar="JSON", help="gobjaverse_280k*.json")
     source.add_argument("--folder", type=Path, metavar="DIR", help="one folder or .tar of views per object")
     parser.add_argument(
@@ -59,7 +62,11 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--captions", type=Path, nargs="+", default=[], metavar="FILE", help="JSON {key: caption} or Cap3D CSV"
     )
-    parser.add_argument("--caption-source", default="", help="with --folder: source of the captions")
+    parser.add_argument(
+        "--caption-source", action=_OfFile, default="",
+        help="with --folder, or after --join FILE: source of the captions where the file does not say",
+    )  # fmt: skip
+    _add_joins(parser)
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(
         "--categories",
@@ -76,6 +83,52 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     )
     _add_licenses(parser, "leave out objects under another licence")
     parser.add_argument("--drop-uncaptioned", action="store_true", help="with --index: skip uncaptioned objects")
+
+
+class _OfFile(argparse.Action):
+    """--join, --keep and --drop begin a file; --on, --take, --text and --caption-source belong to the one before."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        given: list[joining.Given] = [*(getattr(namespace, "files", None) or [])]
+        name = str(option).removeprefix("--").replace("-", "_")
+        if name in (joining.JOIN, joining.KEEP, joining.DROP):
+            given.append(joining.Given(Path(values), name))
+        elif given:
+            given[-1] = replace(given[-1], **{name: values})
+        elif name == "caption_source":
+            namespace.caption_source = values
+        else:
+            parser.error(f"{option} belongs to the --join, --keep or --drop before it")
+        namespace.files = given
+
+
+def _add_joins(parser: argparse.ArgumentParser) -> None:
+    forms = "Parquet, CSV, JSON or JSON Lines"
+    one: dict[str, Any] = {"action": _OfFile, "default": argparse.SUPPRESS}
+    parser.add_argument("--join", metavar="FILE", help=f"{forms}: columns to add to the rows; repeatable", **one)
+    parser.add_argument("--keep", metavar="FILE", help=f"keep only the objects it names; {forms}, or text", **one)
+    parser.add_argument("--drop", metavar="FILE", help="leave out the objects that it names, as --keep", **one)
+    parser.add_argument(
+        "--on", metavar="COLUMN", help="after a FILE: its column of keys, or LEFT=COLUMN if they are the manifest's "
+        "LEFT: a column, or index, objaverse, sha256", **one,
+    )  # fmt: skip
+    parser.add_argument(
+        "--take", nargs="+", metavar="NAME[=COLUMN]", help="after --join FILE: columns to join; default: all", **one
+    )
+    parser.add_argument(
+        "--text", nargs="+", metavar="COLUMN", help="after a FILE: columns of a CSV that are texts", **one
+    )
+    parser.add_argument(
+        "--map", type=Path, action="append", default=[], metavar="FILE",
+        help="file of which each row has several names of one object, as ..._index_to_objaverse.json",
+    )  # fmt: skip
+    parser.add_argument(
+        "--default", action="append", default=[], metavar="NAME=VALUE", help="value of a column where rows lack it"
+    )
+    parser.add_argument("--unmatched", type=Path, metavar="JSONL", help="write what did not match here")
+    parser.set_defaults(files=[])
 
 
 def run(args: argparse.Namespace, probe: Probe | None = None) -> int:
@@ -112,8 +165,15 @@ _OF_INDEX = (
 _OF_FOLDER = ("--caption-source", "--category")
 
 
+# Flags of the two sources that have no meaning for a manifest that is there.
+_OF_BOTH = ("--captions", "--license")
+
+
 def _build(args: argparse.Namespace, _: Probe | None) -> int:
-    source, foreign = ("--index", _OF_FOLDER) if args.index else ("--folder", _OF_INDEX)
+    if args.manifest:
+        source, foreign = "--from", [*_OF_INDEX, *_OF_FOLDER, *_OF_BOTH]
+    else:
+        source, foreign = ("--index", [*_OF_FOLDER]) if args.index else ("--folder", [*_OF_INDEX])
     useless = [flag for flag in foreign if getattr(args, flag.removeprefix("--").replace("-", "_"))]
     if useless:
         print(f"error: {', '.join(useless)}: not allowed with {source}", file=sys.stderr)
@@ -125,6 +185,8 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
         print(f"error: {args.out} exists; pass --force to replace it", file=sys.stderr)
         return 1
     told: Callable[[str], object] = (lambda text: None) if args.json else print
+    if args.manifest:
+        return _join(args, lambda: jsonl.moved(args.manifest, args.out), {}, told)
     if args.index:
         built = gobjaverse.build(
             args.index,
@@ -155,6 +217,8 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
         rows, left_out = found.rows, dict(found.left_out)
         if left_out:
             told(folders.left_out_text(left_out))
+    if args.files or args.default or args.unmatched:
+        return _join(args, lambda: iter(rows), left_out, told)
     rows, unlicensed = _licensed(rows, args.licenses)
     for reason, count in unlicensed.items():
         told(f"left out: {count} ({reason})")
@@ -162,6 +226,31 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
     told(f"{len(rows)} objects in {args.out}")
     if args.json:
         print(json.dumps({"manifest": str(args.out), "objects": len(rows), "left_out": left_out | unlicensed}))
+    return 0
+
+
+def _join(
+    args: argparse.Namespace, rows: joining.Rows, left_out: Mapping[str, int], told: Callable[[str], object]
+) -> int:
+    """Write the rows with what --join, --keep and --drop make of them; returns the exit code."""
+    done = joining.build(
+        args.out,
+        rows,
+        args.files,
+        maps=[*args.map, *([args.objaverse_map] if args.objaverse_map else [])],
+        defaults=dict(map(parse_default, args.default)),
+        wanted=args.licenses,
+        unmatched=args.unmatched,
+    )
+    for reason, count in done.left_out.items():
+        told(f"left out: {count} ({reason})")
+    for file, counts in done.files.items():
+        lacking = f", {counts['not_in_file']} objects without a row" if "not_in_file" in counts else ""
+        told(f"{file}: {counts['matched']} objects, {counts['not_in_manifest']} keys of no object{lacking}")
+    told(f"{done.objects} objects in {args.out}")
+    if args.json:
+        found = {"manifest": str(args.out), "objects": done.objects, "left_out": {**left_out, **done.left_out}}
+        print(json.dumps({**found, "files": done.files}))
     return 0
 
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gaussianverse import foreign
 from gaussianverse.manifests.errors import ManifestError
@@ -54,8 +54,9 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file atomically, by renaming a temporary file in the same folder.
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a temporary file in the same folder that becomes `path` at the end, and nothing after an error.
 
     Raises:
         OSError: the folder cannot be written.
@@ -64,7 +65,7 @@ def write_whole(path: Path, data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -72,3 +73,13 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file atomically, by renaming a temporary file in the same folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    with whole_file(path) as file:
+        file.write(data)

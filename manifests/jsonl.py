@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gaussianverse import foreign
+from gaussianverse.manifests import parquet
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import locked, parse_json, read_bytes, write_whole
-from gaussianverse.manifests.schema import LISTS, TEXTS, Row, completed, faults_of
+from gaussianverse.manifests.schema import LISTS, TEXTS, Row, completed, faults_of, row_from
 from gaussianverse.manifests.table import Entry, Fault, Line, checked
 
 
@@ -65,6 +67,44 @@ def read(path: Path) -> list[Row]:
     if faults:
         raise ManifestError(describe(path, faults))
     return [line.row for line in lines]
+
+
+def stream(path: Path) -> Iterator[Row]:
+    """Yield the rows of a manifest, JSON Lines or Parquet of any columns, in little memory.
+
+    Only keys and types are checked: uids may repeat, and values may have faults.
+
+    Raises:
+        ManifestError: the file cannot be read, or a row is not well-formed.
+    """
+    found = parquet.entries(read_bytes(path), path.name) if path.suffix == ".parquet" else _streamed(path)
+    for number, values in found:
+        try:
+            if isinstance(values, ManifestError):
+                raise values
+            row = row_from(values)
+        except ManifestError as error:
+            raise ManifestError(f"{path}:{number}: {fault}" for fault in error.faults) from error
+        yield row
+
+
+def moved(path: Path, to: Path) -> Iterator[Row]:
+    """`stream`, with relative `views` as seen from the folder of another manifest."""
+    here, there = path.parent.resolve(), to.parent.resolve()
+    for row in stream(path):
+        if here != there and "://" not in row.views and not row.views.startswith("/"):
+            row = replace(row, views=os.path.relpath(here / row.views, there))
+        yield row
+
+
+def _streamed(path: Path) -> Iterator[Entry]:
+    try:
+        with foreign.opened(path) as file:
+            for number, raw in enumerate(file, start=1):
+                if raw.strip():
+                    yield number, _entries(raw)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def resolve_views(rows: Iterable[Row], folder: Path) -> list[Row]:

@@ -256,6 +256,11 @@ def is_uid(text: str) -> bool:
     return len(text) <= MAX_UID and _UID.fullmatch(text) is not None
 
 
+def is_column(name: str) -> bool:
+    """Whether a column of a manifest's author may be called so."""
+    return name not in RESERVED and name not in FIELDS and _NAME.fullmatch(name) is not None
+
+
 def _faults_of_texts(row: Row) -> list[str]:
     """Texts that are too long, or have characters that cannot be shown."""
     texts = [(name, getattr(row, name), name == "caption") for name in TEXTS]
