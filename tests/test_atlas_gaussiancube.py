@@ -4,7 +4,7 @@ from atlas_objects import cloud, gaussians
 from scipy.optimize import linear_sum_assignment
 
 from gaussianverse.atlas.errors import AtlasError
-from gaussianverse.atlas.interchange.gaussiancube import from_cube, to_cube
+from gaussianverse.atlas.interchange.gaussiancube import CubeMoments, from_cube, to_cube
 from gaussianverse.atlas.interchange.harmonics import SH_C0
 from gaussianverse.atlas.padding import prune
 
@@ -52,6 +52,33 @@ def test_too_many_are_pruned_to_a_full_cube() -> None:
     back = from_cube(to_cube(g))
     assert len(back) == 32**3
     np.testing.assert_array_equal(np.sort(back.opacities), np.sort(g.opacities[prune(g, 32**3)]))
+
+
+def test_the_published_padding_is_at_the_corner_of_the_grid_and_is_no_gaussian() -> None:
+    g = gaussians(cloud("volume", 300))
+    cube = to_cube(g, 0.5, "published")
+    plain = to_cube(g, 0.5)
+    live = plain[..., 6] > 0
+    np.testing.assert_array_equal(cube[live], plain[live])
+    np.testing.assert_allclose((cube[..., :3] + voxels(0.5))[~live], 0.5, atol=1e-6)
+    np.testing.assert_array_equal(
+        cube[~live][:, 3:], np.tile(np.float32([0] * 3 + [1e-6] * 4 + [0.5] * 4), (len(cube[~live]), 1))
+    )
+    assert len(from_cube(cube, 0.5)) == 300
+    with pytest.raises(AtlasError, match="padding 'zero': expected one of centre, published"):
+        to_cube(g, 0.5, "zero")
+
+
+def test_moments_of_cubes() -> None:
+    cubes = np.random.default_rng(0).normal(size=(5, 32, 32, 32, 14)).astype(np.float32)
+    cubes[..., 13] = 0.5
+    moments = CubeMoments()
+    for cube in cubes:
+        moments.add(cube)
+    np.testing.assert_allclose(moments.mean(), cubes.astype(np.float64).mean(axis=0), atol=1e-12)
+    expected = cubes.astype(np.float64).std(axis=0)
+    expected[..., 13] = 1
+    np.testing.assert_allclose(moments.std(), expected, atol=1e-12)
 
 
 def test_what_is_no_cube() -> None:

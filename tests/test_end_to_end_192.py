@@ -88,7 +88,7 @@ def test_it_is_exported_and_comes_back(made: Path, tmp_path: Path, monkeypatch: 
     few = read_ply((export("ply", "--count", "1024") / "surplus.ply").read_bytes())
     assert len(few) == 1024
     assert (few.opacities > INVISIBLE).all()
-    assert len(from_cube(np.load(export("gaussiancube") / "surplus.npy"))) == 32**3
+    assert len(from_cube(np.load(export("gaussiancube-npy") / "surplus.npy"))) == 32**3
     pairs = export("gaussianverse")
     monkeypatch.setattr(job, "ray_executor", in_process)
     assert cli.main(["import", str(pairs), "--out", str(tmp_path / "again"), *SETTINGS]) == 0

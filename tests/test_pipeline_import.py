@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from atlas_objects import cloud, gaussians
 from forger import Forger, Sample
 from pipeline_runs import dataset, in_process
@@ -194,11 +195,14 @@ def test_ply_of_some_and_of_all(imported: LocalStorage, tmp_path: Path, capsys: 
     }  # fmt: skip
 
 
-def test_gaussiancube(imported: LocalStorage, tmp_path: Path) -> None:
-    assert run_export(imported, tmp_path, "--format", "gaussiancube", "19_1", "20_7") == 0
-    back = from_cube(np.load(tmp_path / "20_7.npy", allow_pickle=False))
+def test_gaussiancube(imported: LocalStorage, tmp_path: Path, capsys: Captured) -> None:
+    more = ("--bound", "0.5", "--padding", "published")
+    assert run_export(imported, tmp_path, "--format", "gaussiancube", *more, "19_1", "20_7") == 0
+    back = from_cube(torch.load(tmp_path / "volume_act" / "20_7.pt", weights_only=True).numpy(), 0.5)
     np.testing.assert_allclose(np.sort(back.means, axis=0), np.sort(OBJECTS["20/7"].means, axis=0), atol=1e-6)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["19_1.npy", "20_7.npy"]
+    files = ["volume_act/19_1.pt", "volume_act/20_7.pt", "mean_volume_act.pt", "std_volume_act.pt", "captions.json"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in [*files, "train.txt"]]
+    assert (tmp_path / "train.txt").read_text() == "19_1\n20_7\n"
 
 
 def test_spz(imported: LocalStorage, tmp_path: Path) -> None:
@@ -239,7 +243,7 @@ def by_x(g: Gaussians) -> Gaussians:
     return g[np.lexsort(g.means.T)]
 
 
-@pytest.mark.parametrize("format", ["gaussianverse", "ply", "gaussiancube"])
+@pytest.mark.parametrize("format", ["gaussianverse", "ply", "gaussiancube-npy"])
 def test_what_was_exported_is_imported(format: str, imported: LocalStorage, tmp_path: Path, capsys: Captured) -> None:
     assert run_export(imported, tmp_path / "in", "--format", format) == 0
     assert run_import(tmp_path / "in", tmp_path / "out") == 0
@@ -356,6 +360,10 @@ def test_objects_far_away_or_of_another_size_are_published_about_the_origin(tmp_
     [
         (["--format", "ply", "nobody"], 1, "no object 'nobody' in the manifest"),
         (["--format", "gaussiancube", "--count", "5", "19_0"], 2, "count 5, format gaussiancube"),
+        (["--format", "spz", "--sh-degree", "3", "19_0"], 2, "--sh-degree, format spz: expected format ply"),
+        (["--format", "scenesplat", "--by-category", "19_0"], 2, "--by-category, format scenesplat"),
+        (["--format", "ply", "--bound", "1", "19_0"], 2, "--bound, format ply: expected format gaussiancube or"),
+        (["--format", "dataset", "--padding", "published"], 2, "--padding, format dataset"),
         (["--format", "ply", "--count", "-5", "19_0"], 2, "count -5, format ply: expected a positive count"),
     ],
 )

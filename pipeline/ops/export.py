@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.dataset_format import ATLAS, FAMILIES, SPLATS
 from gaussianverse.atlas.gaussians import Gaussians
-from gaussianverse.atlas.interchange.fixed_count import fixed_count
-from gaussianverse.atlas.interchange.gaussiancube import to_cube
-from gaussianverse.atlas.interchange.ply import write_ply
+from gaussianverse.atlas.interchange.gaussiancube import BOUND, BOUNDS, PADDINGS
+from gaussianverse.atlas.interchange.harmonics import MAX_DEGREE
 from gaussianverse.atlas.interchange.published import write_pair
-from gaussianverse.atlas.interchange.spz import to_spz
 from gaussianverse.atlas.reader.catalogue import Catalogue
 from gaussianverse.atlas.store import is_remote, open_storage
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.atlas.tar import END, build
-from gaussianverse.manifests.files import write_whole
 from gaussianverse.manifests.schema import is_uid
 from gaussianverse.pipeline.arguments import add_output, add_overrides, config_of, open_output
 from gaussianverse.pipeline.dataset import shards
@@ -35,24 +32,24 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FRAME
 from gaussianverse.pipeline.errors import PipelineError, UsageError
 from gaussianverse.pipeline.ops.choice import Choice, add_choice, choice_of
+from gaussianverse.pipeline.ops.object_formats import PLY, WRITERS, Options, place
 from gaussianverse.pipeline.ops.part import part_of
 
-PLY, SPZ, GAUSSIANVERSE, GAUSSIANCUBE = "ply", "spz", "gaussianverse", "gaussiancube"
-FORMATS = (PLY, SPZ, GAUSSIANVERSE, GAUSSIANCUBE)
+GAUSSIANVERSE = "gaussianverse"
+FORMATS = (*WRITERS, GAUSSIANVERSE)
 DATASET, HUGGINGFACE = "dataset", "huggingface"
+_OPTIONS = Options()
 PARTS = (DATASET, HUGGINGFACE)
 """Formats that are datasets of their own."""
 
 
 def export(
-    storage: Storage, run: Run, dest: Path, format: str, uids: Iterable[str] = (), *, count: int = 0
+    storage: Storage, run: Run, dest: Path, format: str, uids: Iterable[str] = (), options: Options = _OPTIONS
 ) -> Iterator[Path]:
     """Write objects into a folder; yields the path of each file once it is complete.
 
-    ply: UID.ply, all Gaussians of the fit, or `count` of them, where the object is in its own world; the others
-    are as published, about the unit sphere. spz: UID.spz, 16 bytes per Gaussian. gaussianverse:
-    gaussianverse-NNNNNN.tar per shard, which the published loader reads like its own tars. gaussiancube: UID.npy,
-    float32 [32, 32, 32, 14].
+    gaussianverse: gaussianverse-NNNNNN.tar per shard, which the published loader reads like its own tars. The other
+    formats are those of `object_formats`.
 
     Args:
         storage: store of the run, finalized or not. Without `uids` every shard must be committed.
@@ -60,43 +57,28 @@ def export(
         dest: folder to write into; created if it is missing.
         format: one of `FORMATS`.
         uids: objects to export; none = all that were not quarantined.
-        count: Gaussians per object, for PLY; 0 = all.
+        options: choices within the format.
 
     Raises:
-        UsageError: an unknown format, or a count with another format than PLY.
+        UsageError: an unknown format, or an option that it does not have.
         PipelineError: an object is not in the manifest, was quarantined, or is not done, or has a uid that no
             manifest allows.
         AtlasError: an object cannot be converted.
     """
     if format not in FORMATS:
         raise UsageError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
-    if count and (format != PLY or count < 0):
-        raise UsageError(f"count {count}, format {format}: expected a positive count, and format {PLY}")
+    options.check(format)
     dest.mkdir(parents=True, exist_ok=True)
     chosen = map(_named_safely, _chosen(storage, run, tuple(dict.fromkeys(uids))))
     if format == GAUSSIANVERSE:
         for shard, objects in groupby(chosen, key=lambda found: found[1]):
             yield _tar(storage, run, dest / f"gaussianverse-{shard:06d}.tar", objects)
         return
-    suffix = {PLY: "ply", SPZ: "spz", GAUSSIANCUBE: "npy"}[format]
+    writer = WRITERS[format](dest, options)
     for row, shard in chosen:
-        uid = str(row["uid"])
-        record = _record(storage, SPLATS, shard, uid)
-        path = dest / f"{uid}.{suffix}"
-        gaussians = Gaussians.from_bytes(record.main(SPLATS))
-        if format == PLY:
-            center, unit = _place(record.facts)
-            data = write_ply(fixed_count(gaussians, count) if count else gaussians, center=center, unit=unit)
-        else:
-            data = to_spz(gaussians) if format == SPZ else npy(to_cube(gaussians))
-        write_whole(path, data)
-        yield path
-
-
-def _place(facts: Mapping[str, Any]) -> tuple[tuple[float, ...], float]:
-    """`center` and `unit` of an object: world = center + unit * published. Old outputs keep the world."""
-    *center, unit = (float(facts.get(name, default)) for name, default in zip(FRAME, (0, 0, 0, 1), strict=True))
-    return (tuple(center), unit) if unit > 0 else ((0.0, 0.0, 0.0), 1.0)
+        record = _record(storage, SPLATS, shard, str(row["uid"]))
+        yield writer.write(row, Gaussians.from_bytes(record.main(SPLATS)), record.facts)
+    yield from writer.finish()
 
 
 def _chosen(storage: Storage, run: Run, uids: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], int]]:
@@ -145,7 +127,7 @@ def _published(row: dict[str, Any], array: NDArray[Any], run: Run, facts: Mappin
     uid, caption = str(row["uid"]), str(row["caption"])
     point_cloud, gs2sphere = write_pair(array, run.atlas)
     # the published loader reads the caption from the metadata
-    center, unit = _place(facts)
+    center, unit = place(facts)
     metadata = {
         "hash_key": uid,
         "caption": caption,
@@ -173,6 +155,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
     parser.add_argument("--format", required=True, choices=(*FORMATS, *PARTS))
     parser.add_argument("--count", type=int, default=0, metavar="N", help="ply: N Gaussians for every object")
+    parser.add_argument(
+        "--sh-degree", type=int, choices=range(MAX_DEGREE + 1), default=0, help="ply: with columns f_rest, all zero"
+    )
+    parser.add_argument("--by-category", action="store_true", help="ply: in folders of their categories")
+    parser.add_argument("--bound", type=float, choices=BOUNDS, default=BOUND, help="cubes: half extent of the grid")
+    parser.add_argument("--padding", choices=PADDINGS, default="centre", help="cubes: what empty voxels hold")
     add_choice(parser)
     parser.add_argument(
         "--family",
@@ -193,8 +181,9 @@ def run(args: argparse.Namespace) -> int:
     if not dest:
         raise UsageError("no DEST: say where to write")
     choice = choice_of(args, uids)
+    options = Options(args.count, args.sh_degree, args.by_category, args.bound, args.padding)
     if args.format in PARTS:
-        return _part(args, choice, dest)
+        return _part(args, choice, dest, options)
     if args.family or is_remote(dest):
         what = f"--family {args.family[0]}" if args.family else dest
         raise UsageError(f"{what}: with --format {' or '.join(PARTS)} only")
@@ -202,17 +191,18 @@ def run(args: argparse.Namespace) -> int:
     if choice != Choice(uids=choice.uids):
         catalogue = Catalogue(storage)
         uids = catalogue.uids(choice.places(catalogue))
-    for path in export(storage, opened, Path(dest), args.format, uids or choice.uids or (), count=args.count):
+    for path in export(storage, opened, Path(dest), args.format, uids or choice.uids or (), options):
         print(path)
     return 0
 
 
-def _part(args: argparse.Namespace, choice: Choice, dest: str) -> int:
+def _part(args: argparse.Namespace, choice: Choice, dest: str, options: Options) -> int:
     """Write a part of a dataset; returns the exit code."""
     if args.count:
         raise UsageError(
             f"--count {args.count} is of Gaussians, for --format {PLY}; --objects {args.count} draws objects"
         )
+    options.check(args.format)
     store, hub = config_of(args).store, args.format == HUGGINGFACE
     place = open_storage(dest, store)
     part = part_of(open_storage(args.out, store), choice, args.family)
