@@ -17,7 +17,7 @@ from playwright.sync_api import Locator, Page, sync_playwright
 
 _WIDTH, _HEIGHT = 1120, 1180
 _SETTLED_MS = 8000  # WebGL in software takes seconds for its first picture
-_COLORS = 128
+_COLORS = 256
 """Of a PNG's palette, by which a page with many renders stays below 300 kB."""
 
 
