@@ -17,6 +17,7 @@
     versions/0002/metadata.parquet ...          `FINAL` of this version
     report/index.html ...                       page to look at, made by `report`; not part of the dataset
     evaluation/evaluation.json ...              what `evaluate` measured; not part of the dataset
+    croissant.json                              the dataset in Croissant's words; not part of it
     atlas_mean.npy ... _SUCCESS                 written by finalize, in the order of `FINAL`
 
 Keys are '/'-separated. `_work/` may be deleted once `_SUCCESS` exists.
@@ -52,6 +53,7 @@ COMMITS = "_commits/"
 JOURNAL = "runs/"
 PAGE = "report/"
 EVALUATION = "evaluation/"
+CROISSANT = "croissant.json"
 
 _FAMILY = "|".join(FAMILIES)
 _COMMIT = re.compile(rf"_commits/({_FAMILY})/(\d+)\.json")
@@ -133,6 +135,6 @@ def parse_fragment(key: str) -> tuple[str, int, str] | None:
 
 def in_dataset(key: str) -> bool:
     """Whether some SHA256SUMS lists this key: not scratch, journals, a page, an evaluation, sums or `_SUCCESS`."""
-    if key.startswith((WORK, JOURNAL, probes.PREFIX, PAGE, EVALUATION)):
+    if key.startswith((WORK, JOURNAL, probes.PREFIX, PAGE, EVALUATION)) or key == CROISSANT:
         return False
     return (key.rpartition("/")[2] if key.startswith(VERSIONS) else key) not in (SUMS, SUCCESS)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gaussianverse.atlas.reader.catalogue import Catalogue, Rows
+from gaussianverse.atlas.reader.catalogue import Catalogue
 from gaussianverse.atlas.reader.selecting import ALL, Filter
+from gaussianverse.atlas.reader.table import Rows
 from gaussianverse.pipeline.errors import UsageError
 
 DEBUG = 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -24,13 +25,14 @@ from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.atlas.tar import END, build
 from gaussianverse.manifests.schema import is_uid
 from gaussianverse.pipeline.arguments import add_output, add_overrides, config_of, open_output
-from gaussianverse.pipeline.dataset import shards
+from gaussianverse.pipeline.dataset import layout, shards
 from gaussianverse.pipeline.dataset.manifest_rows import find_row, shard_rows
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.records import Record
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FRAME
 from gaussianverse.pipeline.errors import PipelineError, UsageError
+from gaussianverse.pipeline.ops import croissant
 from gaussianverse.pipeline.ops.choice import Choice, add_choice, choice_of
 from gaussianverse.pipeline.ops.object_formats import PLY, WRITERS, Options, place
 from gaussianverse.pipeline.ops.part import part_of
@@ -210,5 +212,13 @@ def _part(args: argparse.Namespace, choice: Choice, dest: str, options: Options)
         print(f"{place.url}/{key}")
     print(f"The part is complete: {len(part.places)} of {len(part.catalogue)} objects in {place.url}")
     if hub:
+        if croissant.is_installed():
+            croissant.write_croissant(place)
+        else:
+            print(
+                f"note: no {layout.CROISSANT}, which mlcroissant makes: pip install 'gaussianverse[croissant]', and "
+                "give the same command again",
+                file=sys.stderr,
+            )
         print(f"Upload it: hf upload --repo-type dataset USER/NAME {shlex.quote(place.url)} .")
     return 0

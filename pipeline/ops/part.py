@@ -15,8 +15,9 @@ from functools import cached_property, partial
 from typing import Any
 
 from gaussianverse.atlas.dataset_format import ATLAS, FAMILIES, SCHEMA_VERSION, VIEWS, address_column, shard_tar
-from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, Rows, read
+from gaussianverse.atlas.reader.catalogue import ByteRange, Catalogue, read
 from gaussianverse.atlas.reader.read_ahead import read_ahead
+from gaussianverse.atlas.reader.table import Rows
 from gaussianverse.atlas.store import is_remote
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.manifests import runform
@@ -91,12 +92,6 @@ class Part:
                     self._put(dest, run, family, shard, places)
             yield shard_tar(ATLAS, shard)
         finalize(dest, run)
-
-    @cached_property
-    def nbytes(self) -> int:
-        """Bytes of the arrays that are taken."""
-        columns = [self.catalogue.column(address_column(family, "nbytes")) for family in self.families]
-        return sum(int(column[self.places].sum()) for column in columns)
 
     def _rows(self) -> Iterator[Row]:
         """Rows of the manifest, as the source has them."""
@@ -187,7 +182,7 @@ def part_of(source: Storage, choice: Choice, families: Sequence[str] = ()) -> Pa
         PipelineError: an older gaussianverse made it.
     """
     catalogue = Catalogue(source)
-    version = open_version(source, int(catalogue.index.get("version", 1)))
+    version = open_version(source, catalogue.version)
     run = version.run
     if run.version != SCHEMA_VERSION:
         raise PipelineError(
