@@ -58,7 +58,8 @@ def rendered(folder: Path, out: Path, objects: int, size: int) -> tuple[list[dic
         views = out / "views" / uid_of(mesh["file"])
         if views.is_dir():
             return ""
-        return told([COMMAND, "render", str(folder / mesh["file"]), str(views), "--size", str(size)])
+        said = told([COMMAND, "render", str(folder / mesh["file"]), str(views), "--size", str(size)])
+        return said.replace(f"{folder}/", "")
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         failed = {mesh["file"]: said for mesh, said in zip(listed, threads.map(drawn, listed), strict=True) if said}
