@@ -10,42 +10,33 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from gaussianverse.atlas.dataset_format import METADATA, OK
+from gaussianverse.atlas.reader.catalogue import Catalogue
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.escape import one_line
 from gaussianverse.manifests.files import write_whole
-from gaussianverse.manifests.parquet import UNREADABLE
 from gaussianverse.pipeline.arguments import add_json, add_overrides, open_output
 from gaussianverse.pipeline.dataset import near
 from gaussianverse.pipeline.dataset.duplicates import COLUMNS, EXACT, NEAR, duplicates
-from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.parquet import table_to_parquet
-from gaussianverse.pipeline.errors import PipelineError, message
+from gaussianverse.pipeline.errors import PipelineError
 
 DISTANCE = 4
 _MOST_SHOWN = 20
 
 
 def objects_of(storage: Storage) -> pa.Table:
-    """The columns `COLUMNS`, those of them that there are, of the objects that have an atlas.
+    """The columns `COLUMNS`, those of them that there are, of the objects of the newest version that have an atlas.
 
     Raises:
-        PipelineError: the dataset is not complete, or its table is damaged or too old.
+        DatasetError: the dataset is not complete, or damaged.
+        PipelineError: its table is too old.
     """
-    if not is_finalized(storage):
-        raise PipelineError(f"{storage.url}: the dataset is not complete; finish the run, then ask for duplicates")
-    try:
-        file = pq.ParquetFile(pa.BufferReader(storage.get(METADATA)))
-        there = [name for name in COLUMNS if name in file.schema_arrow.names]
-        # with Arrow's own threads, one may outlive the interpreter and then abort the process
-        table = file.read([*there, "status"], use_threads=False)
-    except UNREADABLE as error:
-        raise PipelineError(f"{storage.url}/{METADATA}: cannot be read: {message(error)}") from error
+    catalogue = Catalogue(storage)
+    there = [name for name in COLUMNS if catalogue.has_column(name)]
     if "input_sha256" not in there:
         raise PipelineError(f"{storage.url}: version 1 of the table has no input_sha256 and no view_hash to compare")
-    return table.filter(pc.equal(table["status"], OK)).select(there)
+    return pa.table({name: catalogue.column(name) for name in there})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
