@@ -139,4 +139,8 @@ def is_as_written(data: bytes) -> bool:
 
 def other_columns(table: pa.Table) -> PipelineError:
     """The error of a table that has other columns than it should."""
-    return PipelineError(f"columns {table.schema.names} are not those of a schema version that is read")
+    names = ", ".join(table.schema.names[-3:])
+    return PipelineError(
+        f"its {len(table.schema.names)} columns (the last: {names}) are not those of a schema version that is read; read "
+        "it with the gaussianverse that wrote it"
+    )
