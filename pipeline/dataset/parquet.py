@@ -140,7 +140,8 @@ def is_as_written(data: bytes) -> bool:
 def other_columns(table: pa.Table) -> PipelineError:
     """The error of a table that has other columns than it should."""
     names = ", ".join(table.schema.names[-3:])
+    count = len(table.schema.names)
     return PipelineError(
-        f"its {len(table.schema.names)} columns (the last: {names}) are not those of a schema version that is read; read "
-        "it with the gaussianverse that wrote it"
+        f"its {count} columns (the last: {names}) are not those of a schema version that is read; read it with the "
+        "gaussianverse that wrote it"
     )
