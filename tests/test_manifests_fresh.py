@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from glb import Glb, box
 
+from gaussianverse.fitter.views import load_views
+from gaussianverse.manifests import jsonl
 from gaussianverse.manifests.errors import RenderError
 from gaussianverse.manifests.rendering import drawing
 from gaussianverse.manifests.rendering.meshes import load_mesh
@@ -122,13 +124,27 @@ def test_a_list_goes_on_and_one_wish_of_a_loader_is_said_once(
     assert "there already, with another shading" in capsys.readouterr().err
 
 
+def test_layouts_that_fits_read_get_a_manifest(mesh: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{mesh}\n")
+    many = ["render", "--list", str(listed), str(tmp_path / "d"), "--layout", "transforms", "--size", "16"]
+    assert cli.main([*many, "--jobs", "1"]) == 0
+    one = ["render", str(mesh), str(tmp_path / "e"), "--layout", "gobjaverse", "--size", "16", "--uid", "other"]
+    assert cli.main([*one, "--manifest", str(tmp_path / "d" / "objects.jsonl")]) == 0
+    rows = jsonl.read(tmp_path / "d" / "objects.jsonl")
+    assert [(row.uid, row.format) for row in rows] == [("two_boxes", "transforms"), ("other", "gobjaverse")]
+    for row in jsonl.resolve_views(rows, tmp_path / "d"):
+        assert len(load_views(row.views, row.format)) == 40
+
+
 def test_options_that_do_not_go_together_are_refused(
     mesh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["render", str(mesh), str(tmp_path / "d")]
     assert cli.main([*argv, "--points", "fps:9"]) == 2
     assert "--points and --voxels are for --layout" in capsys.readouterr().err
-    assert cli.main([*argv, "--layout", "lgm", "--manifest", str(tmp_path / "m.jsonl")]) == 2
+    assert cli.main([*argv, "--layout", "lgm", "--manifest", str(tmp_path / "m.jsonl")]) == 1
+    assert "fits do not read layout lgm; those that they read are gobjaverse, transforms" in capsys.readouterr().err
     assert cli.main([*argv, "--layout", "nerf"]) == 1
     assert "unknown layout 'nerf'" in capsys.readouterr().err
     assert cli.main([*argv, "--layout", "lgm", "--size", "0"]) == 1

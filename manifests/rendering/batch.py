@@ -86,16 +86,17 @@ def render_all(
     if manifest:
         ours = {item.row.uid for item in listed}
         finished = [item for index, item in enumerate(listed) if results[index].outcome != "failed"]
-        _write(manifest, [row for row in kept if row.uid not in ours], finished, out)
+        format = root.layout.format if root else "gobjaverse"
+        _write(manifest, [row for row in kept if row.uid not in ours], finished, out, format)
     outcomes = [result.outcome for result in results.values()]
     return Summary(*(outcomes.count(kind) for kind in ("drawn", "there", "failed")))
 
 
-def _write(manifest: Path, rows: list[Row], finished: Sequence[Listed], out: Path) -> None:
+def _write(manifest: Path, rows: list[Row], finished: Sequence[Listed], out: Path, format: str) -> None:
     """Write a manifest of other objects' rows and those of finished objects."""
     for item in finished:
         views = os.path.relpath((out / item.row.uid).resolve(), manifest.resolve().parent)
-        rows.append(replace(item.row, views=Path(views).as_posix()))
+        rows.append(replace(item.row, views=Path(views).as_posix(), format=format))
     if rows:
         with locked(manifest):
             jsonl.write(manifest, rows)

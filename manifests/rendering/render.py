@@ -19,6 +19,7 @@ from gaussianverse.manifests.errors import LayoutError, ManifestError, RenderErr
 from gaussianverse.manifests.rendering import batch, lists, presets
 from gaussianverse.manifests.rendering.drawing import Shading
 from gaussianverse.manifests.rendering.fresh import render_into
+from gaussianverse.manifests.rendering.layouts.layout import Layout
 from gaussianverse.manifests.rendering.layouts.names import LAYOUTS, layout_of
 from gaussianverse.manifests.rendering.layouts.points import add_points, points_of
 from gaussianverse.manifests.rendering.layouts.root import opened
@@ -91,9 +92,6 @@ def run(args: argparse.Namespace) -> int:
     if args.layout is None and (args.points or args.voxels is not None):
         print("error: --points and --voxels are for --layout", file=sys.stderr)
         return 2
-    if args.layout and args.manifest:
-        print("error: --manifest is for views in GObjaverse's layout; leave out --layout", file=sys.stderr)
-        return 2
     try:
         return _run_one(args) if args.list is None else _run_list(args)
     except ManifestError as error:
@@ -111,10 +109,10 @@ def _run_one(args: argparse.Namespace) -> int:
     if args.layout:
         return _run_layout(args)
     if args.manifest:
-        jsonl.extended(args.manifest, _row(args))  # refuse a row that cannot be added before rendering
+        jsonl.extended(args.manifest, _row(args, args.out))  # refuse a row that cannot be added before rendering
     rendered = render_mesh(args.mesh, args.out, config_of(args))
     if args.manifest:
-        jsonl.append(args.manifest, _row(args))
+        jsonl.append(args.manifest, _row(args, args.out))
     return _told(args, rendered)
 
 
@@ -129,13 +127,28 @@ def _told(args: argparse.Namespace, rendered: Rendered) -> int:
 
 
 def _run_layout(args: argparse.Namespace) -> int:
-    row = completed(replace(_row(args), uid=args.uid or lists.uid_of(args.mesh)))
+    layout, points = _layout_of(args), points_of(args)
+    uid = args.uid or lists.uid_of(args.mesh)
+    row = completed(replace(_row(args, args.out / uid), uid=uid, format=layout.format or "auto"))
     if faults := faults_of(row):
         raise ManifestError(faults)
+    if args.manifest:
+        jsonl.extended(args.manifest, row)  # refuse a row that cannot be added before rendering
     config = config_of(args)
     config.plan("")  # refuse wrong settings before a folder is made
-    with opened(layout_of(args.layout), args.out, points_of(args)) as root:
-        return _told(args, render_into(root, args.mesh, row, config))
+    with opened(layout, args.out, points) as root:
+        rendered = render_into(root, args.mesh, row, config)
+    if args.manifest:
+        jsonl.append(args.manifest, row)
+    return _told(args, rendered)
+
+
+def _layout_of(args: argparse.Namespace) -> Layout:
+    layout = layout_of(args.layout)
+    if args.manifest and not layout.format:
+        able = ", ".join(one.name for one in LAYOUTS.values() if one.format)
+        raise LayoutError(f"--manifest: fits do not read layout {layout.name}; those that they read are {able}")
+    return layout
 
 
 def _run_list(args: argparse.Namespace) -> int:
@@ -148,15 +161,16 @@ def _run_list(args: argparse.Namespace) -> int:
         print(f"error: --jobs is {jobs}, expected at least 1", file=sys.stderr)
         return 2
     listed, config = lists.read(args.list), config_of(args)
+    manifest: Path | None = args.manifest or args.out / "objects.jsonl"
     if args.layout:
+        layout, points = _layout_of(args), points_of(args)
+        manifest = manifest if layout.format else None
         config.plan("")  # refuse wrong settings before a folder is made
-        with opened(layout_of(args.layout), args.out, points_of(args)) as root:
-            done = batch.render_all(listed, args.out, None, config, jobs, root)
-        where = f"root: {args.out}"
+        with opened(layout, args.out, points) as root:
+            done = batch.render_all(listed, args.out, manifest, config, jobs, root)
     else:
-        manifest = args.manifest or args.out / "objects.jsonl"
         done = batch.render_all(listed, args.out, manifest, config, jobs)
-        where = f"manifest: {manifest}"
+    where = f"manifest: {manifest}" if manifest else f"root: {args.out}"
     print(f"{done.drawn} drawn, {done.there} there before, {done.failed} failed; {where}")
     return 1 if done.failed else 0
 
@@ -179,16 +193,12 @@ def _radius(text: str) -> float | Literal["fit"]:
     return "fit" if text == "fit" else float(text)
 
 
-def _views(args: argparse.Namespace) -> str:
-    """The views as seen from the manifest."""
+def _row(args: argparse.Namespace, views: Path) -> Row:
+    """The row of an object, with its views as seen from the manifest."""
     folder = args.manifest.resolve().parent if args.manifest else Path.cwd()
-    return Path(os.path.relpath(args.out.resolve(), folder)).as_posix()
-
-
-def _row(args: argparse.Namespace) -> Row:
     return Row(
         uid=args.uid or args.out.resolve().name,
-        views=_views(args),
+        views=Path(os.path.relpath(views.resolve(), folder)).as_posix(),
         format="gobjaverse",
         category=args.category,
         license=args.license,

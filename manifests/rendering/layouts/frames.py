@@ -142,6 +142,7 @@ TRANSFORMS = Layout(
     write=_write_transforms,
     found="*/rig.json",
     maps=True,
+    format="transforms",
     centred=False,
 )
 TRELLIS = Layout(

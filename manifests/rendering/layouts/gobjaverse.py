@@ -50,5 +50,11 @@ def _write(folder: Path, subject: Subject, views: Views) -> Facts:
 
 
 GOBJAVERSE = Layout(
-    name="gobjaverse", reader="a reader of GObjaverse", place=by_uid, write=_write, found="*/rig.json", maps=True
+    name="gobjaverse",
+    reader="a reader of GObjaverse",
+    place=by_uid,
+    write=_write,
+    found="*/rig.json",
+    maps=True,
+    format="gobjaverse",
 )

@@ -59,6 +59,7 @@ class Layout:
     Attributes:
         name: its name on the command line.
         reader: the loader, for messages.
+        format: name in manifests, if fits read the views of an object's folder; else "".
         place: folder of an object below the root of the data, '/'-separated.
         write: writes an object's files into an empty folder; returns facts for `rig.json`: the convention of the
             cameras, kinds of depth and normals, the background, and what else a reader of the folder has to know.
@@ -88,6 +89,7 @@ class Layout:
     depth: bool = False
     normals: bool = False
     maps: bool = False
+    format: str = ""
     fov: Wish | None = None
     views: Wish | None = None
     exact: bool = False

@@ -83,7 +83,13 @@ class Root:
                     (folder / f"{name}.ply").write_bytes(data)
                 else:
                     _put(self.path / aside, data)
-            head = {**_facts(subject), "layout": self.layout.name, **facts, "points": sorted(files)}
+            head = {
+                **_facts(subject),
+                "layout": self.layout.name,
+                "normals": "none",
+                **facts,
+                "points": sorted(files),
+            }
             (folder / rig.FILE).write_text(rig.dumps(subject.rig, head))
             folder.chmod(0o755)
             place.parent.mkdir(parents=True, exist_ok=True)
