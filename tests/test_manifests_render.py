@@ -282,10 +282,10 @@ def test_an_occupied_folder_is_left_alone_and_a_failed_render_leaves_nothing(
     with pytest.raises(RenderError, match="not empty"):
         render_mesh(tmp_path / "m.glb", tmp_path / "o", sized(16))
 
-    def fail(path: Path, image: object) -> None:
+    def fail(image: object) -> bytes:
         raise OSError("disk full")
 
-    monkeypatch.setattr("gaussianverse.manifests.rendering.views._write_png", fail)
+    monkeypatch.setattr("gaussianverse.manifests.rendering.views.png", fail)
     with pytest.raises(OSError, match="disk full"):
         render_mesh(tmp_path / "m.glb", tmp_path / "p", sized(16))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.glb", "o"]

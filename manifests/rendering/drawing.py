@@ -16,42 +16,86 @@ DRAWING = 1
 
 _SAMPLES = 4  # per pixel and axis; the screen-door pattern below is as wide
 
+# A shader is compiled for what a part has of a BASE texture, an EMISSION texture, and holes (CUT), since Mesa runs
+# what is compiled in for every sample, and drops hidden samples early only where the shader drops none.
 _VERTEX = """
-#version 330
 uniform mat4 clip_from_world;
 uniform vec4 optical_axis;  // row of the world-to-camera matrix that gives z-depth
-in vec3 position; in vec3 normal; in vec2 uv; in vec2 emission_uv; in vec4 color;
-out vec3 world; out vec3 smooth_normal; out vec2 texcoord; out vec2 emission_texcoord; out vec4 tint; out float depth;
+in vec3 position; in vec3 normal; in vec4 color;
+out vec3 world; out vec3 smooth_normal; out vec4 tint; out float depth;
+#ifdef BASE
+in vec2 base_uv; out vec2 base_at;
+#endif
+#ifdef EMISSION
+in vec2 emission_uv; out vec2 emission_at;
+#endif
 void main() {
     gl_Position = clip_from_world * vec4(position, 1.0);
-    world = position; smooth_normal = normal; texcoord = uv; tint = color;
-    emission_texcoord = emission_uv;
+    world = position; smooth_normal = normal; tint = color;
     depth = dot(optical_axis, vec4(position, 1.0));
+#ifdef BASE
+    base_at = base_uv;
+#endif
+#ifdef EMISSION
+    emission_at = emission_uv;
+#endif
 }
 """
 
 _FRAGMENT = """
-#version 330
-uniform sampler2D base; uniform bool textured; uniform vec2 mirrored; uniform float cutoff; uniform float diffuse;
-uniform sampler2D emission; uniform bool emission_textured; uniform vec2 emission_mirrored; uniform vec3 emissive;
-in vec3 world; in vec3 smooth_normal; in vec2 texcoord; in vec2 emission_texcoord; in vec4 tint; in float depth;
+uniform float diffuse; uniform vec3 emissive;
+in vec3 world; in vec3 smooth_normal; in vec4 tint; in float depth;
 layout(location = 0) out vec4 surface; layout(location = 1) out vec4 geometry;
-const float bayer[16] = float[](0., 8., 2., 10., 12., 4., 14., 6., 3., 11., 1., 9., 15., 7., 13., 5.);
 const vec3 light = normalize(vec3(0.35, -0.5, 0.8));
 vec2 folded(vec2 at, vec2 axes) { return mix(at, 1.0 - abs(mod(at, 2.0) - 1.0), axes); }
+#ifdef BASE
+uniform sampler2D base; uniform vec2 base_mirrored; in vec2 base_at;
+#endif
+#ifdef EMISSION
+uniform sampler2D emission; uniform vec2 emission_mirrored; in vec2 emission_at;
+#endif
+#ifdef CUT
+uniform float cutoff;
+const float bayer[16] = float[](0., 8., 2., 10., 12., 4., 14., 6., 3., 11., 1., 9., 15., 7., 13., 5.);
+#endif
 void main() {
-    vec4 color = textured ? tint * texture(base, folded(texcoord, mirrored)) : tint;
-    vec2 at = folded(emission_texcoord, emission_mirrored);
-    vec3 emitted = emission_textured ? emissive * texture(emission, at).rgb : emissive;
+    vec4 color = tint; vec3 emitted = emissive;
+#ifdef BASE
+    color *= texture(base, folded(base_at, base_mirrored));
+#endif
+#ifdef EMISSION
+    emitted *= texture(emission, folded(emission_at, emission_mirrored)).rgb;
+#endif
+#ifdef CUT
     ivec2 cell = ivec2(gl_FragCoord.xy) & 3;
     // A negative cutoff says that alpha is coverage: drop that share of the samples.
     if (color.a < (cutoff < 0.0 ? (bayer[4 * cell.y + cell.x] + 0.5) / 16.0 : cutoff)) discard;
+#endif
     vec3 n = gl_FrontFacing ? smooth_normal : -smooth_normal;
     n = dot(n, n) < 1e-6 ? normalize(cross(dFdx(world), dFdy(world))) : normalize(n);
     float wrapped = 0.5 + 0.5 * dot(n, light);
     surface = vec4(min(color.rgb * mix(1.0, 0.3 + 0.7 * wrapped, diffuse) + emitted, 1.0), 1.0);
     geometry = vec4(n, depth);
 }
+"""
+
+# The mean of a pixel's samples, added row by row from the upper left. An uncovered sample is all zeros.
+_MEAN_VERTEX = """
+#version 330
+void main() { gl_Position = vec4(4 * (gl_VertexID & 1) - 1, 2 * (gl_VertexID & 2) - 1, 0.0, 1.0); }
+"""
+
+_MEAN_FRAGMENT = f"""
+#version 330
+uniform sampler2D samples;
+out vec4 mean;
+void main() {{
+    ivec2 corner = {_SAMPLES} * ivec2(gl_FragCoord.xy);
+    vec4 sum = vec4(0.0);
+    for (int y = {_SAMPLES - 1}; y >= 0; --y)
+        for (int x = 0; x < {_SAMPLES}; ++x) sum += texelFetch(samples, corner + ivec2(x, y), 0);
+    mean = sum / {_SAMPLES**2}.0;
+}}
 """
 
 
@@ -75,14 +119,14 @@ class Renderer:
         self._limit = min(int(self._ctx.info["GL_MAX_TEXTURE_SIZE"]), 16384) // _SAMPLES
         # nearer and farther than the camera's distance; at least 1, so that usual meshes have one depth range
         self._reach = max(1.0, float(np.linalg.norm(mesh.points, axis=1).max()))
-        self._program = self._ctx.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
-        self._program["base"], self._program["emission"] = 0, 1
+        self._programs: dict[tuple[str, ...], Any] = {}
+        mean = self._ctx.program(vertex_shader=_MEAN_VERTEX, fragment_shader=_MEAN_FRAGMENT)
+        self._mean = self._ctx.vertex_array(mean, [])
         self._lit = shading == "diffuse"
-        self._white = self._upload(np.full((1, 1, 4), 255, np.uint8))
         self._uploaded: dict[int, Any] = {}  # by the identity of the image: parts share them
         for part in mesh.parts:
-            for texture in (part.base, part.emission):
-                if texture is not None and id(texture.image) not in self._uploaded:
+            for _, texture in _textures(part):
+                if id(texture.image) not in self._uploaded:
                     self._uploaded[id(texture.image)] = self._upload(texture.image)
         self._parts = [(part, self._vertex_array(part)) for part in mesh.parts]
         self._targets: dict[tuple[int, int], Any] = {}
@@ -103,9 +147,14 @@ class Renderer:
         Raises:
             RenderError: the driver cannot draw so many pixels.
         """
-        s = _SAMPLES
-        samples = self._draw(camera, s, attachment=0).reshape(camera.height, s, camera.width, s, 4)
-        linear = samples.mean(axis=(1, 3))  # premultiplied: an uncovered sample is all zeros
+        self._draw(camera, _SAMPLES)
+        fine = self._target(camera, _SAMPLES)
+        fine.color_attachments[0].use(0)
+        target = self._target(camera, 1)
+        target.use()
+        self._ctx.enable_only(self._gl.NOTHING)
+        self._mean.render(self._gl.TRIANGLES, vertices=3)
+        linear = _pixels(target, 0)  # premultiplied
         alpha = linear[..., 3:]
         rgb = np.divide(linear[..., :3], alpha, out=np.zeros_like(linear[..., :3]), where=alpha > 0)
         encoded = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.maximum(rgb, 1e-6) ** (1 / 2.4) - 0.055)
@@ -118,35 +167,33 @@ class Renderer:
         Raises:
             RenderError: the driver cannot draw so many pixels.
         """
-        return self._draw(camera, 1, attachment=1)
+        self._draw(camera, 1)
+        return _pixels(self._target(camera, 1), 1)
 
-    def _draw(self, camera: Camera, samples: int, *, attachment: int) -> NDArray[np.float32]:
-        """Draw `samples` x `samples` samples a pixel, and read one of the two attachments."""
+    def _draw(self, camera: Camera, samples: int) -> None:
+        """Draw `samples` x `samples` samples a pixel."""
         target = self._target(camera, samples)
         w2c = np.linalg.inv(camera.c2w)
         gl_view = np.diag([1.0, -1.0, -1.0, 1.0]) @ w2c
         distance = float(np.linalg.norm(camera.c2w[:3, 3]))
         near, far = max(distance - self._reach, 0.01), distance + self._reach
         project = _projection(camera, near, far)
-        self._program["clip_from_world"].write((project @ gl_view).T.astype(np.float32).tobytes())
-        self._program["optical_axis"].write(w2c[2].astype(np.float32).tobytes())
+        for program in self._programs.values():
+            program["clip_from_world"].write((project @ gl_view).T.astype(np.float32).tobytes())
+            if "optical_axis" in program:
+                program["optical_axis"].write(w2c[2].astype(np.float32).tobytes())
         target.use()
         target.clear()
         self._ctx.enable_only(self._gl.DEPTH_TEST)
         for part, vertices in self._parts:
-            cutoff = part.cutoff
-            if cutoff is None:
-                cutoff = -1.0 if samples > 1 else 0.5
-            self._program["cutoff"] = cutoff
-            self._program["diffuse"] = float(self._lit and not part.unlit)
-            self._program["emissive"] = part.emissive if self._lit else (0.0, 0.0, 0.0)
-            self._use(part.base, 0, "textured", "mirrored")
-            self._use(part.emission, 1, "emission_textured", "emission_mirrored")
+            program = vertices.program
+            if "cutoff" in program:
+                program["cutoff"] = part.cutoff if part.cutoff is not None else -1.0 if samples > 1 else 0.5
+            program["diffuse"] = float(self._lit and not part.unlit)
+            program["emissive"] = part.emissive if self._lit else (0.0, 0.0, 0.0)
+            self._use(program, "base", part.base, 0)
+            self._use(program, "emission", part.emission, 1)
             vertices.render()
-
-        data = target.read(components=4, attachment=attachment, dtype="f4")
-        pixels = np.frombuffer(data, np.float32).reshape(target.height, target.width, 4)
-        return pixels[::-1]  # OpenGL's first row is the bottom one
 
     def _target(self, camera: Camera, samples: int) -> Any:
         """The framebuffer for a camera, kept for others of the same size."""
@@ -155,30 +202,36 @@ class Renderer:
                 raise RenderError(f"{name} {pixels}: this driver draws 1 to {self._limit} pixels a side")
         size = (camera.width * samples, camera.height * samples)
         if size not in self._targets:
-            colors = [self._ctx.texture(size, 4, dtype="f4") for _ in range(2)]
+            attachments = 1 if samples > 1 else 2  # normals and depth are at pixel centres alone
+            colors = [self._ctx.texture(size, 4, dtype="f4") for _ in range(attachments)]
             self._targets[size] = self._ctx.framebuffer(colors, self._ctx.depth_renderbuffer(size))
         return self._targets[size]
 
     def _vertex_array(self, part: Part) -> Any:
-        blank = np.zeros((len(part.vertices), 2), np.float32)
-        uvs = [blank if texture is None else texture.uv for texture in (part.base, part.emission)]
-        data = np.concatenate([part.vertices, part.normals, *uvs, part.colors], axis=1)
-        buffer = self._ctx.buffer(np.ascontiguousarray(data, np.float32).tobytes())
-        layout = (buffer, "3f 3f 2f 2f 4f", "position", "normal", "uv", "emission_uv", "color")
-        return self._ctx.vertex_array(self._program, [layout], self._ctx.buffer(part.faces.tobytes()))
+        arrays = {"position": part.vertices, "normal": part.normals, "color": part.colors}
+        arrays |= {f"{name}_uv": texture.uv for name, texture in _textures(part)}
+        defines = (*(name.upper() for name, _ in _textures(part)), *(("CUT",) if part.cutoff != 0 else ()))
+        if defines not in self._programs:
+            head = "#version 330\n" + "".join(f"#define {name}\n" for name in defines)
+            self._programs[defines] = self._ctx.program(
+                vertex_shader=head + _VERTEX, fragment_shader=head + _FRAGMENT
+            )
+        data = np.ascontiguousarray(np.concatenate([*arrays.values()], axis=1), np.float32).tobytes()
+        widths = " ".join(f"{array.shape[1]}f" for array in arrays.values())
+        layout = (self._ctx.buffer(data), widths, *arrays)
+        return self._ctx.vertex_array(self._programs[defines], [layout], self._ctx.buffer(part.faces.tobytes()))
 
-    def _use(self, texture: Texture | None, unit: int, present: str, mirrored: str) -> None:
-        """Bind a texture, or a white one, and set the uniforms that say whether and how it is read."""
-        self._program[present] = texture is not None
-        if texture is None:
-            self._white.use(unit)
+    def _use(self, program: Any, name: str, texture: Texture | None, unit: int) -> None:
+        """Bind a texture if there is one, as the sampler `name` reads it."""
+        if texture is None or name not in program:
             return
         uploaded = self._uploaded[id(texture.image)]
         # parts that share an image may wrap and filter it differently
         uploaded.repeat_x, uploaded.repeat_y = (wrap == REPEAT for wrap in texture.wrap)
         uploaded.filter = (self._gl.LINEAR_MIPMAP_LINEAR, self._gl.NEAREST if texture.nearest else self._gl.LINEAR)
         uploaded.anisotropy = 1.0 if texture.nearest else 8.0  # Mesa's anisotropic filter blends all texels
-        self._program[mirrored] = tuple(float(wrap == MIRROR) for wrap in texture.wrap)
+        program[f"{name}_mirrored"] = tuple(float(wrap == MIRROR) for wrap in texture.wrap)
+        program[name] = unit
         uploaded.use(unit)
 
     def _upload(self, image: NDArray[np.uint8]) -> Any:
@@ -187,6 +240,17 @@ class Renderer:
         texture = self._ctx.texture((image.shape[1], image.shape[0]), 4, data, internal_format=srgb8_alpha8)
         texture.build_mipmaps()
         return texture
+
+
+def _textures(part: Part) -> list[tuple[str, Texture]]:
+    """The textures that a part has, with the names of their samplers."""
+    return [(name, t) for name, t in (("base", part.base), ("emission", part.emission)) if t is not None]
+
+
+def _pixels(target: Any, attachment: int) -> NDArray[np.float32]:
+    """Pixels [h, w, 4] of a framebuffer, top row first."""
+    data = target.read(components=4, attachment=attachment, dtype="f4")
+    return np.frombuffer(data, np.float32).reshape(target.height, target.width, 4)[::-1]
 
 
 def _projection(camera: Camera, near: float, far: float) -> NDArray[np.float64]:

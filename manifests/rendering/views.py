@@ -6,13 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gaussianverse import foreign
 from gaussianverse.manifests.errors import RenderError
 from gaussianverse.manifests.rendering import presets
 from gaussianverse.manifests.rendering.drawing import DRAWING, Renderer, Shading
+from gaussianverse.manifests.rendering.layouts.encode import png
 from gaussianverse.manifests.rendering.layouts.gobjaverse import camera_json, nd_exr
 from gaussianverse.manifests.rendering.meshes import Mesh, load_mesh
 from gaussianverse.manifests.rendering.rig import FILE, Camera, Rig, dumps, read
@@ -174,7 +172,7 @@ def _render(mesh_path: Path, digest: str, out_dir: Path, config: RenderConfig, w
 def _write_view(folder: Path, camera: Camera, renderer: Renderer, where: dict[str, Any], geometry: bool) -> None:
     folder.mkdir(parents=True)
     (folder / f"{folder.name}.json").write_text(camera_json(camera, where))
-    _write_png(folder / f"{folder.name}.png", renderer.color(camera))
+    (folder / f"{folder.name}.png").write_bytes(png(renderer.color(camera)))
     if geometry:
         drawn = renderer.geometry(camera)
         (folder / f"{folder.name}_nd.exr").write_bytes(nd_exr(drawn[..., :3], drawn[..., 3]))
@@ -189,9 +187,3 @@ def mesh_digest(path: Path) -> str:
     if not path.is_file():
         raise RenderError(f"{path}: no such file")
     return hashlib.sha256(foreign.read_bytes(path)).hexdigest()
-
-
-def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    from PIL import Image
-
-    Image.fromarray(image).save(path, optimize=True)
