@@ -121,7 +121,7 @@ def test_a_list_goes_on_and_one_wish_of_a_loader_is_said_once(
     assert (tmp_path / "d" / "objects.txt").read_text() == "a\nb\n"
     other = [*argv[:-2], "--albedo", "--jobs", "1"]
     assert cli.main(other) == 1
-    assert "there already, with another shading" in capsys.readouterr().err
+    assert "there already, with other shading" in capsys.readouterr().err
 
 
 def test_layouts_that_fits_read_get_a_manifest(mesh: Path, tmp_path: Path) -> None:

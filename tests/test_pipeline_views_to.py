@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,11 @@ def test_objects_are_added_and_those_that_are_there_are_kept(
     assert json.loads((dest / "valid_paths.json").read_text()) == ["a", "b"]
     before = files(dest)
     assert cli.main(["views-to", "zero123", str(sources / "full"), str(dest), "--uid", "b"]) == 1
-    assert f"{dest / 'b'}: there already, with another cameras, digest" in capsys.readouterr().err
+    assert f"{dest / 'b'}: there already, with other cameras, digest" in capsys.readouterr().err
     assert cli.main(["views-to", "zero123", str(sources / "flat"), str(dest), "--uid", "b", "--caption", "new"]) == 1
-    assert "with another captions" in capsys.readouterr().err
+    assert "with other captions" in capsys.readouterr().err
+    assert cli.main(["views-to", "zero123", str(sources / "flat"), str(dest), "--uid", "a", "--points", "fps:9"]) == 1
+    assert "with other points" in capsys.readouterr().err
     assert files(dest) == before
 
 
@@ -142,6 +145,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(
     assert (tmp_path / "d" / "none" / "0" / "a" / "rig.json").exists()
     assert not (tmp_path / "d" / "none" / "0" / "b").exists()
     (tmp_path / "d" / f"{root._PARTIAL}left" / "object").mkdir(parents=True)  # as a SIGKILL leaves it
+    (tmp_path / "d" / f"{root._PARTIAL}left" / "object" / "half").touch()
     assert cli.main(["views-to", "ganything", manifest, str(tmp_path / "d")]) == 0
     assert files(tmp_path / "d") == files(tmp_path / "whole")
 
@@ -193,6 +197,18 @@ def test_points_of_the_mesh_are_of_fresh_renders(
     few = ["views-to", "transforms", str(sources / "full"), str(tmp_path / "d"), "--points", "fps:1000000"]
     assert cli.main(few) == 1
     assert "pixels with depth on the object; render larger ones" in capsys.readouterr().err
+
+
+def test_what_is_to_be_installed_is_said(
+    sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["views-to", "ganything", str(sources / "full"), str(tmp_path / "d")]
+    for module in ("fpsample", "OpenEXR"):
+        monkeypatch.setitem(sys.modules, module, None)
+        assert cli.main(argv) == 1
+        err = capsys.readouterr().err
+        assert module in err
+        assert "pip install 'gaussianverse[" in err
 
 
 def test_sizes_shrink_and_cameras_with_them(sources: Path, tmp_path: Path) -> None:

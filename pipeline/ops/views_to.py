@@ -104,7 +104,10 @@ def _write(root: Root, row: Row, size: int | None) -> list[str] | None:
     if row.fault or row.format not in FORMATS:
         raise LayoutError(row.fault or f"its format is {row.format}, and only renders are written")
     with inputs.local(row.views, StoreOptions()) as path:
-        views = load_views(path, row.format, size=size, with_depth=True, with_normals=True)
+        try:
+            views = load_views(path, row.format, size=size, with_depth=True, with_normals=True)
+        except ImportError as error:  # OpenEXR, which says what to install
+            raise LayoutError(str(error)) from error
         subject = _subject(row, path, views)
     if root.has(subject):
         return None

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gaussianverse.manifests.errors import LayoutError
+
 
 def png(image: NDArray[np.uint8]) -> bytes:
     """Encode an image, uint8 [H, W], [H, W, 3] or [H, W, 4], as PNG."""
@@ -36,12 +38,12 @@ def exr(channels: dict[str, NDArray[np.float32]]) -> bytes:
     """Encode float32 channels [H, W] as OpenEXR.
 
     Raises:
-        ImportError: OpenEXR is not installed.
+        LayoutError: OpenEXR is not installed.
     """
     try:
         import OpenEXR
     except ImportError as error:
-        raise ImportError("depth and normals need OpenEXR: pip install 'gaussianverse[render]'") from error
+        raise LayoutError("depth and normals need OpenEXR: pip install 'gaussianverse[render]'") from error
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     out = io.BytesIO()
     OpenEXR.File(header, {name: np.ascontiguousarray(one) for name, one in channels.items()}).write(out)

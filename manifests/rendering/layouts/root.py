@@ -55,14 +55,20 @@ class Root:
         there = _entries(folder / rig.FILE)
         expected = json.loads(rig.dumps(subject.rig, _facts(subject)))
         other = sorted(key for key, value in expected.items() if key in _KEPT and there.get(key) != value)
+        if not {one.name for one in self._points(subject)} <= set(there.get("points", ())):
+            other.append("points")
         if other:
             raise LayoutError(
-                f"{folder}: there already, with another {', '.join(other)}; remove it, or choose another DEST"
+                f"{folder}: there already, with other {', '.join(other)}; remove it, or choose another DEST"
             )
         return True
 
+    def _points(self, subject: Subject) -> set[Points]:
+        """The layout's own points, without those of a mesh that is not known, and those that are asked for."""
+        return {one for one in self.layout.points if one.of_pixels or subject.surface is not None} | {*self.points}
+
     def add(self, subject: Subject, views: Views) -> list[str]:
-        """Write an object; nothing of it is there if this fails. Returns warnings.
+        """Write an object; no loader sees any of it if this fails. Returns warnings.
 
         Raises:
             LayoutError: the views cannot be written in this layout.
@@ -70,8 +76,7 @@ class Root:
         """
         warnings = list(self.layout.check(subject, views))
         self._check_shared(subject)
-        usual = [one for one in self.layout.points if one.of_pixels or subject.surface is not None]
-        files = {one.name: one.encode(subject, views) for one in {*usual, *self.points}}
+        files = {one.name: one.encode(subject, views) for one in self._points(subject)}
         place = self.path / self.layout.place(subject)
         with tempfile.TemporaryDirectory(dir=self.path, prefix=_PARTIAL) as temporary:
             folder = Path(temporary) / "object"
