@@ -234,6 +234,7 @@ _VERBS: dict[str, Verb] = {
     "top-errors": _from_module(
         "look", "list causes of quarantine, the most frequent first", "pipeline.ops.top_errors"
     ),
+    "diff": _from_module("look", "say what changed between two versions, by object and column", "pipeline.ops.diff"),
     "verify": _from_module("look", "read a dataset back and list every fault", "pipeline.ops.verify"),
     "export": _from_module("keep", "write objects in other projects' formats", "pipeline.ops.export"),
     "duplicates": _from_module(

@@ -320,3 +320,26 @@ def test_a_second_plan_for_the_same_version_loses_and_the_first_goes_on(grown: P
     assert extend(grown, rows, "--note", "no matter") == 0
     kept = {key: value for key, value in files(grown).items() if layout.in_dataset(key)}
     assert kept == {key: value for key, value in whole.items() if layout.in_dataset(key)}
+
+
+def test_diff_says_what_changed_between_any_two_versions(grown: Path, capsys: Captured) -> None:
+    assert extend(grown, rows_of(grown, b={"caption": "x"}, c={"license": "MIT"})) == 0
+    assert extend(grown, None, "--default", "score=1.5", remove="a\n") == 0
+    capsys.readouterr()
+    out = str(grown / "out")
+    assert cli.main(["diff", out, "--from", "1", "--to", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "version 1 to 2: 0 added, 0 removed, 2 changed" in text
+    assert """  changed  b: caption: "a ball: b" -> "x"; captions: ["a ball: b"] -> ["x"]""" in text
+    assert cli.main(["diff", out, "--from", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["to"], found["removed"], found["added"], found["changed"]) == (3, ["a"], [], 4)
+    assert found["columns"] == {"caption": 1, "license": 1, "captions": 1, "score": 4}
+    assert {c["uid"]: c["columns"] for c in found["first"]}["c"] == {
+        "license": ["CC0-1.0", "MIT"],
+        "score": [None, 1.5],
+    }
+    assert cli.main(["diff", out]) == 0
+    assert "version 2 to 3: 0 added, 1 removed, 4 changed" in capsys.readouterr().out
+    assert cli.main(["diff", out, "--to", "9"]) == 1
+    assert "no version 9; finished versions: 1, 2, 3" in capsys.readouterr().err

@@ -114,20 +114,28 @@ class Plan:
         found: list[Difference] = []
         if self.new is not None:
             uids = self.new.column("uid")
-            for row in np.flatnonzero(self.change != UNCHANGED)[:most]:
-                columns = {n: mask for n, mask in self.masks.items() if mask[row]}
-                values = {n: (self._before(n, int(self.place[row])), self._after(n, int(row))) for n in columns}
-                found.append(Difference(uids[int(row)].as_py(), CHANGES[self.change[row]], values))
+            rows = np.flatnonzero(self.change != UNCHANGED)[:most]
+            found = [Difference(uids[int(row)].as_py(), CHANGES[self.change[row]]) for row in rows]
+            for name, mask in self.masks.items():
+                if mask[rows].any():
+                    before, after = self._before(name, self.place[rows]), self._after(name, rows)
+                    for k in np.flatnonzero(mask[rows]):
+                        found[k].columns[name] = (before[k], after[k])
         for places, change in ((self.again, "refitted"), (self.carried, "corrected"), (self.removed, "removed")):
             found += [Difference(self.live.uid[int(k)].as_py(), change) for k in places[: most - len(found)]]
         return found[:most]
 
-    def _before(self, name: str, place: int) -> Any:
-        return self.live.column(name)[place].as_py() if self.live.has(name) else None
+    def _before(self, name: str, places: Places) -> list[Any]:
+        if not self.live.has(name):
+            return [None] * len(places)
+        column = self.live.column(name)
+        return [column[int(k)].as_py() if k >= 0 else None for k in places]
 
-    def _after(self, name: str, row: int) -> Any:
-        there = self.new is not None and (name in FIELDS or name in self.kinds)
-        return self.new.column(name)[row].as_py() if self.new is not None and there else None
+    def _after(self, name: str, rows: Places) -> list[Any]:
+        if self.new is None or not (name in FIELDS or name in self.kinds):
+            return [None] * len(rows)
+        column = self.new.column(name)
+        return [column[int(k)].as_py() for k in rows]
 
     def rows(self, first_index: int) -> pa.Table:
         """The rows of the new shards in run form, sorted by uid and counted from `first_index`."""
