@@ -4,7 +4,6 @@ A Parquet file all of whose rows are seen to be right, a column at a time, needs
 file is read by `authored`, which names what is wrong.
 """
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,10 +58,10 @@ class _FromParquet(Columns):
     """Columns that are read when they are asked for."""
 
     def __init__(self, data: bytes, rules: Rules, name: str) -> None:
-        self._data, self._defaults = data, rules.defaults
-        with pq.ParquetFile(io.BytesIO(data)) as file:
-            schema, self._rows = file.schema_arrow, file.metadata.num_rows
-            groups = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+        self._defaults = rules.defaults
+        self._file = file = pq.ParquetFile(pa.BufferReader(data))
+        schema, self._rows = file.schema_arrow, file.metadata.num_rows
+        groups = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
         self._there = set(parquet.columns_of(schema))
         if not self._rows or not {"uid", "views"} <= self._there:
             raise _Unsure
@@ -75,7 +74,9 @@ class _FromParquet(Columns):
             self._check_run_form(groups)
         for column in (*TEXTS, *own):
             self._check(column)
+            pa.default_memory_pool().release_unused()
         self._check_captions()
+        pa.default_memory_pool().release_unused()
 
     def __len__(self) -> int:
         return int(self._rows)
@@ -89,8 +90,7 @@ class _FromParquet(Columns):
 
     def _read(self, name: str) -> pa.ChunkedArray:
         # not pq.read_table, whose threads may outlive the interpreter and then abort the process
-        with pq.ParquetFile(io.BytesIO(self._data)) as file:
-            return file.read(columns=[name], use_threads=False)[name]
+        return self._file.read(columns=[name], use_threads=False)[name]
 
     def _text(self, name: str) -> pa.ChunkedArray:
         if name not in self._there:
@@ -166,7 +166,7 @@ class _FromParquet(Columns):
         column = self.column(name) if name not in ("caption", "caption_source") else self._text(name)
         if name == "uid":
             _require(_longest(column) <= MAX_UID and _all(pc.match_substring_regex(column, "^[A-Za-z0-9_-]+$")))
-            _require(pc.count_distinct(pc.ascii_lower(column)).as_py() == self._rows)
+            _require(_are_distinct(pc.ascii_lower(column)))
         elif name in ("format", "split"):
             allowed = FORMATS if name == "format" else (*SPLITS, "")
             _require(set(pc.unique(column).to_pylist()) <= set(allowed))
@@ -180,6 +180,8 @@ class _FromParquet(Columns):
             _require(_all(pc.match_substring_regex(urls, r"^(?s)s3://[^/]+/.+$")))
 
     def _check_captions(self) -> None:
+        if not {"captions", "caption_sources"} & self._there:
+            return
         for found, lists, lines in (
             (self._captions("caption", "captions"), "captions", True),
             (self._sources(), "caption_sources", False),
@@ -244,6 +246,9 @@ def _joined(
 ) -> pa.ChunkedArray:
     """Lists of `counts` texts: those of `values` where `lengths` is not 0, else the row's single text repeated."""
     offsets = np.concatenate([[0], counts.cumsum()])
+    if not len(values) and (not len(counts) or counts.max() <= 1):
+        texts = single.filter(pa.array(counts > 0)).combine_chunks()
+        return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), texts)])
     starts = np.concatenate([[0], lengths.cumsum()])[:-1]
     within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
     own = np.repeat(lengths > 0, counts)
@@ -274,6 +279,12 @@ def _check_texts(column: pa.ChunkedArray, *, lines: bool) -> None:
     else:
         rare = column.filter(pc.invert(pc.match_substring_regex(column, r"^[\x20-\x7e]*$")))
         _require(all(text.isprintable() for text in pc.unique(rare).to_pylist()))
+
+
+def _are_distinct(column: pa.ChunkedArray) -> bool:
+    """Whether no two are equal, by sorting: a table of hashes takes several times the memory."""
+    ordered = column.combine_chunks().take(pc.sort_indices(column))
+    return not _any(pc.equal(ordered[:-1], ordered[1:]))
 
 
 def _longest(column: pa.ChunkedArray) -> int:

@@ -26,6 +26,8 @@ CHANGES = ("unchanged", "added", "refitted", "corrected")
 _MADE_OF = ("views", "format")
 """Columns by which an object is another: the rest are facts about it."""
 _NAMED = 5
+_SLICE = 1 << 16
+"""Rows that are compared at a time."""
 
 Places = NDArray[np.int64]
 
@@ -303,15 +305,20 @@ def _differing(
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Yield each column that differs in a row of both, and in which of the new rows."""
     both = place >= 0
-    chosen, places = pa.array(both), pa.array(place[both])
     there = dict(live.extras)
     for name in (*FIELDS[1:], *sorted({*there, *kinds})):
         mask = np.zeros(len(place), np.bool_)
         if name not in FIELDS and (name not in there or name not in kinds or there[name] != kinds[name]):
             mask[both] = True
         else:
-            before, after = live.column(name).take(places), new.column(name).filter(chosen)
-            mask[both] = _unequal(before, after, name, kinds)
+            before, after = live.column(name), new.column(name)
+            for start in range(0, len(place), _SLICE):
+                own = slice(start, start + _SLICE)
+                chosen = both[own]
+                old, fresh = before.take(pa.array(place[own][chosen])), after[own].filter(pa.array(chosen))
+                mask[own][chosen] = _unequal(old, fresh, name, kinds)
+            del before, after
+        pa.default_memory_pool().release_unused()  # of a column of long texts most is not needed for the next
         if mask.any():
             yield name, mask
 

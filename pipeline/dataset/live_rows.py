@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -21,6 +20,8 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.versions import Version
 from gaussianverse.pipeline.errors import PipelineError, message
 
+_GROUPS = 128
+
 
 class LiveRows:
     """Rows that count in a finished version, in the order of (shard, index).
@@ -36,15 +37,14 @@ class LiveRows:
             NotFound, PipelineError: a manifest or table is missing or damaged.
         """
         self._storage, self._version = storage, version
-        self._manifests = [(run, _manifest(storage, run)) for run in version.runs]
+        self._manifests = [(run, _opened(storage, run, _manifest(storage, run))) for run in version.runs]
         lost = version.superseded.indices()
         self._masks: list[NDArray[np.bool_]] = []
         shards, indices = [], []
-        for run, data in self._manifests:
-            with _opened(storage, run, data) as file:
-                sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+        for run, file in self._manifests:
+            sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
             shard = np.repeat(np.asarray(run.shards, np.int64), sizes)
-            index = self._read(run, data, "index").to_numpy()
+            index = self._read(run, file, "index").to_numpy()
             mask = np.isin(shard, version.shards)
             if len(lost):
                 mask &= ~np.isin(index, lost)
@@ -75,8 +75,8 @@ class LiveRows:
     def column(self, name: str) -> pa.ChunkedArray:
         """A column of the manifests."""
         parts = [
-            self._read(run, data, name).filter(pa.array(mask))
-            for (run, data), mask in zip(self._manifests, self._masks, strict=True)
+            self._read(run, file, name).filter(pa.array(mask))
+            for (run, file), mask in zip(self._manifests, self._masks, strict=True)
         ]
         return pa.chunked_array([chunk for part in parts for chunk in part.chunks], type=parts[0].type)
 
@@ -89,7 +89,7 @@ class LiveRows:
         key = self._version.key(dataset_format.METADATA)
         where, count = f"{self._storage.url}/{key}", 0
         try:
-            with pq.ParquetFile(io.BytesIO(self._storage.get(key))) as file:
+            with pq.ParquetFile(pa.BufferReader(self._storage.get(key))) as file:
                 for k in range(file.num_row_groups):
                     table = file.read_row_group(k, columns=["uid", *columns], use_threads=False)
                     if not table["uid"].equals(self.uid[count : count + len(table)]):
@@ -110,10 +110,15 @@ class LiveRows:
         found = pc.index_in(uids, value_set=self.uid.combine_chunks())
         return np.asarray(found.fill_null(-1).to_numpy(), np.int64)
 
-    def _read(self, run: Run, data: bytes, name: str) -> pa.ChunkedArray:
+    def _read(self, run: Run, file: pq.ParquetFile, name: str) -> pa.ChunkedArray:
         try:
-            with _opened(self._storage, run, data) as file:
-                return file.read(columns=[name], use_threads=False)[name]
+            # many groups at once take far more memory than the column has
+            parts = [
+                file.read_row_groups(range(k, min(k + _GROUPS, file.num_row_groups)), [name], use_threads=False)[name]
+                for k in range(0, file.num_row_groups, _GROUPS)
+            ]
+            kind = file.schema_arrow.field(name).type
+            return pa.chunked_array([chunk for part in parts for chunk in part.chunks], type=kind)
         except (KeyError, *UNREADABLE) as error:
             raise PipelineError(f"{self._storage.url}/{run.manifest_key}: {message(error)}") from error
 
@@ -129,6 +134,6 @@ def _manifest(storage: Storage, run: Run) -> bytes:
 
 def _opened(storage: Storage, run: Run, data: bytes) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(io.BytesIO(data), pre_buffer=False)
+        return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
     except UNREADABLE as error:
         raise PipelineError(f"{storage.url}/{run.manifest_key}: {message(error)}") from error
