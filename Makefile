@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot bench-page
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot bench-versions bench-page
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ bench-store: $(STAMP) ## compare CPU time of range reads from S3: our store, bot
 
 bench-startup: $(STAMP) ## measure CPU seconds of `import gaussianverse` and `gaussianverse --help`
 	$(BIN)/python -m bench.startup $(ARGS)
+
+bench-versions: $(STAMP) ## measure `extend --dry-run` of a million made-up objects: CPU seconds, memory
+	$(BIN)/python -m bench.versions $(ARGS)
 
 bench-sh: $(STAMP) ## measure what baking view-dependent colour keeps against dropping it
 	$(BIN)/python -m bench.sh $(ARGS)

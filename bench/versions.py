@@ -112,11 +112,13 @@ def changed(rows: pa.Table) -> pa.Table:
 def dry_run(out: Path, manifest: Path) -> dict[str, Any]:
     """CPU seconds and peak memory of `extend --dry-run`, and what it found."""
     code = (
-        "import json, resource, sys\n"
+        "import json, re, resource, sys\n"
         "from gaussianverse.pipeline import cli\n"
         "status = cli.main(sys.argv[1:])\n"
         "used = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(json.dumps({'s': used.ru_utime + used.ru_stime, 'mb': used.ru_maxrss / 1024, 'status': status}))\n"
+        # ru_maxrss would include the process that started this one
+        "peak = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "print(json.dumps({'s': used.ru_utime + used.ru_stime, 'mb': peak / 1024, 'status': status}))\n"
     )
     command = [
         sys.executable,

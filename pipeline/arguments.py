@@ -30,6 +30,14 @@ def add_manifest(parser: argparse.ArgumentParser) -> None:
     add_rules(parser)
 
 
+def add_reuse(parser: argparse.ArgumentParser) -> None:
+    """Add `--reuse`."""
+    parser.add_argument(
+        "--reuse", action="append", default=[], metavar="OUT", help="finished output whose fits are taken over where "
+        "uid, views and settings of the fit are the same; repeatable",
+    )  # fmt: skip
+
+
 def add_base(parser: argparse.ArgumentParser) -> None:
     """Add `--base`."""
     parser.add_argument(

@@ -29,6 +29,7 @@ from gaussianverse.pipeline.arguments import (
     add_output,
     add_overrides,
     add_page,
+    add_reuse,
     add_shards,
     building_config_of,
     open_output,
@@ -167,7 +168,7 @@ def _fit_shard(args: argparse.Namespace) -> int:
     config = building_config_of(args)
     storage, run, base = job.plan(args.out, manifest_of(args, config), config)
     shards = getattr(args, "shards", "")  # `build` has no --shard
-    outcome = job.build(storage, run, config, base, shards=shards, events=args.events)
+    outcome = job.build(storage, run, config, base, shards=shards, events=args.events, reuse=args.reuse)
     code = report.print_outcome(outcome, args)
     report.look_at(outcome, args, base)
     return code
@@ -203,13 +204,13 @@ _VERBS: dict[str, Verb] = {
     "fit-shard": Verb(
         "build",
         "fit objects, build atlases, pack shards; finalize after the last",
-        (add_manifest, add_output, add_shards, add_building, add_page),
+        (add_manifest, add_output, add_shards, add_reuse, add_building, add_page),
         _fit_shard,
     ),
     "build": Verb(
         "build",
         "run fit-shard for every shard of a manifest",
-        (add_manifest, add_output, add_building, add_page),
+        (add_manifest, add_output, add_reuse, add_building, add_page),
         _fit_shard,
     ),
     "atlas-shard": Verb(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -40,6 +41,13 @@ def work_rows(storage: Storage, run: Run, shard: int) -> list[dict[str, Any]]:
     rows = shard_rows(storage, run, shard)
     origins = _origins(storage, run, shard) if run.number > 1 else {}
     return [{**row, "shard": shard, ORIGIN: origins.get(str(row["uid"]), -1)} for row in rows]
+
+
+def count_taken(storage: Storage, run: Run, shards: Iterable[int]) -> int:
+    """Number of objects in these shards that are taken over from other shards; raises the errors of `work_rows`."""
+    if run.number == 1:
+        return 0
+    return sum(origin >= 0 for shard in shards for origin in _origins(storage, run, shard).values())
 
 
 def _origins(storage: Storage, run: Run, shard: int) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import new_version
@@ -13,8 +14,17 @@ from gaussianverse.pipeline.run import job
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
 
-def build_version(storage: Storage, given: Given, args: argparse.Namespace) -> int:
+def build_version(
+    storage: Storage, given: Given, args: argparse.Namespace, *, reuse: Sequence[str] = (), code: str = ""
+) -> int:
     """Begin the version or go on with it; returns the exit code.
+
+    Args:
+        storage: store of the output.
+        given: what the version is made of.
+        args: the options of `add_building`, `note`, and perhaps `shards`.
+        reuse: addresses of outputs whose fits are taken over.
+        code: digest of the code that must have made these; "" = any.
 
     Raises:
         RunConflict: another plan has its number.
@@ -23,8 +33,9 @@ def build_version(storage: Storage, given: Given, args: argparse.Namespace) -> i
     if not given.config.ray.address:
         machine.check_machine(given.config.fit)
     prove_conditional_puts(storage)
-    run = new_version.begin(storage, given.parent, given.plan, given.identity, getattr(args, "note", ""))
+    run = new_version.begin(storage, given.parent, given.plan, given.identity, args.note)
+    shards = getattr(args, "shards", "")  # `retry-failed` has no --shard
     outcome = job.build(
-        storage, run, given.config, given.base, shards=getattr(args, "shards", ""), events=args.events
+        storage, run, given.config, given.base, shards=shards, events=args.events, reuse=reuse, code_digest=code
     )
     return report.print_outcome(outcome, args)

@@ -27,7 +27,7 @@ from gaussianverse.manifests.columns import Columns
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import read_bytes
 from gaussianverse.manifests.table import Rules
-from gaussianverse.pipeline.arguments import add_building, add_output, add_shards, continued_config_of
+from gaussianverse.pipeline.arguments import add_building, add_output, add_reuse, add_shards, continued_config_of
 from gaussianverse.pipeline.config import digest_of
 from gaussianverse.pipeline.dataset import extension, new_version
 from gaussianverse.pipeline.dataset.extension import Refit
@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--note", default="", metavar="TEXT", help="why; version.json and the card keep it")
     parser.add_argument("--dry-run", action="store_true", help="print the changes and write nothing")
     add_shards(parser)
+    add_reuse(parser)
     add_building(parser)
     parser.set_defaults(profile=None)
 
@@ -75,7 +76,10 @@ def run(args: argparse.Namespace) -> int:
         print(text, flush=True)
     from gaussianverse.pipeline.ops.building import build_version
 
-    return build_version(storage, given, args)
+    made = given.plan.counts["added"] + given.plan.counts["refitted"] + int(given.plan.retried.sum())
+    # its own fits too: views may have moved without a change
+    reuse = [*args.reuse, args.out] if made else []
+    return build_version(storage, given, args, reuse=reuse, code=code_digest() if args.refit == "code" else "")
 
 
 def planned(storage: Storage, args: argparse.Namespace) -> Given:

@@ -178,7 +178,11 @@ def measure(storage: Storage, shards: Iterable[int], most: int = 8) -> Measured:
                 )
             size = commit["files"][tar]["nbytes"]
             nbytes[stage] += [size // max(1, commit["samples"])] * commit["samples"]
-            entries = [e for e in journal_rows(storage, stage, shard) if e["status"] == OK and e["seconds"] > 0]
+            entries = [
+                e
+                for e in journal_rows(storage, stage, shard)
+                if e["status"] == OK and e["seconds"] > 0 and e["attempts"] != 0  # 0: taken over
+            ]
             seconds[stage] += [float(e["seconds"]) for e in entries]
             devices.update(str(e["device"]) or "unknown" for e in entries if stage == SPLATS)
     if not all((*seconds.values(), *nbytes.values())):

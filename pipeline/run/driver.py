@@ -41,6 +41,7 @@ from gaussianverse.pipeline.policy import (
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Executor, Task
 from gaussianverse.pipeline.run.in_flight import InFlight
 from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE, Neighbours
+from gaussianverse.pipeline.run.reuse import REUSE, Reuse
 from gaussianverse.pipeline.run.watch import Summary, Watch, Work
 from gaussianverse.pipeline.store.publish import Published
 
@@ -100,6 +101,7 @@ class Driver:
         shards: shards to work on; committed ones are skipped.
         stages: both stages, or one of them.
         watches: receive the events.
+        reuse: fits of other outputs that are taken over.
         clock: seconds, monotonic.
         sleep: waits for some seconds.
     """
@@ -114,6 +116,7 @@ class Driver:
         shards: Iterable[int],
         watches: Sequence[Watch] = (),
         stages: tuple[str, ...] = layout.STAGES,
+        reuse: Reuse | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -121,6 +124,7 @@ class Driver:
         self._shards, self._stages, self._watches = list(shards), stages, watches
         self._families = families_of(run, stages)
         self._clock, self._sleep = clock, sleep
+        self._reuse = reuse
         self._breaker, self._throttle = Breaker(policy), Throttle(policy)
         self._open: dict[int, _Shard] = {}
         self._ready: deque[Task] = deque()
@@ -184,6 +188,8 @@ class Driver:
     def _submit(self, task: Task) -> None:
         if task.kind == FIT:
             row = {**task.row, BESIDE: self._open[task.shard].views.beside(str(task.row["views"]), self._read)}
+            if self._reuse is not None and (fit := self._reuse.of(str(task.row["uid"]))):
+                row[REUSE] = fit
             task = replace(task, row=row)
         if task.alone:
             task = replace(task, row={**task.row, ALONE: 1})
@@ -232,7 +238,9 @@ class Driver:
             self._ready.appendleft(Task(PACK, family, shard))
 
     def _settle(self, task: Task, result: Facts) -> None:
-        task = replace(task, row={name: value for name, value in task.row.items() if name not in (BESIDE, ALONE)})
+        task = replace(
+            task, row={name: value for name, value in task.row.items() if name not in (BESIDE, ALONE, REUSE)}
+        )
         for watch in self._watches:
             watch.worked(task, result)
         if task.kind != PACK:

@@ -65,6 +65,7 @@ class EventLog(Watch):
             node=work.node,
             gaussians=work.gaussians,
             psnr=round(work.psnr, 3),
+            taken=work.taken,
         )
 
     def retried(self, task: Task, result: Facts) -> None:

@@ -11,6 +11,8 @@ from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.policy import History
 
 FIT, ATLAS, PACK = "fit", "atlas", "pack"
+TAKEN = "taken"
+"""Key of a task's result: the Gaussians were taken over, from another shard or output, and not fitted."""
 
 
 @dataclass(frozen=True)

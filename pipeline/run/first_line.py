@@ -9,7 +9,7 @@ from gaussianverse.atlas.configuration import ConfigError
 from gaussianverse.atlas.dataset_format import SPLATS
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.manifest_rows import count_taken, shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.run import splats
 from gaussianverse.pipeline.run.bar import duration
@@ -38,9 +38,12 @@ def first_line(
     if not left:
         return f"{_objects(of)}, all done but not packed"
     slots = min(slots, left)
-    line = f"{_objects(of)}{f', {done} of them done' if done else ''}, {slots} at a time"
+    taken = count_taken(storage, run, shards)
+    known = [f"{count} of them {what}" for count, what in ((done, "done"), (taken, "taken over")) if count]
+    line = f"{', '.join([_objects(of), *known])}, {slots} at a time"
+    left -= min(taken, left)
     found = _seconds(storage, run, shards[0], stages)
-    if not found:
+    if not found or not left:
         return line
     seconds, whose = found
     return f"{line}, about {duration(math.ceil(left / slots) * seconds)} ({whose})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from gaussianverse.pipeline.run.first_line import first_line
 from gaussianverse.pipeline.run.manifest import Manifest, read_manifest
 from gaussianverse.pipeline.run.progress import ProgressBar
 from gaussianverse.pipeline.run.ray_start import ray_executor
+from gaussianverse.pipeline.run.reuse import Reuse
 from gaussianverse.pipeline.run.watch import Summary
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
@@ -92,6 +94,8 @@ def build(
     shards: str = "",
     stages: tuple[str, ...] = layout.STAGES,
     events: Path | None = None,
+    reuse: Sequence[str] = (),
+    code_digest: str = "",
 ) -> Outcome:
     """Commit shards, and finalize once all are committed. Work that is done is not repeated.
 
@@ -103,6 +107,8 @@ def build(
         shards: such as "0-9,12"; "" = all.
         stages: both stages, or one of them.
         events: file to append JSON lines to.
+        reuse: addresses of finished outputs whose fits are taken over where they are of the same work.
+        code_digest: digest of the code that must have made these; "" = any.
 
     Raises:
         UsageError: `shards` has another form, or names a shard that does not exist.
@@ -118,6 +124,7 @@ def build(
     unfinished = [k for k in chosen if not all((family, k) in committed for family in families)]
     if unfinished:
         objects = sum(run.objects_in(k) for k in chosen)
+        fits = Reuse(reuse, run, config.store, code_digest) if reuse else None
 
         def tell(slots: int) -> None:
             line = first_line(storage, run, unfinished, stages, slots=slots, of=objects)
@@ -134,7 +141,9 @@ def build(
                 tell(executor.slots())
             bar = stack.enter_context(ProgressBar(objects, executor.shares))
             watches = [bar, *lines, RayMetrics(executor.metrics)]
-            driver = Driver(storage, run, executor, config.policy, shards=chosen, stages=stages, watches=watches)
+            driver = Driver(
+                storage, run, executor, config.policy, shards=chosen, stages=stages, watches=watches, reuse=fits
+            )
             stuck = partial(_publish_stopped, storage, run, driver.summary, started, KeyboardInterrupt())
             try:
                 with last_words(stuck):

@@ -20,7 +20,7 @@ from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
 from gaussianverse.pipeline.dataset.take_over import taken_over
 from gaussianverse.pipeline.errors import FragmentError
-from gaussianverse.pipeline.run.executor import Job
+from gaussianverse.pipeline.run.executor import TAKEN, Job
 
 
 def take_fit(job: Job, storage: Storage, run: Run, row: Facts) -> Facts:
@@ -31,7 +31,7 @@ def take_fit(job: Job, storage: Storage, run: Run, row: Facts) -> Facts:
     """
     if VIEWS in run.families:  # before the fit, so that the fragment of the splats implies that of the views
         _take(job, storage, run, VIEWS, row)
-    return _take(job, storage, run, SPLATS, row)
+    return _take(job, storage, run, SPLATS, row) | {TAKEN: True}
 
 
 def take_atlas(job: Job, storage: Storage, run: Run, row: Facts) -> Facts:

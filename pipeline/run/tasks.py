@@ -25,7 +25,7 @@ from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.errors import BadInput, FitError
-from gaussianverse.fitter.fit import fit_prepared
+from gaussianverse.fitter.fit import Fit, fit_prepared
 from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.memory import reset_peak
 from gaussianverse.fitter.prepare import load_to_fit, prepare
@@ -42,10 +42,11 @@ from gaussianverse.pipeline.errors import DamagedFragment, FragmentError, ShardC
 from gaussianverse.pipeline.node.memory import memory_shortage
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, UNREAD, failed, seed_of
 from gaussianverse.pipeline.run import inputs, splats, taking
-from gaussianverse.pipeline.run.executor import Job
+from gaussianverse.pipeline.run.executor import TAKEN, Job
 from gaussianverse.pipeline.run.fidelity import atlas_heldout_psnr, atlas_psnr
 from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE
 from gaussianverse.pipeline.run.reading import Unreachable, Unread, local_views, settled
+from gaussianverse.pipeline.run.reuse import reused
 from gaussianverse.pipeline.run.splat_files import split_address
 from gaussianverse.pipeline.store.publish import Published
 
@@ -87,7 +88,7 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int, tell: Callable[[fl
     storage, run = _open(job)
     if row.get(ORIGIN, -1) >= 0:
         return taking.take_fit(job, storage, run, row)
-    watch, stage = records.Stopwatch(attempt), SPLATS
+    watch, stage, taken = records.Stopwatch(attempt), SPLATS, None
     if row["fault"]:
         raise BadInput(row["fault"])
     if row["format"] in splats.FORMATS:
@@ -116,20 +117,29 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int, tell: Callable[[fl
             # before the fit, so that the fragment of the splats implies that of the views
             fitted = views if views.test is None else views[np.flatnonzero(~views.test)]
             _publish_views(storage, run, row, prepared.placed.views(fitted), records.Stopwatch(attempt))
+        taken = reused(row, views.input_sha256, job.store)
         del views
-        seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
-        fit = fit_prepared(
-            prepared,
-            config,
-            seed=seed,
-            deadline=time.monotonic() + job.fit_deadline_s,
-            progress=lambda step, *_: tell(step / config.steps),
-        )
-        gaussians, found = fit.gaussians, {**fit.stats, "seed": seed, "seconds_load": seconds_load}
+        if taken is not None:
+            watch.attempts = 0
+            fit = Fit(taken[0], {**taken[1], "backend": config.backend}, prepared)
+            gaussians, found = taken
+        else:
+            seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
+            fit = fit_prepared(
+                prepared,
+                config,
+                seed=seed,
+                deadline=time.monotonic() + job.fit_deadline_s,
+                progress=lambda step, *_: tell(step / config.steps),
+            )
+            gaussians, found = fit.gaussians, {**fit.stats, "seed": seed}
+        found |= {"seconds_load": seconds_load}
         found["atlas_heldout_psnr"] = atlas_heldout_psnr(fit, run.fit, run.atlas, run.reduce)
     facts = records.facts_of(stage, row, run, status=OK, **known(FACTS[stage], found))
     measured = known(JOURNAL[stage], found)
     ended = records.publish_sample(storage, stage, facts, gaussians.to_bytes(), watch, measured)
+    if taken is not None:
+        return {"status": OK, "uid": row["uid"], TAKEN: True}
     spent = 0.0 if ended is Published.ADOPTED else time.perf_counter() - watch.clock
     return {"status": OK, "uid": row["uid"], "fit_seconds": spent}
 

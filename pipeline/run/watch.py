@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gaussianverse.pipeline.dataset.schemas import Facts
-from gaussianverse.pipeline.run.executor import Task
+from gaussianverse.pipeline.run.executor import TAKEN, Task
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Work:
     """Gaussians of its fit; 0 without an atlas."""
     psnr: float = -1.0
     """Held-out PSNR of its atlas in dB; -1 if it is not known."""
+    taken: bool = False
+    """Its Gaussians were taken over, from another shard or output, and not fitted."""
 
     def after(self, result: Facts) -> Work:
         """The work with one more task that ended."""
@@ -30,6 +32,7 @@ class Work:
             str(result.get("node", "")),
             int(result.get("gaussians", self.gaussians)),
             float(result.get("psnr", self.psnr)),
+            bool(result.get(TAKEN, self.taken)),
         )
 
 

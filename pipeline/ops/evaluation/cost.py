@@ -40,9 +40,11 @@ class Cost:
         """Add the journal of a shard.
 
         The journal has the seconds of the attempt that counts, and the number of attempts. A failed attempt before it
-        is taken to have lasted as long.
+        is taken to have lasted as long. An object that was taken over has none: another journal has its seconds.
         """
         for entry in entries:
+            if int(entry["attempts"]) == 0:
+                continue
             attempts = max(0, int(entry["attempts"]))
             if entry["status"] != OK:
                 self._given_up[stage] += attempts
