@@ -122,7 +122,8 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int, tell: Callable[[fl
         if taken is not None:
             watch.attempts = 0
             fit = Fit(taken[0], {**taken[1], "backend": config.backend}, prepared)
-            gaussians, found = taken
+            # columns that its table does not have yet are measured now
+            gaussians, found = taken[0], {**prepared.stats, **taken[1]}
         else:
             seed = seed_of(run.settings.seed, str(row["uid"]), nan_losses)
             fit = fit_prepared(
