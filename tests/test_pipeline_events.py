@@ -44,7 +44,7 @@ def test_events_are_appended_as_json_lines(tmp_path: Path) -> None:
     }  # fmt: skip
     assert found[1] | {"time": 0} == {
         "time": 0, "event": "finished", "shard": 3, "uid": "a", "quarantined": True, "reason": "low_psnr",
-        "seconds": 12.346, "node": "node7", "gaussians": 900, "psnr": 31.5,
+        "seconds": 12.346, "node": "node7", "gaussians": 900, "psnr": 31.5, "taken": False,
     }  # fmt: skip
     assert (found[4]["error"], found[4]["message"]) == ("BreakerOpen", "too much at once")
 
