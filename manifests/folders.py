@@ -116,5 +116,8 @@ def _object_name(entry: Path) -> tuple[str, str]:
     if suffix in _GAUSSIANS:
         return "", f"{suffix} files, which are 3D Gaussians and no views: `gaussianverse import` reads .ply"
     if suffix in _MESHES:
-        return "", f"{suffix} files, which are meshes and no views: `gaussianverse render` draws .glb"
+        return (
+            "",
+            f"{suffix} files, which are meshes and no views: `gaussianverse render` draws .glb, .gltf, .obj and .stl",
+        )
     return "", f"{suffix or 'suffixless'} files"

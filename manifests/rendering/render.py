@@ -31,7 +31,7 @@ _OF_ONE = ("uid", "caption", "caption_source", "category", "license", "source_id
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run` to a parser or sub-parser."""
-    parser.add_argument("mesh", type=Path, nargs="?", metavar="MESH", help="a .glb or .gltf file")
+    parser.add_argument("mesh", type=Path, nargs="?", metavar="MESH", help=".glb, .gltf, .obj, .ply or .stl")
     parser.add_argument(
         "out",
         type=Path,
