@@ -21,7 +21,7 @@ from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, VIEWS, read_sums
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.config import load
-from gaussianverse.pipeline.dataset import layout, shards
+from gaussianverse.pipeline.dataset import duplicates, layout, shards
 from gaussianverse.pipeline.dataset.versions import finished_versions, open_version
 from gaussianverse.pipeline.run import job, tasks
 
@@ -290,7 +290,8 @@ def test_a_dry_run_says_the_changes_by_row_and_column_and_writes_nothing(grown: 
 
 
 def test_lists_of_objects_to_remove_in_any_form(grown: Path, tmp_path: Path) -> None:
-    pq.write_table(pa.table({"uid": ["a", "b", "c"], "keep": [True, False, None]}), tmp_path / "list.parquet")
+    schema = pa.schema([("uid", pa.string()), duplicates.SCHEMA.field("drop")])  # as in its lists
+    pq.write_table(pa.table([["a", "b", "c"], [False, True, None]], schema=schema), tmp_path / "list.parquet")
     (tmp_path / "list.csv").write_text("uid,n\nc,1\n")
     assert extend(grown, None, "--remove", str(tmp_path / "list.parquet")) == 0
     assert set(metadata(grown, 2)) == {"a", "c", "d", "e"}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.errors import NotFound
@@ -50,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_rules(parser)
     parser.add_argument(
         "--remove", metavar="FILE", help="objects to take out: a text with a uid a line, or Parquet or CSV with a "
-        "column uid; where it has a column keep, those that are not kept",
+        "column uid; where it has a column drop, as lists of `duplicates`, those of which it is true",
     )  # fmt: skip
     parser.add_argument(
         "--refit", nargs="?", const="settings", choices=("settings", "code"),
@@ -140,7 +139,7 @@ def read_manifest(address: str, store: StoreOptions, rules: Rules) -> tuple[Colu
 
 
 def read_uids(address: str, store: StoreOptions) -> list[str]:
-    """The uids of a list of objects: a text, or the rows of a Parquet or CSV file whose `keep` is not true.
+    """The uids of a list of objects: a text, or the rows of a Parquet or CSV file, by `drop` if it has it.
 
     Raises:
         ManifestError: it cannot be read, has no column uid, or names nothing.
@@ -177,10 +176,10 @@ def _uids_of(address: str, data: bytes) -> list[str]:
         raise ManifestError(f"{address}: cannot be read: {one_line(error)}") from error
     if "uid" not in table.column_names:
         raise ManifestError(f"{address}: no column uid; it has {', '.join(table.column_names)}")
-    if "keep" in table.column_names:
-        if not pa.types.is_boolean(table["keep"].type):
-            raise ManifestError(f"{address}: column keep is {table['keep'].type}, expected true and false")
-        table = table.filter(pc.invert(table["keep"].fill_null(True)))
+    if "drop" in table.column_names:
+        if not pa.types.is_boolean(table["drop"].type):
+            raise ManifestError(f"{address}: column drop is {table['drop'].type}, expected true and false")
+        table = table.filter(table["drop"])
     return [str(uid) for uid in table["uid"].to_pylist() if uid is not None]
 
 
