@@ -353,6 +353,14 @@ def test_splats_that_are_not_there_are_named_by_who_asks_for_them(
         assert cli.main([verb, "--out", part, *(["o05"] if verb == "inspect" else [])]) == 0
 
 
+def test_a_part_without_splats_cannot_be_extended(whole: Path, tmp_path: Path, capsys: Captured) -> None:
+    part = take(whole, tmp_path / "part", ATLAS).root
+    (tmp_path / "gone.txt").write_text("o05\n")
+    assert cli.main(["extend", "--out", str(part), "--remove", str(tmp_path / "gone.txt")]) == 1
+    assert "taken without its splats" in capsys.readouterr().err
+    assert not (part / "versions").exists()
+
+
 def export(whole: Path, *arguments: str) -> int:
     return cli.main(["export", "--out", str(whole), *arguments])
 

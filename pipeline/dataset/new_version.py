@@ -88,6 +88,11 @@ def open_parent(storage: Storage) -> Version:
             f"{storage.url} was made by an older gaussianverse (schema version {version.run.version}) and stays as "
             "it is; build a new output, with --reuse for its fits"
         )
+    if missing := sorted(set(version.run.families) - set(version.run.held)):
+        raise PipelineError(
+            f"{storage.url}: a part of a dataset, taken without its {' and '.join(missing)}, which a version needs; "
+            "extend the whole dataset, or export the part with them"
+        )
     if newest == MAX_VERSION:
         raise PipelineError(
             f"{storage.url}: has {MAX_VERSION} versions, the most there are; compact it into a new place"
