@@ -95,6 +95,8 @@ class _OfFile(argparse.Action):
         name = str(option).removeprefix("--").replace("-", "_")
         if name in (joining.JOIN, joining.KEEP, joining.DROP):
             given.append(joining.Given(Path(values), name))
+        elif given and name in ("take", "caption_source") and given[-1].use != joining.JOIN:
+            parser.error(f"{option} belongs to a --join, and --{given[-1].use} {given[-1].path} only lists keys")
         elif given:
             given[-1] = replace(given[-1], **{name: values})
         elif name == "caption_source":
@@ -181,8 +183,17 @@ def _build(args: argparse.Namespace, _: Probe | None) -> int:
     if args.index and not args.views:
         print("error: --index needs --views, the location of the renders", file=sys.stderr)
         return 2
-    if args.out.exists() and not args.force:
-        print(f"error: {args.out} exists; pass --force to replace it", file=sys.stderr)
+    inputs = [path for path in (args.manifest, *args.map, *(file.path for file in args.files)) if path]
+    for path in filter(None, (args.out, args.unmatched)):
+        if path.exists() and not args.force:
+            print(f"error: {path} exists; pass --force to replace it", file=sys.stderr)
+            return 1
+        others = inputs[1:] if args.manifest and path is args.out else inputs
+        if path.resolve() in {other.resolve() for other in others}:
+            print(f"error: {path} is read, and would be replaced; choose another file", file=sys.stderr)
+            return 1
+    if args.unmatched and args.unmatched.resolve() == args.out.resolve():
+        print(f"error: --unmatched {args.unmatched} is the manifest to write; choose another file", file=sys.stderr)
         return 1
     told: Callable[[str], object] = (lambda text: None) if args.json else print
     if args.manifest:

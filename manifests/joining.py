@@ -7,6 +7,7 @@ not the manifest.
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from gaussianverse.manifests import jsonl, licenses, tables
 from gaussianverse.manifests.errors import ManifestError
-from gaussianverse.manifests.files import whole_file, write_whole
+from gaussianverse.manifests.files import whole_file
 from gaussianverse.manifests.keys import FORMS, SOURCE, UID, Names, names_of
 from gaussianverse.manifests.matching import Ints, Match, match
 from gaussianverse.manifests.schema import LISTS, TEXTS, Row, Scalar, completed, faults_of, is_column
@@ -128,9 +129,10 @@ def build(
             keep &= stays
     if not keep.any():
         raise ManifestError("no object is left by --keep and --drop")
-    written, unlicensed = _write(out, rows, [file for file in files if file.columns], keep, defaults, wanted)
-    if unmatched:
-        write_whole(unmatched, "".join(_unmatched(files, names)).encode())
+    with whole_file(unmatched) if unmatched else nullcontext() as told:
+        written, unlicensed = _write(out, rows, [file for file in files if file.columns], keep, defaults, wanted)
+        if told:
+            told.writelines(line.encode() for line in _unmatched(files, names))
     left_out.update({licenses.described(license): n for license, n in sorted(unlicensed.items())})
     counted: dict[str, dict[str, int]] = {}
     for k, file in enumerate(files):
@@ -164,7 +166,12 @@ def _names(rows: Rows, lefts: Collection[str], maps: Mapping[str, pa.Table]) -> 
 
 def _opened(given: Given, names: Names) -> _File:
     left, equals, right = given.on.rpartition("=")
-    table = tables.read(given.path, [*given.text, right])  # keys may look like numbers
+    taken = _taken_by_name(given)
+    own = {*TEXTS, *(column for name, column in taken.items() if name in TEXTS)}
+    # keys and captions may look like numbers
+    table = tables.read(given.path, {*given.text, right, *own}, {right, *taken.values()} if taken else ())
+    if not len(table.column_names) or (given.use == JOIN and not len(table)):
+        raise ManifestError(f"{given.path}: no rows")
     if given.use == JOIN and not right:
         raise ManifestError(
             f"{given.path}: --on says which of its columns has the keys: {', '.join(table.column_names)}"
@@ -182,10 +189,14 @@ def _opened(given: Given, names: Names) -> _File:
                 f"{given.path}: several columns and no 'uid'; --on says which has the keys: "
                 + ", ".join(table.column_names)
             )
+        if not given.on and pc.index(names[UID], right).as_py() >= 0:
+            raise ManifestError(
+                f"{given.path}: its first line, {right!r}, is a key; put the header 'uid' before it, or call it .txt"
+            )
     if equals and left not in names:
         raise ManifestError(f"--on {given.on}: {left!r} is no column of the manifest")
-    taken = _taken(given, table, right)
     keys = tables.column(table, right, given.path)
+    taken = _taken(given, table, right)
     several = given.use != JOIN or (bool(taken) and set(taken) <= set(_CAPTIONS))
     found = _File(given, match(names, keys, given.path, left, several=several))
     if given.use == JOIN and not found.match.matched:
@@ -195,16 +206,21 @@ def _opened(given: Given, names: Names) -> _File:
             f"{other!r}; pass --on LEFT=RIGHT, or --map a file that has both names"
         )
     for name, column in taken.items():
-        found.columns[name] = _checked(name, tables.column(table, column, given.path), given)
+        values = _checked(name, tables.column(table, column, given.path), given)
+        found.columns[name] = pa.chunked_array([values.combine_chunks()])
     return found
+
+
+def _taken_by_name(given: Given) -> dict[str, str]:
+    """{name in the manifest: column of the file} of --take."""
+    return {name: column or name for name, _, column in (one.partition("=") for one in given.take)}
 
 
 def _taken(given: Given, table: pa.Table, key: str) -> dict[str, str]:
     """{name in the manifest: column of the file} of what is joined."""
     if given.use != JOIN:
         return {}
-    pairs = [one.partition("=") for one in given.take] or [(n, "", "") for n in table.column_names if n != key]
-    taken = {name: column or name for name, _, column in pairs}
+    taken = _taken_by_name(given) or {name: name for name in table.column_names if name != key}
     if given.path.suffix.lower() == ".json" and not given.take and list(taken) == [tables.VALUE]:
         raise ManifestError(f"{given.path}: an object of values by key; --take NAME=value says what they are")
     faults = [
@@ -215,6 +231,8 @@ def _taken(given: Given, table: pa.Table, key: str) -> dict[str, str]:
     ]
     if not taken:
         faults.append(f"{given.path}: no column beside the key {key!r}")
+    if taken and set(taken) <= {"caption_source", "caption_sources"}:
+        faults.append(f"{given.path}: sources of captions without captions; --take the captions too")
     if faults:
         raise ManifestError(faults)
     return taken
@@ -310,7 +328,7 @@ def _completed(batch: list[Row], files: list[_File], start: int, stop: int) -> l
     extras: list[dict[str, Scalar]] = [dict(row.extras) for row in batch]
     captions: list[list[tuple[str, str]]] = [[] for _ in batch]
     for file in files:
-        single = file.match.single[start:stop]
+        single = file.match.single(start, stop)
         for name, column in file.columns.items():
             if name in _CAPTIONS:
                 continue
@@ -319,7 +337,8 @@ def _completed(batch: list[Row], files: list[_File], start: int, stop: int) -> l
                     (extras[k] if name not in _OWN else changes[k])[name] = value
         if set(file.columns) & set(_CAPTIONS):
             for k, texts in enumerate(_captions(file, start, stop)):
-                captions[k] += [one for one in texts if one[0] not in {text for text, _ in captions[k]}]
+                there = {text for text, _ in captions[k]}
+                captions[k] += [one for one in texts if one[0] not in there]
     made = []
     for row, change, extra, texts in zip(batch, changes, extras, captions, strict=True):
         if texts:

@@ -43,10 +43,10 @@ class Match:
         found: list[str] = self.keys.filter(pa.array(~used)).to_pylist()
         return found
 
-    @property
-    def single(self) -> Ints:
-        """For each object the row that names it, the first of several; -1 if none does."""
-        rows: Ints = np.append(self.rows[self.starts[:-1]], -1)[self.key_of]
+    def single(self, start: int, stop: int) -> Ints:
+        """For each of the objects `start` to `stop` the row that names it, the first of several; -1 if none does."""
+        keys = self.key_of[start:stop]
+        rows: Ints = np.where(keys >= 0, self.rows[self.starts[np.maximum(keys, 0)]], -1)
         return rows
 
     def of(self, start: int, stop: int) -> tuple[Ints, Ints]:
@@ -71,6 +71,10 @@ def match(names: Names, keys: pa.ChunkedArray, path: Path, left: str = "", *, se
     Raises:
         ManifestError: a row has no key, a key is not unique, or two keys name one object.
     """
+    if not (pa.types.is_string(keys.type) or pa.types.is_integer(keys.type)):
+        raise ManifestError(
+            f"{path}: the keys have the type {keys.type}, expected texts or integers; --on names them"
+        )
     if keys.null_count:
         row = pc.index(pc.is_null(keys), True).as_py() + 1
         raise ManifestError(f"{path}: row {row} has no key")
@@ -82,8 +86,9 @@ def match(names: Names, keys: pa.ChunkedArray, path: Path, left: str = "", *, se
     if not several and (twice := np.flatnonzero(np.diff(starts) > 1)).size:
         first = rows[starts[twice[0]] :][:2]
         raise ManifestError(
-            f"{path}: the key {raw[int(first[0])].as_py()!r} is not unique: rows {first[0] + 1} and {first[1] + 1}, "
-            f"and {len(twice) - 1} more keys; only captions may come in several rows"
+            f"{path}: the key {raw[int(first[0])].as_py()!r} is not unique: rows {first[0] + 1} and {first[1] + 1}"
+            + (f", and {len(twice) - 1} more keys" if len(twice) > 1 else "")
+            + "; only captions may come in several rows"
         )
     key_of = np.full(len(names[UID]), -1, np.int64)
     for name in [left] if left else [UID, SOURCE, *FORMS]:

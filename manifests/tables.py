@@ -20,7 +20,9 @@ from gaussianverse.manifests.parquet import UNREADABLE
 
 KEY, VALUE = "key", "value"
 """Columns of a JSON object {key: value}; `KEY` alone of a JSON list of texts, and of a text file, a key a line."""
-_INTEGER, _NUMBER = r"^-?(0|[1-9][0-9]*)$", r"^[-+]?([0-9]{1,18}(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?$"
+_INTEGER = r"^-?(0|[1-9][0-9]*)$"
+_NUMBER = r"^([-+]?((0|[1-9][0-9]{0,17})(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?|[nN]a[nN])$"
+"""Of codes such as 007 the zeros count: they are texts."""
 _TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _TYPES: dict[type, pa.DataType] = {
     str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), list: pa.list_(pa.string()),
@@ -28,11 +30,12 @@ _TYPES: dict[type, pa.DataType] = {
 _WORDS = {str: "text", int: "integer", float: "number", bool: "truth", list: "list"}
 
 
-def read(path: Path, texts: Collection[str] = ()) -> pa.Table:
+def read(path: Path, texts: Collection[str] = (), wanted: Collection[str] = ()) -> pa.Table:
     """Read a table; what is missing is null.
 
     A CSV of two columns whose first line begins with a key of an object, as Cap3D's, has no header: its columns are
-    `uid` and `caption`. The type of a CSV's column is that of all its values; those named in `texts` are texts.
+    `uid` and `caption`. The type of a CSV's column is that of all its values; those named in `texts` are texts. Of
+    the columns only those in `wanted`, if it is given, need to have one type.
 
     Raises:
         ManifestError: the file cannot be read, or a column has two types.
@@ -43,13 +46,13 @@ def read(path: Path, texts: Collection[str] = ()) -> pa.Table:
             # with Arrow's own threads, one may outlive the interpreter and then abort the process
             return pq.ParquetFile(io.BytesIO(read_bytes(path))).read(use_threads=False)
         if suffix == ".csv":
-            return _csv(path, texts)
+            return _csv(path, texts, wanted)
     except UNREADABLE as error:
         raise ManifestError(f"{path}: cannot be read as {suffix[1:]}: {' '.join(str(error).split())}") from error
     if suffix == ".json":
-        return _json(path)
+        return _json(path, wanted)
     if suffix in (".jsonl", ".ndjson"):
-        return _columns(path, _lines(path))
+        return _columns(path, _lines(path), wanted)
     if suffix in (".txt", ""):
         lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
         return pa.table({KEY: pa.array([line.strip() for line in lines if line.strip()], pa.string())})
@@ -94,15 +97,22 @@ def column(table: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     return values
 
 
-def _csv(path: Path, texts: Collection[str]) -> pa.Table:
+def _csv(path: Path, texts: Collection[str], wanted: Collection[str]) -> pa.Table:
     with foreign.opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, strict=True)
         try:
-            first = next(csv.reader(file), [])
+            first = next(rows, [])
+            for _ in rows:  # Arrow takes all that follows an open quote for one value
+                pass
         except csv.Error as error:
-            raise ManifestError(f"{path}: cannot be read as CSV: {error}") from error
+            raise ManifestError(
+                f"{path}: cannot be read as CSV: {error}, in the row that ends in line {rows.line_num}; a quote "
+                'within quotes is written ""'
+            ) from error
     bare = bool(first) and looks_like_key(first[0])
     if bare and len(first) != 2:
-        raise ManifestError(f"{path}: {len(first)} columns without a header; put their names into the first line")
+        count = f"{len(first)} columns" if len(first) > 1 else "one column"
+        raise ManifestError(f"{path}: {count} without a header; put the names into the first line")
     names = ["uid", "caption"] if bare else first
     with foreign.opened(path) as raw:
         table = pa_csv.read_csv(
@@ -111,7 +121,8 @@ def _csv(path: Path, texts: Collection[str]) -> pa.Table:
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
-    arrays = [_typed(table.column(i), name, path, name in texts) for i, name in enumerate(names)]
+    plain = {*texts, *(name for name in names if wanted and name not in wanted)}
+    arrays = [_typed(table.column(i), name, path, name in plain) for i, name in enumerate(names)]
     return pa.table(arrays, names=names)
 
 
@@ -129,7 +140,7 @@ def _typed(values: pa.ChunkedArray, name: str, path: Path, as_text: bool) -> pa.
             return values.cast(pa.int64() if whole else pa.float64())
         except pa.ArrowInvalid as error:
             raise ManifestError(f"{path}: column {name!r}: {error}") from error
-    if pc.all(pc.is_in(values, pa.array(list(_TRUTH)))).as_py():
+    if pc.all(pc.is_in(values.drop_null(), pa.array(list(_TRUTH)))).as_py():
         return pa.chunked_array([pa.array([_TRUTH.get(value) for value in values.to_pylist()], pa.bool_())])
     if 2 * numbers > count:
         row = pc.index(pc.fill_null(number, True), False).as_py()
@@ -140,7 +151,7 @@ def _typed(values: pa.ChunkedArray, name: str, path: Path, as_text: bool) -> pa.
     return values
 
 
-def _json(path: Path) -> pa.Table:
+def _json(path: Path, wanted: Collection[str]) -> pa.Table:
     text = read_bytes(path)
     try:
         found = parse_json(text)
@@ -148,10 +159,10 @@ def _json(path: Path) -> pa.Table:
         raise ManifestError(f"{path}: {error}; JSON Lines are called .jsonl") from error
     if isinstance(found, dict):
         if all(isinstance(value, dict) for value in found.values()):
-            return _columns(path, ({KEY: key, **value} for key, value in found.items()))
-        return _columns(path, ({KEY: key, VALUE: value} for key, value in found.items()))
+            return _columns(path, ({**value, KEY: key} for key, value in found.items()), wanted)
+        return _columns(path, ({KEY: key, VALUE: value} for key, value in found.items()), wanted)
     if isinstance(found, list):
-        return _columns(path, (one if isinstance(one, dict) else {KEY: one} for one in found))
+        return _columns(path, (one if isinstance(one, dict) else {KEY: one} for one in found), wanted)
     raise ManifestError(f"{path}: expected a list of objects or keys, or an object by key")
 
 
@@ -171,8 +182,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _columns(path: Path, rows: Iterable[dict[str, Any]]) -> pa.Table:
-    """The columns of rows of JSON. Nested values but lists of texts stand as JSON, for whoever takes none of them."""
+def _columns(path: Path, rows: Iterable[dict[str, Any]], wanted: Collection[str]) -> pa.Table:
+    """The columns of rows of JSON; of those that are not wanted only the names."""
     found: dict[str, list[Any]] = {}
     for count, row in enumerate(rows):
         for name in row:
@@ -180,7 +191,12 @@ def _columns(path: Path, rows: Iterable[dict[str, Any]]) -> pa.Table:
                 found[name] = [None] * count
         for name, values in found.items():
             values.append(row.get(name))
-    return pa.table({name: _one_type(values, name, path) for name, values in found.items()})
+    return pa.table(
+        {
+            name: _one_type(values, name, path) if not wanted or name in wanted else pa.nulls(len(values))
+            for name, values in found.items()
+        }
+    )
 
 
 def _one_type(values: Sequence[Any], name: str, path: Path) -> pa.Array:
@@ -190,7 +206,7 @@ def _one_type(values: Sequence[Any], name: str, path: Path) -> pa.Array:
             first.setdefault(type(value), row)
     if set(first) == {int, float}:
         first = {float: 1}
-    if dict in first:
+    if dict in first:  # `column` refuses it by its name, if it is used
         return pa.array([None if value is None else {"json": json.dumps(value)} for value in values])
     if len(first) > 1:
         (one, there), (other, here) = sorted(first.items(), key=lambda item: item[1])[:2]
@@ -200,5 +216,5 @@ def _one_type(values: Sequence[Any], name: str, path: Path) -> pa.Array:
         )
     try:
         return pa.array(values, _TYPES[next(iter(first), str)])
-    except (pa.ArrowException, OverflowError) as error:
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
         raise ManifestError(f"{path}: column {name!r}: {error}") from error

@@ -225,7 +225,7 @@ WRONG: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "no name": (table({"uid": HEX, "a b": [1, 2, 3]}), "'a b' is reserved or no name"),
     "key twice": (
         table({"uid": [HEX[0], HEX[1], f"x/{HEX[0]}.glb"], "n": [1, 2, 3]}),
-        "is not unique: rows 1 and 3, and 0 more",
+        "is not unique: rows 1 and 3; only captions",
     ),
     "captions beside others twice": (
         table({"uid": [HEX[0], HEX[0]], "caption": ["a", "b"], "n": [1, 2]}),
@@ -259,6 +259,15 @@ WRONG: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "no --on": (text("uid,n\na,1\n", "t.csv", "--on", ""), "--on says which of its columns has the keys: uid, n"),
     "left": (text("uid,n\na,1\n", "t.csv", "--on", "nothing=uid"), "no row of the manifest has a column 'nothing'"),
     "take": (text(f"uid,n\n{HEX[0]},1\n", "t.csv", "--take", "m"), "no column 'm'; it has uid, n"),
+    "another --on": (text(f"uid,n\n{HEX[0]},1\n", "t.csv", "--on", "id"), "no column 'id'; it has uid, n"),
+    "semicolons": (text(f"uid;n\n{HEX[0]};1\n", "t.csv"), "no column 'uid'; it has uid;n"),
+    "open quote": (text(f'uid,caption\n{HEX[0]},"a\n{HEX[1]},b\n', "t.csv"), "unexpected end of data.* line 3"),
+    "quote within": (text(f'uid,caption\n{HEX[0]},"a\n{HEX[1]},"b"\n', "t.csv"), "expected after '\"'.* line 3"),
+    "sources alone": (table({"uid": HEX[:1], "caption_source": ["a"]}), "sources of captions without captions"),
+    "no rows": (text("uid,n\n", "t.csv"), "t.csv: no rows"),
+    "nothing": (text("[]", "t.json"), "t.json: no rows"),
+    "keys of lists": (table({"uid": [[HEX[0]]], "n": [1]}), r"keys have the type list<.*>, expected texts"),
+    "half a character": (text(f'{{"uid": "{HEX[0]}", "n": "\\ud800"}}\n', "t.jsonl"), "column 'n': .*surrogates"),
 }
 
 
@@ -295,10 +304,80 @@ def test_faults_between_files_and_of_lists(base: Path, capsys: pytest.CaptureFix
     assert "gives '148/753974' two names of the form objaverse" in error
 
 
+def test_a_column_of_a_csv_has_the_type_of_all_that_is_there(base: Path) -> None:
+    columns = {"uid": HEX[:2] + INDEX[2:], "flag": ["true", None, "False"], "code": ["007", "010", "1"]}
+    numbers = {"n": [1, None, 3], "x": [0.5, "nan", 2], "caption": [7, 8, 9]}
+    file = write(base.parent / "t.csv", {**columns, **numbers})
+    defaults = ["flag=false", "n=-1", "x=-1.0"]
+    argv = ["--join", file, "--on", "uid", "--text", "code", *(f"--default={one}" for one in defaults)]
+    found = joined(base, *argv)
+    assert [row.extras for row in found.values()] == [
+        {"flag": True, "code": "007", "n": 1, "x": 0.5},
+        {"flag": False, "code": "010", "n": -1, "x": -1.0},
+        {"flag": False, "code": "1", "n": 3, "x": 2.0},
+    ]
+    assert [row.caption for row in found.values()] == ["7", "8", "9"]
+    codes = write(base.parent / "codes.csv", {"uid": HEX[:2] + INDEX[2:], "code": ["007", "010", "011"]})
+    assert joined(base, "--join", codes, "--on", "uid")["0_10010"].extras == {"code": "007"}
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl", "t.csv"])
+def test_columns_that_are_not_taken_may_have_any_values(base: Path, name: str) -> None:
+    any_values = [1, 2, "x"] if name == "t.csv" else [1, "x", {"a": [[1]]}]
+    file = write(base.parent / name, {"uid": HEX[:2] + INDEX[2:], "m": [1, 2, 3], "any": any_values})
+    found = joined(base, "--join", file, "--on", "uid", "--take", "n=m")
+    assert [row.extras for row in found.values()] == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+def test_an_object_by_key_keeps_its_keys(base: Path) -> None:
+    file = base.parent / "t.json"
+    file.write_text(json.dumps({HEX[0]: {"key": "other", "n": 1}}))
+    found = joined(base, "--join", file, "--on", "key", "--default", "n=0")
+    assert [row.extras["n"] for row in found.values()] == [1, 0, 0]
+
+
+def test_lists_of_nothing(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a dataset without duplicates the list is empty, and drops nothing."""
+    none = write(base.parent / "same.parquet", {"uid": pa.array([], pa.string()), "drop": pa.array([], pa.bool_())})
+    assert len(joined(base, "--drop", none)) == 3
+    (base.parent / "out.jsonl").unlink()
+    bare = base.parent / "bare.csv"
+    for first, words in (("0_10010", "its first line, '0_10010', is a key"), (HEX[0], "one column without a header")):
+        bare.write_text(f"{first}\n0_10013\n")
+        assert words in refused(base, capsys, "--drop", bare)
+    (base.parent / "none.json").write_text("[]")
+    assert "none.json: no rows" in refused(base, capsys, "--keep", base.parent / "none.json")
+
+
+def test_no_file_that_is_there_or_read_is_replaced(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep, out = base.parent / "keep.txt", base.parent / "out.jsonl"
+    keep.write_text("0_10010\n")
+    before = base.read_bytes()
+    for more, words in (
+        (["--unmatched", base], "exists; pass --force"),
+        (["--unmatched", base, "--force"], "is read, and would be replaced"),
+        (["--unmatched", out], "is the manifest to write"),
+    ):
+        assert call("build", out, "--from", base, "--keep", keep, *more) == 1
+        assert words in capsys.readouterr().err
+        assert not out.exists()
+    assert call("build", keep, "--from", base, "--keep", keep, "--force") == 1
+    assert base.read_bytes() == before
+    assert keep.read_text() == "0_10010\n"
+    missing = base / "no folder" / "unmatched.jsonl"
+    assert call("build", out, "--from", base, "--keep", keep, "--unmatched", missing) == 1
+    assert not out.exists()
+    assert call("build", base, "--from", base, "--keep", keep, "--force") == 0
+    assert [row.uid for row in jsonl.read(base)] == ["0_10010"]
+
+
 def test_wrong_usage(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         call("build", base.parent / "o.jsonl", "--from", base, "--on", "uid")
     assert ended.value.code == 2
     assert "--on belongs to the --join, --keep or --drop before it" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call("build", base.parent / "o.jsonl", "--from", base, "--keep", base, "--take", "n")
+    assert "--take belongs to a --join" in capsys.readouterr().err
     assert call("build", base.parent / "o.jsonl", "--from", base, "--views", "/d") == 2
     assert "--views: not allowed with --from" in capsys.readouterr().err
