@@ -85,7 +85,8 @@ def test_conditions(catalogue: Catalogue, texts: list[str], expected: list[int])
         ("good=1", UsageError, "'1' is neither true nor false"),
         ("quality>3", DatasetError, "has no column quality; it has index, uid"),
         ("psnr>nan", DatasetError, "no value compares with nan"),
-        ("captions=x", DatasetError, "captions"),
+        ("captions=x", UsageError, "a column of lists"),
+        ('note in "x', UsageError, "unexpected end of data"),
         ("rank>1e400", DatasetError, "none of 29 samples passes"),
     ],
 )
@@ -150,8 +151,8 @@ def test_so_many_of_each_category(catalogue: Catalogue) -> None:
     assert {CATEGORIES[i % 7 % 3] for i in few} == {"Food"}
 
 
-@pytest.mark.parametrize("wrong", [{"per_category": -1}, {"count": -3}])
-def test_negative_numbers_are_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("wrong", [{"per_category": -1}, {"count": -3}, {"per_category": 0}, {"count": 0}])
+def test_numbers_below_one_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="expected at least 1"):
         Choice(**wrong)  # type: ignore[arg-type]
 

@@ -37,21 +37,21 @@ class Choice:
         filters: conditions as texts, see `parse_filter`; all must hold.
         split: "all", or a split, see `selecting.in_split`.
         uids: only these objects; None = any.
-        per_category: at most this many of each category; 0 = all.
-        count: at most this many; 0 = all.
+        per_category: at most this many of each category; None = all.
+        count: at most this many; None = all.
         seed: seed of the draws.
     """
 
     filters: tuple[str, ...] = ()
     split: str = ALL
     uids: tuple[str, ...] | None = None
-    per_category: int = 0
-    count: int = 0
+    per_category: int | None = None
+    count: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, number in (("per-category", self.per_category), ("objects", self.count)):
-            if number < 0:
+            if number is not None and number < 1:
                 raise UsageError(f"--{name} {number}: expected at least 1")
 
     def places(self, catalogue: Catalogue) -> Rows:
@@ -102,19 +102,24 @@ def parse_filter(text: str, catalogue: Catalogue) -> Filter:
         raise UsageError(f"filter {text!r}: {_FORM}")
     name, compared, listed, rest = match.groups()
     catalogue.check_columns([name])
-    kind = _kind_of(catalogue.column(name))
+    kind = _kind_of(catalogue.column(name), text)
     operator = " ".join(listed.split()) if listed else {"=": "=="}.get(compared, compared)
     if not listed:
         return name, operator, _value(rest.strip(), kind, text)
-    values = next(csv.reader([rest.strip()], skipinitialspace=True), [])
+    try:
+        values = next(csv.reader([rest.strip()], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise UsageError(f"filter {text!r}: {error}; values with commas stand in double quotes") from error
     if not values or not all(value.strip() for value in values):
         raise UsageError(f"filter {text!r}: {_FORM}")
     return name, operator, [_value(value.strip(), kind, text) for value in values]
 
 
-def _kind_of(column: Any) -> type:
+def _kind_of(column: Any, whole: str) -> type:
     if isinstance(column, np.ndarray):
         return int if column.dtype.kind in "iu" else float
+    if pa.types.is_list(column.type):
+        raise UsageError(f"filter {whole!r}: a column of lists, which conditions do not compare")
     return bool if pa.types.is_boolean(column.type) else str
 
 
@@ -166,15 +171,15 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--split", default=ALL, help="train, val or test of the manifest; train or heldout if it has none"
     )
-    group.add_argument("--per-category", type=int, default=0, metavar="N", help="draw at most N of each category")
-    group.add_argument("--objects", type=int, default=0, metavar="N", help="draw at most N")
+    group.add_argument("--per-category", type=int, metavar="N", help="draw at most N of each category")
+    group.add_argument("--objects", type=int, metavar="N", help="draw at most N")
     group.add_argument("--debug", action="store_true", help=f"draw {DEBUG}, to try things with")
     group.add_argument("--seed", type=int, default=0, help="seed of the draws")
 
 
 def choice_of(args: argparse.Namespace, uids: Sequence[str]) -> Choice:
     """The choice that the options, and uids on the command line, make; raises UsageError."""
-    if args.debug and args.objects:
+    if args.debug and args.objects is not None:
         raise UsageError(f"--debug draws {DEBUG} objects: leave out --objects {args.objects}, or --debug")
     listed = [*uids, *(read_uids(args.uids_file) if args.uids_file else [])]
     return Choice(
