@@ -139,6 +139,11 @@ def test_the_verb_lists_what_readers_leave_out(tmp_path: Path, capsys: pytest.Ca
     assert (told["objects"], told["exact"]) == (7, 1)
     table = pq.read_table(file)
     assert told["rows"] == table.to_pylist()
+    for name, words in ((f"{out}/metadata.parquet", "lies in the dataset"), (f"{file}.csv", "the list is Parquet")):
+        before = Path(name).read_bytes() if Path(name).exists() else None
+        assert cli.main(["duplicates", out, "--out", name]) == 2
+        assert words in capsys.readouterr().err
+        assert (Path(name).read_bytes() if Path(name).exists() else None) == before
     drop = [row["uid"] for row in table.to_pylist() if row["drop"]]
     assert {"a", "g"} & set(drop)
     left = AtlasDataset(out, filters=[("uid", "not in", drop)])
@@ -161,5 +166,5 @@ def test_wrong_distances_and_unfinished_outputs(tmp_path: Path, capsys: pytest.C
             cli.main(["duplicates", str(tmp_path), f"--distance={text}"])
         assert ended.value.code == 2
         assert "expected a whole number from 0 to 8" in capsys.readouterr().err
-    assert cli.main(["duplicates", str(tmp_path), "--out", str(tmp_path / "list.parquet")]) == 1
-    assert not (tmp_path / "list.parquet").exists()
+    assert cli.main(["duplicates", str(tmp_path), "--out", str(tmp_path.parent / "list.parquet")]) == 1
+    assert not (tmp_path.parent / "list.parquet").exists()

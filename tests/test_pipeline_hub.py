@@ -106,6 +106,18 @@ def test_the_command_that_is_printed_is_one_of_hf(hub: Path, whole: Path, capsys
         assert word in shown.stdout
 
 
+def test_a_bucket_is_copied_before_it_is_uploaded(
+    whole: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """`hf upload` reads folders alone."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    assert cli.main(["export", "--out", str(whole), "--format", "huggingface", "s3://bucket/hub"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == (
+        "Copy s3://bucket/hub into a FOLDER, and upload that: hf upload --repo-type dataset USER/NAME FOLDER ."
+    )
+
+
 def records(hub: Path, name: str) -> list[dict[str, Any]]:
     import mlcroissant
 

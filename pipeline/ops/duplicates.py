@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from gaussianverse.pipeline.arguments import add_json, add_overrides, open_outpu
 from gaussianverse.pipeline.dataset import near
 from gaussianverse.pipeline.dataset.duplicates import COLUMNS, EXACT, NEAR, duplicates
 from gaussianverse.pipeline.dataset.parquet import table_to_parquet
-from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.errors import PipelineError, UsageError
 
 DISTANCE = 4
 _MOST_SHOWN = 20
@@ -57,10 +58,20 @@ def _distance(text: str) -> int:
     return int(text)
 
 
+def _check_file(file: Path, storage: Storage) -> None:
+    """Raise UsageError for a list that would lie in the dataset, or would replace something else."""
+    if file.suffix != ".parquet":
+        raise UsageError(f"--out {file}: the list is Parquet; call it FILE.parquet")
+    if Path(os.path.realpath(file)).is_relative_to(os.path.realpath(storage.url)):
+        raise UsageError(f"--out {file} lies in the dataset {storage.url}; choose a place beside it")
+
+
 def run(args: argparse.Namespace) -> int:
     """Print, and write, the groups; returns the exit code."""
     args.out = args.output
     storage, _ = open_output(args)
+    if args.file:
+        _check_file(args.file, storage)
     objects = objects_of(storage)
     found = duplicates(objects, args.distance)
     if args.file:

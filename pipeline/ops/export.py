@@ -220,5 +220,8 @@ def _part(args: argparse.Namespace, choice: Choice, dest: str, options: Options)
                 "give the same command again",
                 file=sys.stderr,
             )
-        print(f"Upload it: hf upload --repo-type dataset USER/NAME {shlex.quote(place.url)} .")
+        # hf reads folders alone
+        folder = "FOLDER" if is_remote(place.url) else shlex.quote(place.url)
+        first = f"Copy {place.url} into a FOLDER, and upload that" if is_remote(place.url) else "Upload it"
+        print(f"{first}: hf upload --repo-type dataset USER/NAME {folder} .")
     return 0
