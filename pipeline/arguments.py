@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gaussianverse.manifests.arguments import add_rules
 
 if TYPE_CHECKING:
+    from gaussianverse.atlas.store.options import StoreOptions
     from gaussianverse.atlas.store.storage import Storage
     from gaussianverse.pipeline.config import RunConfig
     from gaussianverse.pipeline.dataset.run_file import Run
@@ -128,6 +129,13 @@ def continued_config_of(args: argparse.Namespace, identity: Mapping[str, Any]) -
     from gaussianverse.pipeline.config import load_over
 
     return _joining(load_over(identity, args.profile, _overrides_of(args)))
+
+
+def store_of(args: argparse.Namespace) -> StoreOptions:
+    """The options of the store alone, by which an output is read whose other settings are those of its run."""
+    from gaussianverse.pipeline.config import load_over
+
+    return load_over({}, None, [text for text in args.set if text.strip().startswith("store.")]).store
 
 
 def _joining(config: RunConfig) -> RunConfig:

@@ -344,3 +344,10 @@ def test_diff_says_what_changed_between_any_two_versions(grown: Path, capsys: Ca
     assert "version 2 to 3: 0 added, 1 removed, 4 changed" in capsys.readouterr().out
     assert cli.main(["diff", out, "--to", "9"]) == 1
     assert "no version 9; finished versions: 1, 2, 3" in capsys.readouterr().err
+
+
+def test_the_first_line_counts_what_is_taken_over(grown: Path, capsys: Captured) -> None:
+    write_views(grown / "views" / "f", 7)
+    rows = [*rows_of(grown, b={"caption": "x"})[1:2], {**rows_of(grown)[0], "uid": "f", "views": "views/f"}]
+    assert extend(grown, rows) == 0
+    assert "2 objects, 1 of them taken over, 1 at a time" in capsys.readouterr().err

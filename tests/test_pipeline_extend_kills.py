@@ -12,14 +12,13 @@ from pipeline_runs import TINY, build_in_process, dataset, in_process, write_inp
 from servers.memory_s3 import MemoryS3
 from test_pipeline_crash import CALLS, Death, Fate, Silent
 
-from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.store import open_storage, s3
 from gaussianverse.atlas.store.direct import Direct
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.s3 import Access
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.config import load
-from gaussianverse.pipeline.dataset import layout, new_version
+from gaussianverse.pipeline.dataset import new_version
 from gaussianverse.pipeline.dataset.versions import finished_versions
 from gaussianverse.pipeline.run import job
 
@@ -103,12 +102,14 @@ def test_death_at_every_request(client: MemoryS3, parent: Objects, inputs: Path)
     assert number > 80
 
 
-def test_two_drivers_at_once_with_different_plans(
-    client: MemoryS3, parent: Objects, inputs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("manifests", "expected"), [(["new", "other"], [0, 5]), (["new", "new"], [0, 0])])
+def test_two_drivers_at_once(
+    client: MemoryS3, parent: Objects, inputs: Path, monkeypatch: pytest.MonkeyPatch, manifests: list[str],
+    expected: list[int],
+) -> None:  # fmt: skip
     """Both have planned before either claims the version."""
     url, planned = put(client, parent, "both"), threading.Barrier(2)
-    begin, codes = new_version.begin, dict[str, int]()
+    begin, codes = new_version.begin, list[tuple[int, str]]()
 
     def together(*args: Any, **options: Any) -> Any:
         planned.wait(60)
@@ -116,32 +117,17 @@ def test_two_drivers_at_once_with_different_plans(
 
     monkeypatch.setattr(new_version, "begin", together)
 
-    def drive(manifest: str) -> None:
-        codes[manifest] = extended(url, inputs, manifest)
+    def drive(name: str) -> None:
+        codes.append((extended(url, inputs, f"{name}.jsonl"), name))
 
-    threads = [threading.Thread(target=drive, args=(name,)) for name in ("new.jsonl", "other.jsonl")]
+    threads = [threading.Thread(target=drive, args=(name,)) for name in manifests]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
-    assert sorted(codes.values()) == [0, 5]
-    storage = open_storage(url, StoreOptions())
-    won = next(name for name, code in codes.items() if code == 0)
+    assert sorted(code for code, _ in codes) == expected
+    storage, alone = open_storage(url, StoreOptions()), put(client, parent, "alone")
     monkeypatch.setattr(new_version, "begin", begin)
-    alone = put(client, parent, "alone")
-    assert extended(alone, inputs, won) == 0
+    assert extended(alone, inputs, f"{min(codes)[1]}.jsonl") == 0
     assert dataset(storage) == dataset(open_storage(alone, StoreOptions()))
-
-
-def test_the_same_plan_twice_at_once_is_harmless(client: MemoryS3, parent: Objects, inputs: Path) -> None:
-    url, alone = put(client, parent, "twice"), put(client, parent, "alone")
-    assert extended(url, inputs) == 0
-    client.objects = {
-        pair: value for pair, value in client.objects.items()
-        if not pair[1].startswith("twice/versions/") or pair[1].endswith(dataset_format.VERSION)
-    }  # fmt: skip
-    assert extended(url, inputs) == 0
-    assert extended(alone, inputs) == 0
-    assert dataset(open_storage(url, StoreOptions())) == dataset(open_storage(alone, StoreOptions()))
-    keys = {e.key for e in open_storage(url, StoreOptions()).list("") if e.key.startswith(layout.COMMITS)}
-    assert len(keys) == 6
+    assert finished_versions(storage) == [1, 2]

@@ -26,7 +26,14 @@ from gaussianverse.manifests.columns import Columns
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import read_bytes
 from gaussianverse.manifests.table import Rules
-from gaussianverse.pipeline.arguments import add_building, add_output, add_reuse, add_shards, continued_config_of
+from gaussianverse.pipeline.arguments import (
+    add_building,
+    add_output,
+    add_reuse,
+    add_shards,
+    continued_config_of,
+    store_of,
+)
 from gaussianverse.pipeline.config import digest_of
 from gaussianverse.pipeline.dataset import extension, new_version
 from gaussianverse.pipeline.dataset.extension import Refit
@@ -65,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the changes and make the version; returns the exit code."""
-    storage = open_storage(args.out, continued_config_of(args, {}).store)
+    storage = open_storage(args.out, store_of(args))
     given = planned(storage, args)
     text = json.dumps(summary(given)) if args.json else "\n".join(lines(given))
     if args.dry_run:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from gaussianverse.atlas.store import open_storage
-from gaussianverse.pipeline.arguments import add_base, add_building, add_output, continued_config_of
+from gaussianverse.pipeline.arguments import add_base, add_building, add_output, continued_config_of, store_of
 from gaussianverse.pipeline.dataset import extension, new_version
 from gaussianverse.pipeline.dataset.live_rows import LiveRows
 from gaussianverse.pipeline.dataset.new_version import Given
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     reasons = frozenset(filter(None, args.reasons.split(",")))
     if unknown := sorted(reasons - set(REASONS)):
         raise UsageError(f"--reasons {', '.join(unknown)}: expected some of {', '.join(REASONS)}")
-    storage = open_storage(args.out, continued_config_of(args, {}).store)
+    storage = open_storage(args.out, store_of(args))
     parent = new_version.open_parent(storage)
     config = continued_config_of(args, parent.run.identity["config"])
     live = LiveRows(storage, parent)
