@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gaussianverse.manifests import authored, folders, gobjaverse, joining, jsonl, licenses, runform
+from gaussianverse.manifests import authored, folders, gobjaverse, joined_files, joining, jsonl, licenses, runform
 from gaussianverse.manifests.arguments import add_rules, rules_of
 from gaussianverse.manifests.check import Probe, check
 from gaussianverse.manifests.errors import ManifestError
@@ -91,11 +91,11 @@ class _OfFile(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        given: list[joining.Given] = [*(getattr(namespace, "files", None) or [])]
+        given: list[joined_files.Given] = [*(getattr(namespace, "files", None) or [])]
         name = str(option).removeprefix("--").replace("-", "_")
-        if name in (joining.JOIN, joining.KEEP, joining.DROP):
-            given.append(joining.Given(Path(values), name))
-        elif given and name in ("take", "caption_source") and given[-1].use != joining.JOIN:
+        if name in (joined_files.JOIN, joined_files.KEEP, joined_files.DROP):
+            given.append(joined_files.Given(Path(values), name))
+        elif given and name in ("take", "caption_source") and given[-1].use != joined_files.JOIN:
             parser.error(f"{option} belongs to a --join, and --{given[-1].use} {given[-1].path} only lists keys")
         elif given:
             given[-1] = replace(given[-1], **{name: values})

@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,54 +20,16 @@ import pyarrow.compute as pc
 from gaussianverse.manifests import jsonl, licenses, tables
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import whole_file
+from gaussianverse.manifests.joined_files import CAPTIONS, JOIN, KEEP, OWN, File, Given, check_columns, opened
 from gaussianverse.manifests.keys import FORMS, SOURCE, UID, Names, names_of
-from gaussianverse.manifests.matching import Ints, Match, match
-from gaussianverse.manifests.schema import LISTS, TEXTS, Row, Scalar, completed, faults_of, is_column
+from gaussianverse.manifests.matching import Ints
+from gaussianverse.manifests.schema import TEXTS, Row, Scalar, completed, faults_of
 from gaussianverse.manifests.table import kind_of
 
-JOIN, KEEP, DROP = "join", "keep", "drop"
-_OWN = ("category", "license", "caption", "caption_source", "source_id", "split", "attribution", *LISTS)
-"""Columns of ours that a file may give."""
-_CAPTIONS = ("caption", "captions", "caption_source", "caption_sources")
 _BATCH = 4096
 _MOST_FAULTS = 100
 Rows = Callable[[], Iterator[Row]]
 """The rows of a manifest, from the first, whenever it is called."""
-
-
-@dataclass
-class Given:
-    """A file that is joined, or a list of what is kept or dropped.
-
-    Attributes:
-        path: the file.
-        use: `JOIN`, `KEEP` or `DROP`.
-        on: COLUMN or LEFT=RIGHT; for lists "" is the column uid, or the only one.
-        take: NAME or NAME=COLUMN for each column to join; empty takes all but the key.
-        text: columns of a CSV that are texts whatever they look like.
-        caption_source: source of its captions where it does not say.
-    """
-
-    path: Path
-    use: str = JOIN
-    on: str = ""
-    take: list[str] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-    caption_source: str = ""
-
-
-@dataclass
-class _File:
-    """A file that was read and matched."""
-
-    given: Given
-    match: Match
-    columns: dict[str, pa.ChunkedArray] = field(default_factory=dict)
-
-    def counts(self) -> dict[str, int]:
-        """How many objects it names, and what did not match in each direction."""
-        found = {"matched": self.match.matched, "not_in_manifest": len(self.match.strange)}
-        return found | ({"not_in_file": len(self.match.key_of) - self.match.matched} if self.columns else {})
 
 
 @dataclass(frozen=True)
@@ -116,8 +78,8 @@ def build(
     given = list(given)
     lefts = {one.on.partition("=")[0] for one in given if "=" in one.on} - {UID, SOURCE, *FORMS}
     names = _names(rows, lefts, {str(path): tables.read(path) for path in maps})
-    files = [_opened(one, names) for one in given]
-    _check_columns(files)
+    files = [opened(one, names) for one in given]
+    check_columns(files)
     keep = np.ones(len(names[UID]), np.bool_)
     left_out = Counter[str]()
     for file in files:
@@ -164,117 +126,13 @@ def _names(rows: Rows, lefts: Collection[str], maps: Mapping[str, pa.Table]) -> 
     return found
 
 
-def _opened(given: Given, names: Names) -> _File:
-    left, equals, right = given.on.rpartition("=")
-    taken = _taken_by_name(given)
-    own = {*TEXTS, *(column for name, column in taken.items() if name in TEXTS)}
-    # keys and captions may look like numbers
-    table = tables.read(given.path, {*given.text, right, *own}, {right, *taken.values()} if taken else ())
-    if not len(table.column_names) or (given.use == JOIN and not len(table)):
-        raise ManifestError(f"{given.path}: no rows")
-    if given.use == JOIN and not right:
-        raise ManifestError(
-            f"{given.path}: --on says which of its columns has the keys: {', '.join(table.column_names)}"
-        )
-    if given.use != JOIN:
-        if "drop" in table.column_names and pa.types.is_boolean(table["drop"].type):
-            if given.use == KEEP:
-                raise ManifestError(
-                    f"{given.path}: a list of what to drop, as its column 'drop' says; pass it to --drop"
-                )
-            table = table.filter(table["drop"])
-        right = right or (UID if UID in table.column_names else table.column_names[0])
-        if not given.on and right != UID and len(table.column_names) > 1:
-            raise ManifestError(
-                f"{given.path}: several columns and no 'uid'; --on says which has the keys: "
-                + ", ".join(table.column_names)
-            )
-        if not given.on and pc.index(names[UID], right).as_py() >= 0:
-            raise ManifestError(
-                f"{given.path}: its first line, {right!r}, is a key; put the header 'uid' before it, or call it .txt"
-            )
-    if equals and left not in names:
-        raise ManifestError(f"--on {given.on}: {left!r} is no column of the manifest")
-    keys = tables.column(table, right, given.path)
-    taken = _taken(given, table, right)
-    several = given.use != JOIN or (bool(taken) and set(taken) <= set(_CAPTIONS))
-    found = _File(given, match(names, keys, given.path, left, several=several))
-    if given.use == JOIN and not found.match.matched:
-        one, other = (next(iter(values), "") for values in (found.match.keys.to_pylist(), names[UID].to_pylist()))
-        raise ManifestError(
-            f"{given.path}: none of its {len(found.match.keys)} keys, such as {one!r}, names an object, such as "
-            f"{other!r}; pass --on LEFT=RIGHT, or --map a file that has both names"
-        )
-    for name, column in taken.items():
-        values = _checked(name, tables.column(table, column, given.path), given)
-        found.columns[name] = pa.chunked_array([values.combine_chunks()])
-    return found
-
-
-def _taken_by_name(given: Given) -> dict[str, str]:
-    """{name in the manifest: column of the file} of --take."""
-    return {name: column or name for name, _, column in (one.partition("=") for one in given.take)}
-
-
-def _taken(given: Given, table: pa.Table, key: str) -> dict[str, str]:
-    """{name in the manifest: column of the file} of what is joined."""
-    if given.use != JOIN:
-        return {}
-    taken = _taken_by_name(given) or {name: name for name in table.column_names if name != key}
-    if given.path.suffix.lower() == ".json" and not given.take and list(taken) == [tables.VALUE]:
-        raise ManifestError(f"{given.path}: an object of values by key; --take NAME=value says what they are")
-    faults = [
-        f"{given.path}: column {name!r} is reserved or no name of a column; --take says which columns to join, and "
-        "--take NAME=COLUMN gives one another name"
-        for name in taken
-        if name not in _OWN and not is_column(name)
-    ]
-    if not taken:
-        faults.append(f"{given.path}: no column beside the key {key!r}")
-    if taken and set(taken) <= {"caption_source", "caption_sources"}:
-        faults.append(f"{given.path}: sources of captions without captions; --take the captions too")
-    if faults:
-        raise ManifestError(faults)
-    return taken
-
-
-def _checked(name: str, values: pa.ChunkedArray, given: Given) -> pa.ChunkedArray:
-    """A column that is joined, of a type that its name allows; a CSV has lists of captions as JSON."""
-    if name in LISTS and pa.types.is_string(values.type):
-        try:
-            lists = [
-                None if text is None else json.loads(text) if text[:1] == "[" else [text]
-                for text in values.to_pylist()
-            ]
-            return pa.chunked_array([pa.array(lists, pa.list_(pa.string()))])
-        except (ValueError, pa.ArrowException) as error:
-            raise ManifestError(f"{given.path}: column {name!r}: no JSON list of texts: {error}") from error
-    is_list = pa.types.is_list(values.type)
-    if is_list != (name in LISTS) or (name in TEXTS and not pa.types.is_string(values.type)):
-        expected = "lists of texts" if name in LISTS else "texts" if name in TEXTS else "no lists"
-        raise ManifestError(f"{given.path}: column {name!r} has {values.type}, expected {expected}")
-    return values
-
-
-def _check_columns(files: Iterable[_File]) -> None:
-    """Refuse a column that comes from two files, but for captions, which follow each other."""
-    first: dict[str, Path] = {}
-    for file in files:
-        for name in file.columns:
-            if name not in _CAPTIONS and first.setdefault(name, file.given.path) is not file.given.path:
-                raise ManifestError(
-                    f"column {name!r} comes from {first[name]} and from {file.given.path}; --take one, or give one "
-                    "another name by --take NAME=COLUMN"
-                )
-
-
 def _write(
-    out: Path, rows: Rows, files: list[_File], keep: Any, defaults: Mapping[str, Scalar], wanted: Collection[str]
+    out: Path, rows: Rows, files: list[File], keep: Any, defaults: Mapping[str, Scalar], wanted: Collection[str]
 ) -> tuple[int, Counter[str]]:
     """Write the completed rows; returns their number, and that of rows under other licences."""
     written, unlicensed, faults = 0, Counter[str](), list[str]()
     kinds, lacking = dict[str, dict[str, str]](), dict[str, Counter[str]]()
-    extras = {name for file in files for name in file.columns if name not in _OWN} | set(defaults)
+    extras = {name for file in files for name in file.columns if name not in OWN} | set(defaults)
     there = set[str]()
     with whole_file(out) as sink:
         stream, start = rows(), 0
@@ -322,7 +180,7 @@ def _faults_of(kinds: Mapping[str, Mapping[str, str]], lacking: Mapping[str, Cou
     return faults
 
 
-def _completed(batch: list[Row], files: list[_File], start: int, stop: int) -> list[Row]:
+def _completed(batch: list[Row], files: list[File], start: int, stop: int) -> list[Row]:
     """The rows `start` to `stop` with what the files say."""
     changes: list[dict[str, Any]] = [{} for _ in batch]
     extras: list[dict[str, Scalar]] = [dict(row.extras) for row in batch]
@@ -330,12 +188,12 @@ def _completed(batch: list[Row], files: list[_File], start: int, stop: int) -> l
     for file in files:
         single = file.match.single(start, stop)
         for name, column in file.columns.items():
-            if name in _CAPTIONS:
+            if name in CAPTIONS:
                 continue
             for k, value in enumerate(_values(column, single)):
                 if value is not None:
-                    (extras[k] if name not in _OWN else changes[k])[name] = value
-        if set(file.columns) & set(_CAPTIONS):
+                    (extras[k] if name not in OWN else changes[k])[name] = value
+        if set(file.columns) & set(CAPTIONS):
             for k, texts in enumerate(_captions(file, start, stop)):
                 there = {text for text, _ in captions[k]}
                 captions[k] += [one for one in texts if one[0] not in there]
@@ -353,11 +211,11 @@ def _values(column: pa.ChunkedArray, rows: Ints) -> list[Any]:
     return found
 
 
-def _captions(file: _File, start: int, stop: int) -> Iterator[list[tuple[str, str]]]:
+def _captions(file: File, start: int, stop: int) -> Iterator[list[tuple[str, str]]]:
     """The captions of each object and their sources, in the order of the file."""
     rows, counts = file.match.of(start, stop)
     nothing = [None] * len(rows)
-    one, many, source, sources = (_values(file.columns[n], rows) if n in file.columns else nothing for n in _CAPTIONS)
+    one, many, source, sources = (_values(file.columns[n], rows) if n in file.columns else nothing for n in CAPTIONS)
     at = 0
     for count in counts:
         found: dict[str, str] = {}
@@ -371,7 +229,7 @@ def _captions(file: _File, start: int, stop: int) -> Iterator[list[tuple[str, st
         yield list(found.items())
 
 
-def _unmatched(files: Iterable[_File], names: Names) -> Iterator[str]:
+def _unmatched(files: Iterable[File], names: Names) -> Iterator[str]:
     for file in files:
         name = str(file.given.path)
         for key in file.match.strange:

@@ -259,6 +259,7 @@ WRONG: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "no --on": (text("uid,n\na,1\n", "t.csv", "--on", ""), "--on says which of its columns has the keys: uid, n"),
     "left": (text("uid,n\na,1\n", "t.csv", "--on", "nothing=uid"), "no row of the manifest has a column 'nothing'"),
     "take": (text(f"uid,n\n{HEX[0]},1\n", "t.csv", "--take", "m"), "no column 'm'; it has uid, n"),
+    "take twice": (text(f"uid,n\n{HEX[0]},1\n", "t.csv", "--take", "m=n", "m=uid"), "--take gives 'm' twice"),
     "another --on": (text(f"uid,n\n{HEX[0]},1\n", "t.csv", "--on", "id"), "no column 'id'; it has uid, n"),
     "semicolons": (text(f"uid;n\n{HEX[0]};1\n", "t.csv"), "no column 'uid'; it has uid;n"),
     "open quote": (text(f'uid,caption\n{HEX[0]},"a\n{HEX[1]},b\n', "t.csv"), "unexpected end of data.* line 3"),
@@ -327,6 +328,7 @@ def test_columns_that_are_not_taken_may_have_any_values(base: Path, name: str) -
     file = write(base.parent / name, {"uid": HEX[:2] + INDEX[2:], "m": [1, 2, 3], "any": any_values})
     found = joined(base, "--join", file, "--on", "uid", "--take", "n=m")
     assert [row.extras for row in found.values()] == [{"n": 1}, {"n": 2}, {"n": 3}]
+    assert len(joined(base, "--keep", file, "--on", "uid")) == 3
 
 
 def test_an_object_by_key_keeps_its_keys(base: Path) -> None:
