@@ -1,4 +1,4 @@
-"""Files that are joined, and lists of what is kept or dropped: opened, checked, matched with the rows of a manifest."""
+"""Files that are joined, and lists of what is kept or dropped: opened, checked, matched with a manifest's rows."""
 
 import json
 from collections.abc import Iterable
