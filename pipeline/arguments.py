@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gaussianverse.atlas.store.storage import Storage
     from gaussianverse.pipeline.config import RunConfig
     from gaussianverse.pipeline.dataset.run_file import Run
+    from gaussianverse.pipeline.dataset.versions import Version
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +68,15 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(profile="quick", workers=None, ray_address=None, plane_indices=None)
 
 
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add `--version`."""
+    parser.add_argument("--version", type=int, metavar="N", help="version of the dataset; default: the newest")
+
+
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add `--out`, `--set` and `--json`, the options of verbs that read an output."""
+    """Add `--out`, `--version`, `--set` and `--json`, the options of verbs that read an output."""
     add_output(parser)
+    add_version(parser)
     add_overrides(parser)
     add_json(parser)
 
@@ -172,3 +179,23 @@ def open_output(args: argparse.Namespace) -> tuple[Storage, Run]:
 
     storage = open_storage(args.out, config_of(args).store)
     return storage, run_file.load(storage)
+
+
+def open_dataset(args: argparse.Namespace, *, begun: bool = False) -> tuple[Storage, Version]:
+    """Open the output that `--out` names, and the version that `--version` names.
+
+    Args:
+        args: the options of `add_reading`.
+        begun: take a version that was begun, if there is one, for the newest.
+
+    Raises:
+        NotFound: there is no run, or no such version.
+        PipelineError: the files of the version are damaged.
+    """
+    from gaussianverse.atlas.store import open_storage
+    from gaussianverse.pipeline.dataset.versions import begun_version, open_version
+
+    storage, number = open_storage(args.out, config_of(args).store), args.version
+    if number is None and begun:
+        number = begun_version(storage)
+    return storage, open_version(storage, number)

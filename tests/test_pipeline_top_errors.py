@@ -12,6 +12,7 @@ from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import layout, pack, records
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.versions import open_version
 from gaussianverse.pipeline.ops.top_errors import errors_text, pattern_of, top_errors
 
 
@@ -27,7 +28,7 @@ def test_causes_are_counted_once_per_object_across_stages_and_shards(tmp_path: P
     storage = LocalStorage(tmp_path)
     uids = [f"o{i}" for i in range(8)]
     run = planned(storage, uids, shard_size=4)
-    assert errors_text(top_errors(storage), 5) == "no object was quarantined"
+    assert errors_text(top_errors(storage, open_version(storage)), 5) == "no object was quarantined"
     for uid, psnr in (("o0", 12.5), ("o1", 9.0), ("o5", 7)):  # o5 in a shard that is not committed
         for stage in layout.STAGES:
             give_up(storage, run, stage, uid, "low_psnr", f"{uid}: {psnr} dB")
@@ -39,7 +40,7 @@ def test_causes_are_counted_once_per_object_across_stages_and_shards(tmp_path: P
                 records.publish_sample(storage, stage, facts, data_of(stage, "o"), records.Stopwatch(1), {})
     for stage in layout.STAGES:
         pack.pack(storage, run, stage, 0)
-    first, second = top_errors(storage)
+    first, second = top_errors(storage, open_version(storage))
     assert (first.stage, first.reason, first.count) == ("splats", "low_psnr", 3)
     assert (first.pattern, first.message) == ("<uid>: # dB", "o0: 12.5 dB")
     assert first.uids == ["o0", "o1", "o5"]
@@ -82,4 +83,4 @@ def test_a_message_cannot_steer_the_terminal(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     run = planned(storage, ["o0"])
     give_up(storage, run, "splats", "o0", "bad_input", "\x1b[2J\nall is well")
-    assert "splats: bad_input: \\x1b[2J all is well\n" in errors_text(top_errors(storage), 5)
+    assert "splats: bad_input: \\x1b[2J all is well\n" in errors_text(top_errors(storage, open_version(storage)), 5)

@@ -57,6 +57,10 @@ CROISSANT = "croissant.json"
 
 _FAMILY = "|".join(FAMILIES)
 _COMMIT = re.compile(rf"_commits/({_FAMILY})/(\d+)\.json")
+_OF_SHARD = re.compile(
+    rf"(?:({_FAMILY})/\1-(\d+)\.tar|stats/(?:{_FAMILY})-(\d+)\.parquet|moments/moments-(\d+)\.npz"
+    rf"|_commits/(?:{_FAMILY})/(\d+)\.json)"
+)
 _FRAGMENT = re.compile(rf"_work/({_FAMILY})/(\d+)/([A-Za-z0-9_-]+)\.tar")
 
 
@@ -131,6 +135,12 @@ def parse_fragment(key: str) -> tuple[str, int, str] | None:
     """(family, shard, uid) of the key of a fragment; None for any other key."""
     match = _FRAGMENT.fullmatch(key)
     return (match[1], int(match[2]), match[3]) if match else None
+
+
+def shard_of(key: str) -> int | None:
+    """The number of the shard that a published file belongs to; None for any other key."""
+    match = _OF_SHARD.fullmatch(key)
+    return int(next(filter(None, match.groups()[1:]))) if match else None
 
 
 def in_dataset(key: str) -> bool:

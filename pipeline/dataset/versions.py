@@ -122,6 +122,12 @@ class Version:
         """Number of the version that it changed; 0 for version 1."""
         return int(self.identity.get("parent", 0))
 
+    @property
+    def n_objects(self) -> int:
+        """Number of rows that count, with those that were quarantined."""
+        rows = sum(self.run_of(shard).objects_in(shard) for shard in self.shards)
+        return rows - (len(self.superseded.table) if self.superseded.table is not None else 0)
+
     def key(self, name: str) -> str:
         """Key of one of its files, such as `dataset_format.METADATA`."""
         return dataset_format.version_key(self.number, name)

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from gaussianverse.atlas.store.storage import Entry, Storage
 from gaussianverse.pipeline.arguments import add_reading, open_output
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit
+from gaussianverse.pipeline.dataset.versions import begun_version
 from gaussianverse.pipeline.store import probes
 
 _BATCH = 1000
@@ -27,7 +27,7 @@ class Cleaned:
 
 
 def clean_work(storage: Storage, *, dry_run: bool = False) -> Cleaned:
-    """Delete fragments of committed shards; all scratch once the dataset is complete. Safe at any time.
+    """Delete fragments of committed shards; all scratch once no version is unfinished. Safe at any time.
 
     Scratch is everything below `_work/`, probes, and temporary files that killed writers left at least a day ago.
     With `dry_run` it is counted and not deleted.
@@ -50,7 +50,7 @@ def clean_work(storage: Storage, *, dry_run: bool = False) -> Cleaned:
 
 
 def _scratch(storage: Storage) -> Iterator[Entry]:
-    if is_finalized(storage):
+    if begun_version(storage) is None:
         yield from list(storage.list(layout.WORK))
         yield from list(storage.list(probes.PREFIX))
         return

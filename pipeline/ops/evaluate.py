@@ -19,9 +19,10 @@ from gaussianverse.fitter.geometry import THRESHOLDS, VOXEL
 from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.pipeline.arguments import add_base, add_reading, add_shards, config_of
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import layout, run_file
+from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import exact
 from gaussianverse.pipeline.dataset.shards import committed_shards
+from gaussianverse.pipeline.dataset.versions import open_version
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.ops.evaluation import pairs, statistics, tables
 from gaussianverse.pipeline.ops.evaluation.place import REPORT, default_folder
@@ -121,7 +122,8 @@ def _folder_apart(folder: Path, outs: list[str]) -> Path:
 def _evaluated(out: str, file: Path, args: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     """Measure one dataset into a file of rows; returns its part of evaluation.json."""
     storage = open_storage(out, config.store)
-    opened = run_file.load(storage)
+    version = open_version(storage, args.version if out == args.out else None)
+    opened = version.run
     lpips = Lpips(args.lpips_net, args.lpips_weights) if args.lpips_weights else None
     try:
         measurer = Measurer(opened, args.base, config.store, most_views=args.views, lpips=lpips)
@@ -130,7 +132,7 @@ def _evaluated(out: str, file: Path, args: argparse.Namespace, config: RunConfig
     evaluator = Evaluator(storage, opened, measurer, most=args.objects, geometry=args.geometry)
     schema, committed = exact(schema_of(geometry=args.geometry)), committed_shards(storage)
     with pq.ParquetWriter(file, schema, compression="zstd") as sink:
-        for shard in ordered_shards(args.shards, opened.shards):
+        for shard in ordered_shards(args.shards, version.shards):
             if not all((stage, shard) in committed for stage in layout.STAGES):
                 evaluator.found.shards_missing += 1
                 continue
@@ -139,6 +141,7 @@ def _evaluated(out: str, file: Path, args: argparse.Namespace, config: RunConfig
     found = evaluator.found
     return {
         "out": out,
+        "version": version.number,
         "config_digest": opened.digest,
         "manifest_sha256": opened.identity["manifest_sha256"],
         "states": dict(found.states),

@@ -19,8 +19,9 @@ from gaussianverse.fitter.threads import available_cores
 from gaussianverse.manifests import runform
 from gaussianverse.pipeline.arguments import add_config, add_json, add_manifest, config_of
 from gaussianverse.pipeline.config import RunConfig
-from gaussianverse.pipeline.dataset import layout, run_file
+from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows, read_commit
+from gaussianverse.pipeline.dataset.versions import open_version
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.run.costs import OF_ATLAS, OF_REDUCTION, Cost, costs, settings_of
 from gaussianverse.pipeline.run.manifest import manifest_of
@@ -254,7 +255,7 @@ def run(args: argparse.Namespace) -> int:
     measured = None
     if args.like:
         storage = open_storage(args.like, config.store)
-        measured = measure(storage, run_file.load(storage).shards)
+        measured = measure(storage, open_version(storage).shards)
     slots = args.slots or config.ray.workers or available_cores()
     made = plan_of(
         manifest.data,

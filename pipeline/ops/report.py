@@ -18,12 +18,11 @@ from gaussianverse.atlas.store import is_remote
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.escape import one_line
 from gaussianverse.manifests.schema import MAX_UID
-from gaussianverse.pipeline.arguments import add_base, add_reading, add_shards, config_of, open_output
-from gaussianverse.pipeline.dataset import layout, run_file
-from gaussianverse.pipeline.dataset.manifest_rows import find_row
-from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.arguments import add_base, add_reading, add_shards, config_of, open_dataset
+from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, journal_rows, stats_rows
+from gaussianverse.pipeline.dataset.versions import Version, open_version
 from gaussianverse.pipeline.errors import NoObject, UsageError, message
 from gaussianverse.pipeline.ops.page.folder import INDEX
 from gaussianverse.pipeline.ops.page.make import Chosen, make_page
@@ -42,11 +41,19 @@ _UNKNOWN = -1
 """Value in the tables for what was not measured, as for imported objects and columns of later versions."""
 
 
-def result_rows(storage: Storage, shards: Iterable[int]) -> Iterator[dict[str, Any]]:
-    """Rows of the objects of committed shards: columns of both stages' tables, and the seconds of both stages."""
+def result_rows(storage: Storage, shards: Iterable[int], version: Version | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of the objects of committed shards: columns of both stages' tables, and the seconds of both stages.
+
+    Args:
+        storage: store of the output.
+        shards: numbers of the shards.
+        version: the version whose rows are wanted; None = all rows.
+    """
     for shard in shards:
-        splats, atlases = (stats_rows(storage, stage, shard) for stage in layout.STAGES)
-        journals = [journal_rows(storage, stage, shard) for stage in layout.STAGES]
+        lost = set() if version is None else set(version.superseded.in_shard(shard).tolist())
+        read = [stats_rows(storage, stage, shard) for stage in layout.STAGES]
+        read += [journal_rows(storage, stage, shard) for stage in layout.STAGES]
+        splats, atlases, *journals = ([row for row in rows if row["index"] not in lost] for rows in read)
         for fit, atlas, *spent in zip(splats, atlases, *journals, strict=True):
             yield _row(fit, atlas, sum(max(0.0, float(entry["seconds"])) for entry in spent))
 
@@ -195,20 +202,21 @@ def look_at(outcome: Outcome, args: argparse.Namespace, base: str) -> None:
 def _page_at_end(outcome: Outcome, args: argparse.Namespace, base: str) -> Path | None:
     """The page of all committed shards; None for an output that is large, or no folder."""
     storage = outcome.storage
-    opened = run_file.load(storage)
-    if is_remote(storage.url) or opened.n_objects > MOST_AT_END:
+    version = open_version(storage, outcome.number)
+    opened = version.run
+    if is_remote(storage.url) or version.n_objects > MOST_AT_END:
         return None
     dest = Path(storage.url, layout.PAGE)
     if outcome.idle and (dest / INDEX).is_file():
         return dest / INDEX
     measurer = Measurer(opened, base, config_of(args).store)
-    return make_page(storage, opened, _whole_shards(storage, opened), dest, measurer).path
+    return make_page(storage, opened, _whole_shards(storage, version), dest, measurer).path
 
 
-def _whole_shards(storage: Storage, opened: Run, shards: str = "") -> list[int]:
+def _whole_shards(storage: Storage, version: Version, shards: str = "") -> list[int]:
     """Shards that are committed in every family, of those that `shards` names; "" = all."""
     committed = committed_shards(storage)
-    return [k for k in ordered_shards(shards, opened.shards) if all((s, k) in committed for s in opened.families)]
+    return [k for k in ordered_shards(shards, version.shards) if all((s, k) in committed for s in version.families)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -239,10 +247,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table of committed shards, and make the page; returns the exit code. With --json only the rows."""
-    storage, opened = open_output(args)
-    shards = _whole_shards(storage, opened, args.shards)
+    storage, version = open_dataset(args)
+    opened, shards = version.run, _whole_shards(storage, version, args.shards)
     if args.json:
-        _print_json(result_rows(storage, shards))
+        _print_json(result_rows(storage, shards, version))
         return 0
     measurer = Measurer(opened, args.base, config_of(args).store)
     dest = args.dest or Path(layout.PAGE if is_remote(args.out) else Path(args.out, layout.PAGE))
@@ -251,7 +259,7 @@ def run(args: argparse.Namespace) -> int:
     def seen(entry: Entry) -> None:
         lines.add(_row(entry.fit, entry.made, _UNKNOWN if entry.seconds is None else entry.seconds))
 
-    chosen = _chosen(storage, opened, args)
+    chosen = _chosen(storage, version, args)
     made = make_page(storage, opened, shards, dest, measurer, chosen, args.evaluation, seen)
     print(lines.text())
     for fault in made.faults.texts:
@@ -270,7 +278,7 @@ def _print_json(rows: Iterable[dict[str, Any]]) -> None:
     print("]")
 
 
-def _chosen(storage: Storage, opened: Run, args: argparse.Namespace) -> Chosen:
+def _chosen(storage: Storage, version: Version, args: argparse.Namespace) -> Chosen:
     """The objects that the options choose; a number is a count only if it stands alone and is no object's uid."""
     if args.worst < 0:
         raise UsageError(f"--worst: {args.worst}: expected a number of objects")
@@ -278,7 +286,7 @@ def _chosen(storage: Storage, opened: Run, args: argparse.Namespace) -> Chosen:
         return Chosen(worst=args.worst, worst_by=args.worst_by)
     if len(args.objects) == 1 and args.objects[0].isdecimal():
         try:
-            find_row(storage, opened, args.objects[0])
+            version.find(storage, args.objects[0])
         except NoObject:
             return Chosen(int(args.objects[0]), args.worst, args.worst_by)
     return Chosen(0, args.worst, args.worst_by, args.objects)

@@ -13,11 +13,12 @@ from typing import Any
 
 from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
 from gaussianverse.atlas.store.storage import Storage
-from gaussianverse.pipeline.arguments import add_reading, open_output
+from gaussianverse.pipeline.arguments import add_reading, open_dataset
 from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit, stats_rows
+from gaussianverse.pipeline.dataset.versions import Version, version_of
 from gaussianverse.pipeline.interrupt import QuietInterrupt
 from gaussianverse.pipeline.run.bar import FIT_SHARE, Bar, Tally
 
@@ -33,10 +34,17 @@ def status_of(
 ) -> dict[str, Any]:
     """Progress of a run: objects and shards by stage, reasons of quarantine, whether it is finalized.
 
-    Reasons come from committed shards; the objects of other shards are counted by their fragments. `commit_of` reads
-    commit records, which never change.
+    Reasons come from committed shards; the objects of other shards are counted by their fragments. Of a version
+    that was begun these are its new shards; of a finished one all that count, less the rows that no longer do.
+
+    Args:
+        storage: store of the output.
+        run: the run of the version.
+        commit_of: reads a commit record, which never changes.
     """
-    committed = committed_shards(storage)
+    version, finalized = version_of(storage, run), is_finalized(storage, run.number)
+    own = version.shards if finalized else run.shards
+    committed = {pair for pair in committed_shards(storage) if pair[1] in own}
     stages: dict[str, Any] = {}
     reasons: Counter[str] = Counter()
     for stage in run.families:
@@ -44,11 +52,14 @@ def status_of(
         done = samples = 0
         for shard in shards:
             commit = commit_of(storage, stage, shard)
-            done, samples = done + commit["objects"], samples + commit["samples"]
+            lost = version.superseded.samples_in(stage, shard), len(version.superseded.in_shard(shard))
+            done, samples = done + commit["objects"] - lost[1], samples + commit["samples"] - lost[0]
             if stage == ATLAS:
                 reasons.update(commit["quarantined"])
+                if lost[1]:
+                    reasons.subtract(_reasons_of_lost(storage, version, shard))
         work = (layout.parse_fragment(entry.key) for entry in storage.list(f"{layout.WORK}{stage}/"))
-        uncommitted = sum(found is not None and found[:2] not in committed for found in work)
+        uncommitted = sum(found is not None and found[1] in own and found[:2] not in committed for found in work)
         stages[stage] = {
             "shards": len(shards),
             "objects": done + uncommitted,
@@ -57,18 +68,28 @@ def status_of(
         }
     return {
         "url": storage.url,
-        "objects": run.n_objects,
-        "shards": run.n_shards,
+        "version": run.number,
+        "objects": stages[ATLAS]["objects"] if finalized else run.n_objects,
+        "shards": len(own),
         "config_digest": run.digest,
         "stages": stages,
-        "quarantined": dict(reasons.most_common()),
-        "finalized": is_finalized(storage),
+        "quarantined": {reason: count for reason, count in reasons.most_common() if count},
+        "finalized": finalized,
     }
+
+
+def _reasons_of_lost(storage: Storage, version: Version, shard: int) -> Counter[str]:
+    """Reasons of the rows of a shard that were quarantined and no longer count."""
+    rows = stats_rows(storage, ATLAS, shard)
+    lost = set(version.superseded.in_shard(shard).tolist())
+    return Counter(row["reason"] for row in rows if row["index"] in lost and row["status"] != OK)
 
 
 def status_text(status: dict[str, Any]) -> str:
     """Format the result of `status_of` for people."""
-    lines = [f"{status['url']}: {status['objects']} objects in {status['shards']} shards"]
+    of = "" if status["version"] == 1 else f", version {status['version']}"
+    new = "" if status["finalized"] or not of else "new "
+    lines = [f"{status['url']}{of}: {status['objects']} {new}objects in {status['shards']} {new}shards"]
     for stage, counts in status["stages"].items():
         shards = f"{counts['shards']} of {status['shards']} shards committed"
         lines.append(f"  {stage:7} {counts['objects']:>8} objects done, {shards}")
@@ -112,7 +133,7 @@ def looks(storage: Storage, run: Run) -> Iterator[dict[str, Any]]:
     commits = cache(read_commit)
     while True:
         began = time.monotonic()
-        run_file.load(storage)  # an output that is gone would look like one with nothing in it
+        run_file.load(storage, run.number)  # an output that is gone would look like one with nothing in it
         found = status_of(storage, run, commits)
         yield found
         if found["finalized"] or _without_dataset(found):
@@ -130,7 +151,7 @@ class Seen:
     """Progress of a run since the first look."""
 
     def __init__(self, storage: Storage, run: Run) -> None:
-        self._storage, self._tally = storage, Tally(run.n_objects)
+        self._storage, self._shards, self._tally = storage, run.shards, Tally(run.n_objects)
         self._began, self._before = time.monotonic(), -1.0
         self._read: set[int] = set()
         """Shards whose table of fits was read."""
@@ -146,7 +167,8 @@ class Seen:
         return position, self._tally.text(position, position - self._before, time.monotonic() - self._began)
 
     def _read_tables(self) -> None:
-        new = sorted(k for stage, k in committed_shards(self._storage) if stage == SPLATS and k not in self._read)
+        there = committed_shards(self._storage)
+        new = [k for k in self._shards if (SPLATS, k) in there and k not in self._read]
         for shard in new[:_TABLES]:
             self._read.add(shard)
             for row in stats_rows(self._storage, SPLATS, shard):
@@ -162,7 +184,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the status; returns the exit code."""
-    storage, opened = open_output(args)
+    storage, version = open_dataset(args, begun=True)
+    opened = version.run
     if args.watch:
         return watch(storage, opened, as_json=args.json)
     found = status_of(storage, opened)

@@ -14,8 +14,9 @@ from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.escape import one_line
-from gaussianverse.pipeline.arguments import add_reading, open_output
+from gaussianverse.pipeline.arguments import add_reading, open_dataset
 from gaussianverse.pipeline.dataset import layout, records, shards
+from gaussianverse.pipeline.dataset.versions import Version
 
 _SMALL = 16 << 10
 """Bytes. The fragment of a quarantined object holds one short JSON file; larger ones need not be read."""
@@ -50,20 +51,20 @@ class Cause:
     """The message of the first."""
 
 
-def top_errors(storage: Storage) -> list[Cause]:
-    """Count the causes in committed shards and in fragments; returns the most frequent first."""
-    committed = shards.committed_shards(storage)
+def top_errors(storage: Storage, version: Version) -> list[Cause]:
+    """Count the causes in committed shards and in fragments of a version; returns the most frequent first."""
+    committed = {pair for pair in shards.committed_shards(storage) if pair[1] in version.shards}
     found: dict[tuple[str, ...], Cause] = {}
     seen: set[str] = set()
     for stage in layout.STAGES:  # the atlas stage repeats the quarantines of the fits, which count once
         for pair in sorted(committed):
             if pair[0] == stage:
-                table = shards.stats_table(storage, *pair).select(_COLUMNS)
+                table = version.live(shards.stats_table(storage, *pair), pair[1]).select(_COLUMNS)
                 for facts in table.filter(pc.not_equal(table["status"], OK)).to_pylist():
                     _count(found, seen, stage, facts)
         for entry in storage.list(f"{layout.WORK}{stage}/"):
             place = layout.parse_fragment(entry.key)
-            if place and place[:2] not in committed and entry.nbytes <= _SMALL:
+            if place and place[1] in version.run.shards and place[:2] not in committed and entry.nbytes <= _SMALL:
                 try:
                     facts = records.read(storage, *place).facts
                 except NotFound:
@@ -118,7 +119,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the most frequent causes; returns the exit code."""
-    storage, _ = open_output(args)
-    found = top_errors(storage)
+    found = top_errors(*open_dataset(args, begun=True))
     print(json.dumps([asdict(c) for c in found[: args.most]]) if args.json else errors_text(found, args.most))
     return 0

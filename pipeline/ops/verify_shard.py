@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts, facts_from_json, known
 from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
 from gaussianverse.pipeline.dataset.statistics import moments_of
+from gaussianverse.pipeline.dataset.versions import Version
 from gaussianverse.pipeline.errors import PipelineError
 
 _PSNR_STEP = 1e-3
@@ -39,15 +41,15 @@ def named(faults: Iterator[str], what: str) -> Iterator[str]:
         yield f"{what}: cannot be checked: {error}"
 
 
-def other_manifest(storage: Storage, run: Run) -> str:
-    """The fault of a dataset whose manifest is not its run's, "" if it is; without it no shard can be checked."""
-    try:
-        manifest = storage.get(layout.MANIFEST)
-    except NotFound:
-        manifest = b""
-    if sha256_of(manifest) == run.identity["manifest_sha256"]:
-        return ""
-    return f"{layout.MANIFEST}: not the manifest of {layout.RUN}, so no shard can be checked"
+def other_manifests(storage: Storage, version: Version) -> Iterator[str]:
+    """The faults of manifests that are not those of their runs; without them no shard can be checked."""
+    for run in {run.number: run for run in (*version.runs, version.run)}.values():
+        try:
+            manifest = storage.get(run.manifest_key)
+        except NotFound:
+            manifest = b""
+        if sha256_of(manifest) != run.identity["manifest_sha256"]:
+            yield f"{run.manifest_key}: not the manifest of {run.key}, so no shard can be checked"
 
 
 def commit_or_fault(storage: Storage, family: str, shard: int) -> dict[str, Any] | str:
@@ -66,11 +68,15 @@ def places(rows: Iterable[Mapping[str, Any]]) -> list[tuple[int, str]]:
 
 
 class ShardCheck:
-    """Checks the families of one shard, the splats first, since atlases are compared with them."""
+    """Checks the families of one shard, the splats first, since atlases are compared with them.
 
-    def __init__(self, storage: Storage, run: Run, shard: int) -> None:
-        self._storage, self._run, self._shard = storage, run, shard
-        self._manifest = shard_rows(storage, run, shard)
+    All of its rows are checked, also those that no longer count.
+    """
+
+    def __init__(self, storage: Storage, version: Version, shard: int) -> None:
+        self._storage, self._version, self._shard = storage, version, shard
+        self._run = version.run_of(shard)
+        self._manifest = shard_rows(storage, self._run, shard)
         # None until the splats' tar is known to hold what their table says
         self._splats: dict[str, Facts] | None = None
         self._unread = set[str]()
@@ -129,7 +135,8 @@ class ShardCheck:
         for facts, row in zip(rows, self._manifest, strict=True):
             if (facts["sample"] != -1) != (facts["status"] == OK and family in self._run.held):
                 yield f"{table}: {facts['uid']}: sample is {facts['sample']}, its status {facts['status']}"
-            for text in faults_of_facts(self._run, family, row, facts):
+            made = _configured(self._version, self._run, str(facts["config_digest"]))
+            for text in faults_of_facts(made, family, row, facts):
                 yield f"{table}: {facts['uid']}: {text}"
 
     def _journal(self, family: str) -> Iterator[str]:
@@ -238,6 +245,16 @@ class ShardCheck:
             return
         if data != moments_of(self._atlases, self._run):
             yield f"{layout.moments(self._shard)}: not the moments of the shard's atlases"
+
+
+def _configured(version: Version, run: Run, digest: str) -> Run:
+    """The run with the configuration of this digest, if its samples, taken over from others, may bear it."""
+    configs = {version.run.digest: version.run.identity["config"]}
+    for one in (version.run, run):
+        configs |= one.identity.get("configs", {})
+    if digest == run.digest or digest not in configs:
+        return run
+    return replace(run, identity={**run.identity, "config": configs[digest], "config_digest": digest})
 
 
 def _psnr_fault(facts: Facts, unpacked: Gaussians, splat: Gaussians) -> Iterator[str]:

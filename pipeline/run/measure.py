@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,6 +83,12 @@ class Measurer:
         self.lpips_sha256 = ""
         if lpips is not None:
             self._lpips, self.lpips_sha256 = load_lpips(lpips.net, lpips.weights, self.device)
+
+    def of(self, run: Run) -> Measurer:
+        """The same for objects that another run has fitted."""
+        other = copy(self)
+        other.config = fit_config_of(run)
+        return other
 
     def prepared(self, manifest_row: Facts, input_sha256: str = "", *, with_geometry: bool = False) -> Prepared:
         """Load and prepare an object's views as its fit did.

@@ -27,7 +27,8 @@ from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
-from gaussianverse.pipeline.dataset.shards import journal_rows, read_main, stats_rows
+from gaussianverse.pipeline.dataset.shards import journal_rows, read_main, stats_table
+from gaussianverse.pipeline.dataset.versions import version_of
 from gaussianverse.pipeline.errors import FragmentError, PipelineError
 from gaussianverse.pipeline.ops.evaluation.cost import Cost
 from gaussianverse.pipeline.run.inputs import InputTooLarge, NoViews
@@ -85,21 +86,23 @@ class Evaluator:
 
         Args:
             storage: store of the dataset.
-            run: its run.
+            run: the run of its version.
             measurer: measures an object's views.
             most: about how many objects to measure, chosen by hashes of their uids; 0 = all.
             geometry: whether depth, normals and points are compared.
         """
         self.storage, self.run, self.found = storage, run, Found()
-        self._measurer, self._geometry = measurer, geometry
-        self._share = min(1.0, most / run.n_objects) if most else 1.0
+        self._version = version_of(storage, run)
+        self._measurers, self._geometry = {run.digest: measurer}, geometry
+        self._share = min(1.0, most / self._version.n_objects) if most else 1.0
         self._defaults = {name: default for name, _, default in _COLUMNS}
         self._defaults |= dict.fromkeys(GEOMETRY, -1.0) if geometry else {}
 
     def shard(self, shard: int) -> Iterator[Facts]:
-        """The rows of a committed shard, but for objects outside the sample."""
-        fits, atlases = (stats_rows(self.storage, stage, shard) for stage in layout.STAGES)
-        given = {str(row["uid"]): row for row in shard_rows(self.storage, self.run, shard)}
+        """The rows of a committed shard, but for objects outside the sample and those that no longer count."""
+        tables = (stats_table(self.storage, stage, shard) for stage in layout.STAGES)
+        fits, atlases = (self._version.live(table, shard).to_pylist() for table in tables)
+        given = {str(row["uid"]): row for row in shard_rows(self.storage, self._version.run_of(shard), shard)}
         journals = []
         for stage in layout.STAGES:
             try:
@@ -153,13 +156,21 @@ class Evaluator:
             return row | {"state": NOT_MEASURED, "note": describe(error)}
 
     def _measured(self, given: Facts, fit: Facts, gaussians: Gaussians, unpacked: Gaussians) -> Facts:
-        prepared = self._measurer.prepared(given, str(fit.get("input_sha256", "")))
-        found = self._measurer.photometric(prepared, gaussians, unpacked)
+        measurer = self._measurer_of(str(fit["config_digest"]))
+        prepared = measurer.prepared(given, str(fit.get("input_sha256", "")))
+        found = measurer.photometric(prepared, gaussians, unpacked)
         if found["n_measured"] == len(prepared.measured) and fit["metrics_on"] == found["metrics_on"]:
             change = abs(float(found["fit_psnr"]) - float(fit["psnr"]))
             self.found.largest_change = max(self.found.largest_change, change)
-        geometry = self._measurer.geometric(given, unpacked) if self._geometry else {}
+        geometry = measurer.geometric(given, unpacked) if self._geometry else {}
         return {**found, **geometry, "state": MEASURED}
+
+    def _measurer_of(self, digest: str) -> Measurer:
+        """The measurer of fits of a configuration."""
+        if digest not in self._measurers:
+            fitted = self._version.bearing(digest) or self.run
+            self._measurers[digest] = self._measurers[self.run.digest].of(fitted)
+        return self._measurers[digest]
 
 
 def in_sample(uid: str, share: float) -> bool:

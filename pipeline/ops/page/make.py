@@ -16,8 +16,8 @@ from gaussianverse.atlas.interchange.spz import to_spz
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.turntable import FOVY, eye_and_target
-from gaussianverse.pipeline.dataset.manifest_rows import find_row
 from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.versions import version_of
 from gaussianverse.pipeline.errors import FragmentError, PipelineError
 from gaussianverse.pipeline.ops.page import objects, thumbnails
 from gaussianverse.pipeline.ops.page.evaluated import evaluation_of, name_of
@@ -70,7 +70,7 @@ def make_page(
 
     Args:
         storage: store of the run, which may still be going.
-        run: the run.
+        run: the run of the version.
         shards: numbers of committed shards.
         dest: folder of the page; see `Folder`.
         measurer: reads the views of objects.
@@ -83,10 +83,10 @@ def make_page(
         PipelineError: the manifest has no object of a name that was given.
         StoreError: the store failed.
     """
-    chosen = chosen or Chosen()
+    chosen, version = chosen or Chosen(), version_of(storage, run)
     for uid in chosen.uids:
-        find_row(storage, run, uid)
-    listing, summary = Listing(storage), Summary()
+        version.find(storage, uid)
+    listing, summary = Listing(storage, version), Summary()
     try:
         evaluated = evaluation_of(storage, run, evaluation)
     except PipelineError as error:
@@ -115,7 +115,7 @@ def make_page(
     for uid in sorted(set(chosen.uids) - {entry.uid for entry in named}):
         listing.faults.add(f"{uid} has no page: it is not published in a committed shard")
     with_page = {entry.uid: entry for entry in [*named, *first, *(e for _, _, e in sorted(worst, reverse=True))]}
-    there = [uid for uid, entry in with_page.items() if _object_page(folder, storage, run, entry, measurer, listing)]
+    there = [uid for uid, entry in with_page.items() if _object_page(folder, entry, measurer, listing)]
     for parts in (*_STATIC, *(_VIEWER if there else ())):
         folder.write(parts[-1], _resource(*parts))
     folder.write("pages.js", script("gallery.pages", there))
@@ -124,7 +124,9 @@ def make_page(
         name=name_of(storage.url),
         run=run,
         profile=profile_of(run),
-        finalized=storage.head(SUCCESS) is not None,
+        version=version.number,
+        n_objects=version.n_objects,
+        finalized=storage.head(version.key(SUCCESS)) is not None,
         summary=summary,
         most=MOST_ROWS,
         histograms=summary.histograms(),
@@ -186,13 +188,12 @@ class _Gallery:
         self.scripts.append(name)
 
 
-def _object_page(
-    folder: Folder, storage: Storage, run: Run, entry: Entry, measurer: Measurer, listing: Listing
-) -> bool:
+def _object_page(folder: Folder, entry: Entry, measurer: Measurer, listing: Listing) -> bool:
     """Write the page of an object; False, and a fault, if its Gaussians cannot be read."""
-    uid = entry.uid
+    uid, version = entry.uid, listing.version
+    fitted = version.bearing(str(entry.fit["config_digest"])) or version.run
     try:
-        found = pictures_of(storage, run, entry, measurer)
+        found = pictures_of(listing.storage, version.run_of(entry.shard), entry, measurer.of(fitted))
     except _DAMAGE as error:
         listing.faults.add(f"{uid} has no page: {error}")
         return False

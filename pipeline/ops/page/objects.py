@@ -18,6 +18,7 @@ from gaussianverse.manifests.schema import is_uid
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.dataset.shards import journal_rows, read_main, stats_table
+from gaussianverse.pipeline.dataset.versions import Version
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.ops.evaluation.cost import Cost
 
@@ -113,6 +114,8 @@ class Listing:
     """Reads the objects of shards, and notes what could not be read."""
 
     storage: Storage
+    version: Version
+    """The version of the dataset, whose rows are listed."""
     cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self) -> None:
@@ -121,7 +124,8 @@ class Listing:
     def entries(self, shard: int) -> Iterator[Entry]:
         """The objects of a committed shard; faults in place of damaged tables, and of uids that are none."""
         try:
-            tables = [stats_table(self.storage, stage, shard) for stage in layout.STAGES]
+            whole = (stats_table(self.storage, stage, shard) for stage in layout.STAGES)
+            tables = [self.version.live(table, shard) for table in whole]
         except (NotFound, PipelineError) as error:
             self.faults.add(f"shard {shard} is not here: {error}")
             return
