@@ -41,6 +41,7 @@ from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import read_main
 from gaussianverse.pipeline.dataset.take_over import facts_in
 from gaussianverse.pipeline.dataset.versions import open_version, superseded_schema
+from gaussianverse.pipeline.policy import seed_of
 
 Fields = Mapping[str, Any]
 
@@ -151,7 +152,8 @@ def _publish(storage: LocalStorage, run: Run, row: dict[str, Any], before: Field
     count = {"n_gaussians": len(splat)}
     if family == ATLAS:
         count |= {"n_padded": run.atlas.size**2 - len(splat), "n_dropped": 0, "size": run.atlas.size}
-    about = {**count, "dtype": "float32"} if family == ATLAS else {**count, "psnr": 20.0, **splat.bounds()}
+    fit = {"psnr": 20.0, "steps": run.fit.steps, "seed": seed_of(run.settings.seed, str(row["uid"]), 0)}
+    about = {**count, "dtype": "float32"} if family == ATLAS else {**count, **fit, **splat.bounds()}
     facts = records.facts_of(family, row, run, status=OK, **about)
     records.publish_sample(storage, family, facts, npy(array) if family == ATLAS else splat.to_bytes(), watch, {})
 
