@@ -193,9 +193,14 @@ def open_dataset(args: argparse.Namespace, *, begun: bool = False) -> tuple[Stor
         PipelineError: the files of the version are damaged.
     """
     from gaussianverse.atlas.store import open_storage
+    from gaussianverse.atlas.store.errors import NotFound
     from gaussianverse.pipeline.dataset.versions import begun_version, open_version
 
-    storage, number = open_storage(args.out, config_of(args).store), args.version
-    if number is None and begun:
-        number = begun_version(storage)
-    return storage, open_version(storage, number)
+    storage = open_storage(args.out, config_of(args).store)
+    if args.version is None and begun and (number := begun_version(storage)) is not None:
+        try:
+            return storage, open_version(storage, number)
+        except NotFound:  # claimed, and killed before its tables were written
+            if number == 1:
+                raise
+    return storage, open_version(storage, args.version)

@@ -241,6 +241,8 @@ _VERBS: dict[str, Verb] = {
     "duplicates": _from_module(
         "keep", "list objects that are the same, and which to keep", "pipeline.ops.duplicates"
     ),
+    "compact": _from_module("keep", "write what a version counts as a dataset of its own", "pipeline.ops.compact"),
+    "purge": _from_module("keep", "delete old versions, or one that was given up", "pipeline.ops.purge"),
     "clean-work": _from_module("keep", "delete scratch of committed shards", "pipeline.ops.clean_work"),
 }
 

@@ -96,7 +96,9 @@ def next_version(
         "manifest_sha256": sha256_of(manifest), "n_objects": len(corrected) + len(added), "n_shards": n_shards,
         "superseded_sha256": sha256_of(superseded), "origins_sha256": sha256_of(b""),
         "runs": sorted({*(before.run_of(k).number for k in shards if k not in made), *([number] if made else [])}),
-        "shards": ",".join(map(str, shards)), "changes": {}, "note": "",
+        "shards": ",".join(map(str, shards)), "note": "", "first_index": numbered[1], "history": before.run.history,
+        "changes": {"added": len(added), "refitted": 0, "corrected": len(corrected), "removed": len(removed),
+                    "columns": {}},
     }  # fmt: skip
     files = {OBJECTS: manifest, ORIGINS: b"", SUPERSEDED: superseded}
     for name, data in {VERSION: to_json_file(identity, sort_keys=True), **files}.items():

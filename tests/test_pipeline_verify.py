@@ -177,7 +177,7 @@ TABLES: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
     "another caption": (lambda rows: [{**rows[0], "caption": "?"}, *rows[1:]], "a.json differs from its row"),
     "another place": (lambda rows: [{**rows[0], "offset": 0}, *rows[1:]], "a: offset, size or sha256"),
     "one that was quarantined": (
-        lambda rows: [{**rows[0], "sample": -1, "reason": "low_psnr"}, *rows[1:]], "does not match the contents",
+        lambda rows: [{**rows[0], "sample": -1, "reason": "low_psnr"}, *rows[1:]], "a: sample is -1, its status ok",
     ),
 }  # fmt: skip
 

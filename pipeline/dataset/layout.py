@@ -61,6 +61,7 @@ _OF_SHARD = re.compile(
     rf"(?:({_FAMILY})/\1-(\d+)\.tar|stats/(?:{_FAMILY})-(\d+)\.parquet|moments/moments-(\d+)\.npz"
     rf"|_commits/(?:{_FAMILY})/(\d+)\.json)"
 )
+_SCRATCH = re.compile(rf"_work/(?:runs/)?(?:{_FAMILY})/(\d+)/[^/]+|runs/(?:{_FAMILY})-(\d+)\.parquet")
 _FRAGMENT = re.compile(rf"_work/({_FAMILY})/(\d+)/([A-Za-z0-9_-]+)\.tar")
 
 
@@ -141,6 +142,12 @@ def shard_of(key: str) -> int | None:
     """The number of the shard that a published file belongs to; None for any other key."""
     match = _OF_SHARD.fullmatch(key)
     return int(next(filter(None, match.groups()[1:]))) if match else None
+
+
+def scratch_of(key: str) -> int | None:
+    """The number of the shard that a fragment, its journal entry, or a shard's journal belongs to; else None."""
+    match = _SCRATCH.fullmatch(key)
+    return int(next(filter(None, match.groups()))) if match else None
 
 
 def in_dataset(key: str) -> bool:

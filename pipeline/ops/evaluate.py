@@ -22,7 +22,7 @@ from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.parquet import exact
 from gaussianverse.pipeline.dataset.shards import committed_shards
-from gaussianverse.pipeline.dataset.versions import open_version
+from gaussianverse.pipeline.dataset.versions import Version, open_version
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.ops.evaluation import pairs, statistics, tables
 from gaussianverse.pipeline.ops.evaluation.place import REPORT, default_folder
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     config = config_of(args)
     outs = [args.out, *args.against]
     for out in outs:
-        run_file.load(open_storage(out, config.store))  # before a folder is made in what is no output
+        _version_of(out, args, config)  # before a folder is made in what is no output
     folder = _folder_apart(args.to or default_folder(args.out), outs)
     one_thread()
     datasets, files = [], []
@@ -119,10 +119,15 @@ def _folder_apart(folder: Path, outs: list[str]) -> Path:
     return folder
 
 
+def _version_of(out: str, args: argparse.Namespace, config: RunConfig) -> Version:
+    """The version of a dataset to measure: `--version` is that of `--out`, of others it is the newest."""
+    return open_version(open_storage(out, config.store), args.version if out == args.out else None)
+
+
 def _evaluated(out: str, file: Path, args: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     """Measure one dataset into a file of rows; returns its part of evaluation.json."""
     storage = open_storage(out, config.store)
-    version = open_version(storage, args.version if out == args.out else None)
+    version = _version_of(out, args, config)
     opened = version.run
     lpips = Lpips(args.lpips_net, args.lpips_weights) if args.lpips_weights else None
     try:

@@ -68,15 +68,17 @@ def _parsed(data: bytes, run: Run) -> Evaluation:
     try:
         found: dict[str, Any] = json.loads(data)
         first = found["datasets"][0]
-        made_of = (first["config_digest"], first["manifest_sha256"], first.get("version", 1))
+        made_of, version = (first["config_digest"], first["manifest_sha256"]), first.get("version", 1)
         # a page that is published does not tell the machine's folders
         found["datasets"] = [{**d, "out": name_of(d["out"])} for d in found["datasets"]]
         tables, states = tables_of(found), first["states"]
         measured, objects = int(states.get(MEASURED, 0)), sum(map(int, states.values()))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise PipelineError(f"not an evaluation.json of `evaluate`: {message(error)}") from error
-    if made_of != (run.digest, run.identity["manifest_sha256"], run.number):
-        raise PipelineError("the evaluation of another output or version; run `evaluate` on this one")
+    if made_of != (run.digest, run.identity["manifest_sha256"]):
+        raise PipelineError("the evaluation of another output; run `evaluate` on this one")
+    if version != run.number:
+        raise PipelineError(f"the evaluation of version {version}; run `evaluate` on version {run.number}")
     return Evaluation(tables, measured, objects)
 
 
