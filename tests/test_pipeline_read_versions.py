@@ -266,3 +266,19 @@ def test_evaluate(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         found = json.loads((to / "evaluation.json").read_text())
         assert found["datasets"][0]["version"] == int(version or 3)
     capsys.readouterr()
+
+
+def test_export(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def exported(name: str, *more: str) -> list[str]:
+        assert cli.main(["export", *more, str(tmp_path / name), "--out", str(made), "--format", "ply"]) == 0
+        return sorted(path.stem for path in (tmp_path / name).rglob("*.ply"))
+
+    assert exported("newest") == sorted(set(NEWEST) - LOST)
+    assert exported("first", "--version", "1") == sorted(set(UIDS) - LOST)
+    assert exported("one", "obj01") == ["obj01"]
+    out = ["export", str(tmp_path / "part"), "--out", str(made), "--format", "dataset", "--filter", "category != x"]
+    assert cli.main([*out, "--version", "2"]) == 0
+    assert faults(tmp_path / "part") == []
+    captions = {row["uid"]: row["caption"] for row in metadata_of(tmp_path / "part", 1)}
+    assert (captions["obj01"], "other" in captions, "obj02" in captions) == ("second", False, False)
+    capsys.readouterr()

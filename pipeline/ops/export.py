@@ -24,13 +24,14 @@ from gaussianverse.atlas.store import is_remote, open_storage
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.atlas.tar import END, build
 from gaussianverse.manifests.schema import is_uid
-from gaussianverse.pipeline.arguments import add_output, add_overrides, config_of, open_output
+from gaussianverse.pipeline.arguments import add_output, add_overrides, add_version, config_of, open_dataset
 from gaussianverse.pipeline.dataset import layout, shards
-from gaussianverse.pipeline.dataset.manifest_rows import find_row, shard_rows
+from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.records import Record
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FRAME
+from gaussianverse.pipeline.dataset.versions import version_of
 from gaussianverse.pipeline.errors import PipelineError, UsageError
 from gaussianverse.pipeline.ops import croissant
 from gaussianverse.pipeline.ops.choice import Choice, add_choice, choice_of
@@ -85,13 +86,15 @@ def export(
 
 def _chosen(storage: Storage, run: Run, uids: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield rows of the manifest with their shards, in the manifest's order."""
+    version = version_of(storage, run)
     if uids:
-        found = [find_row(storage, run, uid) for uid in uids]
+        found = [version.find(storage, uid) for uid in uids]
         yield from sorted(found, key=lambda one: one[0]["index"])
         return
-    for shard in run.shards:
-        done = {r["uid"] for r in shards.stats_rows(storage, ATLAS, shard) if r["sample"] != -1}
-        yield from ((row, shard) for row in shard_rows(storage, run, shard) if row["uid"] in done)
+    for shard in version.shards:
+        rows = version.live(shards.stats_table(storage, ATLAS, shard), shard).to_pylist()
+        done = {r["uid"] for r in rows if r["sample"] != -1}
+        yield from ((row, shard) for row in shard_rows(storage, version.run_of(shard), shard) if row["uid"] in done)
 
 
 def _named_safely(found: tuple[dict[str, Any], int]) -> tuple[dict[str, Any], int]:
@@ -155,6 +158,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder to write into, for a dataset also s3://bucket/prefix; with --debug: OUT-debug",
     )
     add_output(parser)
+    add_version(parser)
     parser.add_argument("--format", required=True, choices=(*FORMATS, *PARTS))
     parser.add_argument("--count", type=int, default=0, metavar="N", help="ply: N Gaussians for every object")
     parser.add_argument(
@@ -189,9 +193,10 @@ def run(args: argparse.Namespace) -> int:
     if args.family or is_remote(dest):
         what = f"--family {args.family[0]}" if args.family else dest
         raise UsageError(f"{what}: with --format {' or '.join(PARTS)} only")
-    storage, opened = open_output(args)
+    storage, version = open_dataset(args)
+    opened = version.run
     if choice != Choice(uids=choice.uids):
-        catalogue = Catalogue(storage)
+        catalogue = Catalogue(storage, version.number)
         uids = catalogue.uids(choice.places(catalogue))
     for path in export(storage, opened, Path(dest), args.format, uids or choice.uids or (), options):
         print(path)
@@ -207,7 +212,7 @@ def _part(args: argparse.Namespace, choice: Choice, dest: str, options: Options)
     options.check(args.format)
     store, hub = config_of(args).store, args.format == HUGGINGFACE
     place = open_storage(dest, store)
-    part = part_of(open_storage(args.out, store), choice, args.family)
+    part = part_of(open_storage(args.out, store), choice, args.family, args.version)
     for key in part.take(place, hub=hub):
         print(f"{place.url}/{key}")
     print(f"The part is complete: {len(part.places)} of {len(part.catalogue)} objects in {place.url}")

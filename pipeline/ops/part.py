@@ -168,20 +168,21 @@ class Part:
         }
 
 
-def part_of(source: Storage, choice: Choice, families: Sequence[str] = ()) -> Part:
+def part_of(source: Storage, choice: Choice, families: Sequence[str] = (), number: int | None = None) -> Part:
     """Choose a part of a dataset.
 
     Args:
         source: store of the dataset.
         choice: which objects.
         families: families to take; none = all that the dataset has.
+        number: version of the dataset; None = the newest.
 
     Raises:
         UsageError: a family that the dataset does not have, or no atlases; see also `Choice.places`.
         DatasetError: the dataset is not finished, or damaged; see also `Choice.places`.
         PipelineError: an older gaussianverse made it.
     """
-    catalogue = Catalogue(source)
+    catalogue = Catalogue(source, number)
     version = open_version(source, catalogue.version)
     run = version.run
     if run.version != SCHEMA_VERSION:
