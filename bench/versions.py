@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench import opening
 from bench.record import keep
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import OK, sums_file
@@ -153,6 +154,8 @@ def main() -> None:
         started = time.perf_counter()
         found = dry_run(folder / "out", folder / "new.parquet")
         plan = found.pop("plan")
+        opening.make(folder / "opened", args.objects)
+        found |= opening.measured(folder / "opened")
         found |= {name: plan[name] for name in ("added", "refitted", "corrected", "removed", "unchanged")}
         keep("versions", {"objects": args.objects, **found, "wall_s": round(time.perf_counter() - started, 1)})
 
