@@ -103,7 +103,7 @@ bench-store: $(STAMP) ## compare CPU time of range reads from S3: our store, bot
 bench-startup: $(STAMP) ## measure CPU seconds of `import gaussianverse` and `gaussianverse --help`
 	$(BIN)/python -m bench.startup $(ARGS)
 
-bench-versions: $(STAMP) ## measure `extend --dry-run` of a million made-up objects: CPU seconds, memory
+bench-versions: $(STAMP) ## measure `extend --dry-run` and opening of a million made-up objects: CPU seconds, memory
 	$(BIN)/python -m bench.versions $(ARGS)
 
 bench-sh: $(STAMP) ## measure what baking view-dependent colour keeps against dropping it

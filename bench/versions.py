@@ -1,4 +1,4 @@
-"""Measure the planning of a version of a million objects: `extend --dry-run`, in a process of its own.
+"""Measure the planning of a version of a million objects, `extend --dry-run`, and their opening (`bench/opening.py`).
 
 The dataset and the new manifest are made for it: only the tables that planning reads, without a shard. The manifest
 has every object, of which one in a thousand has another caption, one in 5,000 other views, and 1,000 are new.
@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +150,12 @@ def main() -> None:
         make_dataset(folder / "out", rows)
         pq.write_table(changed(rows), folder / "new.parquet")
         del rows
-        started = time.perf_counter()
         found = dry_run(folder / "out", folder / "new.parquet")
         plan = found.pop("plan")
         opening.make(folder / "opened", args.objects)
         found |= opening.measured(folder / "opened")
         found |= {name: plan[name] for name in ("added", "refitted", "corrected", "removed", "unchanged")}
-        keep("versions", {"objects": args.objects, **found, "wall_s": round(time.perf_counter() - started, 1)})
+        keep("versions", {"objects": args.objects, **found})
 
 
 if __name__ == "__main__":
