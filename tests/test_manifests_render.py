@@ -184,6 +184,61 @@ def test_any_intrinsics_and_sizes_draw_where_they_project(tmp_path: Path) -> Non
             assert depth.max() <= w.max() + 1e-4
 
 
+def test_pictures_and_geometry_of_cameras_of_several_sizes_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "box.glb"
+    path.write_bytes(bytes(Glb().add(*box())))
+    sizes = (16, 64)  # the second has as many pixels as the first has samples
+    found = []
+    for order in (sizes, sizes[::-1]):
+        with Renderer(load_mesh(path), shading="diffuse") as renderer:
+            cameras = [rig.Camera(on_the_x_axis(), rig.intrinsics(0.7, n, n), n, n) for n in order]
+            drawn = {c.width: (renderer.color(c), renderer.geometry(c)) for c in cameras}
+        found.append(drawn)
+    for n in sizes:
+        for one, other in zip(found[0][n], found[1][n], strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert found[0][n][1][n // 2, n // 2, 3] == pytest.approx(2 - 0.45, abs=0.01)
+
+
+def on_the_x_axis() -> np.ndarray:
+    """A camera on the x axis, 2 from the origin."""
+    return rig.poses(np.array([[1.0, 0, 0]]), 2.0)[0]
+
+
+def test_a_texture_that_opengl_would_draw_black_is_refused(tmp_path: Path) -> None:
+    path, limit = tmp_path / "sheet.glb", 16384
+    glb = Glb().add([(0, 0, 0), (1, 0, 0), (0, 1, 0)], [0, 1, 2], uv=[(0, 0), (1, 0), (0, 1)],
+        texture=np.full((1, 2 * limit, 3), 255))  # fmt: skip
+    path.write_bytes(bytes(glb))
+    with pytest.raises(RenderError, match="a texture has 32768 x 1 pixels, and this driver reads"):
+        Renderer(load_mesh(path), shading="diffuse")
+
+
+def test_more_pixels_than_the_driver_has_memory_for_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "box.glb"
+    path.write_bytes(bytes(Glb().add(*box())))
+    with Renderer(load_mesh(path), shading="diffuse") as renderer:
+
+        def full(*_: object) -> None:
+            raise renderer._gl.Error("the framebuffer is not complete")
+
+        monkeypatch.setattr(renderer, "_ctx", Full(renderer._ctx, full))
+        with pytest.raises(drawing.DriverError, match=r"no memory for 8 x 8 pixels .*smaller --size"):
+            renderer.color(rig.Camera(on_the_x_axis(), rig.intrinsics(0.7, 8, 8), 8, 8))
+
+
+class Full:
+    """An OpenGL context that makes no framebuffers."""
+
+    def __init__(self, context: Any, framebuffer: Any) -> None:
+        self._context, self.framebuffer = context, framebuffer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
 def test_the_rig_lies_beside_the_views_and_readers_of_views_pass_it_over(tmp_path: Path) -> None:
     views, camera = drawn(tmp_path, Glb().add(*box((7, -3, 100), (10, 40, 20))))
     found, facts = rig.read(tmp_path / "o")

@@ -112,6 +112,7 @@ class Renderer:
 
     Raises:
         DriverError: moderngl or an EGL driver is missing.
+        RenderError: a texture is larger than the driver reads.
     """
 
     def __init__(self, mesh: Mesh, *, shading: Shading) -> None:
@@ -129,7 +130,7 @@ class Renderer:
                 if id(texture.image) not in self._uploaded:
                     self._uploaded[id(texture.image)] = self._upload(texture.image)
         self._parts = [(part, self._vertex_array(part)) for part in mesh.parts]
-        self._targets: dict[tuple[int, int], Any] = {}
+        self._targets: dict[tuple[int, int, int], Any] = {}
 
     def __enter__(self) -> "Renderer":
         return self
@@ -196,16 +197,23 @@ class Renderer:
             vertices.render()
 
     def _target(self, camera: Camera, samples: int) -> Any:
-        """The framebuffer for a camera, kept for others of the same size."""
+        """The framebuffer for `samples` x `samples` samples a pixel, kept for other cameras of the same size."""
         for name, pixels in (("width", camera.width), ("height", camera.height)):
             if not 1 <= pixels <= self._limit:
                 raise RenderError(f"{name} {pixels}: this driver draws 1 to {self._limit} pixels a side")
-        size = (camera.width * samples, camera.height * samples)
-        if size not in self._targets:
+        key = (camera.width, camera.height, samples)
+        if key not in self._targets:
+            size = (camera.width * samples, camera.height * samples)
             attachments = 1 if samples > 1 else 2  # normals and depth are at pixel centres alone
-            colors = [self._ctx.texture(size, 4, dtype="f4") for _ in range(attachments)]
-            self._targets[size] = self._ctx.framebuffer(colors, self._ctx.depth_renderbuffer(size))
-        return self._targets[size]
+            try:
+                colors = [self._ctx.texture(size, 4, dtype="f4") for _ in range(attachments)]
+                self._targets[key] = self._ctx.framebuffer(colors, self._ctx.depth_renderbuffer(size))
+            except self._gl.Error as error:  # Mesa without a GPU has no textures above 1 GiB
+                raise DriverError(
+                    f"this driver has no memory for {camera.width} x {camera.height} pixels ({error}); "
+                    "give a smaller --size"
+                ) from error
+        return self._targets[key]
 
     def _vertex_array(self, part: Part) -> Any:
         arrays = {"position": part.vertices, "normal": part.normals, "color": part.colors}
@@ -235,9 +243,12 @@ class Renderer:
         uploaded.use(unit)
 
     def _upload(self, image: NDArray[np.uint8]) -> Any:
+        largest, (height, width) = int(self._ctx.info["GL_MAX_TEXTURE_SIZE"]), image.shape[:2]
+        if max(height, width) > largest:  # OpenGL would draw it black
+            raise RenderError(f"a texture has {width} x {height} pixels, and this driver reads {largest} a side")
         srgb8_alpha8 = 0x8C43  # filtering and mipmaps average linear light, not sRGB values
         data = np.ascontiguousarray(image[::-1]).tobytes()
-        texture = self._ctx.texture((image.shape[1], image.shape[0]), 4, data, internal_format=srgb8_alpha8)
+        texture = self._ctx.texture((width, height), 4, data, internal_format=srgb8_alpha8)
         texture.build_mipmaps()
         return texture
 
