@@ -57,6 +57,8 @@ class Verb:
     """Each adds options to a parser."""
     run: Callable[[argparse.Namespace], int]
     """Returns the exit code."""
+    mixed: bool = False
+    """Whether options may stand between words of which some can be left out."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -99,7 +101,7 @@ def _run(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"gaussianverse {given[0]}", description=f"{verb.help}.")
     for add_options in verb.options:
         add_options(parser)
-    args = parser.parse_args(given[1:])
+    args = (parser.parse_intermixed_args if verb.mixed else parser.parse_args)(given[1:])
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         return verb.run(args)
@@ -126,13 +128,13 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _from_module(group: str, help: str, module: str) -> Verb:
+def _from_module(group: str, help: str, module: str, *, mixed: bool = False) -> Verb:
     """A verb with a module of its own, which has `add_arguments` and `run`."""
 
     def load() -> ModuleType:
         return importlib.import_module(f"gaussianverse.{module}")
 
-    return Verb(group, help, (lambda parser: load().add_arguments(parser),), lambda args: load().run(args))
+    return Verb(group, help, (lambda parser: load().add_arguments(parser),), lambda args: load().run(args), mixed)
 
 
 def _add_manifest_verbs(parser: argparse.ArgumentParser) -> None:
@@ -196,7 +198,7 @@ def _finalize(args: argparse.Namespace) -> int:
 
 
 _VERBS: dict[str, Verb] = {
-    "render": _from_module("prepare", "render a textured mesh to views", "manifests.rendering.render"),
+    "render": _from_module("prepare", "render a textured mesh to views", "manifests.rendering.render", mixed=True),
     "views-to": _from_module("prepare", "write views as other projects' loaders read them", "pipeline.ops.views_to"),
     "manifest": Verb("prepare", "build, check or shard a manifest", (_add_manifest_verbs,), _manifest),
     "plan": _from_module("prepare", "predict hours, days, bytes and requests of a run", "pipeline.ops.plan"),

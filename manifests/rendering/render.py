@@ -190,7 +190,10 @@ def config_of(args: argparse.Namespace) -> RenderConfig:
 
 
 def _radius(text: str) -> float | Literal["fit"]:
-    return "fit" if text == "fit" else float(text)
+    try:
+        return "fit" if text == "fit" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number, or fit") from error
 
 
 def _row(args: argparse.Namespace, views: Path) -> Row:
