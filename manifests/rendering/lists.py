@@ -67,7 +67,7 @@ def _rows(entries: Iterator[Entry], meshes: dict[int, str]) -> Iterator[Entry]:
             continue
         meshes[number] = mesh
         uid = row.pop("uid", "") or uid_of(Path(mesh))
-        yield number, {**row, "uid": uid, "views": uid, "format": "gobjaverse"}
+        yield number, {**row, "uid": uid, "views": str(uid), "format": "gobjaverse"}
 
 
 def _lines(path: Path) -> Iterator[Entry]:
@@ -79,6 +79,8 @@ def _lines(path: Path) -> Iterator[Entry]:
 def _csv(path: Path) -> Iterator[Entry]:
     reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
+        if twice := sorted({name for name in reader.fieldnames or () if (reader.fieldnames or ()).count(name) > 1}):
+            raise ManifestError(f"{path}: its header has {', '.join(map(repr, twice))} twice; remove one")
         for row in reader:
             if None in row or None in row.values():
                 yield (
