@@ -11,7 +11,7 @@ from glb import Glb, box
 from gaussianverse.fitter.views import load_views
 from gaussianverse.manifests import jsonl
 from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering import drawing
+from gaussianverse.manifests.rendering import drawing, fresh
 from gaussianverse.manifests.rendering.meshes import load_mesh
 from gaussianverse.pipeline import cli
 
@@ -153,3 +153,52 @@ def test_options_that_do_not_go_together_are_refused(
         cli.main([*argv, "--layout", "instantmesh", "--preset", "instantmesh", "--size", "9", "--no-geometry"]) == 1
     )
     assert "32 of 32 views have no depths" in capsys.readouterr().err
+
+
+def test_an_object_of_other_settings_is_not_taken_for_finished(
+    mesh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["render", str(mesh), str(tmp_path / "d"), "--layout", "transforms", "--preset", "lgm", "--size", "8"]
+    assert cli.main([*argv, "--no-geometry"]) == 0
+    before = files(tmp_path / "d")
+    for option, named in (
+        (["--extent", "0.5"], "depth, offset, scale, units"),
+        ([], "depth"),
+        (["--no-geometry"], ""),
+    ):
+        assert cli.main([*argv, *option]) == (1 if named else 0)
+        found = capsys.readouterr()
+        assert all(f"{name}" in found.err.partition("there already")[2] for name in named.split(", "))
+        assert "which were there" in found.out or named
+    (tmp_path / "d" / "two_boxes" / "rig.json").write_text("{")
+    assert cli.main([*argv, "--no-geometry"]) == 1
+    assert f"{tmp_path / 'd' / 'two_boxes' / 'rig.json'}: damaged; remove its folder" in capsys.readouterr().err
+    (tmp_path / "d" / "two_boxes" / "rig.json").unlink()
+    assert {name for name in files(tmp_path / "d") if name not in before} == set()
+
+
+def test_cameras_that_a_layout_cannot_hold_are_refused_before_drawing(
+    mesh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(*_: object, **__: object) -> None:
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr(fresh, "Renderer", drawn)
+    for layout, options, message in (
+        ("gen3d", [], "40 views, and Gen-3Diffusion reads 132; render with --preset gen3d"),
+        ("srn", ["--preset", "lgm"], "render with --fov 51.9895"),
+        ("ganything", ["--no-geometry"], "40 of 40 views have no depths"),
+    ):
+        assert cli.main(["render", str(mesh), str(tmp_path / layout), "--layout", layout, *options]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_farthest_points_of_an_object_that_leaves_their_cube_are_refused(
+    mesh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["render", str(mesh), "--layout", "instantmesh", "--preset", "instantmesh", "--size", "24"]
+    assert cli.main([*argv, str(tmp_path / "d"), "--points", "fps:50"]) == 1
+    assert "of the pixels lie out of the cube +-0.45" in capsys.readouterr().err
+    assert cli.main([*argv, str(tmp_path / "e"), "--points", "fps:50", "--extent", "0.9"]) == 0
+    points = layout_readers.ply_points(tmp_path / "e" / "rendering_random_32views" / "two_boxes" / "fps-50.ply")
+    np.testing.assert_allclose(np.abs(points).max(), 0.45, atol=0.02)

@@ -26,6 +26,7 @@ from gaussianverse.manifests.rendering.lists import Listed
 from gaussianverse.manifests.rendering.views import RenderConfig, Rendered, render_or_find
 from gaussianverse.manifests.schema import Row
 
+_DYING = 10.0  # seconds until a worker that closed its pipe has an exit code
 _WORK = ".render-work"  # of this run; removed at its end, and by the next run where this one was killed
 _LOCK = ".render-lock"
 # Errors of the machine, which every further mesh would meet too.
@@ -172,6 +173,7 @@ def _drawn(listed: Sequence[Listed], job: _Job, jobs: int) -> Iterator[tuple[int
                     result: _Result = worker.connection.recv()
                     idle.append(worker)
                 except EOFError:
+                    worker.process.join(_DYING)
                     worker.stop()
                     code = worker.process.exitcode
                     result = _Result("failed", (f"its process ended with code {code}, perhaps for lack of memory",))
@@ -203,6 +205,8 @@ def _serve(pipe: connection.Connection, job: _Job) -> None:
             result = _Result("stop" if error.errno in _MACHINE else "failed", (str(error),))
         except MemoryError:
             result = _Result("failed", ("is larger than the memory",))
+        except Exception as error:  # of a library or the driver, on a mesh that nobody foresaw: the others go on
+            result = _Result("failed", (repr(error),))
         pipe.send(result)
 
 

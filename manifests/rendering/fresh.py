@@ -8,6 +8,7 @@ from gaussianverse.manifests.rendering.drawing import Renderer
 from gaussianverse.manifests.rendering.layouts.posed import PosedView, Subject, Surface
 from gaussianverse.manifests.rendering.layouts.root import Root
 from gaussianverse.manifests.rendering.meshes import Mesh
+from gaussianverse.manifests.rendering.rig import Rig
 from gaussianverse.manifests.rendering.views import RenderConfig, Rendered, mesh_digest, pose
 from gaussianverse.manifests.schema import Row
 
@@ -35,6 +36,7 @@ def render_into(root: Root, mesh_path: Path, row: Row, config: RenderConfig) -> 
     if root.has(subject):
         return Rendered(posed.rig, drawn=False)
     geometry = config.geometry and root.needs_geometry
+    list(root.layout.check(subject, _blank(posed.rig, geometry)))  # refuse before drawing
     views = []
     with Renderer(posed.mesh, shading=config.shading) as renderer:
         for k, camera in enumerate(posed.rig.cameras):
@@ -50,6 +52,17 @@ def render_into(root: Root, mesh_path: Path, row: Row, config: RenderConfig) -> 
             )
     warnings = root.add(subject, views)
     return Rendered(posed.rig, (*posed.warnings, *warnings), posed.mesh.left_out)
+
+
+def _blank(rig: Rig, geometry: bool) -> list[PosedView]:
+    """The views as far as they are known before they are drawn."""
+    image, depth, normal = (
+        np.zeros((1, 1, 4), np.uint8),
+        np.zeros((1, 1), np.float32),
+        np.zeros((1, 1, 3), np.float32),
+    )
+    maps = (depth, normal) if geometry else (None, None)
+    return [PosedView(f"{k:05d}", image, camera, *maps) for k, camera in enumerate(rig.cameras)]
 
 
 def _surface(mesh: Mesh) -> Surface:

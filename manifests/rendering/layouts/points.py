@@ -18,6 +18,8 @@ Kind = Literal["fps", "surface", "voxels"]
 
 _MOST, _MOST_VOXELS = 1 << 20, 1024
 _INSIDE = 0.45  # GaussianAnything samples points within this cube
+_ROUNDED = 1e-4  # the ends of an object of extent 0.9 are inside
+_CUT = 0.01  # largest share of the pixels that may lie out of it
 _LEAF = 7  # 2 ** 7 points in a leaf of the sampler's tree; the choice of points does not depend on it
 _INSTALL = "pip install 'gaussianverse[render]'"
 
@@ -102,14 +104,21 @@ def farthest(views: Views, count: int) -> NDArray[np.float32]:
     Only positions within +-0.45 count, as for GaussianAnything.
 
     Raises:
-        LayoutError: a view has no depth, there are too few pixels, or fpsample is not installed.
+        LayoutError: a view has no depth, there are too few pixels, the object is larger than that cube, or fpsample
+            is not installed.
     """
     try:
         import fpsample
     except ImportError as error:
         raise LayoutError(f"farthest points need fpsample: {_INSTALL}") from error
     found = np.concatenate([view.points() for view in views])
-    found = found[(np.abs(found) < _INSIDE).all(axis=1)]
+    inside = (np.abs(found) < _INSIDE + _ROUNDED).all(axis=1)
+    if (share := 1 - inside.mean() if len(found) else 0.0) > _CUT:
+        raise LayoutError(
+            f"fps:{count}: {share:.0%} of the pixels lie out of the cube +-{_INSIDE:g} from which points are taken; "
+            "render with --extent 0.9"
+        )
+    found = found[inside]
     if len(found) < count:
         raise LayoutError(
             f"fps:{count}: all views together have {len(found)} pixels with depth on the object; render larger ones"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gaussianverse.manifests.errors import LayoutError
+from gaussianverse.manifests.errors import LayoutError, ManifestError
 from gaussianverse.manifests.files import locked, parse_json, read_bytes, write_whole
 from gaussianverse.manifests.rendering import rig
 from gaussianverse.manifests.rendering.layouts.encode import json_text
@@ -57,6 +57,8 @@ class Root:
         other = sorted(key for key, value in expected.items() if key in _KEPT and there.get(key) != value)
         if not {one.name for one in self._points(subject)} <= set(there.get("points", ())):
             other.append("points")
+        if self.layout.maps and subject.facts.get("depth", "none") != "none" and there.get("depth") == "none":
+            other.append("depth")
         if other:
             raise LayoutError(
                 f"{folder}: there already, with other {', '.join(other)}; remove it, or choose another DEST"
@@ -168,12 +170,16 @@ def _facts(subject: Subject) -> Facts:
 
 _KEPT = frozenset({
     "uid", "digest", "category", "captions", "split", "license", "source_id", "views_sha256", "preset", "version",
-    "seed", "cameras", "shading", "drawing",
+    "seed", "cameras", "shading", "drawing", "units", "scale", "offset",
 })  # fmt: skip
 
 
 def _entries(path: Path) -> dict[str, Any]:
-    entries = parse_json(read_bytes(path))
+    damaged = f"{path}: damaged; remove its folder and run the command again"
+    try:
+        entries = parse_json(read_bytes(path))
+    except ManifestError as error:
+        raise LayoutError(damaged) from error
     if not isinstance(entries, dict) or not {"uid", "cameras"} <= entries.keys():
-        raise LayoutError(f"{path}: damaged; remove its folder and run the command again")
+        raise LayoutError(damaged)
     return entries
