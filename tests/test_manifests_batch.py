@@ -1,9 +1,11 @@
 """Lists of meshes rendered by several processes: resumed, killed, with meshes that fail."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -142,6 +144,26 @@ def test_views_of_other_settings_or_another_mesh_are_not_taken_for_finished(
     assert cli.main(argv) == 1
     assert "mesh_sha256" in capsys.readouterr().err
     assert len(rig.read(tmp_path / "out" / "box-000")[0].cameras) == 7
+
+
+def test_a_worker_that_dies_costs_its_mesh_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed, out = meshes(tmp_path / "in", 3), tmp_path / "out"
+
+    def kill() -> None:
+        while not list(out.glob(".render-work/.render-*")):  # it draws
+            time.sleep(0.001)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    argv = ["render", "--list", str(listed), str(out), "--jobs", "1", "--preset", "srn-test", "--size", "32"]
+    assert cli.main(argv) == 1
+    killer.join()
+    printed = capsys.readouterr()
+    assert "box-000.glb: its process ended with code -9, perhaps for lack of memory" in printed.err
+    assert "2 drawn, 0 there before, 1 failed" in printed.out
+    assert sorted(path.name for path in out.glob("box-*")) == ["box-001", "box-002"]
 
 
 def test_a_manifest_keeps_rows_of_other_objects(tmp_path: Path) -> None:
