@@ -339,13 +339,3 @@ def test_the_docs_name_every_extension_that_the_code_knows() -> None:
     }
     text = DOCS.read_text()
     assert [name for name in sorted(known) if f"`{name}`" not in text] == []
-
-
-def test_normals_that_are_no_numbers_are_unknown_and_such_colours_are_refused(tmp_path: Path) -> None:
-    for value in (np.nan, np.inf, -np.inf):
-        glb = Glb().add(QUAD, QUAD_FACES, attributes={"NORMAL": np.full((4, 3), value, np.float32)})
-        (part,) = load(tmp_path, glb).parts
-        np.testing.assert_array_equal(part.normals, 0)
-        for material in ({"factor": (value, 1, 1, 1)}, {"emissiveFactor": [0, value, 0]}):
-            with pytest.raises(RenderError, match="a material has a colour that is NaN or infinite"):
-                load(tmp_path, sheet(**material))

@@ -372,3 +372,14 @@ def test_real_files_load_normalised(path: Path) -> None:
     extent = mesh.points.max(0) - mesh.points.min(0)
     assert extent.max() == pytest.approx(0.9, rel=1e-5)
     assert all(part.faces.max() < len(part.vertices) for part in mesh.parts)
+
+
+def test_normals_that_are_no_numbers_are_unknown_and_such_colours_are_refused(tmp_path: Path) -> None:
+    for value in (np.nan, np.inf, -np.inf):
+        normals = np.full(np.shape(box()[0]), value, np.float32)
+        (part,) = load(tmp_path, Glb().add(*box(), attributes={"NORMAL": normals})).parts
+        np.testing.assert_array_equal(part.normals, 0)
+        with pytest.raises(RenderError, match="colours that are NaN or infinite"):
+            load(tmp_path, Glb().add(*box(), emissiveFactor=[0, value, 0]))
+    with pytest.raises(RenderError, match="colours that are NaN or infinite"):
+        load(tmp_path, Glb().add(*box(), factor=(np.nan, 1, 1, 1)))

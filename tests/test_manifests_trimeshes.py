@@ -153,3 +153,9 @@ def test_points_without_triangles_are_no_mesh(tmp_path: Path) -> None:
     (tmp_path / "m.ply").write_text(ply(False).split("element face")[0] + "end_header\n0 0 0\n4 0 0\n0 2 0\n0 0 1\n")
     with pytest.raises(RenderError, match="no triangles"):
         load_mesh(tmp_path / "m.ply")
+
+
+def test_colours_that_are_nan_are_refused(tmp_path: Path) -> None:
+    for line in ("Kd nan 0.5 1", "Kd 0.25 0.5 1\nKe 0 nan 0"):
+        with pytest.raises(RenderError, match="colours that are NaN or infinite"):
+            load_mesh(write(tmp_path, mtl=MTL.replace("Kd 0.25 0.5 1\nd 0.5\nKe 0 0.125 0", line)))

@@ -58,8 +58,6 @@ def look_of(gltf: Gltf, primitive: dict[str, Any], attribute: _Read, n: int) -> 
     colors = _vertex_colors(attribute("COLOR_0") if "COLOR_0" in names else None, n)
     strength = float(extensions.get("KHR_materials_emissive_strength", {}).get("emissiveStrength", 1))
     emissive = strength * np.asarray(material.get("emissiveFactor", (0, 0, 0)), np.float64).reshape(3)
-    if not np.isfinite([*np.asarray(factor, np.float64).reshape(4), *emissive]).all():
-        raise RenderError(f"{gltf.path}: a material has a colour that is NaN or infinite")
     emission = material.get("emissiveTexture")
     cutoffs = {"OPAQUE": 0.0, "MASK": float(material.get("alphaCutoff", 0.5)), "BLEND": None}
     return Look(

@@ -72,6 +72,8 @@ def _normalise(parts: list[Part], path: Path, length: float, measure: Measure, l
     used = np.concatenate([part.vertices[np.unique(part.faces)] for part in parts])
     if not np.isfinite(used).all():
         raise RenderError(f"{path}: has vertices that are NaN or infinite")
+    if not all(np.isfinite(part.colors).all() and np.isfinite(part.emissive).all() for part in parts):
+        raise RenderError(f"{path}: has colours that are NaN or infinite")
     low, high = used.min(0), used.max(0)
     extent = float(np.linalg.norm(high - low) if measure == "diagonal" else (high - low).max())
     if extent == 0:
@@ -85,7 +87,14 @@ def _normalise(parts: list[Part], path: Path, length: float, measure: Measure, l
     scale = length / extent
     middle = low / 2 + high / 2
     offset = -scale * middle
-    moved = tuple(replace(part, vertices=(scale * (part.vertices - middle)).astype(np.float32)) for part in parts)
+    moved = tuple(
+        replace(
+            part,
+            vertices=(scale * (part.vertices - middle)).astype(np.float32),
+            normals=np.nan_to_num(part.normals, posinf=0, neginf=0),  # 0: unknown
+        )
+        for part in parts
+    )
     if not any(_has_area(part) for part in moved):
         raise RenderError(
             f"{path}: none of its triangles has an area; a scale of 0 or vertices on one line give such"

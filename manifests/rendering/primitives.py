@@ -90,7 +90,7 @@ def _part(gltf: Gltf, arrays: _Arrays, node: dict[str, Any], transforms: NDArray
     """A primitive at all placements [I, 4, 4] of its node."""
     points, faces = arrays.get("POSITION", 3).astype(np.float64), arrays.faces()
     if "NORMAL" in arrays:
-        normals = np.nan_to_num(arrays.get("NORMAL", 3).astype(np.float64), posinf=0, neginf=0)  # 0: unknown
+        normals = arrays.get("NORMAL", 3).astype(np.float64)
     else:
         normals = smooth_normals(points, faces)
     look = look_of(gltf, arrays.primitive, arrays.any, arrays.count)
