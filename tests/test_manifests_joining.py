@@ -102,6 +102,25 @@ def test_left_says_whose_names_the_keys_are(base: Path) -> None:
     assert joined(base, "--join", by_index, "--on", "index=where")["0_10013"].extras == {"n": 5}
 
 
+def test_maps_are_a_chain_in_any_order(base: Path) -> None:
+    """The sums are of Objaverse's uids, which for the last object only the other map tells."""
+    sums = write(base.parent / "sums.jsonl", {"uid": HEX, "sha256": SHA})
+    mapping = base.parent / "map.json"
+    mapping.write_text(json.dumps({INDEX[2]: f"000-000/{HEX[2]}.glb"}))
+    table = write(base.parent / "t.csv", {"sum": SHA, "n": [1, 2, 3]})
+    for one, other in ((sums, mapping), (mapping, sums)):
+        rows = joined(base, "--map", one, "--map", other, "--join", table, "--on", "sum")
+        assert [row.extras["n"] for row in rows.values()] == [1, 2, 3]
+
+
+def test_rows_with_one_key_do_not_shift_the_others(base: Path) -> None:
+    uids = ["0_10013", "0_10010", "0_10013", "148_753974", "0_10010"]
+    file = write(base.parent / "t.csv", {"id": uids, "caption": list("abcde")})
+    for on in ("id", "uid=id"):
+        rows = joined(base, "--join", file, "--on", on)
+        assert [row.captions for row in rows.values()] == [("b", "e"), ("a", "c"), ("d",)]
+
+
 def test_cap3ds_files_join_as_they_are(tmp_path: Path) -> None:
     index = tmp_path / "gobjaverse_280k.json"
     index.write_text(json.dumps(INDEX[:2]))
