@@ -52,6 +52,16 @@ def test_gaussiancubes_loader_opens_cubes_lists_and_statistics(tmp_path: Path) -
     assert (spread > 0.5).float().mean() > 0.005
 
 
+def test_statistics_of_an_export_do_not_outlive_the_start_of_another(tmp_path: Path) -> None:
+    write("gaussiancube", tmp_path)
+    writer = WRITERS["gaussiancube"](tmp_path, Options(bound=0.5))
+    writer.write(ROWS["u0"], OBJECTS["u0"], FACTS)  # and then it is killed
+    assert [path.name for path in tmp_path.iterdir()] == ["volume_act"]
+    list(writer.finish())
+    assert (tmp_path / "train.txt").read_text() == "u0\n"
+    assert not (tmp_path / "test.txt").exists()
+
+
 def test_two_exports_have_the_same_bytes(tmp_path: Path) -> None:
     for format in WRITERS:
         found = []

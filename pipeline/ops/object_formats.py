@@ -19,6 +19,7 @@ from gaussianverse.atlas.interchange.spz import to_spz
 from gaussianverse.atlas.interchange.torch_file import to_pt
 from gaussianverse.manifests.files import write_whole
 from gaussianverse.manifests.rendering.layouts.layout import folder_of
+from gaussianverse.manifests.schema import SPLITS
 from gaussianverse.pipeline.dataset.schemas import FRAME
 from gaussianverse.pipeline.errors import UsageError
 
@@ -143,6 +144,9 @@ class Cube(Writer):
         self._moments = CubeMoments()
         self._lists: dict[str, list[str]] = {"train": []}
         self._captions: dict[str, str] = {}
+        # those of another export would fit other cubes, also if this one is killed
+        for name in ("mean_volume_act.pt", "std_volume_act.pt", "captions.json", *(f"{s}.txt" for s in SPLITS)):
+            (dest / name).unlink(missing_ok=True)
 
     def write(self, row: Row, gaussians: Gaussians, facts: Row) -> Path:
         """Write a cube."""
