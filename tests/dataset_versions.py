@@ -87,6 +87,9 @@ def next_version(
     schema = superseded_schema(before.families)
     gone = [{n: row[n] for n in schema.names} for row in gone if row["shard"] in live]
     superseded = to_parquet(schema, sorted(gone, key=lambda row: (row["shard"], row["index"])))
+    taken = {uid: rows[uid]["shard"] for uid in corrected} | dict.fromkeys(added, -1)
+    changes = ["corrected" if uid in corrected else "added" for uid in taken]
+    origins = _parquet(pa.table({"uid": list(taken), "change": changes, "shard": list(taken.values())}))
     n_shards = pq.ParquetFile(io.BytesIO(manifest)).num_row_groups
     made = range(numbered[0], numbered[0] + n_shards)
     shards = sorted({*(counted & live), *made})
@@ -94,13 +97,13 @@ def next_version(
         **before.identity, "version": number, "parent": before.number, "first_shard": numbered[0],
         "parent_sums_sha256": sha256_of(storage.get(before.key(SUMS))), "configs": {},
         "manifest_sha256": sha256_of(manifest), "n_objects": len(corrected) + len(added), "n_shards": n_shards,
-        "superseded_sha256": sha256_of(superseded), "origins_sha256": sha256_of(b""),
+        "superseded_sha256": sha256_of(superseded), "origins_sha256": sha256_of(origins),
         "runs": sorted({*(before.run_of(k).number for k in shards if k not in made), *([number] if made else [])}),
         "shards": ",".join(map(str, shards)), "note": "", "first_index": numbered[1], "history": before.run.history,
         "changes": {"added": len(added), "refitted": 0, "corrected": len(corrected), "removed": len(removed),
                     "columns": {}},
     }  # fmt: skip
-    files = {OBJECTS: manifest, ORIGINS: b"", SUPERSEDED: superseded}
+    files = {OBJECTS: manifest, ORIGINS: origins, SUPERSEDED: superseded}
     for name, data in {VERSION: to_json_file(identity, sort_keys=True), **files}.items():
         assert storage.put_if_absent(version_key(number, name), data)
     run = run_file.load(storage, number)
@@ -112,6 +115,12 @@ def next_version(
             pack.pack(storage, run, family, shard)
     finalize(storage, run)
     return number
+
+
+def _parquet(table: pa.Table) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(table, out)
+    return out.getvalue()
 
 
 def _manifest(rows: Mapping[str, Fields], changed: Mapping[str, Fields], first: int, shard_size: int) -> bytes:

@@ -19,7 +19,7 @@ from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import purging, run_file
 from gaussianverse.pipeline.dataset.versions import begun_version, finished_versions
-from gaussianverse.pipeline.errors import UsageError
+from gaussianverse.pipeline.errors import RunConflict, UsageError
 from gaussianverse.pipeline.ops.verify import verify
 
 UIDS = ["a", "b", "c", "d", "e", "f"]
@@ -71,6 +71,9 @@ def test_versions_before_one_go_with_the_shards_that_none_counts(root: Path, cap
     capsys.readouterr()
     assert cli.main(["purge", str(root), "--before", "3"]) == 0
     assert "nothing to delete" in capsys.readouterr().out
+    storage = LocalStorage(root)
+    with pytest.raises(RunConflict, match="version 1 was purged, and version 3 is the newest"):
+        run_file.establish(storage, (root / "manifest/objects.parquet").read_bytes(), run_file.load(storage).identity)
     # and it goes on from there
     assert next_version(root, removed=["e"]) == 4
     assert len(AtlasDataset(root)) == 4

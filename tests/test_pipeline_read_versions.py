@@ -178,6 +178,20 @@ def test_what_a_version_says_of_itself_is_compared_with_the_shards(
     assert _faults(root, 2) == []
 
 
+def test_what_was_taken_over_is_compared_with_where_it_comes_from(root: Path) -> None:
+    from gaussianverse.atlas.store.storage import sha256_of
+
+    path = root / "versions/0003/origins.parquet"
+    table = pq.ParquetFile(path).read(use_threads=False)
+    assert dict(zip(table["uid"].to_pylist(), table["shard"].to_pylist(), strict=True)) == {"obj01": 3, "other": -1}
+    pq.write_table(table.set_column(0, "uid", pa.array(["obj04", "other"])), path)
+    assert any("origins.parquet: its sha256 is not that of versions/0003/version.json" in f for f in _faults(root, 3))
+    resealed(root, origins_sha256=sha256_of(path.read_bytes()))
+    for family in ("splats", "atlas"):
+        expected = f"origins.parquet: obj04: its arrays in {family} are not those of shard 3, where it comes from"
+        assert any(expected in line for line in _faults(root, 3))
+
+
 def test_a_sample_that_no_longer_counts_is_not_drawn(root: Path) -> None:
     storage = LocalStorage(root)
     row = next(row for row in metadata_of(root, 1) if row["uid"] == "obj02")

@@ -226,8 +226,9 @@ def establish(storage: Storage, manifest: bytes, identity: dict[str, Any]) -> Ru
     Other versions of packages than those of the first call are no obstacle: every sample names what made it.
 
     Raises:
-        RunConflict: the output holds another run; the message lists every difference.
+        RunConflict: the output holds another run, and the message lists every difference; or it was purged.
     """
+    _check_not_purged(storage)
     data = to_json_file(identity, sort_keys=True)
     if publish(storage, layout.RUN, data) is Published.ADOPTED:
         there = load(storage)
@@ -236,6 +237,16 @@ def establish(storage: Storage, manifest: bytes, identity: dict[str, Any]) -> Ru
         return there
     publish_exact(storage, layout.MANIFEST, manifest)
     return Run(json.loads(data))  # parsed back, so that its keys have the order that later calls see
+
+
+def _check_not_purged(storage: Storage) -> None:
+    """Raise RunConflict if later versions are finished and the first is not: its shards would be made again."""
+    later = dataset_format.finished_versions((e.key for e in storage.list(dataset_format.VERSIONS)), False)
+    if later and storage.head(dataset_format.SUCCESS) is None:
+        raise RunConflict(
+            f"{storage.url}: version 1 was purged, and version {max(later)} is the newest. Nothing was changed. "
+            "Extend it, or choose another output"
+        )
 
 
 def _check_same(storage: Storage, there: Run, manifest: bytes, identity: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from gaussianverse.atlas.dataset_format import (
 from gaussianverse.atlas.store.errors import NotFound, StoreRefused
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout, run_file
+from gaussianverse.pipeline.dataset.parquet import read_table
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import stats_table
 from gaussianverse.pipeline.dataset.versions import CORRECTED, REMOVED, REPLACED, Version
@@ -89,12 +90,14 @@ def _of_another(key: str, runs: list[Run]) -> bool:
 
 
 def faults_of_rows(storage: Storage, version: Version) -> Iterator[str]:
-    """Check a version's parent, that each row that no longer counts was there, and that no object counts twice."""
+    """Check a version's parent, what it took over, that each row that no longer counts was there, and that no object
+    counts twice."""
     if version.number > 1:
         parent = dataset_format.version_key(version.parent, SUMS)
         sums = found(storage, parent)  # gone once the parent is purged
         if sums is not None and sha256_of(sums) != version.identity["parent_sums_sha256"]:
             yield f"{version.run.key}: parent_sums_sha256 is not the sha256 of {parent}"
+        yield from _origins(storage, version)
     lost, counted = version.superseded.table, Counter[str]()
     for shard in version.shards:
         tables = {family: stats_table(storage, family, shard) for family in version.families}
@@ -107,6 +110,35 @@ def faults_of_rows(storage: Storage, version: Version) -> Iterator[str]:
     if twice := [uid for uid, count in counted.items() if count > 1]:
         named = ", ".join(sorted(twice)[:_MOST])
         yield f"{version.run.key}: {len(twice)} objects count more than once: {named}"
+
+
+def _origins(storage: Storage, version: Version) -> Iterator[str]:
+    """Check that what was taken over into the version's own shards has the arrays of where it comes from."""
+    key = version.key(ORIGINS)
+    data = storage.get(key)
+    if sha256_of(data) != version.identity["origins_sha256"]:
+        yield f"{key}: its sha256 is not that of {version.run.key}"
+        return
+    taken: dict[int, set[str]] = defaultdict(set)
+    for row in read_table(data).to_pylist() if data else ():
+        if row["shard"] != -1:
+            taken[row["shard"]].add(row["uid"])
+    for family in version.run.held:
+        new = {uid: sha256 for k in version.run.shards for uid, sha256 in _arrays(storage, family, k).items()}
+        for shard, uids in sorted(taken.items()):
+            try:
+                old = _arrays(storage, family, shard)
+            except NotFound:  # purged, with the versions that counted it
+                continue
+            for uid in sorted(uids):
+                if uid not in old or new.get(uid) != old[uid]:
+                    yield f"{key}: {uid}: its arrays in {family} are not those of shard {shard}, where it comes from"
+
+
+def _arrays(storage: Storage, family: str, shard: int) -> dict[str, str]:
+    """The sha256 of the main member of each object of a shard, "" of one without a sample."""
+    table = stats_table(storage, family, shard)
+    return dict(zip(table["uid"].to_pylist(), table["sha256"].to_pylist(), strict=True))
 
 
 def _as_they_were(version: Version, shard: int, tables: dict[str, pa.Table], lost: pa.Table) -> Iterator[str]:
