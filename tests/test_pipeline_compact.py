@@ -113,6 +113,19 @@ def test_any_version_and_any_shards(grown: Path, tmp_path: Path) -> None:
         compact(source, dest, 2)
 
 
+def test_a_place_that_was_begun_with_another_version_of_the_same_manifest(tmp_path: Path) -> None:
+    """As once an object was rescued in between."""
+    first = publish_dataset(tmp_path / "first", ["a", "b", "c", "d"], shard_size=2, quarantined=frozenset({"b"}))
+    rescued = publish_dataset(tmp_path / "rescued", ["a", "b", "c", "d"], shard_size=2)
+    dest = LocalStorage(tmp_path / "new")
+    assert not compact(LocalStorage(first), dest, shards="0")
+    with pytest.raises(RunConflict, match=r"shard 0 of atlas is not of version 1 of .*/rescued"):
+        compact(LocalStorage(rescued), dest)
+    assert compact(LocalStorage(first), dest)
+    with pytest.raises(RunConflict, match="choose an empty place"):
+        compact(LocalStorage(rescued), dest)
+
+
 def test_times_are_those_of_the_first_making(grown: Path, tmp_path: Path) -> None:
     from gaussianverse.pipeline.dataset.shards import journal_rows
 

@@ -33,7 +33,7 @@ from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
 from gaussianverse.pipeline.dataset.take_over import taken_over
 from gaussianverse.pipeline.dataset.versions import Version
-from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.errors import PipelineError, RunConflict
 
 _KEPT = (
     "schema_version", "extras", "config_digest", "config", "configs", "representation", "versions", "code_digest",
@@ -44,6 +44,8 @@ _AHEAD = 16
 """Objects whose samples are read ahead."""
 _TABLES = 16
 """Shards of the source whose tables are in memory: neighbours in a new shard come from the same few."""
+_COMPARED = ("index", "shard", "uid", "status", "reason", "error_message", "sha256")
+"""Columns that tell whether a row is of the same version, where manifest and configuration are the same."""
 _NO_ADDRESS: Facts = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
 
 
@@ -85,20 +87,45 @@ class Compaction:
             FragmentError: bytes of the source are not those that were published.
             ShardConflict: a key of the new dataset holds other bytes.
         """
-        size = run.settings.shard_size
-        numbers = range(shard * size, min((shard + 1) * size, len(self.uids)))
-        rows = [(str(self.uids[k].as_py()), int(self.shards[k])) for k in numbers]
-        schema, facts = run.facts_schema(family), []
-        for number, (uid, of) in zip(numbers, rows, strict=True):
+        rows, schema, facts = self._objects(run, shard), run.facts_schema(family), []
+        for number, uid, of in rows:
             there = self._row(family, of, uid)
             facts.append({name: there[name] for name in schema.names} | {"index": number, "shard": shard})
         if family in run.held:
-            places = [(of, one) for (_, of), one in zip(rows, facts, strict=True)]
+            places = [(of, one) for (_, _, of), one in zip(rows, facts, strict=True)]
             fragments = read_ahead(partial(self._fragment, family), places, _AHEAD)
-            assembled = assemble(family, shard, [uid for uid, _ in rows], lambda uid: next(fragments))
+            assembled = assemble(family, shard, [uid for _, uid, _ in rows], lambda uid: next(fragments))
         else:
             assembled = Assembled(bytearray(), [{**one, **_NO_ADDRESS} for one in facts], [""] * len(facts))
         put_shard(dest, run, family, shard, assembled, self._entries(family, rows, assembled))
+
+    def check(self, dest: Storage, run: Run, family: str, shard: int) -> None:
+        """Check that a shard of the new dataset that is there is of this version.
+
+        Another version may have the same manifest and other samples, as once `retry-failed` has rescued an object.
+
+        Raises:
+            NotFound, PipelineError: a table is missing or damaged.
+            RunConflict: it is of another version.
+        """
+        there = stats_rows(dest, family, shard)
+        own = [
+            {**self._row(family, of, uid), "index": number, "shard": shard}
+            for number, uid, of in self._objects(run, shard)
+        ]
+        names = _COMPARED if family in run.held else _COMPARED[:-1]
+        if [[row[name] for name in names] for row in own] != [[row[name] for name in names] for row in there]:
+            raise RunConflict(
+                f"{dest.url}: shard {shard} of {family} is not of version {self.version.number} of "
+                f"{self.source.url}, but of another with the same manifest. Nothing was changed. Compact that one "
+                "(--version), or choose an empty place"
+            )
+
+    def _objects(self, run: Run, shard: int) -> list[tuple[int, str, int]]:
+        """Number and uid of each object of a shard, and the shard of the source that it is in."""
+        size = run.settings.shard_size
+        numbers = range(shard * size, min((shard + 1) * size, len(self.uids)))
+        return [(k, str(self.uids[k].as_py()), int(self.shards[k])) for k in numbers]
 
     def _row(self, family: str, shard: int, uid: str) -> Facts:
         found = self._tables(family, shard).get(uid)
@@ -129,9 +156,9 @@ class Compaction:
             end = int(files[dataset_format.shard_tar(family, shard)]["nbytes"]) - len(tar.END)
         return _begin(family, row), end - _begin(family, row)
 
-    def _entries(self, family: str, rows: Sequence[tuple[str, int]], assembled: Assembled) -> Iterator[Facts]:
+    def _entries(self, family: str, rows: Sequence[tuple[int, str, int]], assembled: Assembled) -> Iterator[Facts]:
         """The journal of a shard: times and hosts of those that made its objects, as far as they are known."""
-        for (uid, of), facts, sha256 in zip(rows, assembled.rows, assembled.digests, strict=True):
+        for (_, uid, of), facts, sha256 in zip(rows, assembled.rows, assembled.digests, strict=True):
             spent = self._journals(family, of).get(uid, {})
             yield {
                 **unknown_entry(family, facts, sha256),

@@ -8,8 +8,9 @@ import json
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_json, add_overrides, add_shards, add_version, config_of
-from gaussianverse.pipeline.dataset.compaction import compaction_of
+from gaussianverse.pipeline.dataset.compaction import Compaction, compaction_of
 from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
+from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import committed_shards
 from gaussianverse.pipeline.dataset.versions import open_version
 from gaussianverse.pipeline.errors import PipelineError
@@ -32,7 +33,7 @@ def compact(source: Storage, dest: Storage, number: int | None = None, shards: s
 
     Raises:
         UsageError: one place lies in the other, or the new one holds other things.
-        RunConflict: the new place holds another run.
+        RunConflict: the new place holds another run, or shards of another version.
         PipelineError: the version is not finished, or damaged; see also `Compaction.put`.
         StoreError: a store failed.
     """
@@ -44,16 +45,25 @@ def compact(source: Storage, dest: Storage, number: int | None = None, shards: s
     prove_conditional_puts(dest)
     compaction = compaction_of(source, version)
     run = compaction.begin(dest)
-    there = committed_shards(dest)
-    for shard in ordered_shards(shards, run.shards):
+    chosen, checked = ordered_shards(shards, run.shards), _checked(compaction, dest, run, set())
+    for shard in chosen:
         for family in run.families:
-            if (family, shard) not in there:
+            if (family, shard) not in checked:
                 compaction.put(dest, run, family, shard)
-    there = committed_shards(dest)
-    if not all((family, k) in there for family in run.families for k in run.shards):
+                checked.add((family, shard))
+    if not _checked(compaction, dest, run, checked).issuperset((f, k) for f in run.families for k in run.shards):
         return False
     finalize(dest, run)
     return True
+
+
+def _checked(compaction: Compaction, dest: Storage, run: Run, before: set[tuple[str, int]]) -> set[tuple[str, int]]:
+    """The shards of the new dataset that are there; each that is not among those `before` is compared with the
+    version."""
+    there = {pair for pair in committed_shards(dest) if pair[1] in run.shards}
+    for family, shard in sorted(there - before):
+        compaction.check(dest, run, family, shard)
+    return there
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
