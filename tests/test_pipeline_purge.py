@@ -68,6 +68,18 @@ def test_versions_before_one_go_with_the_shards_that_none_counts(root: Path, cap
     assert [item["uid"] for item in AtlasDataset(root, shuffle=False)] == ["d", "e", "f", "a", "b"]
     with pytest.raises(DatasetError, match=r"no version 1; there are 3$"):
         AtlasDataset(root, version=1)
+    first = [str(root), "--version", "1"]
+    for command in (
+        ["status", "--out", *first],
+        ["verify", "--out", *first],
+        ["compact", *first, f"{root}-new"],
+        ["diff", str(root), "--from", "1"],
+    ):
+        capsys.readouterr()
+        assert cli.main(command) == 1
+        assert (
+            "no version 1: it was purged, or has lost its _SUCCESS; finished versions: 3" in capsys.readouterr().err
+        )
     capsys.readouterr()
     assert cli.main(["purge", str(root), "--before", "3"]) == 0
     assert "nothing to delete" in capsys.readouterr().out
@@ -106,6 +118,8 @@ def test_nothing_goes_without_the_name_or_from_a_damaged_dataset(
         assert cli.main(["purge", str(root), "--before", "3", "--confirm", "0003"]) == 1
         assert f"a version that stays is damaged: {key}" in capsys.readouterr().err
         (root / key).write_bytes(data)
+        assert cli.main(["purge", str(root), "--before", "3", "--json"]) != 0
+        assert capsys.readouterr().out == "", "nothing is said to be deleted"
     assert keys(root) == before
 
 
@@ -128,6 +142,21 @@ def test_a_version_that_was_begun_is_given_up(root: Path, capsys: Captured) -> N
     assert keys(root) == left
     assert whole(root, 2)
     assert next_version(root, removed=["e"]) == 3
+
+
+def test_a_version_that_is_finished_meanwhile_is_not_given_up(
+    root: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up(root)
+    before = keys(root)
+
+    def confirmed(args: object, purge: object) -> None:
+        (root / version_key(3, SUCCESS)).write_bytes(b"?")
+
+    monkeypatch.setattr("gaussianverse.pipeline.ops.purge._confirm", confirmed)
+    assert cli.main(["purge", str(root), "--unfinished"]) != 0
+    assert "no version was begun that is not finished" in capsys.readouterr().err
+    assert keys(root) == before | {version_key(3, SUCCESS)}
 
 
 def test_an_unfinished_dataset_is_not_a_version(root: Path) -> None:

@@ -203,16 +203,23 @@ def open_version(storage: Storage, number: int | None = None) -> Version:
         NotFound: there is no run, or no such version; the message names those that are finished.
         PipelineError: a file of it is damaged.
     """
+    finished = finished_versions(storage)
+    newest = max(finished, default=1)
     if number is None:
-        number = max(finished_versions(storage), default=1)
+        number = newest
+    listed = ", ".join(map(str, finished)) or "none"
+    if 1 <= number < newest and number not in finished:
+        raise NotFound(
+            f"{storage.url}: no version {number}: it was purged, or has lost its {SUCCESS}; "
+            f"finished versions: {listed}"
+        )
     if number == 1:
         run = run_file.load(storage)
         return Version(run, (run,), run.shards)
     try:
         run = run_file.load(storage, number)
     except (NotFound, ValueError) as error:
-        there = ", ".join(map(str, finished_versions(storage))) or "none"
-        raise NotFound(f"{storage.url}: no version {number}; finished versions: {there}") from error
+        raise NotFound(f"{storage.url}: no version {number}; finished versions: {listed}") from error
     return version_of(storage, run)
 
 

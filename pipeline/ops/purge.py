@@ -7,6 +7,7 @@ import json
 import sys
 
 from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_json, add_overrides, config_of
 from gaussianverse.pipeline.dataset import purging
 from gaussianverse.pipeline.dataset.makers import ranges
@@ -38,13 +39,11 @@ def run(args: argparse.Namespace) -> int:
         PipelineError: a file that a kept version counts is missing or damaged; nothing was deleted.
     """
     storage = open_storage(args.out, config_of(args).store)
-    purge = purging.unfinished(storage) if args.unfinished else purging.before(storage, args.before)
-    if args.json:
-        found = {"versions": purge.versions, "shards": len(purge.shards), "files": len(purge.entries)}
-        print(json.dumps({"url": storage.url, **found, "bytes": _nbytes(purge), "deleted": not args.dry_run}))
-    else:
+    purge = _planned(storage, args)
+    if not args.json:
         print(f"{storage.url}: {_text(purge)}", flush=True)
     if args.dry_run or not purge.entries:
+        _print_json(storage, args, purge, deleted=False)
         return 0
     faults = list(purging.faults_of_kept(storage, purge))
     if faults:
@@ -54,10 +53,23 @@ def run(args: argparse.Namespace) -> int:
             f"{'; '.join(faults[:_NAMED])}{more}. Mend it first (gaussianverse verify)"
         )
     _confirm(args, purge)
+    purge = _planned(storage, args)  # checks and confirmation take long, and meanwhile the version may be finished
     purge.delete(storage)
+    _print_json(storage, args, purge, deleted=True)
     if not args.json:
         print(f"deleted {len(purge.entries)} files, {_nbytes(purge)} bytes")
     return 0
+
+
+def _planned(storage: Storage, args: argparse.Namespace) -> Purge:
+    return purging.unfinished(storage) if args.unfinished else purging.before(storage, args.before)
+
+
+def _print_json(storage: Storage, args: argparse.Namespace, purge: Purge, *, deleted: bool) -> None:
+    """Print what was found, with --json, once it is known whether it was deleted."""
+    if args.json:
+        found = {"versions": purge.versions, "shards": len(purge.shards), "files": len(purge.entries)}
+        print(json.dumps({"url": storage.url, **found, "bytes": _nbytes(purge), "deleted": deleted}))
 
 
 def _confirm(args: argparse.Namespace, purge: Purge) -> None:
