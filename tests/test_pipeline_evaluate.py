@@ -287,6 +287,10 @@ def test_an_evaluation_of_another_output_or_a_damaged_one_is_not_shown(
     shutil.copytree(tmp_path / "fewer", out / "evaluation")
     for damage, words in (
         (lambda data: data, "the evaluation of another output; run `evaluate` on this one"),
+        (
+            lambda data: data.replace(b'"version": 1', b'"version": 2'),
+            "the evaluation of version 2; run `evaluate` on",
+        ),
         (lambda data: data[:100], "not an evaluation.json of `evaluate`"),
         (lambda data: b"[]", "not an evaluation.json of `evaluate`"),
         (lambda data: b'{"datasets": [{}]}', "not an evaluation.json of `evaluate`"),

@@ -179,7 +179,8 @@ class Progress:
         state = {**_ADDED, **state}
         for name, own in {**self._identity(), **place}.items():
             if state.get(name) != own:
-                raise DatasetError(f"the state has {name} {state.get(name)!r}, this dataset {own!r}")
+                mend = "; if it is of another version of it, pass that as version=" if name == "dataset" else ""
+                raise DatasetError(f"the state has {name} {state.get(name)!r}, this dataset {own!r}{mend}")
         cursor = Cursor.from_json(dict(state))
         left = len(self._sequence(cursor.at(self.world)))
         if worker is None:

@@ -75,10 +75,10 @@ def _parsed(data: bytes, run: Run) -> Evaluation:
         measured, objects = int(states.get(MEASURED, 0)), sum(map(int, states.values()))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise PipelineError(f"not an evaluation.json of `evaluate`: {message(error)}") from error
-    if made_of != (run.digest, run.identity["manifest_sha256"]):
-        raise PipelineError("the evaluation of another output; run `evaluate` on this one")
     if version != run.number:
         raise PipelineError(f"the evaluation of version {version}; run `evaluate` on version {run.number}")
+    if made_of != (run.digest, run.identity["manifest_sha256"]):
+        raise PipelineError("the evaluation of another output; run `evaluate` on this one")
     return Evaluation(tables, measured, objects)
 
 
