@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from dataset_versions import next_version
-from reader_datasets import publish_dataset
+from reader_datasets import publish_dataset, upload
 from test_pipeline_crash import Death, Fate
 
 from gaussianverse import AtlasDataset
 from gaussianverse.atlas.dataset_format import SUCCESS, version_key
 from gaussianverse.atlas.errors import DatasetError
+from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.local import LocalStorage
+from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import purging, run_file
 from gaussianverse.pipeline.dataset.versions import begun_version, finished_versions
@@ -89,6 +91,29 @@ def test_versions_before_one_go_with_the_shards_that_none_counts(root: Path, cap
     # and it goes on from there
     assert next_version(root, removed=["e"]) == 4
     assert len(AtlasDataset(root)) == 4
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_training_on_a_version_that_goes_is_told(root: Path, tmp_path: Path, cached: bool) -> None:
+    dataset = AtlasDataset(root, version=1, shuffle=False, cache=tmp_path / "cache" if cached else None)
+    purging.before(LocalStorage(root), 3).delete(LocalStorage(root))
+    with pytest.raises(DatasetError, match=r"atlas-000000\.tar: no such file.*; a was to be read"):
+        list(dataset)
+
+
+def test_in_a_bucket(root: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    upload(root, s3_endpoint, "bucket", "purged")
+    store = open_storage("s3://bucket/purged", StoreOptions())
+    purged = ["purge", store.url, "--before", "3", "--confirm", "0003"]
+    other = purging.before(store, 3)
+    assert cli.main(purged) == 0
+    other.delete(store)  # as another call does that was begun at the same time
+    assert cli.main(["purge", str(root), "--before", "3", "--confirm", "0003"]) == 0
+    assert {entry.key for entry in store.list("")} == {key for key in keys(root) if not key.startswith("_work/")}
+    assert list(verify(store, run_file.load(store, 3))) == []
+    assert cli.main(purged) == 0
+    assert "nothing to delete" in capsys.readouterr().out
 
 
 def test_what_an_older_version_needs_stays(root: Path) -> None:

@@ -25,6 +25,7 @@ from gaussianverse.atlas.reader.ring import Ring
 from gaussianverse.atlas.reader.sample import Fetched
 from gaussianverse.atlas.reader.views import ReferenceViews
 from gaussianverse.atlas.reader.words import Indices
+from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Readable
 
 T = TypeVar("T")
@@ -217,6 +218,9 @@ def _read_adjacent(store: Readable, parts: Sequence[ByteRange]) -> list[memoryvi
     sizes = [part.nbytes for part in parts]
     whole = replace(parts[0], nbytes=sum(sizes))
     if isinstance(store, CachedStore):
-        return store.read_adjacent(whole.key, whole.offset, sizes, whole.total)
+        try:
+            return store.read_adjacent(whole.key, whole.offset, sizes, whole.total)
+        except NotFound as error:
+            raise DatasetError(f"{error}; fetch it again") from error
     data = read(store, whole)
     return [data[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
