@@ -296,3 +296,15 @@ def test_export(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     captions = {row["uid"]: row["caption"] for row in metadata_of(tmp_path / "part", 1)}
     assert (captions["obj01"], "other" in captions, "obj02" in captions) == ("second", False, False)
     capsys.readouterr()
+
+
+def test_journals_may_be_left_out(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are not part of the dataset: what is published without them is no less there."""
+    whole = said(capsys, "inspect", "obj01", "--out", str(root))
+    rows = said(capsys, "report", "--out", str(root))
+    shutil.rmtree(root / "runs")
+    without = said(capsys, "inspect", "obj01", "--out", str(root))
+    for stage in ("splats", "atlas"):
+        del whole[stage]["journal"]
+    assert without == whole
+    assert said(capsys, "report", "--out", str(root)) == [{**row, "seconds": -1} for row in rows]

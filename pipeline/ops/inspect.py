@@ -17,7 +17,7 @@ from gaussianverse.pipeline.dataset import records
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
 from gaussianverse.pipeline.dataset.versions import Version, version_of
-from gaussianverse.pipeline.errors import NoObject
+from gaussianverse.pipeline.errors import NoObject, PipelineError
 
 _LEADS = "atlas_heldout_psnr"
 
@@ -63,10 +63,15 @@ def _stage(storage: Storage, stage: str, shard: int, uid: str) -> dict[str, Any]
     try:
         read_commit(storage, stage, shard)
         facts = next(r for r in stats_rows(storage, stage, shard) if r["uid"] == uid)
-        entry = next(r for r in journal_rows(storage, stage, shard) if r["uid"] == uid)
-        return {"committed": True, "tar": dataset_format.shard_tar(stage, shard), **facts, "journal": entry}
+        there = {"committed": True, "tar": dataset_format.shard_tar(stage, shard), **facts}
     except NotFound:
         pass
+    else:
+        try:
+            entries = [r for r in journal_rows(storage, stage, shard) if r["uid"] == uid]
+        except (NotFound, PipelineError):
+            entries = []  # a journal is not part of the dataset
+        return {**there, "journal": entries[0]} if entries else there
     try:
         return {"committed": False, **records.read(storage, stage, shard, uid).facts}
     except NotFound:

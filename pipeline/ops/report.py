@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import OK
 from gaussianverse.atlas.store import is_remote
+from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.escape import one_line
 from gaussianverse.manifests.schema import MAX_UID
@@ -23,7 +25,7 @@ from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.dataset.shards import Counts, committed_shards, journal_rows, stats_rows
 from gaussianverse.pipeline.dataset.versions import Version, open_version
-from gaussianverse.pipeline.errors import NoObject, UsageError, message
+from gaussianverse.pipeline.errors import NoObject, PipelineError, UsageError, message
 from gaussianverse.pipeline.ops.page.folder import INDEX
 from gaussianverse.pipeline.ops.page.make import Chosen, make_page
 from gaussianverse.pipeline.ops.page.objects import METRICS, Entry
@@ -51,11 +53,23 @@ def result_rows(storage: Storage, shards: Iterable[int], version: Version | None
     """
     for shard in shards:
         lost = set() if version is None else set(version.superseded.in_shard(shard).tolist())
-        read = [stats_rows(storage, stage, shard) for stage in layout.STAGES]
-        read += [journal_rows(storage, stage, shard) for stage in layout.STAGES]
-        splats, atlases, *journals = ([row for row in rows if row["index"] not in lost] for rows in read)
-        for fit, atlas, *spent in zip(splats, atlases, *journals, strict=True):
-            yield _row(fit, atlas, sum(max(0.0, float(entry["seconds"])) for entry in spent))
+        read = (stats_rows(storage, stage, shard) for stage in layout.STAGES)
+        splats, atlases = ([row for row in rows if row["index"] not in lost] for rows in read)
+        seconds = _seconds(storage, shard)
+        for fit, atlas in zip(splats, atlases, strict=True):
+            yield _row(fit, atlas, seconds.get(fit["uid"], _UNKNOWN))
+
+
+def _seconds(storage: Storage, shard: int) -> dict[str, float]:
+    """The seconds of both stages by uid; none without the journals, which are not part of the dataset."""
+    try:
+        journals = [journal_rows(storage, stage, shard) for stage in layout.STAGES]
+    except (NotFound, PipelineError):
+        return {}
+    found: dict[str, float] = {}
+    for entry in chain(*journals):
+        found[entry["uid"]] = found.get(entry["uid"], 0.0) + max(0.0, float(entry["seconds"]))
+    return found
 
 
 def _row(fit: Facts, atlas: Facts, seconds: float) -> dict[str, Any]:
