@@ -13,7 +13,7 @@ from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import committed_shards
 from gaussianverse.pipeline.dataset.versions import open_version
-from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.pipeline.errors import PipelineError, RunConflict
 from gaussianverse.pipeline.ops.part import check_apart, check_empty
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
@@ -44,7 +44,10 @@ def compact(source: Storage, dest: Storage, number: int | None = None, shards: s
     check_empty(dest)
     prove_conditional_puts(dest)
     compaction = compaction_of(source, version)
-    run = compaction.begin(dest)
+    try:
+        run = compaction.begin(dest)
+    except RunConflict as error:
+        raise RunConflict(f"{error}. If it was begun with another version, name that one with --version") from error
     chosen, checked = ordered_shards(shards, run.shards), _checked(compaction, dest, run, set())
     for shard in chosen:
         for family in run.families:
@@ -81,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     store = config_of(args).store
     source, dest = open_storage(args.out, store), open_storage(args.dest, store)
     done = compact(source, dest, args.version, args.shards)
-    made = open_version(dest).run
+    made = open_version(dest, 1).run
     if args.json:
         print(json.dumps({"url": dest.url, "objects": made.n_objects, "shards": made.n_shards, "finalized": done}))
     elif done:
