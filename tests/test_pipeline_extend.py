@@ -227,6 +227,8 @@ def test_fits_of_other_settings_need_a_word_and_are_kept_apart(grown: Path, caps
     version = open_version(LocalStorage(grown / "out"))
     old = found["b"]["config_digest"]
     assert list(version.identity["configs"]) == [old]
+    card = (grown / "out/versions/0002/README.md").read_text()
+    assert "`versions/0002/version.json` holds the whole configuration, and, in `configs`, those" in card
     bearing = version.bearing(old)
     assert bearing is not None
     assert (version.run.fit.steps, bearing.fit.steps, version.bearing("0" * 64)) == (60, 100, None)
@@ -242,6 +244,9 @@ BAD: list[tuple[list[dict[str, Any]] | None, list[str], str, int, str]] = [
     ([], [], "a\n", 1, "1 object both to remove and in the manifest: 'a'"),
     ([], [], "", 1, "nothing would change"),
     (None, [], "a\nb\nc\nd\ne\n", 1, "nothing would be left"),
+    (None, [], "a\nb\nc\nd\n", 1, "no sample would be left"),
+    (None, ["--default", "score=1", "--shards", "0"], "", 2, "no shard 0; there are shards 3 to 5"),
+    (None, ["--set", "splats.sh=dc"], "a\n", 5, "--refit"),
     (None, ["--set", "atlas.size=32"], "a\n", 5, "atlas.size is 16 there, 32 here"),
     (None, ["--set", "run.shard_size=3"], "a\n", 5, "--reuse"),
     (None, ["--profile", "quick"], "a\n", 5, "--refit"),
@@ -270,6 +275,42 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
     assert extend(grown, rows, *more, remove=remove) == code
     assert words in capsys.readouterr().err
     assert files(grown) == before
+
+
+@pytest.mark.parametrize(("value", "kind"), [("abc", "text"), ("1.5", "number")])
+def test_a_default_of_another_type_than_its_column_is_named(
+    grown: Path, capsys: Captured, value: str, kind: str
+) -> None:
+    rows = [{**row, "score": 1} for row in rows_of(grown)[:2]]
+    assert extend(grown, rows, "--default", f"score={value}") == 1
+    assert f"--default score is {kind}, column 'score' of the manifest is integer" in capsys.readouterr().err
+    assert not (grown / "out/versions").exists()
+
+
+def test_an_output_to_reuse_that_is_not_there_is_named_before_a_version_is_begun(
+    grown: Path, capsys: Captured
+) -> None:
+    assert extend(grown, [{**rows_of(grown)[0], "uid": "f"}], "--reuse", str(grown / "nowhere")) == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert not (grown / "out/versions").exists()
+
+
+def test_views_of_objects_that_are_taken_over_are_no_proof_that_the_place_of_views_is_gone(grown: Path) -> None:
+    shutil.rmtree(grown / "views" / "a")  # the nearest to those of the new object
+    rows = [*rows_of(grown, a={"caption": "x"})[:1], {**rows_of(grown)[0], "uid": "ab", "views": "views/ab"}]
+    assert extend(grown, rows) == 0
+    found = metadata(grown, 2)
+    assert (found["a"]["status"], found["a"]["caption"]) == ("ok", "x")
+    assert (found["ab"]["status"], found["ab"]["reason"]) == ("quarantined", "missing_views")
+
+
+def test_a_version_of_which_nothing_came_is_given_up(grown: Path, capsys: Captured) -> None:
+    rows = [{**rows_of(grown)[4], "license": "MIT"}]  # its views are missing
+    assert extend(grown, rows, remove="a\nb\nc\nd\n") == 1
+    err = capsys.readouterr().err
+    assert "There is no version 2: give it up with gaussianverse purge" in err
+    assert cli.main(["purge", str(grown / "out"), "--unfinished", "--confirm", "0002"]) == 0
+    assert extend(grown, rows_of(grown, a={"license": "MIT"})) == 0
 
 
 def test_a_dry_run_says_the_changes_by_row_and_column_and_writes_nothing(grown: Path, capsys: Captured) -> None:
@@ -342,6 +383,8 @@ def test_diff_says_what_changed_between_any_two_versions(grown: Path, capsys: Ca
     }
     assert cli.main(["diff", out]) == 0
     assert "version 2 to 3: 0 added, 1 removed, 4 changed" in capsys.readouterr().out
+    assert cli.main(["diff", out, "--to", "1"]) == 2
+    assert "version 1 is the first, and has no parent" in capsys.readouterr().err
     assert cli.main(["diff", out, "--to", "9"]) == 1
     assert "no version 9; finished versions: 1, 2, 3" in capsys.readouterr().err
 

@@ -88,6 +88,16 @@ def rows_of(storage: LocalStorage) -> dict[str, dict[str, Any]]:
     return {r["uid"]: r for r in from_parquet(METADATA, storage.get(dataset_format.METADATA)).to_pylist()}
 
 
+def test_gaussians_are_read_again_with_other_settings(imported: LocalStorage, capsys: Captured) -> None:
+    given = ["extend", "--out", str(imported.root), "--manifest", str(imported.root / "manifest/objects.parquet")]
+    assert cli.main([*given, "--set", "splats.sh=dc", "--dry-run"]) == 5
+    assert "config.splats is null there" in capsys.readouterr().err
+    assert cli.main([*given, "--set", "splats.sh=dc", "--refit", "--dry-run"]) == 0
+    assert "version 2: 3 refitted" in capsys.readouterr().out
+    assert cli.main([*given, "--refit", "--dry-run"]) == 1
+    assert "nothing would change" in capsys.readouterr().err
+
+
 def test_published_objects_become_a_verified_dataset(imported: LocalStorage, capsys: Captured) -> None:
     assert cli.main(["verify", "--out", str(imported.root)]) == 0
     rows = rows_of(imported)

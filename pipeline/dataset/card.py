@@ -83,7 +83,7 @@ No value is null in JSON files and tables: -1 is an unknown number, "" an unknow
 
 ## Configuration
 
-Digest `{digest}`; `run.json` holds the whole configuration.
+Digest `{digest}`; `{run}` holds the whole configuration{others}.
 
 ## Made with
 
@@ -183,6 +183,8 @@ def card_of(version: Version, totals: Totals, index: dict[str, Any], commits: Ma
         changes=_changes(version),
         sums=version.key(dataset_format.SUMS),
         digest=run.digest,
+        run=run.key,
+        others=", and, in `configs`, those of objects that were made before" if run.identity.get("configs") else "",
         makers=_makers(begun_with(run), other_makers(run, commits)),
         splats=_SPLATS if SPLATS in run.held else "",
         example=_HUB_EXAMPLE if run.part.get("hub") else _EXAMPLE,

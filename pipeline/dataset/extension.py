@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gaussianverse.manifests.columns import Columns, constant
-from gaussianverse.manifests.schema import ARROW, FIELDS, LISTS, Scalar, arrow_schema
+from gaussianverse.manifests.schema import ARROW, FIELDS, LISTS, SPLATS, SPLATS_BGR, Scalar, arrow_schema
 from gaussianverse.manifests.table import kind_of
 from gaussianverse.pipeline.dataset.live_rows import LiveRows
 from gaussianverse.pipeline.errors import PipelineError
@@ -39,10 +39,13 @@ class Refit:
     Attributes:
         fit_digest: digest of the settings of the fits; rows of the new manifest with another are fitted again.
         code_digest: digest of the code, likewise; "" = of any code.
+        as_splats: digests of the configurations that read Gaussians alike; rows of Gaussians with another are read
+            again.
     """
 
     fit_digest: str
     code_digest: str = ""
+    as_splats: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -245,6 +248,11 @@ def plan_of(
     again = none if again is None else again
     if not (len(live) - len(removed) + int((place < 0).sum())):
         raise PipelineError("nothing would be left: a version needs at least one object; delete the output instead")
+    made = (change == ADDED).any() or (change == REFITTED).any() or retried.any() or len(again)
+    if len(removed) and not made and np.delete(live.quarantined, removed).all():
+        raise PipelineError(
+            "no sample would be left: all objects that stay are quarantined; keep one, or delete the output instead"
+        )
     return Plan(live, new, kinds, place, change, retried, again, carried, removed, masks, defaults)
 
 
@@ -297,6 +305,11 @@ def _kinds(live: LiveRows, new: Columns | None, others: int, defaults: Mapping[s
                 f"column {name!r} is new, and the manifest lacks {others} objects of the dataset: give all of them, "
                 f"or --default {name}=VALUE"
             )
+        if (found := kind_of(defaults[name])) != kinds[name] and (found, kinds[name]) != ("integer", "number"):
+            raise PipelineError(
+                f"--default {name} is {found}, column {name!r} of the manifest is {kinds[name]}; a column has one "
+                "type"
+            )
     return dict(sorted(kinds.items()))
 
 
@@ -342,6 +355,9 @@ def _truths(column: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 def _other_fits(live: LiveRows, place: Places, refit: Refit) -> NDArray[np.bool_]:
     other = _truths(pc.not_equal(live.known("fit_digest"), refit.fit_digest))
+    read = pc.is_in(live.column("format"), value_set=pa.array([SPLATS, SPLATS_BGR]))
+    alike = pc.is_in(live.known("config_digest"), value_set=pa.array(sorted(refit.as_splats), pa.string()))
+    other |= _truths(read) & ~_truths(alike)
     if refit.code_digest:
         other |= _truths(pc.not_equal(live.known("code_digest"), refit.code_digest))
     return (place >= 0) & other[place]

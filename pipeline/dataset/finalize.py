@@ -60,7 +60,7 @@ def finalize(storage: Storage, run: Run) -> None:
         n = tables.totals.objects
         raise PipelineError(
             f"0 of {n} objects published, {n} quarantined: {listed} (gaussianverse top-errors --out {storage.url}). "
-            "There is no dataset: fix the causes and start again with a new output"
+            f"There is no {_mend_of_nothing(storage, version)}"
         )
     written: dict[str, Head] = {}
 
@@ -78,6 +78,15 @@ def finalize(storage: Storage, run: Run) -> None:
     key = version.key(dataset_format.SUMS)
     publish_exact(storage, key, sums)
     publish_exact(storage, version.key(dataset_format.SUCCESS), sums_file({key: sha256_of(sums)}))
+
+
+def _mend_of_nothing(storage: Storage, version: Version) -> str:
+    if version.number == 1:
+        return "dataset: fix the causes and start again with a new output"
+    return (
+        f"version {version.number}: give it up with gaussianverse purge {storage.url} --unfinished, fix the causes "
+        "and extend again"
+    )
 
 
 def _commits(storage: Storage, version: Version) -> Commits:

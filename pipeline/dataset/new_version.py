@@ -153,6 +153,13 @@ def begin(storage: Storage, parent: Version, plan: Plan, config: dict[str, Any],
     return run_file.load(storage, number)
 
 
+def new_shards(parent: Version, plan: Plan) -> range:
+    """Numbers of the shards that the version after `parent` makes."""
+    first, counts = parent.run.first_shard + parent.run.n_shards, plan.counts
+    n_objects = counts["added"] + counts["refitted"] + counts["corrected"]
+    return range(first, first - (-n_objects // parent.run.settings.shard_size))
+
+
 def _check_same(storage: Storage, number: int, identity: dict[str, Any]) -> None:
     there = run_file.load(storage, number).identity
     one, other = ({n: v for n, v in i.items() if n not in (*PROVENANCE, "note")} for i in (there, identity))
@@ -173,14 +180,12 @@ def _contents(
     storage: Storage, parent: Version, plan: Plan, config: dict[str, Any]
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The tables of the version by their names, and version.json without its note."""
-    last = parent.run
-    first_shard, first_index = last.first_shard + last.n_shards, last.first_index + last.n_objects
-    size = parent.run.settings.shard_size
+    last, own = parent.run, new_shards(parent, plan)
+    first_index, size = last.first_index + last.n_objects, last.settings.shard_size
     rows = plan.rows(first_index)
-    n_shards = -(-len(rows) // size)
     origins = _encoded(plan.origins(), size)
     shards, superseded = _superseded(parent, plan)
-    counted = (*shards, *range(first_shard, first_shard + n_shards))
+    counted = (*shards, *own)
     tables = {
         dataset_format.OBJECTS: runform.encode_table(rows, shard_size=size),
         ORIGINS: origins,
@@ -193,12 +198,12 @@ def _contents(
         "version": parent.number + 1,
         "parent": parent.number,
         "parent_sums_sha256": _sums_of(storage, parent),
-        "first_shard": first_shard,
+        "first_shard": own.start,
         "first_index": first_index,
         "n_objects": len(rows),
-        "n_shards": n_shards,
+        "n_shards": len(own),
         "shards": ranges(counted),
-        "runs": [*runs, *([parent.number + 1] if n_shards else [])],
+        "runs": [*runs, *([parent.number + 1] if own else [])],
         "manifest_sha256": sha256_of(tables[dataset_format.OBJECTS]),
         "origins_sha256": sha256_of(tables[ORIGINS]),
         "superseded_sha256": sha256_of(tables[SUPERSEDED]),

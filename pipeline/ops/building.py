@@ -10,7 +10,9 @@ from gaussianverse.pipeline.dataset import new_version
 from gaussianverse.pipeline.dataset.new_version import Given
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.ops import report
+from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run import job
+from gaussianverse.pipeline.run.reuse import finished
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
 
 
@@ -27,14 +29,18 @@ def build_version(
         code: digest of the code that must have made these; "" = any.
 
     Raises:
+        UsageError: `shards` are none of the version's; nothing was written.
         RunConflict: another plan has its number.
         PipelineError, StoreError: see `job.build`.
     """
+    shards = getattr(args, "shards", "")  # `retry-failed` has no --shards
+    ordered_shards(shards, new_version.new_shards(given.parent, given.plan))
+    for out in reuse:
+        finished(out, given.config.store)
     if not given.config.ray.address:
         machine.check_machine(given.config.fit)
     prove_conditional_puts(storage)
     run = new_version.begin(storage, given.parent, given.plan, given.identity, args.note)
-    shards = getattr(args, "shards", "")  # `retry-failed` has no --shard
     outcome = job.build(
         storage, run, given.config, given.base, shards=shards, events=args.events, reuse=reuse, code_digest=code
     )

@@ -122,9 +122,15 @@ def _unequal(
     before, after = one.column(name).take(pa.array(places)), other.column(name).filter(pa.array(both))
     if before.type != after.type:
         return np.ones(len(places), np.bool_)
-    if pa.types.is_list(before.type):
-        before, after = (pc.binary_join(column, "\x1f") for column in (before, after))
-    return np.asarray(pc.not_equal(before, after).combine_chunks().to_numpy(zero_copy_only=False), np.bool_)
+    if not pa.types.is_list(before.type):
+        return _truths(pc.not_equal(before, after))
+    lengths = [pc.list_value_length(column) for column in (before, after)]  # of none, and of one empty text
+    texts = [pc.binary_join(column, "\x1f") for column in (before, after)]
+    return _truths(pc.or_(pc.not_equal(*lengths), pc.not_equal(*texts)))
+
+
+def _truths(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    return np.asarray(column.combine_chunks().to_numpy(zero_copy_only=False), np.bool_)
 
 
 def _values(
@@ -185,7 +191,9 @@ def run(args: argparse.Namespace) -> int:
 
     storage = open_storage(args.out, config_of(args).store)
     later = open_version(storage, args.later)
-    earlier = open_version(storage, args.earlier or later.parent or None)
+    if args.earlier is None and not later.parent:
+        raise UsageError(f"version {later.number} is the first, and has no parent to compare with; name two versions")
+    earlier = open_version(storage, later.parent if args.earlier is None else args.earlier)
     finished = finished_versions(storage)
     for version in (earlier, later):
         if version.number not in finished:

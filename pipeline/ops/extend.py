@@ -40,7 +40,7 @@ from gaussianverse.pipeline.dataset.extension import Refit
 from gaussianverse.pipeline.dataset.live_rows import LiveRows
 from gaussianverse.pipeline.dataset.new_version import Given
 from gaussianverse.pipeline.dataset.provenance import code_digest
-from gaussianverse.pipeline.dataset.run_file import differences
+from gaussianverse.pipeline.dataset.run_file import Run, differences
 from gaussianverse.pipeline.errors import PipelineError, RunConflict, UsageError
 
 _SHOWN = 20
@@ -100,9 +100,7 @@ def planned(storage: Storage, args: argparse.Namespace) -> Given:
     parent = new_version.open_parent(storage)
     config = continued_config_of(args, parent.run.identity["config"])
     identity = new_version.continued(parent.run, config)
-    digest = fit_digest(identity)
-    if digest != parent.run.fit_digest and not args.refit:
-        found = "; ".join(differences(parent.run.identity["config"], identity, "config"))
+    if (found := "; ".join(differences(parent.run.identity["config"], identity, "config"))) and not args.refit:
         raise RunConflict(
             f"other settings of fits than those of version {parent.number}: {found}. Nothing was changed: leave them "
             "out, or give --refit to fit the objects of the manifest with them"
@@ -110,7 +108,7 @@ def planned(storage: Storage, args: argparse.Namespace) -> Given:
     rules = rules_of(args)
     live = LiveRows(storage, parent)
     new, base = read_manifest(args.manifest, config.store, rules) if args.manifest else (None, str(Path.cwd()))
-    refit = Refit(digest, code_digest() if args.refit == "code" else "") if args.refit else None
+    refit = _refit_of(parent.run, identity, args.refit == "code") if args.refit else None
     remove = read_uids(args.remove, config.store) if args.remove else []
     plan = extension.plan_of(live, new, remove=remove, refit=refit, defaults=rules.defaults)
     if not any(count for name, count in plan.counts.items() if name != "unchanged"):
@@ -121,9 +119,12 @@ def planned(storage: Storage, args: argparse.Namespace) -> Given:
     return Given(parent, plan, config, identity, base)
 
 
-def fit_digest(identity: Mapping[str, Any]) -> str:
-    """`Run.fit_digest` of the identity of a configuration."""
-    return digest_of({"fit": identity["fit"], "seed": identity["run"]["seed"]})
+def _refit_of(parent: Run, identity: Mapping[str, Any], code: bool) -> Refit:
+    """The fits that the new ones replace, which are of a configuration with this identity."""
+    configs = {parent.digest: parent.identity["config"], **parent.identity.get("configs", {})}
+    alike = frozenset(k for k, config in configs.items() if config.get("splats") == identity.get("splats"))
+    fit = digest_of({"fit": identity["fit"], "seed": identity["run"]["seed"]})
+    return Refit(fit, code_digest() if code else "", alike)
 
 
 def read_manifest(address: str, store: StoreOptions, rules: Rules) -> tuple[Columns, str]:

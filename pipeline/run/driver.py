@@ -208,8 +208,9 @@ class Driver:
         if SPLATS not in self._stages and len(done[SPLATS]) < len(uids):
             missing = len(uids) - len(done[SPLATS])
             raise PipelineError(f"shard {shard}: {missing} of {len(uids)} objects have no fit; run fit-shard first")
-        self._open[shard] = _Shard(len(uids), done, families, Neighbours(str(r["views"]) for r in rows))
-        self._read.extend([str(r["views"]) for r in rows if r["uid"] in done[SPLATS]][: 2 - len(self._read)])
+        made = [r for r in rows if r[ORIGIN] < 0]  # the views of the others may be gone, and are not read
+        self._open[shard] = _Shard(len(uids), done, families, Neighbours(str(r["views"]) for r in made))
+        self._read.extend([str(r["views"]) for r in made if r["uid"] in done[SPLATS]][: 2 - len(self._read)])
         for watch in self._watches:
             watch.opened(len(done[self._stages[-1]]))
         for row in rows:

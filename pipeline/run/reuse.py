@@ -19,11 +19,12 @@ from gaussianverse.atlas.dataset_format import SPLATS, address_column
 from gaussianverse.atlas.gaussians import Gaussians
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests.parquet import UNREADABLE
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import FACTS, MADE, Facts
 from gaussianverse.pipeline.dataset.shards import read_main, stats_rows
-from gaussianverse.pipeline.dataset.versions import finished_versions, open_version
+from gaussianverse.pipeline.dataset.versions import Version, finished_versions, open_version
 from gaussianverse.pipeline.errors import FragmentError, PipelineError, message
 
 REUSE = "@reuse"
@@ -31,6 +32,20 @@ REUSE = "@reuse"
 _SAMPLE = address_column(SPLATS, "sample")
 _COLUMNS = ("uid", "shard", "input_sha256", "fit_digest", "code_digest", _SAMPLE)
 _NOT_OF_THE_FIT = {"atlas_heldout_psnr", "config_digest", "schema_version"}
+
+
+def finished(out: str, store: StoreOptions) -> tuple[Storage, Version]:
+    """The newest version of an output whose fits may be taken over.
+
+    Raises:
+        NotFound: the output does not exist.
+        PipelineError: it is not finished.
+    """
+    storage = open_storage(out, store)
+    version = open_version(storage)
+    if version.number not in finished_versions(storage):
+        raise PipelineError(f"{out}: not finished, so its fits are not used; finish it first")
+    return storage, version
 
 
 class Reuse:
@@ -51,10 +66,7 @@ class Reuse:
         self._outs = list(outs)
         self._found: dict[str, tuple[int, int, str]] = {}
         for number, out in enumerate(self._outs):
-            storage = open_storage(out, store)
-            version = open_version(storage)
-            if version.number not in finished_versions(storage):
-                raise PipelineError(f"{out}: not finished, so its fits are not used; finish it first")
+            storage, version = finished(out, store)
             key = version.key(dataset_format.METADATA)
             try:
                 with pq.ParquetFile(io.BytesIO(storage.get(key))) as file:
