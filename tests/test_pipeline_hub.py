@@ -15,12 +15,14 @@ import huggingface_hub
 import numpy as np
 import pytest
 import yaml
+from dataset_versions import next_version
 from reader_datasets import array_of, publish_dataset
 
 from gaussianverse.atlas.reader.dataset import AtlasDataset
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.dataset import run_file
+from gaussianverse.pipeline.ops.croissant import croissant_of
 from gaussianverse.pipeline.ops.verify import verify
 
 UIDS = [f"o{i:02d}" for i in range(9)]
@@ -172,6 +174,9 @@ def test_its_croissant_is_the_same_every_time_and_of_no_place(hub: Path, whole: 
     assert data == (hub / "croissant.json").read_bytes()
     assert str(tmp_path).encode() not in data
     assert json.loads(data)["name"] == "gaussian-atlases"
+    next_version(dest, removed=["o01"])
+    assert cli.main(["export", "--out", str(whole), "--format", "huggingface", str(dest)]) == 0
+    assert croissant_of(LocalStorage(dest)) == data, "of the part, whatever became of it"
 
 
 def test_without_mlcroissant_the_part_is_there_and_the_mend_is_said(

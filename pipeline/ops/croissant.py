@@ -28,7 +28,7 @@ def is_installed() -> bool:
 
 
 def write_croissant(storage: Storage) -> None:
-    """Write croissant.json beside a finished dataset; the same dataset gives the same bytes.
+    """Write croissant.json beside version 1 of a dataset; the same dataset gives the same bytes.
 
     Raises:
         DatasetError: the dataset is not finished, or damaged.
@@ -45,7 +45,7 @@ def croissant_of(storage: Storage) -> bytes:
     """
     import mlcroissant as mlc
 
-    catalogue, data = Catalogue(storage), storage.get(METADATA)
+    catalogue, data = Catalogue(storage, 1), storage.get(METADATA)
     table = read_table(data)
     files = [
         _file(METADATA, _PARQUET, len(data), sha256_of(data)),
@@ -76,7 +76,7 @@ def croissant_of(storage: Storage) -> bytes:
         name="gaussian-atlases",
         description=f"3D Gaussians of {len(catalogue)} objects as atlases; {CARD} describes them.",
         license=sorted(filter(None, set(table["license"].to_pylist())))[:_MAX_LICENCES] or None,
-        version=f"{catalogue.index.get('version', 1)}.0.0",
+        version="1.0.0",
         distribution=[*files, *sets],
         record_sets=[
             mlc.RecordSet(id="objects", name="objects", key="objects/uid", fields=rows),
