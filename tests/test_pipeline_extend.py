@@ -21,8 +21,9 @@ from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, VIEWS, read_sums
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.config import load
-from gaussianverse.pipeline.dataset import duplicates, layout, shards
+from gaussianverse.pipeline.dataset import duplicates, layout, run_file, shards
 from gaussianverse.pipeline.dataset.versions import finished_versions, open_version
+from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.run import job, tasks
 
 UIDS = ["a", "b", "c", "d", "e"]
@@ -362,6 +363,22 @@ def test_a_second_plan_for_the_same_version_loses_and_the_first_goes_on(grown: P
     assert extend(grown, rows, "--note", "no matter") == 0
     kept = {key: value for key, value in files(grown).items() if layout.in_dataset(key)}
     assert kept == {key: value for key, value in whole.items() if layout.in_dataset(key)}
+
+
+def test_fragments_of_a_version_that_was_given_up_are_made_again(grown: Path) -> None:
+    before, added = files(grown), {**rows_of(grown)[1], "uid": "f"}
+    more = ("--refit", "--set", "fit.steps=60")
+    assert extend(grown, [*rows_of(grown, a={"caption": "first"})[:1], added]) == 0
+    for key in set(files(grown)) - set(before):  # as if its driver had lived on while it was given up
+        if not key.startswith("_work"):
+            (grown / "out" / key).unlink()
+    assert any(key.startswith("_work/") for key in set(files(grown)) - set(before))
+    run_file.load_cached.cache_clear()  # workers of another driver are other processes
+    assert extend(grown, [*rows_of(grown, a={"caption": "second"})[:1], added], *more) == 0
+    found = metadata(grown, 2)
+    assert (found["a"]["caption"], found["f"]["steps"]) == ("second", 60)
+    storage = LocalStorage(grown / "out")
+    assert list(verify(storage, open_version(storage).run)) == []
 
 
 def test_diff_says_what_changed_between_any_two_versions(grown: Path, capsys: Captured) -> None:

@@ -15,7 +15,7 @@ from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
 from gaussianverse.atlas.tar import END, index
 from gaussianverse.pipeline.dataset import layout, records
-from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
+from gaussianverse.pipeline.dataset.manifest_rows import ORIGIN, work_rows
 from gaussianverse.pipeline.dataset.parquet import to_parquet
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import JOURNAL, MADE, Facts
@@ -120,13 +120,34 @@ def pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:
 
 
 def _pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:
-    uids = [str(r["uid"]) for r in shard_rows(storage, run, shard)]
-    assembled = assemble(family, shard, uids, _fetch(storage, family, shard))
+    rows = work_rows(storage, run, shard)
+    assembled = assemble(family, shard, [str(r["uid"]) for r in rows], _fetch(storage, family, shard))
+    if run.number > 1:  # run.json never changes, and a version that is given up frees its number and its shards
+        _check_plan(storage, run, family, rows, assembled.rows)
     entries = (
         records.read_entry(storage, family, facts, digest)
         for facts, digest in zip(assembled.rows, assembled.digests, strict=True)
     )
     return put_shard(storage, run, family, shard, assembled, entries)
+
+
+def _check_plan(storage: Storage, run: Run, family: str, rows: Sequence[Facts], there: Sequence[Facts]) -> None:
+    """Delete the fragments that a driver wrote for a version of the same number that was given up.
+
+    Raises:
+        DamagedFragment: there were some.
+    """
+    found = []
+    for row, facts in zip(rows, there, strict=True):
+        made_here = row[ORIGIN] >= 0 or facts["config_digest"] == run.digest
+        if not made_here or any(facts[name] != value for name, value in row.items() if name in facts):
+            uid, shard = str(row["uid"]), int(row["shard"])
+            where = layout.fragment(family, shard, uid)
+            found.append(DamagedFragment(f"{where}: of a version that was given up", family, shard, uid))
+    for error in found:
+        records.discard(storage, error)
+    if found:
+        raise found[0]
 
 
 def put_shard(
