@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -132,6 +133,11 @@ def test_nothing_goes_without_the_name_or_from_a_damaged_dataset(
     for more in ([], ["--confirm", "3"], ["--confirm", "0002"]):
         assert cli.main(["purge", str(root), "--before", "3", *more]) != 0
         assert "nothing was deleted: --confirm 0003 is the name" in capsys.readouterr().err
+    with monkeypatch.context() as terminal:
+        terminal.setattr("sys.stdin", io.StringIO())
+        terminal.setattr("sys.stdin.isatty", lambda: True)
+        assert cli.main(["purge", str(root), "--before", "3"]) != 0
+        assert "nothing was deleted: --confirm 0003" in capsys.readouterr().err
     for number in (0, 4):
         assert cli.main(["purge", str(root), "--before", str(number), "--confirm", f"{number:04d}"]) != 0
         assert "there are 1, 2, 3" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def test_quarantined_objects_are_tried_again_and_nothing_that_was_there_changes(
     capsys.readouterr()
     assert retry(folder) == 0
     assert "Nothing to do: no object of version 3 is quarantined" in capsys.readouterr().out
+    assert retry(folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["objects"] == 0
     assert {p: p.read_bytes() for p in before} == before
     run = open_version(LocalStorage(folder / "out")).run
     assert [(e["version"], e["changes"]["refitted"], e["note"]) for e in run.history] == [

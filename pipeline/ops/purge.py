@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.storage import Storage
@@ -77,7 +78,8 @@ def _confirm(args: argparse.Namespace, purge: Purge) -> None:
     what = "that is given up" if args.unfinished else "that becomes the first"
     given = args.confirm
     if not given and sys.stdin.isatty() and not args.json:
-        given = input(f"Type the name of the version {what}, {purge.name}, to delete this for good: ").strip()
+        with suppress(EOFError):
+            given = input(f"Type the name of the version {what}, {purge.name}, to delete this for good: ").strip()
     if given != purge.name:
         raise UsageError(f"nothing was deleted: --confirm {purge.name} is the name of the version {what}")
 

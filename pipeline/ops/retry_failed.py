@@ -6,12 +6,15 @@ No byte that is there changes: who has read the version before reads the same ag
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.pipeline.arguments import add_base, add_building, add_output, continued_config_of, store_of
 from gaussianverse.pipeline.dataset import extension, new_version
 from gaussianverse.pipeline.dataset.live_rows import LiveRows
 from gaussianverse.pipeline.dataset.new_version import Given
+from gaussianverse.pipeline.dataset.shards import Counts
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.ops.building import build_version
 from gaussianverse.pipeline.policy import REASONS
@@ -44,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
     again = extension.quarantined(live, reasons)
     if not len(again):
         where = f"version {parent.number}" if parent.number > 1 else "this dataset"
+        if args.json:
+            none = {**asdict(Counts(0, 0, {})), "quarantined": 0}
+            print(json.dumps({"url": storage.url, "finalized": True, "idle": True, **none}))
+            return 0
         print(f"Nothing to do: no object of {where} is quarantined{' for these reasons' if reasons else ''}.")
         return 0
     plan = extension.plan_of(live, None, again=again)
