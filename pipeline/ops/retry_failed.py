@@ -56,5 +56,6 @@ def run(args: argparse.Namespace) -> int:
     plan = extension.plan_of(live, None, again=again)
     given = Given(parent, plan, config, new_version.continued(parent.run, config), args.base)
     if not args.json:
-        print(f"version {parent.number + 1}: {len(again)} objects are tried again", flush=True)
+        objects = "1 object is" if len(again) == 1 else f"{len(again)} objects are"
+        print(f"version {parent.number + 1}: {objects} tried again", flush=True)
     return build_version(storage, given, args)
