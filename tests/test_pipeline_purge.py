@@ -56,6 +56,7 @@ def whole(root: Path, version: int) -> bool:
 
 
 def test_versions_before_one_go_with_the_shards_that_none_counts(root: Path, capsys: Captured) -> None:
+    (root / "croissant.json").write_text("{}")  # of version 1, whose files it names
     before = keys(root)
     assert cli.main(["purge", str(root), "--before", "3", "--dry-run"]) == 0
     assert "versions 1-2 and shards 0,3, " in capsys.readouterr().out
@@ -64,7 +65,13 @@ def test_versions_before_one_go_with_the_shards_that_none_counts(root: Path, cap
     left = keys(root)
     gone = before - left
     assert {f"{f}/{f}-00000{k}.tar" for f in ("atlas", "splats") for k in (0, 3)} <= gone
-    assert {"_SUCCESS", "metadata.parquet", "versions/0002/_SUCCESS", "versions/0002/objects.parquet"} <= gone
+    assert {
+        "_SUCCESS",
+        "metadata.parquet",
+        "croissant.json",
+        "versions/0002/_SUCCESS",
+        "versions/0002/objects.parquet",
+    } <= gone
     assert {"run.json", "manifest/objects.parquet", "versions/0002/version.json", "atlas/atlas-000001.tar"} <= left
     assert not any("000000" in key or "000003" in key for key in left)
     assert whole(root, 3)

@@ -126,7 +126,7 @@ def _is_of(key: str, number: int) -> bool:
     """Whether a file is about a version before this one, and not its version.json or run.json."""
     if parsed := parse_version_key(key):
         return parsed[0] < number and parsed[1] != VERSION
-    return number > 1 and key in (*FINAL, layout.MANIFEST)
+    return number > 1 and key in (*FINAL, layout.MANIFEST, layout.CROISSANT)
 
 
 def _version(key: str) -> int:
