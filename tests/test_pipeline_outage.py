@@ -41,7 +41,7 @@ def proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
 
 def storage_through(proxy: FaultProxy, tmp_path: Path, name: str = "out") -> S3Storage:
     config = StoreOptions(
-        endpoint_url=proxy.url, region="us-east-1", max_attempts=1, connect_timeout_s=2, read_timeout_s=0.5
+        endpoint_url=proxy.url, region="us-east-1", max_attempts=1, connect_timeout_s=2, read_timeout_s=1.5
     )
     return S3Storage(f"s3://{BUCKET}/{tmp_path.name}/{name}", config)
 

@@ -14,12 +14,12 @@ from gaussianverse.atlas.store.storage import Storage, sha256_of
 def later_versions(store: Storage) -> list[int]:
     """The versions after the first that are finished, in ascending order.
 
-    A store that may be read but not listed is asked for each version: the plan of none is ever deleted before those
-    of the versions after it.
+    A store that may not be listed, or has no lists, is asked for each version: the plan of none is ever deleted
+    before those of the versions after it.
     """
     try:
         keys = [entry.key for entry in store.list(VERSIONS)]
-    except StoreRefused:
+    except (StoreRefused, NotFound):
         begun = takewhile(lambda number: _there(store, version_key(number, VERSION)), count(2))
         keys = [key for number in begun if _there(store, key := version_key(number, SUCCESS))]
     return dataset_format.finished_versions(keys, root_has_success=False)

@@ -46,7 +46,7 @@ class Folder:
 
     Args:
         root: the folder.
-        digest: takes the bytes of all files that are read.
+        digest: takes the bytes of the files that are read and count.
     """
 
     def __init__(self, root: Path, digest: InputDigest) -> None:
@@ -71,8 +71,8 @@ class Folder:
             cause = describe(error) if isinstance(error, OSError) else error
             raise BadInput(f"{self.root}: {name[:200]!r} is not a usable file name: {cause}") from error
 
-    def read(self, name: str, limit: int) -> bytes:
-        """Read the file `name`.
+    def read(self, name: str, limit: int, *, counted: bool = True) -> bytes:
+        """Read the file `name`; if `counted`, the digest takes its bytes.
 
         Raises:
             MissingViews: the file does not exist.
@@ -84,7 +84,8 @@ class Folder:
         if path is None:
             raise MissingViews(f"{self.root / name}: no such file")
         try:
-            return self.digest.add(foreign.read_bytes(path, limit))
+            data = foreign.read_bytes(path, limit)
+            return self.digest.add(data) if counted else data
         except foreign.TooLarge as error:
             raise BadInput(f"{path}: larger than the limit of {limit} bytes") from error
         except foreign.Refused as error:
@@ -110,7 +111,7 @@ class Archive:
     Args:
         path: the archive.
         wanted: pattern of the normalised names of the members to keep.
-        digest: takes the bytes of all members that `read` returns.
+        digest: takes the bytes of the members that `read` returns and that count.
         limit: limit of the unpacked archive in bytes.
 
     Raises:
@@ -144,8 +145,8 @@ class Archive:
         normalised = str(_below(name, self.root))
         return normalised if normalised in self.members else None
 
-    def read(self, name: str, limit: int) -> bytes:
-        """Bytes of the member `name`.
+    def read(self, name: str, limit: int, *, counted: bool = True) -> bytes:
+        """Bytes of the member `name`; if `counted`, the digest takes them.
 
         Raises:
             MissingViews: there is no such member.
@@ -156,7 +157,8 @@ class Archive:
             raise MissingViews(f"{self.root}: no member {name}")
         if len(self.members[found]) > limit:
             raise BadInput(f"{self.root}: member {name} is larger than the limit of {limit} bytes")
-        return self.digest.add(self.members[found])
+        data = self.members[found]
+        return self.digest.add(data) if counted else data
 
 
 def list_tar(path: Path, limit: int = MAX_ARCHIVE_BYTES) -> list[str]:

@@ -37,7 +37,7 @@ _MEMBER_NO_DEPTH = re.compile(r".*[0-9](\.json|\.png|\.webp|)")  # skips the lar
 _LAYOUT = "VVVVV/VVVVV.json with VVVVV/VVVVV.png, optionally below one campos_* folder"
 
 _INPUTS = InputsConfig()
-_Read = Callable[[str, int], bytes]
+_Read = Callable[..., bytes]
 
 
 def read_gobjaverse(
@@ -53,7 +53,8 @@ def read_gobjaverse(
 
     With `with_depth`, a view without `_nd.exr` has depth None; with `with_normals` too, the normals come beside it.
     `compared` views, evenly spaced among those with an `_nd.exr`, have their geometry; where depth is not asked for,
-    one that cannot be decoded costs only that. `digest` takes the bytes of the files as they are read.
+    one that cannot be decoded costs only that. `digest` takes the bytes of the files as they are read, but not of
+    those that are only compared: what is fitted does not depend on them.
 
     Raises:
         MissingViews: there are no views.
@@ -103,7 +104,7 @@ def _geometry(view: View, stem: str, read: _Read, *, needed: bool) -> NDArray[np
     """Normals and depth of a view; None if they cannot be decoded and nothing needs them."""
     where = f"view {view.name}"
     try:
-        geometry = read_geometry(read(f"{stem}{_DEPTH}", MAX_IMAGE_BYTES), where)
+        geometry = read_geometry(read(f"{stem}{_DEPTH}", MAX_IMAGE_BYTES, counted=needed), where)
         (height, width), expected = geometry.shape[:2], view.image.shape[:2]
         if (height, width) != expected:
             raise BadInput(
