@@ -30,6 +30,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
+def egl() -> None:
+    """Skips where OpenGL cannot draw."""
+    pytest.importorskip("moderngl", reason="needs the extra 'render'")
+    from gaussianverse.manifests.errors import RenderError
+    from gaussianverse.manifests.rendering import drawing
+
+    try:
+        drawing._open_context()[1].release()
+    except RenderError as error:
+        pytest.skip(f"OpenGL cannot draw here: {error}")
+
+
+@pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """Address of an S3 server in this process, with a bucket called `bucket`."""
     from servers.moto_server import serving

@@ -12,8 +12,7 @@ import torch
 from glb import Glb, box
 from pipeline_runs import in_process, tiny_arguments
 
-from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering import drawing, rig
+from gaussianverse.manifests.rendering import rig
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.run import job
 
@@ -23,13 +22,8 @@ FEWER = {"surface:4096": "surface:64"}
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+def run(egl: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """Run the block of a heading in a folder with two meshes; returns the folder."""
-    pytest.importorskip("moderngl", reason="needs the extra 'render'")
-    try:
-        drawing._open_context()[1].release()
-    except RenderError as error:
-        pytest.skip(f"OpenGL cannot draw here: {error}")
     rows = ["mesh,uid,caption,category"]
     for k, uid in enumerate(("red", "blue")):
         vertices, faces = box()

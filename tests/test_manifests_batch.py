@@ -15,20 +15,11 @@ from glb import Glb, box
 
 from gaussianverse.fitter.views import load_views
 from gaussianverse.manifests import jsonl
-from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering import drawing, rig
+from gaussianverse.manifests.rendering import rig
 from gaussianverse.pipeline import cli
 
+pytestmark = pytest.mark.usefixtures("egl")
 SMALL = ["--preset", "zero123plus", "--size", "8"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _egl() -> None:
-    pytest.importorskip("moderngl", reason="needs the extra 'render'")
-    try:
-        drawing._open_context()[1].release()
-    except RenderError as error:
-        pytest.skip(f"OpenGL cannot draw here: {error}")
 
 
 def meshes(folder: Path, count: int) -> Path:

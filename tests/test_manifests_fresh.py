@@ -10,20 +10,14 @@ from glb import Glb, box
 
 from gaussianverse.fitter.views import load_views
 from gaussianverse.manifests import jsonl
-from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering import drawing, fresh
+from gaussianverse.manifests.rendering import fresh
 from gaussianverse.manifests.rendering.meshes import load_mesh
 from gaussianverse.pipeline import cli
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mesh(egl: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two boxes of different sizes, which no mirroring maps to themselves."""
-    pytest.importorskip("moderngl", reason="needs the extra 'render'")
-    try:
-        drawing._open_context()[1].release()
-    except RenderError as error:
-        pytest.skip(f"OpenGL cannot draw here: {error}")
     path = tmp_path_factory.mktemp("mesh") / "two boxes.glb"
     vertices, faces = box()
     small = 0.3 * np.asarray(vertices) + [1.0, 0.5, -0.7]

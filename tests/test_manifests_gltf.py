@@ -11,7 +11,7 @@ from glb import LINES, POINTS, Glb, box
 from PIL import Image
 
 from gaussianverse.manifests.errors import RenderError
-from gaussianverse.manifests.rendering import drawing, gltf, materials, rig
+from gaussianverse.manifests.rendering import gltf, materials, rig
 from gaussianverse.manifests.rendering.drawing import Renderer, Shading
 from gaussianverse.manifests.rendering.meshes import Mesh, load_mesh
 
@@ -19,15 +19,6 @@ DOCS = Path(__file__).resolve().parents[1] / "docs" / "rendering.md"
 QUAD, QUAD_FACES = np.array([(-1, 1, 0), (1, 1, 0), (1, -1, 0), (-1, -1, 0)]), [0, 2, 1, 0, 3, 2]
 QUAD_UV = np.float32([(0, 0), (1, 0), (1, 1), (0, 1)])
 SIZE = 16
-
-
-@pytest.fixture(scope="module")
-def _egl() -> None:
-    pytest.importorskip("moderngl", reason="needs the extra 'render'")
-    try:
-        drawing._open_context()[1].release()
-    except RenderError as error:
-        pytest.skip(f"OpenGL cannot draw here: {error}")
 
 
 def load(tmp_path: Path, glb: Glb) -> Mesh:
@@ -184,7 +175,7 @@ def linear(value: int) -> float:
     return ((value / 255 + 0.055) / 1.055) ** 2.4
 
 
-@pytest.mark.usefixtures("_egl")
+@pytest.mark.usefixtures("egl")
 @pytest.mark.parametrize(("strength", "expected"), [(None, 90), (0.5, 65), (100.0, 255)])
 def test_emission_is_added_to_the_lit_colour(strength: float | None, expected: int, tmp_path: Path) -> None:
     extensions = {} if strength is None else {"KHR_materials_emissive_strength": {"emissiveStrength": strength}}
@@ -196,7 +187,7 @@ def test_emission_is_added_to_the_lit_colour(strength: float | None, expected: i
     assert middle(white) == [255, 255, 255]
 
 
-@pytest.mark.usefixtures("_egl")
+@pytest.mark.usefixtures("egl")
 def test_emission_has_a_texture_with_coordinates_of_its_own(tmp_path: Path) -> None:
     halves = np.kron(np.array([[[200, 0, 0], [0, 200, 0]]]), np.ones((4, 4, 1)))
     glb = sheet(uv=QUAD_UV, texture=halves, factor=(0, 0, 0, 1), attributes={"TEXCOORD_1": QUAD_UV[[1, 0, 3, 2]]})
@@ -211,7 +202,7 @@ def test_emission_has_a_texture_with_coordinates_of_its_own(tmp_path: Path) -> N
     assert list(front(load(tmp_path, glb))[SIZE // 2, SIZE // 2 - 3]) == [200, 0, 0, 255]
 
 
-@pytest.mark.usefixtures("_egl")
+@pytest.mark.usefixtures("egl")
 def test_unlit_materials_have_their_base_colour(tmp_path: Path) -> None:
     lit = load(tmp_path, sheet(factor=(linear(90), linear(90), 1, 1)))
     unlit = load(tmp_path, sheet(factor=(linear(90), linear(90), 1, 1), extensions={"KHR_materials_unlit": {}}))
@@ -219,7 +210,7 @@ def test_unlit_materials_have_their_base_colour(tmp_path: Path) -> None:
     assert middle(lit)[0] < 85
 
 
-@pytest.mark.usefixtures("_egl")
+@pytest.mark.usefixtures("egl")
 def test_texels_are_sharp_where_the_sampler_says_nearest(tmp_path: Path) -> None:
     colors = {}
     for name, sampler in (("nearest", {"magFilter": 9728}), ("linear", {"magFilter": 9729}), ("unsaid", {})):
@@ -232,7 +223,7 @@ def test_texels_are_sharp_where_the_sampler_says_nearest(tmp_path: Path) -> None
     assert len(np.unique(colors["linear"], axis=0)) > 3
 
 
-@pytest.mark.usefixtures("_egl")
+@pytest.mark.usefixtures("egl")
 def test_back_faces_are_drawn_whatever_the_material_says(tmp_path: Path) -> None:
     """As Cycles does, with which GObjaverse, Zero123 and TRELLIS rendered: Blender's culling is for Eevee alone."""
     for sided in (True, False):
@@ -249,7 +240,7 @@ NO_EFFECT: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.usefixtures("_egl")
+@pytest.mark.usefixtures("egl")
 @pytest.mark.parametrize("name", [*NO_EFFECT, *materials._LEFT_OUT_EXTENSIONS])
 def test_what_is_left_out_changes_nothing_and_is_noted(name: str, tmp_path: Path) -> None:
     glb = sheet(uv=QUAD_UV, texture=np.full((2, 2, 3), 90))
@@ -264,7 +255,7 @@ def test_what_is_left_out_changes_nothing_and_is_noted(name: str, tmp_path: Path
     assert mesh.left_out == (() if "pbr" in change else (name,))
 
 
-@pytest.mark.usefixtures("_egl")
+@pytest.mark.usefixtures("egl")
 def test_what_has_no_effect(tmp_path: Path) -> None:
     """Tangents, a second set of colours, cameras, variants of the material, and the filter of minified texels."""
     glb = sheet(uv=QUAD_UV, texture=np.full((2, 2, 3), 90))

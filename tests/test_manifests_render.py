@@ -22,16 +22,7 @@ from gaussianverse.pipeline import cli
 SIZE = 48
 
 
-@pytest.fixture(scope="module")
-def _egl() -> None:
-    pytest.importorskip("moderngl", reason="needs the extra 'render'")
-    try:
-        drawing._open_context()[1].release()
-    except RenderError as error:
-        pytest.skip(f"OpenGL cannot draw here: {error}")
-
-
-pytestmark = pytest.mark.usefixtures("_egl")
+pytestmark = pytest.mark.usefixtures("egl")
 
 
 DIRECTIONS = presets.plan("gobjaverse", presets.Options(), "").toward
