@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from gaussianverse.atlas.store import is_s3, open_storage
-from gaussianverse.atlas.store.errors import NotFound
+from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.escape import one_line
@@ -42,6 +40,7 @@ from gaussianverse.pipeline.dataset.new_version import Given
 from gaussianverse.pipeline.dataset.provenance import code_digest
 from gaussianverse.pipeline.dataset.run_file import Run, differences
 from gaussianverse.pipeline.errors import PipelineError, RunConflict, UsageError
+from gaussianverse.pipeline.run.manifest import local_file
 
 _SHOWN = 20
 _MOST_TEXT = 80
@@ -133,17 +132,8 @@ def read_manifest(address: str, store: StoreOptions, rules: Rules) -> tuple[Colu
     Raises:
         ManifestError: it cannot be read, or has any fault.
     """
-    parent, _, name = address.rpartition("/")
-    if not is_s3(address):
-        base = str(Path(address).absolute().parent)
-        return columns.read(Path(address), Rules(rules.defaults, rules.sources, base)), base
-    with tempfile.TemporaryDirectory(prefix="gaussianverse-") as folder:
-        path = Path(folder) / name
-        try:
-            path.write_bytes(open_storage(parent, store).get(name))
-        except NotFound as error:
-            raise ManifestError(f"{address}: no such file") from error
-        return columns.read(path, Rules(rules.defaults, rules.sources, parent)), parent
+    with local_file(address, store) as (path, base):
+        return columns.read(path, Rules(rules.defaults, rules.sources, base)), base
 
 
 def read_uids(address: str, store: StoreOptions) -> list[str]:
@@ -152,15 +142,8 @@ def read_uids(address: str, store: StoreOptions) -> list[str]:
     Raises:
         ManifestError: it cannot be read, has no column uid, or names nothing.
     """
-    if is_s3(address):
-        parent, _, name = address.rpartition("/")
-        try:
-            data = open_storage(parent, store).get(name)
-        except NotFound as error:
-            raise ManifestError(f"{address}: no such file") from error
-    else:
-        data = read_bytes(Path(address))
-    uids = _uids_of(address, data)
+    with local_file(address, store) as (path, _):
+        uids = _uids_of(address, read_bytes(path))
     if not uids:
         raise ManifestError(f"{address}: names no object")
     return uids

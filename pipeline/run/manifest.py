@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,17 +52,32 @@ def read_manifest(
     Raises:
         ManifestError: the manifest cannot be read or has no good row; with `strict`, it has any fault.
     """
-    parent, _, name = address.rpartition("/")
+    with local_file(address, store) as (path, base):
+        return _encoded(path, base, shard_size, strict, rules)
+
+
+@contextmanager
+def local_file(address: str, store: StoreOptions) -> Iterator[tuple[Path, str]]:
+    """Yield a user's file as a path of this machine, and the folder or s3 prefix that it lies in.
+
+    Args:
+        address: path or s3:// address.
+        store: options of the store.
+
+    Raises:
+        ManifestError: S3 has no such file; whoever reads a local one says that itself.
+    """
     if not is_s3(address):
-        base = str(Path(address).absolute().parent)
-        return _encoded(Path(address), base, shard_size, strict, rules)
+        yield Path(address), str(Path(address).absolute().parent)
+        return
+    parent, _, name = address.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="gaussianverse-") as folder:
         path = Path(folder) / name
         try:
             path.write_bytes(open_storage(parent, store).get(name))
         except NotFound as error:
             raise ManifestError(f"{address}: no such file") from error
-        return _encoded(path, parent, shard_size, strict, rules)
+        yield path, parent
 
 
 def manifest_of(args: argparse.Namespace, config: RunConfig, shard_size: int = 0) -> Manifest:
