@@ -16,9 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gaussianverse.atlas import dataset_format, tar
-from gaussianverse.atlas.canonical_json import to_json
-from gaussianverse.atlas.dataset_format import SCHEMA_VERSION, VIEWS
+from gaussianverse.atlas.dataset_format import SCHEMA_VERSION
 from gaussianverse.atlas.reader.read_ahead import read_ahead
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
@@ -26,12 +24,12 @@ from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import arrow_schema
 from gaussianverse.pipeline.dataset import run_file
 from gaussianverse.pipeline.dataset.live_rows import LiveRows
-from gaussianverse.pipeline.dataset.pack import Assembled, assemble, put_shard
+from gaussianverse.pipeline.dataset.pack import Assembled, assemble, put_shard, without_samples
 from gaussianverse.pipeline.dataset.records import unknown_entry
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
-from gaussianverse.pipeline.dataset.shards import journal_rows, read_commit, stats_rows
-from gaussianverse.pipeline.dataset.take_over import taken_over
+from gaussianverse.pipeline.dataset.shards import journal_rows, stats_rows
+from gaussianverse.pipeline.dataset.take_over import fragment_of
 from gaussianverse.pipeline.dataset.versions import Version
 from gaussianverse.pipeline.errors import PipelineError, RunConflict
 
@@ -46,7 +44,6 @@ _TABLES = 16
 """Shards of the source whose tables are in memory: neighbours in a new shard come from the same few."""
 _COMPARED = ("index", "shard", "uid", "status", "reason", "error_message", "sha256")
 """Columns that tell whether a row is of the same version, where manifest and configuration are the same."""
-_NO_ADDRESS: Facts = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ class Compaction:
             fragments = read_ahead(partial(self._fragment, family), places, _AHEAD)
             assembled = assemble(family, shard, [uid for _, uid, _ in rows], lambda uid: next(fragments))
         else:
-            assembled = Assembled(bytearray(), [{**one, **_NO_ADDRESS} for one in facts], [""] * len(facts))
+            assembled = without_samples(facts)
         put_shard(dest, run, family, shard, assembled, self._entries(family, rows, assembled))
 
     def check(self, dest: Storage, run: Run, family: str, shard: int) -> None:
@@ -137,24 +134,7 @@ class Compaction:
         """The fragment of an object under its new facts."""
         shard, facts = sample
         there = self._row(family, shard, str(facts["uid"]))
-        if there["sample"] == -1:
-            return tar.build({dataset_format.facts_member(str(facts["uid"])): to_json(facts)})
-        key = dataset_format.shard_tar(family, shard)
-        begin, nbytes = int(there["offset"]), int(there["nbytes"])
-        if family == VIEWS:
-            begin, nbytes = self._whole_sample(family, shard, there)
-        data = self.source.read(key, begin, nbytes)
-        return taken_over(family, facts, data, str(there["sha256"]), f"{self.source.url}/{key}")
-
-    def _whole_sample(self, family: str, shard: int, row: Facts) -> tuple[int, int]:
-        """Place and length of a sample whose main member comes first."""
-        following = [r for r in self._tables(family, shard).values() if r["sample"] == row["sample"] + 1]
-        if following:
-            end = _begin(family, following[0])
-        else:
-            files = read_commit(self.source, family, shard)["files"]
-            end = int(files[dataset_format.shard_tar(family, shard)]["nbytes"]) - len(tar.END)
-        return _begin(family, row), end - _begin(family, row)
+        return fragment_of(self.source, family, shard, there, self._tables(family, shard).values(), facts)
 
     def _entries(self, family: str, rows: Sequence[tuple[int, str, int]], assembled: Assembled) -> Iterator[Facts]:
         """The journal of a shard: times and hosts of those that made its objects, as far as they are known."""
@@ -205,8 +185,3 @@ def compaction_of(source: Storage, version: Version) -> Compaction:
 
 def _by_uid(rows: Sequence[Mapping[str, Any]]) -> dict[str, Facts]:
     return {str(row["uid"]): dict(row) for row in rows}
-
-
-def _begin(family: str, row: Facts) -> int:
-    name = dataset_format.main_member(family, str(row["uid"]))
-    return int(row["offset"]) - tar.header_nbytes(len(name))

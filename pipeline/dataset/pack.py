@@ -26,6 +26,8 @@ from gaussianverse.pipeline.store.publish import publish, publish_exact
 
 Fetch = Callable[[str], bytes]
 """Returns the fragment of a uid; raises NotFound if there is none."""
+_NO_ADDRESS: Facts = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
+"""Address of an object without a sample."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def assemble(family: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Asse
         if missing:  # the shard cannot be packed: only count what else is missing
             continue
         record = records.parse(family, shard, uid, data)
-        address: dict[str, Any] = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
+        address = _NO_ADDRESS
         if record.ok:
             name = dataset_format.main_member(family, uid)
             member = next(m for m in index(data) if m.name == name)
@@ -91,6 +93,11 @@ def assemble(family: str, shard: int, uids: Sequence[str], fetch: Fetch) -> Asse
         raise FragmentError(f"shard {shard}, {family}: no fragment of {', '.join(missing[:5])} ({len(missing)})")
     tar += END
     return Assembled(tar, rows, digests)
+
+
+def without_samples(facts: Sequence[Facts]) -> Assembled:
+    """A shard of a family that a part was taken without: facts, and no tar."""
+    return Assembled(bytearray(), [{**one, **_NO_ADDRESS} for one in facts], [""] * len(facts))
 
 
 def pack(storage: Storage, run: Run, family: str, shard: int) -> dict[str, Any]:

@@ -1,19 +1,21 @@
-"""Take published samples over into another shard: the same arrays under other facts, as a pure function."""
+"""Take published samples over into another shard: the same arrays under other facts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from gaussianverse.atlas import tar
-from gaussianverse.atlas.dataset_format import ATLAS, VIEWS, main_member
+from gaussianverse.atlas.canonical_json import to_json
+from gaussianverse.atlas.dataset_format import ATLAS, VIEWS, facts_member, main_member, shard_tar
 from gaussianverse.atlas.errors import AtlasError
 from gaussianverse.atlas.reader.views import images_sha256
-from gaussianverse.atlas.store.storage import sha256_of
+from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset.records import members_of
 from gaussianverse.pipeline.dataset.schemas import Facts
+from gaussianverse.pipeline.dataset.shards import read_commit
 from gaussianverse.pipeline.errors import FragmentError
 
 
@@ -60,3 +62,37 @@ def taken_over(family: str, facts: Facts, data: bytes | memoryview, sha256: str,
     if family == VIEWS and images_sha256(images) != facts["images_sha256"]:
         raise FragmentError(f"{where}: {uid}: its images are not those of the table; fetch the shard again")
     return tar.build(members_of(family, facts, main, images))
+
+
+def fragment_of(
+    storage: Storage, family: str, shard: int, there: Facts, rows: Iterable[Facts], facts: Facts
+) -> bytes:
+    """The fragment of a published object under these facts; of a quarantined one it has these alone.
+
+    Args:
+        storage: store of the dataset.
+        family: one of `FAMILIES`.
+        shard: number of the published shard.
+        there: the object's row of the shard's table.
+        rows: all rows of that table.
+        facts: of the object to be.
+
+    Raises:
+        NotFound, PipelineError: the shard is missing or its commit record damaged.
+        FragmentError: the bytes are not those that were published.
+    """
+    if there["sample"] == -1:
+        return tar.build({facts_member(str(facts["uid"])): to_json(facts)})
+    key, offset, nbytes = shard_tar(family, shard), int(there["offset"]), int(there["nbytes"])
+    if family == VIEWS:  # the whole sample, whose first member is the main one
+        starts = [_start(family, row) for row in rows if row["sample"] == there["sample"] + 1]
+        end = starts[0] if starts else read_commit(storage, family, shard)["files"][key]["nbytes"] - len(tar.END)
+        offset = _start(family, there)
+        nbytes = end - offset
+    data = storage.read(key, offset, nbytes)
+    return taken_over(family, facts, data, str(there["sha256"]), f"{storage.url}/{key}")
+
+
+def _start(family: str, row: Facts) -> int:
+    """Where a sample whose main member comes first begins in its shard."""
+    return int(row["offset"]) - tar.header_nbytes(len(main_member(family, str(row["uid"]))))

@@ -24,7 +24,7 @@ from gaussianverse.manifests import runform
 from gaussianverse.manifests.schema import Row
 from gaussianverse.pipeline.dataset import layout, run_file
 from gaussianverse.pipeline.dataset.finalize import finalize
-from gaussianverse.pipeline.dataset.pack import Assembled, assemble, put_shard
+from gaussianverse.pipeline.dataset.pack import assemble, put_shard, without_samples
 from gaussianverse.pipeline.dataset.records import unknown_entry
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
@@ -41,7 +41,6 @@ _KEPT = (
 """Entries of run.json that a part has from its source."""
 _AHEAD = 32
 """Objects whose arrays are read ahead."""
-_NO_ADDRESS: Facts = {"sample": -1, "offset": -1, "nbytes": 0, "sha256": ""}
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class Part:
             fragments = read_ahead(partial(self._fragment, family), zip(numbers, facts, strict=True), _AHEAD)
             assembled = assemble(family, shard, [str(one["uid"]) for one in facts], lambda uid: next(fragments))
         else:
-            assembled = Assembled(bytearray(), [{**one, **_NO_ADDRESS} for one in facts], [""] * len(facts))
+            assembled = without_samples(facts)
         entries = (unknown_entry(family, *one) for one in zip(assembled.rows, assembled.digests, strict=True))
         put_shard(dest, run, family, shard, assembled, entries)
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from gaussianverse.atlas import dataset_format, tar
-from gaussianverse.atlas.canonical_json import to_json
 from gaussianverse.atlas.dataset_format import ATLAS, OK, QUARANTINED, SPLATS, VIEWS
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.options import StoreOptions
@@ -17,8 +15,8 @@ from gaussianverse.pipeline.dataset import records
 from gaussianverse.pipeline.dataset.manifest_rows import ORIGIN
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.schemas import Facts
-from gaussianverse.pipeline.dataset.shards import read_commit, stats_rows
-from gaussianverse.pipeline.dataset.take_over import taken_over
+from gaussianverse.pipeline.dataset.shards import stats_rows
+from gaussianverse.pipeline.dataset.take_over import fragment_of
 from gaussianverse.pipeline.errors import FragmentError
 from gaussianverse.pipeline.run.executor import TAKEN, Job
 
@@ -47,15 +45,10 @@ def _take(job: Job, storage: Storage, run: Run, family: str, row: Facts) -> Fact
     schema = run.facts_schema(family)
     facts: Facts = {name: row[name] if name in row else there[name] for name in schema.names}
     uid = str(facts["uid"])
-    if there["sample"] != -1:
-        key = dataset_format.shard_tar(family, row[ORIGIN])
-        offset, nbytes = _range(job, family, row[ORIGIN], there)
-        data = storage.read(key, offset, nbytes)
-        fragment = taken_over(family, facts, data, str(there["sha256"]), f"{storage.url}/{key}")
-    elif family == VIEWS:  # given up with the atlas
+    if there["sample"] == -1 and family == VIEWS:  # given up with the atlas
         return {}
-    else:
-        fragment = tar.build({dataset_format.facts_member(uid): to_json(facts)})
+    rows = _rows(job.url, job.store, family, row[ORIGIN]).values()
+    fragment = fragment_of(storage, family, row[ORIGIN], there, rows, facts)
     records.publish_fragment(storage, family, facts, fragment, watch)
     if there["status"] == OK:
         return {"status": OK, "uid": uid}
@@ -74,25 +67,3 @@ def _published(job: Job, family: str, row: Facts) -> Facts:
 def _rows(url: str, store: StoreOptions, family: str, shard: int) -> dict[str, Facts]:
     """Rows of a shard's table by uid; neighbours in a new shard come from the same few."""
     return {str(r["uid"]): r for r in stats_rows(open_storage(url, store), family, shard)}
-
-
-def _range(job: Job, family: str, shard: int, there: Facts) -> tuple[int, int]:
-    """Offset and length of the main member; of views those of the whole sample, whose first member it is."""
-    offset, nbytes = int(there["offset"]), int(there["nbytes"])
-    if family != VIEWS:
-        return offset, nbytes
-    rows = _rows(job.url, job.store, family, shard).values()
-    starts = [_start(family, r) for r in rows if r["sample"] == there["sample"] + 1]
-    key = dataset_format.shard_tar(family, shard)
-    end = starts[0] if starts else _nbytes(job.url, job.store, family, shard, key) - len(tar.END)
-    return _start(family, there), end - _start(family, there)
-
-
-def _start(family: str, row: Facts) -> int:
-    name = dataset_format.main_member(family, str(row["uid"]))
-    return int(row["offset"]) - tar.header_nbytes(len(name))
-
-
-@lru_cache(maxsize=12)
-def _nbytes(url: str, store: StoreOptions, family: str, shard: int, key: str) -> int:
-    return int(read_commit(open_storage(url, store), family, shard)["files"][key]["nbytes"])
