@@ -19,6 +19,9 @@ help: ## list the targets
 setup: $(STAMP) ## install into .venv/, compile the kernels, check the machine (once)
 
 $(STAMP): pyproject.toml constraints.txt setup.py build_backend.py $(wildcard fitter/native/src/*)
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found. Install Python 3.11 (Debian, Ubuntu: apt-get install python3.11 python3.11-venv), or name another one of at least 3.11: make $(or $(MAKECMDGOALS),setup) PYTHON=python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), and 3.11 is the least. Name a newer one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot make environments, for which it needs its modules venv and ensurepip (Debian, Ubuntu: apt-get install python3.$$($(PYTHON) -c 'import sys; print(sys.version_info[1])')-venv)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[build,render,meshes,dev]'
 	$(BIN)/gaussianverse doctor

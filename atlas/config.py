@@ -16,34 +16,32 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class AtlasConfig:
     """Configuration of `pack`; part of a dataset's recorded configuration.
 
-    Attributes:
-        size: side of the atlas in cells, 8 to 512; the sphere has size^2 points. Plane indices ship for 128 and
-            192 and are solved, in seconds, for other sizes.
-        pad: placement of the invisible duplicates that fill an atlas with fewer Gaussians than cells.
-            "transport": by a second exact transport onto the empty sphere points (the paper); "nearest": each
-            empty point copies the Gaussian of the nearest occupied one (the smoothest); "before": duplicates
-            join the Gaussians before a single square transport (the published script).
-        layout: the sphere and its unrolling. "fibonacci": the paper's; "ring": bands of equal area, divided into
-            equal longitudes, so that each point is in its cell without a transport.
-        dtype: dtype of a stored atlas, "float32" or "float16"; in memory it is float32.
-        min_smoothness: least smoothness of the sphere points of the cells, see `atlas.gates`. Right orders have
-            0.87 (size 8) to 0.99 (128 and more), wrong ones 0.5 and less.
-        plane_indices: path of a .npy file of plane indices to use instead of the default ones, such as the
-            published sphere2plane.npy; "" = default.
-        plane_sha256: the expected SHA-256 of that file; "" accepts any. `atlas.plane.pinned` fills it in, so
-            that a recorded configuration identifies the indices.
-
     Raises:
         ConfigError: a value is not allowed; the message names the field and the allowed values.
     """
 
     size: int = 128
+    """Side of the atlas in cells, 8 to 512; the sphere has size^2 points. Plane indices ship for 128 and 192 and are
+    solved, in seconds, for other sizes."""
     pad: str = "transport"
+    """Placement of the invisible duplicates that fill an atlas with fewer Gaussians than cells. "transport": by a
+    second exact transport onto the empty sphere points (the paper); "nearest": each empty point copies the Gaussian
+    of the nearest occupied one (the smoothest); "before": duplicates join the Gaussians before a single square
+    transport (the published script)."""
     layout: str = "fibonacci"
+    """The sphere and its unrolling. "fibonacci": the paper's; "ring": bands of equal area, divided into equal
+    longitudes, so that each point is in its cell without a transport."""
     dtype: str = "float32"
+    """Dtype of a stored atlas, "float32" or "float16"; in memory it is float32."""
     min_smoothness: float = 0.80
+    """Least smoothness of the sphere points of the cells, see `atlas.gates`; at least 0 and below 1. Right orders
+    have 0.87 (size 8) to 0.99 (128 and more), wrong ones 0.5 and less."""
     plane_indices: str = ""
+    """Path of a .npy file of plane indices to use instead of the default ones, such as the published
+    sphere2plane.npy; "" = default."""
     plane_sha256: str = ""
+    """The expected SHA-256 of that file; "" accepts any. `atlas.plane.pinned` fills it in, so that a recorded
+    configuration identifies the indices."""
 
     def __post_init__(self) -> None:
         check_whole("atlas.size", self.size, 8, 512)

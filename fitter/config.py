@@ -48,21 +48,27 @@ class LossConfig:
     """Weights of the loss (paper eq. 2 and A.1): l1 L1 + ssim (1 - SSIM) + lpips LPIPS + volume R."""
 
     l1: float = 0.8
+    """Weight of the mean absolute difference of renders and views; at least 0."""
     ssim: float = 0.2
+    """Weight of 1 - SSIM; at least 0."""
     lpips: float = 0.02
+    """Weight of LPIPS, which needs `lpips_weights`; at least 0."""
     volume: float = 0.01
+    """Weight of the mean volume of the Gaussians that are drawn, in cubed units of the fit's world; at least 0."""
     l2: float = 0.0
-    """Weight of the mean squared difference, which PSNR is of, in the last part of the fit; 0 = none, as in the
-    paper. With it, L1 has half of its weight there."""
+    """Weight of the mean squared difference, which PSNR is of, in the last part of the fit; at least 0;
+    0 = none, as in the paper. With it, L1 has half of its weight there."""
     l2_from: float = 0.7
-    """Where that part begins, as a fraction of the steps."""
+    """Where that part begins, as a fraction of the steps; 0 to 1."""
     lpips_net: str = "vgg"
+    """Backbone of LPIPS: "vgg", "alex", "squeeze"; "none" = no LPIPS, in the loss or the metrics."""
     lpips_weights: str = ""
     """Absolute path of the backbone's state dict; must exist on every node unless `lpips_net` is "none"."""
     lpips_every: int = 1
-    """LPIPS is in the loss at every n-th step, with n times its weight."""
+    """LPIPS is in the loss at every n-th step, with n times its weight; at least 1."""
     lpips_crop: int = 0
-    """Side in pixels of the random square of the picture that LPIPS in the loss compares; 0 = the whole picture."""
+    """Side in pixels of the random square of the picture that LPIPS in the loss compares; 0 = the whole picture,
+    else at least 16 (vgg), 17 (squeeze), 31 (alex)."""
 
     def __post_init__(self) -> None:
         check_choice("loss.lpips_net", self.lpips_net, LPIPS_NETS)
@@ -91,17 +97,27 @@ class RateConfig:
     """
 
     offsets: tuple[float, float] = (0.01, 1e-4)
+    """Offsets of Gaussians from their anchors; both at least 0."""
     features: tuple[float, float] = (0.0075, 0.0075)
+    """Features of the anchors; both at least 0."""
     scalings: tuple[float, float] = (0.007, 0.007)
+    """Logarithms of the anchors' extents; both at least 0."""
     opacity_head: tuple[float, float] = (0.002, 2e-5)
+    """Weights of the network that makes opacities of features; both at least 0."""
     covariance_head: tuple[float, float] = (0.004, 0.004)
+    """Weights of the network that makes scales and rotations of features; both at least 0."""
     color_head: tuple[float, float] = (0.008, 5e-5)
-    # plain Gaussians: after baking, or with model = "plain"
+    """Weights of the network that makes colours of features; both at least 0."""
     means: tuple[float, float] = (1.6e-3, 1.6e-5)
+    """Means of plain Gaussians: after baking, or with `model` "plain"; both at least 0."""
     log_scales: tuple[float, float] = (0.005, 0.005)
+    """Logarithms of their scales; both at least 0."""
     quats: tuple[float, float] = (0.001, 0.001)
+    """Their quaternions; both at least 0."""
     logits: tuple[float, float] = (0.05, 0.05)
+    """Logits of their opacities; both at least 0."""
     colors: tuple[float, float] = (0.0025, 0.0025)
+    """Their colours; both at least 0."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -116,15 +132,24 @@ class GrowthConfig:
     """Growing and pruning of anchors (Scaffold-GS 3.3); `*_from` and `*_until` are fractions of the fit's steps."""
 
     statistics_from: float = 500 / 30000
+    """When gradients and visibility begin to be counted; 0 to 1."""
     adjust_from: float = 1500 / 30000
+    """When anchors begin to grow and to be pruned; 0 to 1, not before `statistics_from`."""
     adjust_until: float = 0.5
+    """When that ends; 0 to 1, not before `adjust_from`."""
     adjust_every: int = 100
+    """Steps between two adjustments; at least 1."""
     gradient_threshold: float = 2e-4
+    """Least mean gradient by the position on the screen, in half-images, of a Gaussian that asks for a new anchor in
+    the coarsest grid; twice that for each finer one; at least 0."""
     success: float = 0.8
+    """Share of the steps between two adjustments in which an anchor must have been seen to be judged; at least 0."""
     min_opacity: float = 0.005
+    """Least mean opacity, summed over an anchor's Gaussians, below which it is pruned; at least 0."""
     voxel: float = 0.001
+    """Side of a voxel, a length in the fit's world; above 0."""
     cells: tuple[int, ...] = (16, 4, 1)
-    """Sides of the three growth grids, in voxels, coarse to fine."""
+    """Sides of the growth grids, in voxels, coarse to fine; each at least 1."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cells", tuple(self.cells))
@@ -149,16 +174,16 @@ class CountConfig:
 
     epsilon: float = 0.0
     """Gaussians are pruned whose removal changes the training renders by less than this share of the squared error
-    (`plain_fit.worthless`); 0 prunes none, and a fit then fills its bound."""
+    (`plain_fit.worthless`); at least 0; 0 prunes none, and a fit then fills its bound."""
     prune_at: tuple[float, ...] = (0.15, 0.3, 0.45, 0.6)
-    """When Gaussians are pruned, as fractions of the fit's steps."""
+    """When Gaussians are pruned, as fractions of the fit's steps; each 0 to 1."""
     recycle: float = 0.0
     """Share of the Gaussians with the least blending weight that makes room for splits at each relocation, if their
-    weight is under half the median. Without `epsilon` only at the bound."""
+    weight is under half the median; 0 to 1. Without `epsilon` only at the bound."""
     grow_share: float = 0.1
-    """Largest growth at a relocation, as a fraction of the Gaussians."""
+    """Largest growth at a relocation, as a fraction of the Gaussians; at least 0."""
     grow_until: float = 0.8
-    """Fraction of the steps of plain Gaussians after which their number no longer grows."""
+    """Fraction of the steps of plain Gaussians after which their number no longer grows; 0 to 1."""
     exact: bool = False
     """The result has exactly tau Gaussians: where the last step leaves fewer visible, the most opaque are doubled."""
 
@@ -219,50 +244,65 @@ class FitConfig:
     """
 
     backend: str = "auto"
+    """Rasteriser: "gsplat" on an NVIDIA GPU, "cpu", "reference" (slow, for tests); "auto" = gsplat where there is a
+    GPU, else cpu."""
     size: int = 512
-    """Longer side, in pixels, to which views are shrunk; smaller views stay as they are."""
+    """Longer side, in pixels, to which views are shrunk; smaller views stay as they are; at least 1."""
     model: str = "anchors"
+    """"anchors" grow Gaussians from anchors by small networks, as in the paper; "plain" trains Gaussians
+    themselves."""
     k: int = 4
-    """Offsets, and therefore Gaussians, per anchor."""
+    """Offsets, and therefore Gaussians, per anchor; at least 1."""
     tau: int = 192 * 192
     """The bound: largest number of alive Gaussians with opacity > 0 at the start, after every adjust step and at the
-    end. Between two adjust steps a few more may gain opacity."""
+    end; at least 1. Between two adjust steps a few more may gain opacity."""
     initial_anchors: int = 96 * 96
+    """Number of initial anchors or plain Gaussians; at least 1, and no more than `tau` leaves room for."""
     init: str = "hull"
+    """Initial positions: "hull", in the visual hull of the silhouettes; "depth", by depth maps; "random"."""
     feature_dim: int = 32
+    """Length of an anchor's features; at least 1."""
     steps: int = 20_000
+    """Training steps; at least 1."""
     bake_at: float = 1.0
-    """Fraction of the steps after which anchors are baked into plain Gaussians; 1 = at the end."""
+    """Fraction of the steps after which anchors are baked into plain Gaussians; 0 to 1; 1 = at the end."""
     relocate_every: int = 0
     """Plain Gaussians only: number of steps between relocations of dead Gaussians; 0 = never."""
     average: float = 0.0
-    """Plain Gaussians only: share of the steps, at the end, over which their values are averaged; 0 = not."""
+    """Plain Gaussians only: share of the steps, at the end, over which their values are averaged; 0 to 1; 0 = not."""
     ranking: str = "gaussian+anchor"
+    """Which Gaussians stay where there are more than `tau`: "gaussian+anchor" (the paper), "gaussian", "opacity",
+    "random"; "none" = the first."""
     background: str = "random"
+    """Background of views and renders in the loss: "random" per step, "white", "black"."""
     max_alpha: float = 0.999
+    """Largest alpha of one Gaussian in a pixel; above 0 and below 1."""
     start_size: int = 0
     """Longer side, in pixels, of views in the first `start_until` of the steps; 0 = full resolution."""
     start_until: float = 0.0
+    """Fraction of the steps after which views have full resolution; 0 to 1."""
     heldout: str = "every"
     """Which views are held out for the reported metrics: "every" `heldout_every`-th, or "test", the data's own test
     split (transforms_test.json), as published figures do; an object without one is refused."""
     heldout_every: int = 0
-    """Hold out every k-th distinct view; 0 trains on all. Not used where `heldout` is "test"."""
+    """Hold out every k-th distinct view; 0 trains on all, 1 is refused. Not used where `heldout` is "test"."""
     normalise: str = "auto"
     """Which objects are published centred and scaled: "auto", those whose world is unlike GObjaverse's; or "never",
     "always"."""
     min_views: int = 3
+    """Least number of views of an object; one with fewer is refused; at least 1."""
     pose_gate: str = "refuse"
     """Before a fit, ask whether cameras and silhouettes agree: "refuse" views that do not and leave out single wrong
     ones; "warn" fits all and only records what is wrong; "off" does not ask."""
     max_bad_views: float = 0.25
-    """Largest share of an object's views that may be broken or contradict the others; they are left out."""
+    """Largest share of an object's views that may be broken or contradict the others; they are left out; 0 to 1."""
     compared_views: int = 0
     """Number of views, evenly spaced among those with depth and normals, in which these are read and compared with
     each other and with the mask (columns `normal_agreement`, `mask_agreement`); 0 = none."""
     min_gaussians: int = 16
+    """Least number of Gaussians of a fit; one with fewer is refused; at least 1."""
     min_psnr: float = 0.0
-    """Least mean PSNR on white, in dB; a worse fit is refused."""
+    """Least mean PSNR on white, in dB; a worse fit is refused; at least 0."""
     inputs: InputsConfig = field(default_factory=InputsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     rates: RateConfig = field(default_factory=RateConfig)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rows of another category are faults; `gobjaverse` stands for its ten",
     )  # fmt: skip
     add_rules(verify)
-    verify.add_argument("--json", action="store_true", help="print one JSON object")
+    verify.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
 
     shard = verbs.add_parser("shard", help="make objects.parquet, whose row group k is shard k")
     shard.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON Lines or Parquet")
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shard.add_argument("--shard-size", type=int, default=runform.SHARD_SIZE, metavar="N", help="default: 256")
     _add_licenses(shard, "leave out rows under another licence")
     add_rules(shard)
+    shard.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
 
 
 def _add_licenses(parser: argparse.ArgumentParser, effect: str) -> None:
@@ -47,7 +48,11 @@ def _add_licenses(parser: argparse.ArgumentParser, effect: str) -> None:
 def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="JSONL", help="the manifest to write")
     parser.add_argument("--force", action="store_true", help="replace an existing manifest")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, with what was left out by reason")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON document, with what was left out by reason, and nothing else",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--from", dest="manifest", type=Path, metavar="MANIFEST", help="JSON Lines or Parquet")
     source.add_argument("--index", type=Path, nargs="+", metavar="JSON", help="gobjaverse_280k*.json")
@@ -300,9 +305,13 @@ def _shard(args: argparse.Namespace, _: Probe | None) -> int:
     for fault in found.faults:
         print(f"{fault}; a run will quarantine this row as bad_input", file=sys.stderr)
     rows, unlicensed = _licensed(found.rows, args.licenses)
-    for reason, count in unlicensed.items():
-        print(f"left out: {count} ({reason})")
     rows = jsonl.resolve_views(rows, args.manifest.parent)
     shards = runform.write(args.out, rows, shard_size=args.shard_size)
+    if args.json:
+        counts = {"objects": len(rows), "shards": shards, "left_out": unlicensed}
+        print(json.dumps({"manifest": str(args.out), **counts, "faults": found.faults}))
+        return 0
+    for reason, count in unlicensed.items():
+        print(f"left out: {count} ({reason})")
     print(f"{len(rows)} objects in {shards} shards in {args.out}")
     return 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gaussianverse.manifests.arguments import add_rules
+from gaussianverse.manifests.sample_path import SAMPLE
+from gaussianverse.terminal import note
 
 if TYPE_CHECKING:
     from gaussianverse.atlas.store.options import StoreOptions
@@ -21,14 +22,37 @@ if TYPE_CHECKING:
     from gaussianverse.pipeline.dataset.versions import Version
 
 
+_SAMPLE_OUT = "out"
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add `--out`."""
     parser.add_argument("--out", required=True, help="folder or s3://bucket/prefix of the dataset")
 
 
+def add_new_output(parser: argparse.ArgumentParser) -> None:
+    """Add `--out` of verbs that begin an output, which need not name one for the sample."""
+    parser.add_argument(
+        "--out", help=f"folder or s3://bucket/prefix of the dataset; with --sample it may be left out: {_SAMPLE_OUT}/"
+    )
+
+
+def new_output_of(args: argparse.Namespace) -> str:
+    """The output that `--out` of `add_new_output` names; raises UsageError if it must and does not."""
+    from gaussianverse.pipeline.errors import UsageError
+
+    if not args.out and args.manifest != SAMPLE:
+        raise UsageError("no --out: say where to write, a folder or s3://bucket/prefix")
+    return str(args.out or _SAMPLE_OUT)
+
+
 def add_manifest(parser: argparse.ArgumentParser) -> None:
-    """Add `--manifest`, and the rules by which it is read."""
-    parser.add_argument("--manifest", required=True, help="path or s3:// address of JSON Lines or Parquet")
+    """Add `--manifest` and `--sample`, one of which must be given, and the rules by which a manifest is read."""
+    objects = parser.add_mutually_exclusive_group(required=True)
+    objects.add_argument("--manifest", help="path or s3:// address of JSON Lines or Parquet")
+    objects.add_argument(
+        "--sample", dest="manifest", action="store_const", const=SAMPLE, help="the four objects of this package"
+    )
     add_rules(parser)
 
 
@@ -57,7 +81,14 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Add `--quiet`, which the command line adds to every verb."""
+    parser.add_argument(
+        "--quiet", "-q", action="store_true", help="no progress and no notes; results, warnings and errors stay"
+    )
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +179,7 @@ def store_of(args: argparse.Namespace) -> StoreOptions:
 def _joining(config: RunConfig) -> RunConfig:
     given = os.environ.get("RAY_ADDRESS", "")
     if not config.ray.address and given and given != "local":
-        print(f"Ray: joining {given}, as RAY_ADDRESS says (--ray-address local starts it here)", file=sys.stderr)
+        note(f"Ray: joining {given}, as RAY_ADDRESS says (--ray-address local starts it here)")
         config = replace(config, ray=replace(config.ray, address=given))
     if config.ray.address == "local":
         config = replace(config, ray=replace(config.ray, address=""))

@@ -29,10 +29,11 @@ class RunSettings:
     """Shards, seed and reference views."""
 
     shard_size: int = 256
-    """Objects per shard; a manifest in run form has its own."""
+    """Objects per shard; at least 1; a manifest in run form has its own."""
     seed: int = 0
+    """Seed of the fits, from which each object's own is made; a whole number."""
     views: int = 0
-    """Reference views per object, in shards of their own; 0 = none."""
+    """Reference views per object, in shards of their own; 0 to 99; 0 = none."""
     views_size: int = 0
     """Side of the reference views in pixels; 0 = that of the fit (`fit.size`)."""
 
@@ -60,7 +61,7 @@ class SplatsConfig:
     takes the constant spherical harmonic."""
     min_sh_psnr: float = 0.0
     """An object is quarantined whose renders without view-dependent colour have a lower PSNR against those with it,
-    in dB."""
+    in dB; at least 0."""
     activated: str = "auto"
     """Whether opacities and scales are activated already: "yes", "no"; "auto" takes no and refuses what looks like
     yes."""
@@ -81,14 +82,15 @@ class RayConfig:
     """Ray cluster or machine, and resources per task."""
 
     workers: int = 0
-    """Cores to use on this machine; 0 = all. Not used with `address`."""
+    """Cores to use on this machine; at least 0; 0 = all. Not used with `address`."""
     address: str = ""
     """Cluster to join; "" starts Ray on this machine, on 127.0.0.1."""
     gpus_per_fit: float = -1.0
     """A whole number or a fraction; -1 = one for the gsplat backend and none otherwise."""
     max_calls: int = 32
-    """Fits after which a GPU worker process is replaced."""
+    """Fits after which a GPU worker process is replaced; at least 1."""
     object_store_mb: int = 150
+    """Ray's object store on this machine, in MB; at least 80. Not used with `address`."""
 
     def __post_init__(self) -> None:
         for name, low in (("workers", 0), ("max_calls", 1), ("object_store_mb", 80)):

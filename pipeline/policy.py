@@ -61,43 +61,58 @@ class PolicyConfig:
     """Retries, deadlines and limits of a run. May differ between two calls that work on one output."""
 
     infrastructure_retries: int = 20
+    """Retries of a task that failed because of the store or the machine; at least 0."""
     cuda_retries: int = 2
+    """Retries after an error of CUDA; at least 0."""
     nan_retries: int = 1
-    """Each with another seed."""
+    """Retries of a fit whose loss was not finite, each with another seed; at least 0."""
     memory_retries: int = 1
+    """Retries of a task that ran out of memory; at least 0."""
     timeout_retries: int = 1
+    """Retries of a task that passed its deadline; at least 0."""
     unknown_retries: int = 1
+    """Retries after an error that has no name; at least 0."""
     damage_retries: int = 2
+    """Retries of a task whose fragment is damaged or missing; at least 0."""
     unread_tries: int = 5
     """Tries, with pauses that double, after which views that cannot be read, while others can, are the object's
-    fault."""
+    fault; at least 1."""
     kills: int = 3
-    """An object that has killed this many workers, and another one when it ran alone on its node, is quarantined."""
+    """An object that has killed this many workers, and another one when it ran alone on its node, is quarantined; at
+    least 1."""
     pause_s: float = 1.0
-    """Before the first retry after an infrastructure failure; doubles up to `pause_max_s`."""
+    """Seconds before the first retry of such a task; doubles up to `pause_max_s`; at least 0."""
     pause_max_s: float = 60.0
+    """Longest pause before such a retry, in seconds; at least 0."""
     breaker_window: int = 200
+    """Number of the last objects of which `breaker_fraction` is taken; at least 0."""
     breaker_fraction: float = 0.2
+    """The run stops if more than this share of the last `breaker_window` objects is quarantined; 0 to 1."""
     breaker_streak: int = 8
     """The run stops if so many objects in a row fail for one reason that could come from outside; 0 = never."""
     breaker_store_failures: int = 10
+    """Failures of the store or the machine in a row that stop the run, see `breaker_store_s`; at least 0."""
     breaker_store_s: float = 120.0
-    """The run stops if the store or the machine fails `breaker_store_failures` times in a row, for at least so long;
-    at once where waiting is no use."""
+    """The run stops if the store or the machine fails `breaker_store_failures` times in a row, for at least so many
+    seconds; at once where waiting is no use; at least 0."""
     memory_calm_s: float = 300.0
-    """Seconds without a kill after which half of the slots lost to kills for memory is given back."""
+    """Seconds without a kill after which half of the slots lost to kills for memory is given back; at least
+    0."""
     fit_deadline_s: float = 3600.0
-    """Checked by the fit itself at every step."""
+    """Seconds that a fit may take, checked by itself at every step; at least 0."""
     atlas_deadline_s: float = 600.0
+    """Seconds that the atlas of an object may take; at least 0."""
     pack_deadline_s: float = 1800.0
+    """Seconds that packing a shard may take; at least 0."""
     grace_s: float = 120.0
-    """Added to a deadline before the driver cancels the task by force."""
+    """Seconds added to a deadline before the driver cancels the task by force; at least 0."""
     stall_s: float = 1800.0
-    """The run ends if tasks are under way and none has ended for this long beyond every deadline."""
+    """The run ends if tasks are under way and none has ended for so many seconds beyond every
+    deadline; at least 0."""
     window: int = 2
-    """Tasks under way per slot."""
+    """Tasks under way per slot; at least 1."""
     repeat_after_s: float = 300.0
-    """At the end of a run, a task older than this is started a second time on an idle slot; 0 = never."""
+    """At the end of a run, a task older than so many seconds is started a second time on an idle slot; 0 = never."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -22,7 +23,6 @@ from gaussianverse.fitter.native.sources import INSTRUCTION_SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("atlas", "examples", "fitter", "manifests", "pipeline")
-SAMPLE = ROOT / "manifests" / "sample" / "objects.jsonl"
 OTHER_FITTER = "fitter==1.8.1"
 
 
@@ -56,12 +56,11 @@ def tracked() -> list[str]:
 
 @pytest.fixture(scope="module")
 def source(tracked: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh checkout, less the sample's pictures."""
+    """A fresh checkout."""
     folder = tmp_path_factory.mktemp("source")
     for name in tracked:
-        if not name.startswith("manifests/sample/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
     return folder
 
 
@@ -91,8 +90,7 @@ def test_a_wheel_holds_one_package_and_every_file_of_its_rooms(wheel: Path, trac
     assert {name.split("/")[0] for name in names} == {"gaussianverse", info}
     rooms = {f"gaussianverse/{name}" for name in tracked if name.startswith(tuple(f"{room}/" for room in ROOMS))}
     own = {name for name in tracked if name.startswith("gaussianverse/") and "." in name}
-    expected = own | {name for name in rooms if not name.startswith("gaussianverse/manifests/sample/")}
-    expected |= {f"gaussianverse/fitter/native/kernels_{name}.so" for name in instruction_sets()}
+    expected = own | rooms | {f"gaussianverse/fitter/native/kernels_{name}.so" for name in instruction_sets()}
     assert {name for name in names if not name.startswith(info)} == expected
     assert {
         "gaussianverse/py.typed",
@@ -100,7 +98,23 @@ def test_a_wheel_holds_one_package_and_every_file_of_its_rooms(wheel: Path, trac
         "gaussianverse/atlas/data/plane_indices_fibonacci_128.npy",
         "gaussianverse/atlas/data/plane_indices_fibonacci_192.npy",
         "gaussianverse/examples/train_atlas.py",
+        "gaussianverse/manifests/sample/objects.jsonl",
+        "gaussianverse/manifests/sample/spot/00000/00000.png",
+        "gaussianverse/manifests/sample/spot/00000/00000.json",
     } <= expected
+
+
+def test_the_sample_that_is_installed_is_whole_and_small(wheel: Path) -> None:
+    """Every file of it that git knows, 40 views of each object of the manifest."""
+    prefix = "gaussianverse/manifests/sample/"
+    with zipfile.ZipFile(wheel) as archive:
+        files = {info.filename.removeprefix(prefix): info for info in archive.infolist() if prefix in info.filename}
+        rows = [json.loads(line) for line in archive.read(f"{prefix}objects.jsonl").splitlines()]
+    for row in rows:
+        views = [name for name in files if name.startswith(f"{row['views']}/") and name.endswith(".png")]
+        assert len(views) == 40
+    assert len(rows) == 4
+    assert sum(info.compress_size for info in files.values()) < 4 << 20
 
 
 def test_the_source_distribution_has_files_for_links_and_gives_the_same_wheel(
@@ -182,8 +196,7 @@ def test_beside_the_other_fitter_both_work_and_ours_stays_when_it_goes(installed
 def test_a_wheel_in_a_fresh_environment_builds_the_sample(installed: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    command = [installed / "gaussianverse", "fit-shard", "--manifest", SAMPLE, "--out", "out", "--profile", "test"]
-    ran(*command, cwd=work)
+    ran(installed / "gaussianverse", "fit-shard", "--sample", "--profile", "test", cwd=work)
     ran(installed / "gaussianverse", "verify", "--out", "out", cwd=work)
     program = "import gaussianverse as g; print(g.__file__, len(list(g.AtlasDataset('.', shuffle=False))))"
     file, count = ran(installed / "python", "-c", program, cwd=work / "out").split()

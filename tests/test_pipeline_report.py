@@ -6,7 +6,8 @@ from pipeline_runs import planned, publish_all
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.shards import Counts, counts_of
-from gaussianverse.pipeline.ops.report import MAX_LINES, counts_text, result_rows, table
+from gaussianverse.pipeline.ops.report import counts_text, result_rows
+from gaussianverse.pipeline.ops.table import MAX_LINES, table
 
 
 def row(uid: str, **fields: Any) -> dict[str, Any]:

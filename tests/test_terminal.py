@@ -15,7 +15,7 @@ from pipeline_runs import planned
 
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.escape import one_line
-from gaussianverse.terminal import Printed, printing
+from gaussianverse.terminal import Printed, columns, cut, folded, leave_out_notes, note, padded, printing, width_of
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = "a\x1b]0;title\x07\x1b[2J\x9b31mb\u202etxt.exe\u2028c\x00"
@@ -40,9 +40,83 @@ def test_only_a_leading_carriage_return_moves_the_cursor() -> None:
     assert printed("\r50%|", "fault: \rall is well") == "\r50%|fault: \\rall is well"
 
 
-def test_only_the_end_of_all_colours_passes_and_only_alone() -> None:
-    assert printed("\x1b[0m") == "\x1b[0m"
-    assert printed("\x1b[0m\x1b[2J", "a\x1b[0m", "\x1b[1m") == r"\x1b[0m\x1b[2Ja\x1b[0m\x1b[1m"
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, *texts: str, **environment: str) -> str:
+    """What a terminal is sent."""
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    sink = Screen()
+    stream = Printed(sink)
+    for text in texts:
+        stream.write(text)
+    return sink.getvalue()
+
+
+def test_only_the_end_of_all_colours_passes_and_only_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, "\x1b[0m") == "\x1b[0m"
+    texts = ["\x1b[0m\x1b[2J", "a\x1b[0m", "\x1b[1m"]
+    assert printed(*texts) == shown(monkeypatch, *texts) == r"\x1b[0m\x1b[2Ja\x1b[0m\x1b[1m"
+
+
+def test_what_has_no_colours_gets_no_end_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert printed("a", "\x1b[0m") == "a"
+    assert shown(monkeypatch, "a", "\x1b[0m", NO_COLOR="1") == "a"
+    assert shown(monkeypatch, "a", "\x1b[0m", TERM="dumb") == "a"
+    assert shown(monkeypatch, "a", "\x1b[0m", NO_COLOR="", TERM="xterm") == "a\x1b[0m"
+
+
+@given(st.text(), st.integers(0, 30))
+def test_a_cut_text_fits_and_begins_as_it_did(text: str, most: int) -> None:
+    found = cut(text, most)
+    assert width_of(found) <= most
+    assert found == text or text.startswith(found[:-1])
+    assert cut(text, None) == text
+    assert width_of(padded(text, most)) == most
+
+
+@given(st.lists(st.text("ab 日", max_size=40), max_size=4).map("\n".join), st.integers(8, 40))
+def test_a_folded_text_keeps_its_words(text: str, most: int) -> None:
+    assert "".join(folded(text, most).split()) == "".join(text.split())
+    assert folded(text, None) == text
+    assert all(width_of(line) <= most for line in folded(text.replace("日", "b"), most).splitlines())
+
+
+def test_wide_characters_take_two_columns_and_marks_none() -> None:
+    assert (width_of("ab"), width_of("日本"), width_of("e\u0301"), width_of("\U0001f600")) == (2, 4, 1, 2)
+    assert cut("日本語", 5) == "日本\u2026"
+
+
+def test_the_ellipsis_is_one_that_stdout_can_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert cut("abcdef", 4) == "abc~"
+
+
+@pytest.mark.parametrize(
+    ("given_columns", "expected"), [("20", 20), ("0", None), ("-3", None), ("many", None), ("", None)]
+)
+def test_columns_are_those_of_the_environment_and_none_in_a_pipe(
+    given_columns: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setenv("COLUMNS", given_columns)
+    assert columns() == expected
+
+
+def test_notes_are_left_out_until_the_end_of_printing(capsys: pytest.CaptureFixture[str]) -> None:
+    with printing():
+        note("one")
+        leave_out_notes()
+        note("two")
+        print("error: three", file=sys.stderr)
+    with printing():
+        note("four")
+    assert capsys.readouterr().err == "one\nerror: three\nfour\n"
 
 
 @given(st.text())

@@ -25,6 +25,7 @@ from gaussianverse.manifests.rendering.layouts.root import Root
 from gaussianverse.manifests.rendering.lists import Listed
 from gaussianverse.manifests.rendering.views import RenderConfig, Rendered, render_or_find
 from gaussianverse.manifests.schema import Row
+from gaussianverse.terminal import is_terminal, notes_wanted, padded
 
 _DYING = 10.0  # seconds until a worker that closed its pipe has an exit code
 _WORK = ".render-work"  # of this run; removed at its end, and by the next run where this one was killed
@@ -224,7 +225,7 @@ class _Progress:
     def __init__(self, total: int) -> None:
         self._total, self._counts = total, {"drawn": 0, "there": 0, "failed": 0}
         self._began = self._printed = time.monotonic()
-        self._terminal = sys.stderr.isatty()
+        self._terminal, self._wanted = is_terminal(sys.stderr), notes_wanted()
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
@@ -235,7 +236,7 @@ class _Progress:
         """Count one more mesh, and print how far they are."""
         self._counts[outcome] += 1
         now, done, drawn = time.monotonic(), sum(self._counts.values()), self._counts["drawn"]
-        if not self._terminal and now - self._printed < 60:
+        if not self._wanted or (not self._terminal and now - self._printed < 60):
             return
         self._printed = now
         left = f", about {(now - self._began) / drawn * (self._total - done) / 60:.0f} min left" if drawn else ""
@@ -243,10 +244,11 @@ class _Progress:
 
     def clear(self) -> None:
         """Leave an empty line on a terminal."""
-        if self._terminal:
+        if self._terminal and self._wanted:
             self._print("")
             print("\r", end="", file=sys.stderr, flush=True)
 
     def _print(self, line: str) -> None:
-        text, end = (f"\r{line:<70}", "") if self._terminal else (line, "\n")
+        width = min(70, shutil.get_terminal_size().columns - 1)  # a line that is full moves on to the next
+        text, end = (f"\r{padded(line, width)}", "") if self._terminal else (line, "\n")
         print(text, end=end, file=sys.stderr, flush=True)

@@ -8,9 +8,10 @@ fixed soft light.
 """
 
 import argparse
+import json
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,6 +26,7 @@ from gaussianverse.manifests.rendering.layouts.points import add_points, points_
 from gaussianverse.manifests.rendering.layouts.root import opened
 from gaussianverse.manifests.rendering.views import RenderConfig, Rendered, render_mesh
 from gaussianverse.manifests.schema import Row, completed, faults_of
+from gaussianverse.terminal import note
 
 _OF_ONE = ("uid", "caption", "caption_source", "category", "license", "source_id")
 
@@ -72,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_points(parser)
     parser.add_argument("--no-geometry", action="store_true", help="leave out _nd.exr (normals and depth)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     row = parser.add_argument_group("manifest row")
     row.add_argument(
         "--manifest", type=Path, metavar="JSONL", help="add to this manifest (default with --list: OUT/objects.jsonl)"
@@ -120,7 +123,11 @@ def _told(args: argparse.Namespace, rendered: Rendered) -> int:
     for warning in rendered.warnings:
         print(f"warning: {args.mesh}: {warning}", file=sys.stderr)
     if rendered.left_out:
-        print(f"left out: {', '.join(rendered.left_out)}", file=sys.stderr)
+        note(f"left out: {', '.join(rendered.left_out)}")
+    if args.json:
+        views = {"views": len(rendered.rig.cameras), "out": str(args.out), "drawn": rendered.drawn}
+        print(json.dumps({**views, "warnings": rendered.warnings, "left_out": rendered.left_out}))
+        return 0
     there = "" if rendered.drawn else ", which were there"
     print(f"{len(rendered.rig.cameras)} views in {args.out}{there}")
     return 0
@@ -170,6 +177,10 @@ def _run_list(args: argparse.Namespace) -> int:
             done = batch.render_all(listed, args.out, manifest, config, jobs, root)
     else:
         done = batch.render_all(listed, args.out, manifest, config, jobs)
+    if args.json:
+        place = {"out": str(args.out), "manifest": manifest and str(manifest)}
+        print(json.dumps({**asdict(done), **place}))
+        return 1 if done.failed else 0
     where = f"manifest: {manifest}" if manifest else f"root: {args.out}"
     print(f"{done.drawn} drawn, {done.there} there before, {done.failed} failed; {where}")
     return 1 if done.failed else 0

@@ -23,6 +23,7 @@ from gaussianverse.manifests.parquet import UNREADABLE
 from gaussianverse.pipeline.arguments import add_overrides, config_of
 from gaussianverse.pipeline.dataset.versions import Version, finished_versions, open_version
 from gaussianverse.pipeline.errors import PipelineError, UsageError, message
+from gaussianverse.terminal import columns, folded
 
 _PLACES = {"index", "shard", *(address_column(family, name) for family in FAMILIES for name in ADDRESS)}
 """Columns of where a sample lies, which differ whenever it was taken over."""
@@ -204,6 +205,6 @@ def run(args: argparse.Namespace) -> int:
         about = {"from": earlier.number, "to": later.number, "changed": found.changed, "columns": found.columns}
         print(json.dumps({**about, "added": found.added, "removed": found.removed, "first": first}))
         return 0
-    print(f"version {earlier.number} to {later.number}: ", end="")
-    print("\n".join(lines(found, max(0, args.most))))
+    text = "\n".join(lines(found, max(0, args.most)))
+    print(folded(f"version {earlier.number} to {later.number}: {text}", columns()))
     return 0

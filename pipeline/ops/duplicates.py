@@ -21,6 +21,7 @@ from gaussianverse.pipeline.dataset import near
 from gaussianverse.pipeline.dataset.duplicates import COLUMNS, EXACT, NEAR, duplicates
 from gaussianverse.pipeline.dataset.parquet import table_to_parquet
 from gaussianverse.pipeline.errors import PipelineError, UsageError
+from gaussianverse.terminal import columns, cut
 
 DISTANCE = 4
 _MOST_SHOWN = 20
@@ -86,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for row in found.slice(0, _MOST_SHOWN).to_pylist():
         about = f"{row['kind']}, {row['distance']} bits" if row["drop"] else "kept"
-        print(one_line(f"{row['group']:6}  {row['uid']}  {about}"))
+        room = columns()
+        uid = cut(one_line(row["uid"]), room and max(8, room - len(about) - 10))
+        print(f"{row['group']:6}  {uid}  {about}")
     if len(found) > _MOST_SHOWN:
         print(f"... and {len(found) - _MOST_SHOWN} more rows")
     print(

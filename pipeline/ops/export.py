@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +23,7 @@ from gaussianverse.atlas.store import is_remote, open_storage
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.atlas.tar import END, build
 from gaussianverse.manifests.schema import is_uid
-from gaussianverse.pipeline.arguments import add_output, add_overrides, add_version, config_of, open_dataset
+from gaussianverse.pipeline.arguments import add_json, add_output, add_overrides, add_version, config_of, open_dataset
 from gaussianverse.pipeline.dataset import layout, shards
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.dataset.members import atlas_array
@@ -37,6 +36,7 @@ from gaussianverse.pipeline.ops import croissant
 from gaussianverse.pipeline.ops.choice import Choice, add_choice, choice_of
 from gaussianverse.pipeline.ops.object_formats import PLY, WRITERS, Options, place
 from gaussianverse.pipeline.ops.part import part_of
+from gaussianverse.terminal import note
 
 GAUSSIANVERSE = "gaussianverse"
 FORMATS = (*WRITERS, GAUSSIANVERSE)
@@ -176,6 +176,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a dataset: take only these; again for more",
     )
     add_overrides(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -198,9 +199,20 @@ def run(args: argparse.Namespace) -> int:
     if choice != Choice(uids=choice.uids):
         catalogue = Catalogue(storage, version.number)
         uids = catalogue.uids(choice.places(catalogue))
-    for path in export(storage, opened, Path(dest), args.format, uids or choice.uids or (), options):
-        print(path)
+    paths = _told(export(storage, opened, Path(dest), args.format, uids or choice.uids or (), options), args)
+    if args.json:
+        print(json.dumps({"url": storage.url, "dest": dest, "format": args.format, "files": paths}))
     return 0
+
+
+def _told(paths: Iterable[Path | str], args: argparse.Namespace) -> list[str]:
+    """The paths that are written; printed as they come, unless they are to be JSON."""
+    written = []
+    for path in map(str, paths):
+        written.append(path)
+        if not args.json:
+            print(path)
+    return written
 
 
 def _part(args: argparse.Namespace, choice: Choice, dest: str, options: Options) -> int:
@@ -213,18 +225,22 @@ def _part(args: argparse.Namespace, choice: Choice, dest: str, options: Options)
     store, hub = config_of(args).store, args.format == HUGGINGFACE
     place = open_storage(dest, store)
     part = part_of(open_storage(args.out, store), choice, args.family, args.version)
-    for key in part.take(place, hub=hub):
-        print(f"{place.url}/{key}")
-    print(f"The part is complete: {len(part.places)} of {len(part.catalogue)} objects in {place.url}")
+    written = _told((f"{place.url}/{key}" for key in part.take(place, hub=hub)), args)
     if hub:
         if croissant.is_installed():
             croissant.write_croissant(place)
         else:
-            print(
+            note(
                 f"note: no {layout.CROISSANT}, which mlcroissant makes: pip install 'gaussianverse[croissant]', and "
-                "give the same command again",
-                file=sys.stderr,
+                "give the same command again"
             )
+    counts = len(part.places), len(part.catalogue)
+    if args.json:
+        found = {"url": args.out, "dest": place.url, "format": args.format, "files": written}
+        print(json.dumps({**found, "objects": counts[0], "of": counts[1]}))
+        return 0
+    print(f"The part is complete: {counts[0]} of {counts[1]} objects in {place.url}")
+    if hub:
         # hf reads folders alone
         folder = "FOLDER" if is_remote(place.url) else shlex.quote(place.url)
         first = f"Copy {place.url} into a FOLDER, and upload that" if is_remote(place.url) else "Upload it"

@@ -25,6 +25,7 @@ from gaussianverse.pipeline.dataset.versions import open_version
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.run.costs import OF_ATLAS, OF_REDUCTION, Cost, costs, settings_of
 from gaussianverse.pipeline.run.manifest import manifest_of
+from gaussianverse.terminal import columns, folded
 
 ON_GPUS, ON_CORES = "paper", "cpu"
 """Profiles whose kept seconds stand for those of profiles that have none, on GPUs and on cores."""
@@ -266,5 +267,5 @@ def run(args: argparse.Namespace) -> int:
         measured=measured,
         price_per_hour=args.price_per_hour,
     )
-    print(json.dumps(asdict(made)) if args.json else plan_text(made))
+    print(json.dumps(asdict(made)) if args.json else folded(plan_text(made), columns()))
     return 0

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
@@ -19,7 +17,6 @@ from gaussianverse.atlas.store import is_remote
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.escape import one_line
-from gaussianverse.manifests.schema import MAX_UID
 from gaussianverse.pipeline.arguments import add_base, add_reading, add_shards, config_of, open_dataset
 from gaussianverse.pipeline.dataset import layout
 from gaussianverse.pipeline.dataset.schemas import Facts
@@ -29,18 +26,16 @@ from gaussianverse.pipeline.errors import NoObject, PipelineError, UsageError, m
 from gaussianverse.pipeline.ops.page.folder import INDEX
 from gaussianverse.pipeline.ops.page.make import Chosen, make_page
 from gaussianverse.pipeline.ops.page.objects import METRICS, Entry
-from gaussianverse.pipeline.ops.page.spread import Spread
+from gaussianverse.pipeline.ops.table import MAX_LINES, UNKNOWN, Table, table
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.job import Outcome
 from gaussianverse.pipeline.run.measure import Measurer
+from gaussianverse.terminal import columns, note
 
-MAX_LINES = 60
 TOO_MANY_QUARANTINED = 6
 """Exit code if more than `--fail-above` of the objects are quarantined."""
 MOST_AT_END = 200
 """Objects of an output whose page is made as soon as it is built."""
-_UNKNOWN = -1
-"""Value in the tables for what was not measured, as for imported objects and columns of later versions."""
 
 
 def result_rows(storage: Storage, shards: Iterable[int], version: Version | None = None) -> Iterator[dict[str, Any]]:
@@ -57,7 +52,7 @@ def result_rows(storage: Storage, shards: Iterable[int], version: Version | None
         splats, atlases = ([row for row in rows if row["index"] not in lost] for rows in read)
         seconds = _seconds(storage, shard)
         for fit, atlas in zip(splats, atlases, strict=True):
-            yield _row(fit, atlas, seconds.get(fit["uid"], _UNKNOWN))
+            yield _row(fit, atlas, seconds.get(fit["uid"], UNKNOWN))
 
 
 def _seconds(storage: Storage, shard: int) -> dict[str, float]:
@@ -76,7 +71,7 @@ def _row(fit: Facts, atlas: Facts, seconds: float) -> dict[str, Any]:
     return {
         "uid": fit["uid"],
         "n_gaussians": fit["n_gaussians"],
-        "atlas_heldout_psnr": fit.get("atlas_heldout_psnr", _UNKNOWN),
+        "atlas_heldout_psnr": fit.get("atlas_heldout_psnr", UNKNOWN),
         "psnr": fit["psnr"],
         "ssim": fit["ssim"],
         "metrics_on": fit["metrics_on"],
@@ -86,67 +81,6 @@ def _row(fit: Facts, atlas: Facts, seconds: float) -> dict[str, Any]:
         "reason": atlas["reason"],
         "error_message": atlas["error_message"],
     }
-
-
-class Table:
-    """Rows for people: the first ones, quarantined objects with their reason, and the medians of all."""
-
-    _FORMS = MappingProxyType(
-        {"atlas_heldout_psnr": ".2f", "psnr": ".2f", "ssim": ".4f", "smoothness": ".3f", "seconds": ".1f"}
-    )
-
-    def __init__(self) -> None:
-        self._rows, self._n, self._good, self._heldout = list[dict[str, Any]](), 0, 0, True
-        self._spreads = {name: Spread() for name in ("n_gaussians", *self._FORMS)}
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row of `result_rows`; one of the first is kept, and of the others their numbers."""
-        self._n += 1
-        if self._n <= MAX_LINES:
-            self._rows.append(row)
-        if row["status"] == OK:
-            self._good += 1
-            self._heldout &= row["metrics_on"] == "heldout"
-            for name, spread in self._spreads.items():
-                if row[name] != _UNKNOWN and math.isfinite(row[name]):
-                    spread.add(row[name])
-
-    def text(self) -> str:
-        """All lines."""
-        names = [_cut(row["uid"], MAX_UID) for row in self._rows]
-        width = max([3, *map(len, names)])
-        atlas, fit = f"{'held-out ' if self._heldout else ''}PSNR of atlas", "of fit"
-        lines = [f"{'uid':{width}}  Gaussians  {atlas:>22}  {fit:>9}    SSIM  smoothness  seconds"]
-        lines += [f"{name:{width}}  {self._line(row)}" for name, row in zip(names, self._rows, strict=True)]
-        if self._n > MAX_LINES:
-            lines.append(f"... and {self._n - MAX_LINES} more, all in {dataset_format.METADATA} once finalized")
-        if self._good > 1:
-            middle = {name: s.quantile(0.5) if s.n else _UNKNOWN for name, s in self._spreads.items()}
-            whole = {**middle, "status": OK, "n_gaussians": int(middle["n_gaussians"])}
-            lines.append(f"{'median':{width}}  {self._line(whole)}")
-        return "\n".join(lines)
-
-    def _line(self, row: Mapping[str, Any]) -> str:
-        if row["status"] != OK:
-            return f"quarantined: {_cut(row['reason'], MAX_UID)}: {_cut(row['error_message'], 200)}"
-        known = {name: row[name] != _UNKNOWN for name in self._FORMS}
-        atlas, fit, ssim, smooth, seconds = (
-            f"{row[name]:{form}}" if known[name] else "-" for name, form in self._FORMS.items()
-        )
-        return f"{row['n_gaussians']:>9}  {atlas:>19} dB  {fit:>6} dB  {ssim:>6}  {smooth:>10}  {seconds:>7}"
-
-
-def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Rows of `result_rows` as a `Table`."""
-    made = Table()
-    for row in rows:
-        made.add(row)
-    return made.text()
-
-
-def _cut(text: object, most: int) -> str:
-    """Foreign text for a line of a terminal."""
-    return one_line(str(text)[:most])
 
 
 def print_outcome(outcome: Outcome, args: argparse.Namespace, left_out: Mapping[str, int] | None = None) -> int:
@@ -171,7 +105,7 @@ def print_outcome(outcome: Outcome, args: argparse.Namespace, left_out: Mapping[
         print("Nothing to do: the requested shards are committed already.")
     rows = list(result_rows(outcome.storage, outcome.complete[:MAX_LINES]))
     if rows:
-        print(table(rows))
+        print(table(rows, columns()))
     if outcome.finalized:
         what = "The dataset" if outcome.number == 1 else f"Version {outcome.number}"
         card = dataset_format.version_key(outcome.number, dataset_format.CARD)
@@ -271,15 +205,15 @@ def run(args: argparse.Namespace) -> int:
     lines = Table()
 
     def seen(entry: Entry) -> None:
-        lines.add(_row(entry.fit, entry.made, _UNKNOWN if entry.seconds is None else entry.seconds))
+        lines.add(_row(entry.fit, entry.made, UNKNOWN if entry.seconds is None else entry.seconds))
 
     chosen = _chosen(storage, version, args)
     made = make_page(storage, opened, shards, dest, measurer, chosen, args.evaluation, seen)
-    print(lines.text())
+    print(lines.text(columns()))
     for fault in made.faults.texts:
-        print(f"note: {one_line(fault)}", file=sys.stderr)
+        note(f"note: {one_line(fault)}")
     if made.faults.more:
-        print(f"note: and {made.faults.more} more", file=sys.stderr)
+        note(f"note: and {made.faults.more} more")
     print(f"look: {one_line(made.path)}")
     return 0
 

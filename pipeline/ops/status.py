@@ -21,6 +21,7 @@ from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit,
 from gaussianverse.pipeline.dataset.versions import Version, version_of
 from gaussianverse.pipeline.interrupt import QuietInterrupt
 from gaussianverse.pipeline.run.bar import FIT_SHARE, Bar, Tally
+from gaussianverse.terminal import columns, folded
 
 _EVERY_S = 2.0
 _PAUSE = 9.0
@@ -122,7 +123,7 @@ def watch(storage: Storage, run: Run, *, as_json: bool) -> int:
             seen = Seen(storage, run)
             for found in looks(storage, run):
                 bar.show(*seen.after(found))
-        print(status_text(found))
+        print(folded(status_text(found), columns()))
         return 0
     except KeyboardInterrupt as error:
         raise QuietInterrupt from error
@@ -189,5 +190,5 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         return watch(storage, opened, as_json=args.json)
     found = status_of(storage, opened)
-    print(json.dumps(found) if args.json else status_text(found))
+    print(json.dumps(found) if args.json else folded(status_text(found), columns()))
     return 0

@@ -17,6 +17,7 @@ from gaussianverse.escape import one_line
 from gaussianverse.pipeline.arguments import add_reading, open_dataset
 from gaussianverse.pipeline.dataset import layout, records, shards
 from gaussianverse.pipeline.dataset.versions import Version
+from gaussianverse.terminal import columns, folded
 
 _SMALL = 16 << 10
 """Bytes. The fragment of a quarantined object holds one short JSON file; larger ones need not be read."""
@@ -120,5 +121,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the most frequent causes; returns the exit code."""
     found = top_errors(*open_dataset(args, begun=True))
-    print(json.dumps([asdict(c) for c in found[: args.most]]) if args.json else errors_text(found, args.most))
+    if args.json:
+        print(json.dumps([asdict(cause) for cause in found[: args.most]]))
+    else:
+        print(folded(errors_text(found, args.most), columns()))
     return 0

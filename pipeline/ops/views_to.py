@@ -9,6 +9,7 @@ the loader is pointed at. The same command goes on where it was stopped, and add
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from gaussianverse.manifests.rendering.layouts.points import add_points, points_
 from gaussianverse.manifests.rendering.layouts.posed import PosedView, Subject
 from gaussianverse.manifests.rendering.layouts.root import Root, opened
 from gaussianverse.manifests.schema import SPLITS, Row, completed, faults_of
+from gaussianverse.pipeline.arguments import add_json
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.run import inputs
 
@@ -50,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, metavar="N", help="shrink views to N pixels")
     add_points(parser)
     add_rules(parser.add_argument_group("a manifest"))
+    add_json(parser)
     one = parser.add_argument_group("one object")
     one.add_argument("--uid", default="", help="default: the name of VIEWS")
     one.add_argument("--category", default="")
@@ -77,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
             for text in [text for text in warnings or () if text not in said]:
                 said.add(text)
                 print(f"warning: {row.uid}: {one_line(text)}", file=sys.stderr)
+    if args.json:
+        counts = {"objects": len(rows), "written": written, "there": kept, "failed": failed}
+        print(json.dumps({"dest": str(args.dest), **counts}))
+        return 1 if failed else 0
     there = f", {kept} were there" if kept else ""
     print(f"{written} of {len(rows)} objects written to {args.dest}{there}")
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""A line of progress on stderr: a bar on a terminal, elsewhere a plain line a minute."""
+"""A line of progress on stderr: a bar on a terminal, elsewhere a plain line a minute, with `--quiet` nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
+
+from gaussianverse.terminal import is_terminal, notes_wanted
 
 _LINE_EVERY_S = 60.0
 FIT_SHARE = 0.9
@@ -75,7 +77,8 @@ class Bar:
         self._clock, self._text, self._said = clock, "", ""
         self._due = clock() + (0.0 if at_once else _LINE_EVERY_S)
         self._bar: Any = None
-        if sys.stderr.isatty():
+        self._wanted = notes_wanted()
+        if self._wanted and is_terminal(sys.stderr):
             form = "{percentage:3.0f}%|{bar:10}| {desc}"
             self._bar = tqdm(total=total, file=sys.stderr, dynamic_ncols=True, bar_format=form, desc="starting")
 
@@ -85,7 +88,7 @@ class Bar:
         if self._bar is not None:
             self._bar.n = min(position, self._bar.total)
             self._bar.set_description_str(text)
-        elif self._clock() >= self._due:
+        elif self._wanted and self._clock() >= self._due:
             self._say()
 
     def _say(self) -> None:
@@ -105,7 +108,7 @@ class Bar:
         """Leave the last state behind."""
         if self._bar is not None:
             self._bar.close()
-        elif self._text != self._said:
+        elif self._wanted and self._text != self._said:
             self._say()
 
 

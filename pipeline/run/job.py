@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -34,6 +33,7 @@ from gaussianverse.pipeline.run.ray_start import ray_executor
 from gaussianverse.pipeline.run.reuse import Reuse
 from gaussianverse.pipeline.run.watch import Summary
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
+from gaussianverse.terminal import note
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +127,7 @@ def build(
         fits = Reuse(reuse, run, config.store, code_digest) if reuse else None
 
         def tell(slots: int) -> None:
-            line = first_line(storage, run, unfinished, stages, slots=slots, of=objects)
-            print(line, file=sys.stderr, flush=True)
+            note(first_line(storage, run, unfinished, stages, slots=slots, of=objects))
 
         job = Job(storage.url, base, config.policy.fit_deadline_s, config.store, run.number)
         with ExitStack() as stack:
