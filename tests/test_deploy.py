@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shlex
@@ -15,9 +16,9 @@ import pytest
 import yaml
 
 from gaussianverse import __version__
+from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.policy import ordered_shards
 from gaussianverse.pipeline.run.events import RayMetrics
-from gaussianverse.pipeline.verbs import VERBS, parser_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -60,8 +61,10 @@ def test_the_commands_are_ones_that_the_command_line_takes() -> None:
     array = shlex.split(script[script.index("exec gaussianverse") + len("exec ") :].replace("\\\n", " "))
     for command in (entry, array):
         assert command[0] == "gaussianverse"
-        words = [word.replace("${SLURM_CPUS_PER_TASK:-8}", "8") for word in command[2:]]
-        parser_of(command[1]).parsed(words, mixed=False)
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        for add_options in cli._VERBS[command[1]].options:
+            add_options(parser)
+        parser.parse_args([word.replace("${SLURM_CPUS_PER_TASK:-8}", "8") for word in command[2:]])
 
 
 @pytest.mark.parametrize(("shards", "tasks"), [(804, 32), (5, 8), (1, 1), (7, 7), (100, 33)])
@@ -157,7 +160,7 @@ def test_the_alerts_are_rules_of_prometheus_on_metrics_that_exist() -> None:
     told = {
         word for rule in group["rules"] for word in re.findall(r"gaussianverse (\S+) --", str(rule["annotations"]))
     }
-    assert told <= set(VERBS)
+    assert told <= set(cli._VERBS)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: apt-get install prometheus")

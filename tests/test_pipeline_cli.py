@@ -21,7 +21,6 @@ from gaussianverse.pipeline.errors import BreakerOpen, PipelineError, ShardConfl
 from gaussianverse.pipeline.interrupt import INTERRUPTED, TERMINATED
 from gaussianverse.pipeline.ops import report
 from gaussianverse.pipeline.run import job
-from gaussianverse.pipeline.verbs import VERBS
 
 Captured = pytest.CaptureFixture[str]
 
@@ -321,7 +320,7 @@ def test_a_misspelt_verb_is_named_with_the_nearest_one(capsys: Captured) -> None
 def test_every_verb_has_a_help_page_and_stands_in_the_help(capsys: Captured) -> None:
     assert cli.main(["--help"]) == 0
     listed = capsys.readouterr().out
-    for name, verb in VERBS.items():
+    for name, verb in cli._VERBS.items():
         assert f"  {name:13} {verb.help}" in listed
         with pytest.raises(SystemExit) as ended:
             cli.main([name, "--help"])

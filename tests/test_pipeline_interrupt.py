@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gaussianverse.pipeline import cli, verbs
+from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.interrupt import sigterm_interrupts, sigterm_kept
 
 
@@ -80,7 +80,7 @@ def ctrl_c() -> Iterator[None]:
 def test_exit_codes(
     number: signal.Signals, code: int, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verb = verbs.Verb("look", "", (), lambda args: signal.raise_signal(number) or 0)
-    monkeypatch.setitem(verbs.VERBS, "wait", verb)
+    verb = cli.Verb("look", "", (), lambda args: signal.raise_signal(number) or 0)
+    monkeypatch.setitem(cli._VERBS, "wait", verb)
     assert cli.main(["wait"]) == code
     assert capsys.readouterr().err == f"{word}; run the same command again to continue\n"

@@ -19,9 +19,10 @@ from gaussianverse.pipeline.completion import SHELLS, script
 from gaussianverse.pipeline.examples import EXAMPLES
 from gaussianverse.pipeline.parser import leaves
 from gaussianverse.pipeline.run import job
-from gaussianverse.pipeline.verbs import GROUPS, VERBS, parser_of, whole_parser
+from gaussianverse.pipeline.verbs import GROUPS, parser_of, whole_parser
 
 Captured = pytest.CaptureFixture[str]
+VERBS = cli._VERBS
 PREFIX = "gaussianverse "
 WITHOUT_JSON = {"completion"}
 """Verbs whose output is a script."""
@@ -59,7 +60,7 @@ ARGUMENTS = {
 
 def all_leaves() -> dict[str, Any]:
     """Parsers of all verbs and of the verbs below them, by the words that name them."""
-    return {leaf.prog.removeprefix(PREFIX): leaf for name in VERBS for leaf in leaves(parser_of(name))}
+    return {leaf.prog.removeprefix(PREFIX): leaf for name in VERBS for leaf in leaves(parser_of(name, VERBS[name]))}
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_every_verb_has_two_to_four_examples_that_its_parser_takes() -> None:
             program, verb, *words = shlex.split(command, comments=True)
             assert (program, verb) == ("gaussianverse", name)
             words = words[: words.index(">")] if ">" in words else words
-            parser_of(verb).parsed(words, mixed=VERBS[verb].mixed)
+            parser_of(verb, VERBS[verb]).parsed(words, mixed=VERBS[verb].mixed)
 
 
 def test_help_shows_examples_as_they_are_also_below_a_verb(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +219,7 @@ def test_a_manifest_needs_an_output_and_the_sample_does_not(
 
 @pytest.fixture(scope="module")
 def scripts() -> dict[str, str]:
-    return {shell: script(whole_parser(), shell) for shell in SHELLS}
+    return {shell: script(whole_parser(VERBS), shell) for shell in SHELLS}
 
 
 @pytest.mark.parametrize("shell", SHELLS)
