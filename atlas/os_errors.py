@@ -19,6 +19,8 @@ LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno
 """Numbers of errors that stay until somebody mends their cause."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Numbers that mean that a disk, a quota or a limit of file sizes is full."""
+NAMES = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL})
+"""Numbers of errors of keys that are no file names, or that are both a file and a folder."""
 _MENDS = {
     errno.ENOSPC: "free space there",
     errno.EDQUOT: "raise the quota or free space there",

@@ -15,6 +15,7 @@ from gaussianverse.fitter.errors import BadInput, MissingViews, TooFewGaussians
 from gaussianverse.fitter.frame import Frame, frame_of, published_frame
 from gaussianverse.fitter.inputs import check_inputs, same_picture, without_mask
 from gaussianverse.fitter.quality import quality
+from gaussianverse.fitter.sources.selection import Selection
 from gaussianverse.fitter.view_hash import view_hash
 from gaussianverse.fitter.views import Views, load_views, resize, split_heldout, split_test
 
@@ -92,6 +93,11 @@ def load_to_fit(
         with_test=config.heldout == "test",
         compared_views=config.compared_views,
     )
+
+
+def files_to_fit(format: str, config: FitConfig) -> Selection:
+    """The files that `load_to_fit` reads without `with_geometry`."""
+    return Selection(format, config.init == "depth", config.compared_views, config.heldout == "test")
 
 
 def prepare(views: Views, config: FitConfig) -> Prepared:

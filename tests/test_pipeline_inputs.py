@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Entry
-from gaussianverse.pipeline.run import inputs
+from gaussianverse.pipeline.run import fetching, inputs
 
 # what inputs fetches from S3 is tested in test_store_s3.py
 
@@ -46,7 +47,11 @@ class Listing(LocalStorage):
 @pytest.mark.parametrize("key", ["views/../../etc/passwd", "views/a/../../../x"])
 def test_a_key_that_would_leave_its_folder_is_refused(key: str) -> None:
     with pytest.raises(inputs.InputTooLarge, match="outside its folder"):
-        list(inputs._files(Listing([key]), "views"))
+        list(_files(Listing([key]), "views"))
+
+
+def _files(storage: Listing, name: str) -> Iterator[Entry]:
+    return fetching.files(storage, name, fetching.MAX_BYTES)
 
 
 SEGMENT = st.sampled_from(["views", "..", ".", "", "a", "viewsX", "/"])
@@ -56,7 +61,7 @@ SEGMENT = st.sampled_from(["views", "..", ".", "", "a", "viewsX", "/"])
 def test_no_key_ever_becomes_a_path_outside(keys: list[str]) -> None:
     root = Path("/tmp/some/folder")
     try:
-        entries = list(inputs._files(Listing(keys), "views"))
+        entries = list(_files(Listing(keys), "views"))
     except inputs.InputTooLarge:
         return
     for entry in entries:
@@ -65,21 +70,21 @@ def test_no_key_ever_becomes_a_path_outside(keys: list[str]) -> None:
 
 
 def test_limits_are_of_the_object_and_may_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "MAX_FILES", 3)
-    monkeypatch.setattr(inputs, "MAX_BYTES", 3)
+    monkeypatch.setattr(fetching, "MAX_FILES", 3)
+    monkeypatch.setattr(fetching, "MAX_BYTES", 3)
     keys = ["views/a", "views/b", "views/c"]
-    assert [entry.key for entry in inputs._files(Listing(keys), "views")] == keys
-    monkeypatch.setattr(inputs, "MAX_BYTES", 99)
+    assert [entry.key for entry in _files(Listing(keys), "views")] == keys
+    monkeypatch.setattr(fetching, "MAX_BYTES", 99)
     with pytest.raises(inputs.InputTooLarge, match="more than 3 files"):
-        list(inputs._files(Listing([*keys, "views/d"]), "views"))
-    monkeypatch.setattr(inputs, "MAX_FILES", 99)
-    monkeypatch.setattr(inputs, "MAX_BYTES", 2)
+        list(_files(Listing([*keys, "views/d"]), "views"))
+    monkeypatch.setattr(fetching, "MAX_FILES", 99)
+    monkeypatch.setattr(fetching, "MAX_BYTES", 2)
     with pytest.raises(inputs.InputTooLarge, match="or 2 bytes"):
-        list(inputs._files(Listing(keys), "views"))
+        list(_files(Listing(keys), "views"))
 
 
 def test_an_objects_files_are_those_below_it_or_it_itself() -> None:
     keys = ["views/", "views/a.png", "views/sub/", "views/sub/b.png", "viewsX/c.png", "views.tar"]
-    found = [entry.key for entry in inputs._files(Listing(keys), "views")]
+    found = [entry.key for entry in _files(Listing(keys), "views")]
     assert found == ["views/a.png", "views/sub/b.png"]
-    assert [entry.key for entry in inputs._files(Listing(keys), "views.tar")] == ["views.tar"]
+    assert [entry.key for entry in _files(Listing(keys), "views.tar")] == ["views.tar"]

@@ -30,7 +30,7 @@ from gaussianverse.pipeline.dataset.finalize import finalize, is_finalized
 from gaussianverse.pipeline.errors import ShardConflict
 from gaussianverse.pipeline.ops.verify import verify
 from gaussianverse.pipeline.ops.verify_sample import verify_sample
-from gaussianverse.pipeline.run import inputs, job
+from gaussianverse.pipeline.run import fetching, inputs, job
 from gaussianverse.pipeline.store import publish as publishing
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
 from gaussianverse.pipeline.store.publish import Published, publish_exact
@@ -328,8 +328,8 @@ def test_inputs_are_fetched_and_removed_again(storage: S3Storage, store: StoreOp
 
 
 LIMITS: list[Callable[[pytest.MonkeyPatch], None]] = [
-    lambda m: m.setattr(inputs, "MAX_BYTES", 5),
-    lambda m: m.setattr(inputs, "MAX_FILES", 1),
+    lambda m: m.setattr(fetching, "MAX_BYTES", 5),
+    lambda m: m.setattr(fetching, "MAX_FILES", 1),
 ]
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -65,9 +65,16 @@ class S3Storage(Storage):
 
     def get(self, key: str) -> bytes:
         """See `Storage`. The bytes are checked against the sha256 in the metadata."""
+        return bytes(self._checked(key, fresh))
+
+    def get_into(self, key: str, room: Callable[[int], memoryview]) -> None:
+        """See `Storage`, and `get`."""
+        self._checked(key, room)
+
+    def _checked(self, key: str, room: Callable[[int], memoryview]) -> memoryview:
         for _ in range(2):  # once more, since they may have been damaged on their way
-            received, headers = self._receive(key)
-            data, expected = bytes(received), headers.get(f"x-amz-meta-{_SHA256}")
+            data, headers = self._receive(key, room=room)
+            expected = headers.get(f"x-amz-meta-{_SHA256}")
             if not expected or sha256_of(data) == expected:
                 return data
         raise Altered(f"{self.url}/{key}: its bytes are not those of the sha256 in its metadata")
@@ -194,15 +201,19 @@ class S3Storage(Storage):
             return self._access() is not access
 
     def _receive(
-        self, key: str, span: tuple[int, int] | None = None, total: int | None = None
+        self,
+        key: str,
+        span: tuple[int, int] | None = None,
+        total: int | None = None,
+        room: Callable[[int], memoryview] = fresh,
     ) -> tuple[memoryview, Headers]:
-        """The bytes of a span, or of the whole object, and the answer's headers.
+        """The bytes of a span, or of the whole object, in memory that `room` makes, and the answer's headers.
 
         Each try asks for what is still missing, and must be answered from the same version of the object.
         """
         where, tries = f"{self.url}/{key}", Tries(self._options.max_attempts)
         first, size = span or (0, 0)
-        data, done, version, renewed = fresh(size), 0, "", False
+        data, done, version, renewed = room(size) if span else fresh(0), 0, "", False
         while True:
             before, access = done, self._access()
             part = f"bytes={first + done}-{first + size - 1 if span else ''}" if span or done else ""
@@ -215,7 +226,7 @@ class S3Storage(Storage):
                     if whole != total and (total is not None or whole < first + size):
                         raise wrong_size(where, whole, first + size if total is None else total)
                     if not span and not done:
-                        data = fresh(whole)
+                        data = room(whole)
                     while done < len(data) and (count := readinto(data[done : done + _PIECE])):
                         done += count
                 if done == len(data):
@@ -271,7 +282,7 @@ class Access:
 
 def access_of(options: StoreOptions) -> Access:
     """This process's access with these options; what the process was forked from has its own."""
-    return _access(options, os.getpid())
+    return _access(replace(options, max_attempts=1), os.getpid())  # who tries how often has the same connections
 
 
 @lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,6 +53,15 @@ class Storage(ABC):
     @abstractmethod
     def get(self, key: str) -> bytes:
         """The bytes under `key`. Raises NotFound."""
+
+    def get_into(self, key: str, room: Callable[[int], memoryview]) -> None:
+        """Fill the memory that `room` makes for so many bytes with those under `key`, as one stream.
+
+        `room` may be called again, where the object must be read from its beginning. What it raises is raised, if it
+        is no OSError, which would be taken for one of the connection. Raises NotFound.
+        """
+        data = self.get(key)
+        room(len(data))[:] = data
 
     @abstractmethod
     def read(self, key: str, offset: int, nbytes: int, total: int | None = None) -> memoryview:

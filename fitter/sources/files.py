@@ -60,7 +60,7 @@ class Folder:
             BadInput: `name` is absolute, has a "..", or is not a valid file name.
             OSError: the machine's, see `is_machines`.
         """
-        path = self.root / _below(name, self.root)
+        path = self.root / below(name, self.root)
         try:
             return path if stat.S_ISREG(path.stat().st_mode) else None
         except (FileNotFoundError, NotADirectoryError):
@@ -98,7 +98,8 @@ class Folder:
             raise DecodeError(f"{path}: cannot be read: {describe(error)}") from error
 
 
-def _below(name: str, root: Path) -> PurePosixPath:
+def below(name: str, root: Path | str) -> PurePosixPath:
+    """The name of a file, checked: BadInput if it is absolute or has a "..", as a fault of `root`."""
     parts = PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts:
         raise BadInput(f"{root}: {name!r} leads outside; move the file into it")
@@ -142,7 +143,7 @@ class Archive:
 
     def find(self, name: str) -> str | None:
         """Normalised name of the member `name`, or None if there is none; raises as `Folder.find`."""
-        normalised = str(_below(name, self.root))
+        normalised = str(below(name, self.root))
         return normalised if normalised in self.members else None
 
     def read(self, name: str, limit: int, *, counted: bool = True) -> bytes:

@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,30 @@ def read_gobjaverse(
         except FitError as error:
             found = unread(view, f"view {view}", error, path)
         yield found
+
+
+def files_read(names: Iterable[str], *, with_depth: bool, compared: int) -> list[str]:
+    """Those of the files of a folder, '/'-separated and relative to it, that `read_gobjaverse` would read.
+
+    Where it would refuse them as several sets of views, these are all that belong to views.
+    """
+    views: dict[str, dict[str, set[str]]] = {}
+    known: list[tuple[str, str, str, str]] = []
+    for name in names:
+        match = _MEMBER.fullmatch(name)
+        level = "" if match is None or match["level"] is None else match["level"]
+        if match is None or (level and ("/" in level or not level.startswith("campos_"))):
+            continue
+        known.append((name, level, match["view"], match["kind"]))
+        views.setdefault(level, {}).setdefault(match["view"], set()).add(match["kind"])
+    if len(views) != 1:
+        return [name for name, *_ in known]
+    (kinds,) = views.values()
+    deep = sorted((view for view in kinds if _DEPTH in kinds[view]), key=int)
+    drawn = set(deep) if with_depth else _spaced(deep, compared)
+    wanted = {(view, _JSON) for view in kinds} | {(view, _DEPTH) for view in drawn}
+    wanted |= {(view, next(s for s in _IMAGES if s in kinds[view])) for view in kinds if kinds[view] & {*_IMAGES}}
+    return [name for name, _, view, kind in known if (view, kind) in wanted]
 
 
 def _spaced(views: Sequence[str], count: int) -> set[str]:

@@ -7,9 +7,9 @@ Distorted and fisheye lenses and separate masks (`mask_path`) are not supported 
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,15 @@ from gaussianverse.atlas.os_errors import is_file, is_folder
 from gaussianverse.fitter.cameras import check_not_swapped
 from gaussianverse.fitter.config import InputsConfig
 from gaussianverse.fitter.errors import BadInput, FitError, MissingViews
-from gaussianverse.fitter.sources.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, Archive, Folder, InputDigest, list_tar
+from gaussianverse.fitter.sources.files import (
+    MAX_IMAGE_BYTES,
+    MAX_JSON_BYTES,
+    Archive,
+    Folder,
+    InputDigest,
+    below,
+    list_tar,
+)
 from gaussianverse.fitter.sources.image import decode_rgba
 from gaussianverse.fitter.sources.numbers import focal_length, number, numbers
 from gaussianverse.fitter.sources.unread import Unread, printable, unread
@@ -153,7 +161,62 @@ def _read_frame(
     return View(name, image, _camera_to_world(camera, where), K)
 
 
-def _image_name(source: Folder | Archive, level: PurePosixPath, file_path: str) -> str | None:
+class _Found(Protocol):
+    """Where images are looked for."""
+
+    def find(self, name: str) -> object:
+        """Whether the file is there; raises BadInput for what is no name of a file."""
+
+
+class _Names:
+    """Names of files that are not here."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+
+    def find(self, name: str) -> bool:
+        return str(below(name, "")) in self._names
+
+
+def images_among(names: Iterable[str], file: str, data: bytes) -> list[str]:
+    """Those of the files of a folder that a camera file `file`, which has the bytes `data`, names as images."""
+    there, level = _Names(names), PurePosixPath(file).parent
+    found = dict[str, None]()
+    for given in _given(file, data):
+        try:
+            name = _image_name(there, level, given)
+        except FitError:
+            continue
+        if name is not None:
+            found[str(PurePosixPath(name))] = None
+    return list(found)
+
+
+def images_named(file: str, data: bytes) -> list[str] | None:
+    """The images that a camera file names; None where only the names in its folder could tell."""
+    level, found = PurePosixPath(file).parent, dict[str, None]()
+    for given in _given(file, data):
+        if "\\" in given or not given.endswith(_SUFFIXES[1:]):
+            return None
+        try:
+            found[str(below(str(level / given), ""))] = None
+        except FitError:
+            return None
+    return list(found) or None
+
+
+def _given(file: str, data: bytes) -> Iterator[str]:
+    """The paths of images in a camera file, as they stand there; none of one that is to be refused."""
+    try:
+        frames = json_object(data, BadInput, file).get("frames")
+    except FitError:
+        return
+    for frame in frames if isinstance(frames, list) else ():
+        if isinstance(frame, dict) and isinstance(frame.get("file_path"), str):
+            yield frame["file_path"]
+
+
+def _image_name(source: _Found, level: PurePosixPath, file_path: str) -> str | None:
     """Name of an existing image: `file_path`, or with the suffix that Blender's exporters leave out.
 
     Exporters on Windows separate folders by backslashes.

@@ -39,6 +39,7 @@ from gaussianverse.pipeline.policy import (
     text_of,
 )
 from gaussianverse.pipeline.run.executor import ATLAS, FIT, PACK, Executor, Task
+from gaussianverse.pipeline.run.following import NEXT, Following
 from gaussianverse.pipeline.run.in_flight import InFlight
 from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE, Neighbours
 from gaussianverse.pipeline.run.reuse import REUSE, Reuse
@@ -102,6 +103,7 @@ class Driver:
         stages: both stages, or one of them.
         watches: receive the events.
         reuse: fits of other outputs that are taken over.
+        base: folder or prefix that relative `views` are relative to.
         clock: seconds, monotonic.
         sleep: waits for some seconds.
     """
@@ -117,6 +119,7 @@ class Driver:
         watches: Sequence[Watch] = (),
         stages: tuple[str, ...] = layout.STAGES,
         reuse: Reuse | None = None,
+        base: str = "",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -124,7 +127,7 @@ class Driver:
         self._shards, self._stages, self._watches = list(shards), stages, watches
         self._families = families_of(run, stages)
         self._clock, self._sleep = clock, sleep
-        self._reuse = reuse
+        self._reuse, self._following = reuse, Following(base)
         self._breaker, self._throttle = Breaker(policy), Throttle(policy)
         self._open: dict[int, _Shard] = {}
         self._ready: deque[Task] = deque()
@@ -155,7 +158,10 @@ class Driver:
             self.summary.slot_seconds += slots * (last - before)
             used = self._throttle.slots(slots, last)
             window = self._policy.window * slots if used == slots else used
-            while waiting and len(self._ready) + len(self._delayed) + len(self._in_flight) < window:
+            while waiting and (
+                len(self._ready) + len(self._delayed) + len(self._in_flight) < window
+                or (self._following and len(self._ready) < used)  # what is kept back is followed by others
+            ):
                 self._open_shard(waiting.popleft(), committed)
             now = self._clock()
             while self._delayed and self._delayed[0].due <= now:
@@ -163,7 +169,9 @@ class Driver:
                 (self._suspects if task.alone else self._ready).append(task)
             while self._ready and len(self._in_flight) < window:
                 self._submit(self._ready.popleft())
-            if not waiting and not self._ready and not self._delayed:
+            while self._following and len(self._in_flight) < min(slots, window):
+                self._submit(self._following.oldest())
+            if not waiting and not self._ready and not self._delayed and not self._following:
                 self.summary.repeats += self._in_flight.repeat(slots)
             if self._in_flight:
                 for task, result in self._in_flight.ended(slots):
@@ -187,7 +195,10 @@ class Driver:
 
     def _submit(self, task: Task) -> None:
         if task.kind == FIT:
-            row = {**task.row, BESIDE: self._open[task.shard].views.beside(str(task.row["views"]), self._read)}
+            idle = self._executor.slots() - len(self._in_flight) - 1
+            follower = self._following.choose(task, self._ready) if len(self._ready) > idle else ""
+            beside = self._open[task.shard].views.beside(str(task.row["views"]), self._read)
+            row = {**task.row, NEXT: follower, BESIDE: beside}
             if self._reuse is not None and (fit := self._reuse.of(str(task.row["uid"]))):
                 row[REUSE] = fit
             task = replace(task, row=row)
@@ -239,9 +250,10 @@ class Driver:
             self._ready.appendleft(Task(PACK, family, shard))
 
     def _settle(self, task: Task, result: Facts) -> None:
-        task = replace(
-            task, row={name: value for name, value in task.row.items() if name not in (BESIDE, ALONE, REUSE)}
-        )
+        ours = (BESIDE, ALONE, REUSE, NEXT)
+        task = replace(task, row={name: v for name, v in task.row.items() if name not in ours}, near="")
+        if follower := self._following.ended(task, result):
+            self._ready.appendleft(follower)
         for watch in self._watches:
             watch.worked(task, result)
         if task.kind != PACK:

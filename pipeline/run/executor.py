@@ -27,6 +27,8 @@ class Job:
     store: StoreOptions = field(default_factory=StoreOptions)
     number: int = 1
     """Version whose shards are made."""
+    scratch: str = ""
+    """Folder on each machine for views that are fetched, see `scratch.base_of`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Task:
     history: History = field(default_factory=History)
     alone: bool = False
     """Nothing else may run on its node."""
+    near: str = ""
+    """Node that its views were fetched to; "" = any. It runs on another where that one is gone."""
 
     @property
     def name(self) -> str:

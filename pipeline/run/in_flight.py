@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gaussianverse.pipeline.dataset.schemas import Facts
 from gaussianverse.pipeline.errors import Stalled
@@ -55,7 +55,9 @@ class InFlight:
         self._start(task, repeated=False)
 
     def _start(self, task: Task, *, repeated: bool) -> None:
-        self._submissions[self._executor.submit(task)] = _Submission(task, self._clock(), repeated)
+        # another node, since the first may be slow
+        given = replace(task, near="") if repeated and task.near else task
+        self._submissions[self._executor.submit(given)] = _Submission(task, self._clock(), repeated)
 
     def repeat(self, slots: int) -> int:
         """Start the oldest tasks again on idle slots, so that a slow machine does not delay the end of a run.

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from gaussianverse.atlas.os_errors import describe, is_file, is_folder, mend_of
+from gaussianverse.atlas.os_errors import is_file, is_folder
 from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.atlas.store.options import StoreOptions
-from gaussianverse.atlas.store.storage import Entry, Storage
-from gaussianverse.pipeline.errors import PipelineError
+from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.fitter.sources.selection import Selection
+from gaussianverse.pipeline.run import ahead, fetching, scratch
+from gaussianverse.pipeline.run.fetching import InputTooLarge, NoRoom, NoViews
 
-MAX_BYTES = 8 << 30
-MAX_FILES = 100_000
+__all__ = ["InputTooLarge", "NoRoom", "NoViews", "local", "readable", "resolve"]
+
+AT_ONCE = 16
+"""Requests at a time while somebody waits for the views."""
 _FIRST = 4
-_NAMES = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL})
-"""Numbers of errors of keys that are no file names, or that are both a file and a folder."""
-
-
-class InputTooLarge(PipelineError):
-    """An object's views exceed the limits, or one of their keys would be written outside its folder."""
 
 
 def resolve(views: str, base: str) -> str:
@@ -36,21 +33,22 @@ def resolve(views: str, base: str) -> str:
     return f"{base.rstrip('/')}/{views}"
 
 
-class NoViews(PipelineError):
-    """There are no views at the address that the manifest gives."""
-
-
-class NoRoom(PipelineError):
-    """The folder for temporary files cannot be written to."""
-
-
 @contextmanager
-def local(address: str, store: StoreOptions) -> Iterator[Path]:
+def local(
+    address: str, store: StoreOptions, selection: Selection | None = None, place: str | None = None
+) -> Iterator[Path]:
     """Yield `address` as a local path; S3 objects are downloaded to a folder that exists within the context.
+
+    Args:
+        address: of the views.
+        store: how S3 is reached.
+        selection: the files of a folder that are read; None = all.
+        place: the run's folder on this machine, as in `scratch.base_of`, where the views may lie already; None =
+            fetch them now.
 
     Raises:
         NoViews: the address is empty (S3 only; the reader of the views checks local paths).
-        InputTooLarge: more than `MAX_FILES` files or `MAX_BYTES` bytes.
+        InputTooLarge: more than `fetching.MAX_FILES` files or `fetching.MAX_BYTES` bytes.
         NoRoom: the folder for temporary files is full, or cannot be written to.
         StoreError: the store failed.
     """
@@ -58,12 +56,9 @@ def local(address: str, store: StoreOptions) -> Iterator[Path]:
         yield Path(address)
         return
     storage, name = _place(address, store)
-    with _temporary_folder() as folder:
-        entries = list(_files(storage, name))
-        if not entries:
-            raise NoViews(f"{address}: no views at this address")
-        for entry in entries:
-            _write(folder, entry.key, storage.get(entry.key), address)
+    with _temporary_folder() if place is None else scratch.temporary(place) as folder:
+        if place is None or not ahead.take(address, store, selection, place, folder):
+            fetching.fetch(storage, name, folder, selection, at_once=AT_ONCE, most_bytes=fetching.MAX_BYTES)
         yield folder / name
 
 
@@ -73,7 +68,7 @@ def readable(address: str, store: StoreOptions) -> bool:
         if not is_s3(address):
             return _has_byte(Path(address), depth=4)
         storage, name = _place(address, replace(store, max_attempts=1))
-        entry = next((entry for entry in _files(storage, name) if entry.nbytes), None)
+        entry = next((entry for entry in fetching.files(storage, name, fetching.MAX_BYTES) if entry.nbytes), None)
         return entry is not None and len(storage.read(entry.key, 0, 1)) == 1
     except (OSError, ValueError, StoreError, NotFound, InputTooLarge):
         return False
@@ -102,43 +97,6 @@ def _temporary_folder() -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory(prefix="gaussianverse-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise _no_room(error) from error
+        raise fetching.no_room(error) from error
     with folder:
         yield Path(folder.name)
-
-
-def _write(folder: Path, key: str, data: bytes, address: str) -> None:
-    path = folder / key
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        if error.errno in _NAMES:
-            raise InputTooLarge(
-                f"{address}: its keys cannot be file names beside each other ({describe(error)})"
-            ) from error
-        raise _no_room(error) from error
-
-
-def _no_room(error: OSError) -> NoRoom:
-    place = os.environ.get("TMPDIR") or tempfile.gettempdir()
-    return NoRoom(
-        f"temporary files ({place}): {describe(error)}; {mend_of(error)}, or set TMPDIR to a folder that has room"
-    )
-
-
-def _files(storage: Storage, name: str) -> Iterator[Entry]:
-    """List the object `name`, or all objects below `name`/."""
-    total = 0
-    for count, entry in enumerate(storage.list(name)):
-        if entry.key != name and not entry.key.startswith(f"{name}/"):
-            continue
-        if entry.key.endswith("/"):
-            continue  # such a key marks a folder in S3 consoles
-        parts = PurePosixPath(entry.key)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise InputTooLarge(f"{storage.url}/{entry.key}: this key would be written outside its folder")
-        total += entry.nbytes
-        if count >= MAX_FILES or total > MAX_BYTES:
-            raise InputTooLarge(f"{storage.url}/{name}: more than {MAX_FILES} files or {MAX_BYTES} bytes")
-        yield entry

@@ -141,7 +141,15 @@ def build(
             bar = stack.enter_context(ProgressBar(objects, executor.shares))
             watches = [bar, *lines, RayMetrics(executor.metrics)]
             driver = Driver(
-                storage, run, executor, config.policy, shards=chosen, stages=stages, watches=watches, reuse=fits
+                storage,
+                run,
+                executor,
+                config.policy,
+                shards=chosen,
+                stages=stages,
+                watches=watches,
+                reuse=fits,
+                base=base,
             )
             stuck = partial(_publish_stopped, storage, run, driver.summary, started, KeyboardInterrupt())
             try:

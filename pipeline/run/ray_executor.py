@@ -17,7 +17,8 @@ from gaussianverse.pipeline.node.memory import memory_shortage
 from gaussianverse.pipeline.policy import INFRASTRUCTURE, failed
 from gaussianverse.pipeline.run import tasks
 from gaussianverse.pipeline.run.executor import FIT, PACK, Job, Task
-from gaussianverse.pipeline.run.steps import MOST, Shares
+from gaussianverse.pipeline.run.following import PLACE
+from gaussianverse.pipeline.run.steps import MOST, Shares, Teller
 
 _EXAMINE_S = 1800.0
 """Time limit for a check of the nodes: gsplat takes minutes to compile."""
@@ -36,19 +37,25 @@ class _Submitted:
     node: str = ""
 
 
+def fit_object(job: Job, row: Facts, attempt: int, nan_losses: int, tell: Teller) -> Facts:
+    """`tasks.fit_object`, which also says on which of Ray's nodes it ran."""
+    result = tasks.fit_object(job, row, attempt, nan_losses, tell)
+    return {**result, PLACE: import_module("ray").get_runtime_context().get_node_id()}
+
+
 class RayExecutor:
     """Runs tasks as Ray tasks of one CPU; fits also get a share of a GPU if the configuration says so."""
 
     def __init__(self, ray: Any, config: RunConfig, job: Job) -> None:
         self._ray, self._job, self._gpus = ray, job, config.gpus_per_fit
         self._slots, self._counted = 1, -_COUNT_S
-        self._dead, self._most_excused = self._dead_nodes(), config.policy.kills
+        self._nodes, self._dead, self._most_excused = 1, self._dead_nodes(), config.policy.kills
         self._submitted: dict[Hashable, _Submitted] = {}
         # Ray retries nothing: the driver decides which failures are retried
         plain = {"num_cpus": 1, "max_retries": 0}
         fit = {**plain, "num_gpus": self._gpus, "max_calls": config.ray.max_calls} if self._gpus else plain
         self._shares = Shares()
-        self._fit = ray.remote(**fit)(tasks.fit_object)
+        self._fit = ray.remote(**fit)(fit_object)
         self._atlas = ray.remote(**plain)(tasks.atlas_object)
         self._pack = ray.remote(**plain)(tasks.pack_shard)
 
@@ -85,7 +92,9 @@ class RayExecutor:
         now = time.monotonic()
         if now - self._counted >= _COUNT_S:
             resources, self._counted = self._ray.cluster_resources(), now
-            self._dead = self._dead_nodes()
+            nodes = self._ray.nodes()
+            self._dead = frozenset(node["NodeID"] for node in nodes if not node["Alive"])
+            self._nodes = len(nodes) - len(self._dead)
             cpus = int(resources.get("CPU", 0))
             on_gpus = int(resources.get("GPU", 0) / self._gpus) if self._gpus else cpus
             self._slots = max(1, min(cpus, on_gpus))
@@ -106,10 +115,12 @@ class RayExecutor:
         if task.alone and task.kind != PACK:
             node, cores = self._largest_node()
             options = {"num_cpus": cores, **self._on(node)}
+        elif task.near and self._nodes > 1 and task.near not in self._dead:
+            options = self._on(task.near, soft=True)
         if task.kind == PACK:
             handle = self._pack.remote(self._job, task.stage, task.shard)
         elif task.kind == FIT:
-            fit = self._fit.options(**options) if node else self._fit
+            fit = self._fit.options(**options) if options else self._fit
             teller = self._shares.teller(str(task.row["uid"]), self._slots)
             handle = fit.remote(self._job, task.row, attempt, task.history.count("nan_loss"), teller)
         else:
@@ -177,11 +188,11 @@ class RayExecutor:
             )
 
     @staticmethod
-    def _on(node: str) -> dict[str, Any]:
-        """Options of a task that runs on this node and on no other."""
+    def _on(node: str, *, soft: bool = False) -> dict[str, Any]:
+        """Options of a task that runs on this node and on no other; if `soft`, also on others once it is gone."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=soft)}
 
     def _largest_node(self) -> tuple[str, float]:
         """The living node with the most cores that can run fits, and their number; "" if there is none now."""

@@ -4,6 +4,7 @@ gv-ray-XXXXXXXX/     0700
     owner            locked by the run for as long as it lives
     token            0600
     r/               Ray's own: sessions with sockets, logs, spilled objects
+    views/           views that are fetched, see `scratch`
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ from gaussianverse.pipeline.run.ray_folder import private_folder
 
 _CONNECT_S = 5.0
 """Time limit for a name and a connection, and another for the first answer; Ray itself waits for minutes."""
+_VIEWS = "views"
+"""Folder beside Ray's own for views that are fetched; it goes with the run."""
 # one thread per worker: the pipeline is parallel over objects
 _WORKER_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
@@ -43,13 +46,15 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
             if "ray" not in sys.modules:
                 # Ray's default for a new cluster; if it is set, Ray does not warn that it chose it
                 os.environ.setdefault("RAY_AUTH_MODE", "token")
+            folder = stack.enter_context(private_folder())
+            job = replace(job, scratch=str(folder.parent / _VIEWS))
             options = {
                 "address": "local",
                 "num_cpus": config.ray.workers or available_cores(),
                 "object_store_memory": config.ray.object_store_mb << 20,
                 "include_dashboard": False,
                 "_node_ip_address": "127.0.0.1",
-                "_temp_dir": str(stack.enter_context(private_folder())),
+                "_temp_dir": str(folder),
             }
         import ray
 

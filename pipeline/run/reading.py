@@ -18,6 +18,7 @@ from gaussianverse.atlas.os_errors import describe, is_absence, is_machines, men
 from gaussianverse.atlas.store import is_s3
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.fitter.errors import DecodeError, FitError, MissingViews
+from gaussianverse.fitter.sources.selection import Selection
 from gaussianverse.fitter.views import Views
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.run import inputs
@@ -36,7 +37,11 @@ class Unread(PipelineError):
 
 @contextmanager
 def local_views(
-    job: Job, views: str, beside: Sequence[str], load: Callable[[Path], object] | None = None
+    job: Job,
+    views: str,
+    beside: Sequence[str],
+    load: Callable[[Path], object] | None = None,
+    selection: Selection | None = None,
 ) -> Iterator[Path]:
     """Yield an object's `views` as a local path; errors name them as the manifest does.
 
@@ -45,6 +50,7 @@ def local_views(
         views: address in the manifest.
         beside: addresses of other objects.
         load: reads an object's views, as proof that others can be read; None = a byte of them is proof enough.
+        selection: the files that are read of a folder in a store; None = all.
 
     Raises:
         FitError, AtlasError, inputs.NoViews, inputs.InputTooLarge: the object's fault.
@@ -55,7 +61,7 @@ def local_views(
     others = [inputs.resolve(other, job.base) for other in beside]
     place = address
     try:
-        with inputs.local(address, job.store) as path:
+        with inputs.local(address, job.store, selection, job.scratch) as path:
             place = str(path)
             yield path
     except (FitError, AtlasError) as error:
@@ -77,17 +83,17 @@ def local_views(
             raise MissingViews(text) from error
         if isinstance(error, OSError) and not is_machines(error):
             raise
-        if any(_can_be_read(other, job, load) for other in _nearest(address, others)):
+        if any(_can_be_read(other, job, load, selection) for other in _nearest(address, others)):
             raise Unread(f"{text}, while others beside it can be read; fetch or render it again") from error
         mend = mend_of(error) if isinstance(error, OSError) else "check the store"
         raise Unreachable(f"{_text(error, '')}; nothing beside it can be read: {mend}") from error
 
 
-def _can_be_read(address: str, job: Job, load: Callable[[Path], object] | None) -> bool:
+def _can_be_read(address: str, job: Job, load: Callable[[Path], object] | None, selection: Selection | None) -> bool:
     if not inputs.readable(address, job.store):
         return False
     try:
-        with inputs.local(address, job.store) as path:
+        with inputs.local(address, job.store, selection) as path:
             if load is not None:
                 load(path)
     except (FitError, AtlasError, PipelineError, OSError, StoreError, NotFound):

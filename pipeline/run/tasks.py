@@ -24,11 +24,12 @@ from gaussianverse.atlas.reader.views import CAMERAS, ReferenceViews, images_sha
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Storage
+from gaussianverse.fitter.config import FitConfig
 from gaussianverse.fitter.errors import BadInput, FitError
 from gaussianverse.fitter.fit import Fit, fit_prepared
 from gaussianverse.fitter.lpips import LpipsUnavailable
 from gaussianverse.fitter.memory import reset_peak
-from gaussianverse.fitter.prepare import load_to_fit, prepare
+from gaussianverse.fitter.prepare import files_to_fit, load_to_fit, prepare
 from gaussianverse.fitter.rasterize import BackendUnavailable
 from gaussianverse.fitter.reduce import reduce
 from gaussianverse.fitter.reference import reference_views
@@ -41,9 +42,10 @@ from gaussianverse.pipeline.dataset.schemas import FACTS, FRAME, JOURNAL, Facts,
 from gaussianverse.pipeline.errors import DamagedFragment, FragmentError, ShardConflict
 from gaussianverse.pipeline.node.memory import memory_shortage
 from gaussianverse.pipeline.policy import CONFLICT, DAMAGED, INFRASTRUCTURE, UNREAD, failed, seed_of
-from gaussianverse.pipeline.run import inputs, splats, taking
+from gaussianverse.pipeline.run import ahead, inputs, splats, taking
 from gaussianverse.pipeline.run.executor import TAKEN, Job
 from gaussianverse.pipeline.run.fidelity import atlas_heldout_psnr, atlas_psnr
+from gaussianverse.pipeline.run.following import NEXT
 from gaussianverse.pipeline.run.neighbours import ALONE, BESIDE
 from gaussianverse.pipeline.run.reading import Unreachable, Unread, local_views, settled
 from gaussianverse.pipeline.run.reuse import reused
@@ -109,8 +111,10 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int, tell: Callable[[fl
             config=config,
             full_size=run.settings.views > 0,  # reference views need it
         )
-        with local_views(job, str(row["views"]), _beside(row), load) as path:
+        wanted = files_to_fit(str(row["format"]), config)
+        with local_views(job, str(row["views"]), _beside(row), load, wanted) as path:
             views = settled(partial(load, path))
+        _fetch_next(job, row, config)
         seconds_load = time.perf_counter() - started
         prepared = prepare(views, config)
         if run.settings.views:
@@ -143,6 +147,13 @@ def _fit(job: Job, row: Facts, attempt: int, nan_losses: int, tell: Callable[[fl
         return {"status": OK, "uid": row["uid"], TAKEN: True}
     spent = 0.0 if ended is Published.ADOPTED else time.perf_counter() - watch.clock
     return {"status": OK, "uid": row["uid"], "fit_seconds": spent}
+
+
+def _fetch_next(job: Job, row: Facts, config: FitConfig) -> None:
+    """Begin to fetch the views of the object that is to be fitted on this node after this one."""
+    if row.get(NEXT):
+        format, _, views = str(row[NEXT]).partition("\n")
+        ahead.begin(inputs.resolve(views, job.base), job.store, files_to_fit(format, config), job.scratch)
 
 
 def _beside(row: Facts) -> list[str]:
