@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot bench-versions bench-page
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot bench-versions bench-page bench-inputs
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ bench-reader: $(STAMP) ## compare AtlasLoader with webdataset, raw reads and, AR
 
 bench-store: $(STAMP) ## compare CPU time of range reads from S3: our store, boto3, awscrt, obstore, pyarrow
 	PYTHONPATH=tests $(BIN)/python -m bench.store $(ARGS)
+
+bench-inputs: $(STAMP) ## measure what fetching the views of small objects costs, and how long fits wait for them
+	PYTHONPATH=tests $(BIN)/python -m bench.inputs $(ARGS)
 
 bench-startup: $(STAMP) ## measure CPU seconds of `import gaussianverse` and `gaussianverse --help`
 	$(BIN)/python -m bench.startup $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -84,6 +85,26 @@ def test_what_was_fetched_ahead_is_what_is_fetched_now_and_is_asked_for_once(
         with inputs.local(address, store, ALL, str(place)):
             assert proxy.met[""] == (1 if path.suffix else 1 + len(READ))  # a list, and no HEAD
     assert {p.name for p in place.glob("*/*")} == {"owner"}
+
+
+def test_a_camera_file_that_names_its_images_needs_no_list_and_one_that_names_too_many_costs_one(
+    prefix: str, store: StoreOptions, proxy: FaultProxy, s3_endpoint: str
+) -> None:
+    storage = open_storage(prefix, StoreOptions(endpoint_url=s3_endpoint, region="us-east-1"))
+    for uid, named in {"t": "abc", "u": "abcd"}.items():
+        frames = [{"file_path": f"./train/{name}.png"} for name in named]
+        storage.put_if_absent(f"{uid}/transforms.json", json.dumps({"frames": frames}).encode())
+        for name in ("a", "b", "c", "unnamed"):
+            storage.put_if_absent(f"{uid}/train/{name}.png", name.encode())
+    read = {"transforms.json", "train/a.png", "train/b.png", "train/c.png"}
+    with inputs.local(f"{prefix}/t", store, Selection("transforms")) as path:
+        assert set(found(path)) == read
+        assert proxy.met[""] == 4
+    asked = list[str]()
+    proxy.fault = lambda method, path: asked.append(path) or ""  # type: ignore[func-returns-value]
+    with inputs.local(f"{prefix}/u", store, Selection("transforms")) as path:
+        assert set(found(path)) == read
+    assert sum("list-type=2" in path for path in asked) == 1
 
 
 def test_what_others_select_is_not_taken(prefix: str, store: StoreOptions, tmp_path: Path) -> None:

@@ -110,6 +110,29 @@ def test_what_cannot_be_is_a_usage_error(slots: int, seconds: float | None) -> N
         plan.plan_of(manifest(3), RunConfig(), slots=slots, seconds=seconds)
 
 
+@pytest.mark.parametrize(
+    ("views", "format", "base", "requests"),
+    [
+        ("a.tar", "auto", "s3://bucket/set", 1),
+        ("s3://bucket/a.tar.gz", "gobjaverse", "/disk", 1),
+        ("a", "auto", "s3://bucket/set", 81),
+        ("a", "transforms", "s3://bucket/set.v2", 41),
+        ("a", "auto", "/disk", 0),
+        ("/disk/a.tar", "auto", "s3://bucket", 0),
+    ],
+)
+def test_views_on_s3_are_asked_for_while_all_slots_are_busy(
+    views: str, format: str, base: str, requests: int
+) -> None:
+    """See test_pipeline_ahead.py for how many requests are made."""
+    rows = runform.encode([Row(f"o{i}", views, format=format) for i in range(10)], shard_size=4)
+    made = plan.plan_of(rows, load("paper"), slots=1000, seconds=10, base=base)
+    assert made.input_requests == 10 * requests
+    others = made.gets / 10 + 4
+    assert made.requests_per_s == pytest.approx(100 * (others + requests))
+    assert (f"{10 * requests:,} for views" in plan.plan_text(made)) == bool(requests)
+
+
 def test_puts_are_those_that_a_run_makes(tmp_path: Path) -> None:
     """The puts are counted on an undisturbed run."""
     storage, puts = LocalStorage(tmp_path), [0]

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import ATLAS, CHANNELS, OK, SPLATS
-from gaussianverse.atlas.store import open_storage
+from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.threads import available_cores
 from gaussianverse.manifests import runform
@@ -24,6 +24,7 @@ from gaussianverse.pipeline.dataset.shards import committed_shards, journal_rows
 from gaussianverse.pipeline.dataset.versions import open_version
 from gaussianverse.pipeline.errors import UsageError
 from gaussianverse.pipeline.run.costs import OF_ATLAS, OF_REDUCTION, Cost, costs, settings_of
+from gaussianverse.pipeline.run.inputs import resolve
 from gaussianverse.pipeline.run.manifest import manifest_of
 from gaussianverse.terminal import columns, folded
 
@@ -34,6 +35,7 @@ _FLOATS = 14  # means 3, scales 3, quats 4, opacity 1, colours 3
 _OVERHEAD = 6 << 10  # bytes of tar headers, padding, facts, caption
 _PUTS_PER_OBJECT, _GETS_PER_OBJECT = 4, 6
 _PUTS_PER_SHARD = 9
+_VIEWS = 40  # per object, as GObjaverse has them; a manifest does not say
 _PUTS_PER_RUN = 8 + len(dataset_format.FINAL)  # run.json, the manifest, and two probes of three puts
 
 
@@ -73,6 +75,10 @@ class Plan:
     """Fragments, which `clean-work` deletes."""
     puts: int
     gets: int
+    input_requests: int
+    """To fetch views from S3, each once; 0 for views on disks."""
+    requests_per_s: float
+    """Puts, gets and those, while all slots are busy."""
 
 
 def plan_of(
@@ -84,6 +90,7 @@ def plan_of(
     seconds: float | None = None,
     measured: Measured | None = None,
     price_per_hour: float | None = None,
+    base: str = "",
 ) -> Plan:
     """Predict the cost of a whole manifest.
 
@@ -95,6 +102,7 @@ def plan_of(
         seconds: seconds per fit, if known.
         measured: means of another run, used for seconds and bytes.
         price_per_hour: of one GPU with a share of cores, where fits run on GPUs, or else of one core.
+        base: folder or prefix that relative `views` are relative to.
 
     Raises:
         UsageError: `slots`, `seconds` or the price is not positive.
@@ -104,7 +112,9 @@ def plan_of(
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         raise UsageError(f"price per hour {price_per_hour}: expected a number of at least 0")
     n_shards = runform.count_shards(io.BytesIO(manifest))
-    objects = runform.read_shard(io.BytesIO(manifest), n_shards - 1)[-1].index + 1
+    last = runform.read_shard(io.BytesIO(manifest), n_shards - 1)
+    objects = last[-1].index + 1
+    fetches = statistics.fmean(_requests(resolve(one.views, base), one.format) for one in last)
     gpus = config.gpus_per_fit
     kept = costs()
     fit_s, basis = _known(kept, profile, config, gpus > 0)
@@ -140,7 +150,18 @@ def plan_of(
         work_bytes=objects * (splat + atlas),
         puts=objects * _PUTS_PER_OBJECT + n_shards * _PUTS_PER_SHARD + _PUTS_PER_RUN,
         gets=objects * _GETS_PER_OBJECT,
+        input_requests=round(objects * fetches),
+        requests_per_s=slots * (_PUTS_PER_OBJECT + _GETS_PER_OBJECT + fetches) / per_object,
     )
+
+
+def _requests(address: str, format: str) -> int:
+    """Requests that fetch an object's views, taken for `_VIEWS` of them; see `run.fetching`."""
+    if not is_s3(address):
+        return 0
+    if "." in address.rpartition("/")[2]:
+        return 1
+    return 1 + _VIEWS if format == "transforms" else 1 + 2 * _VIEWS
 
 
 def _reduces(config: RunConfig) -> bool:
@@ -212,7 +233,9 @@ def plan_text(plan: Plan) -> str:
             f"  splats    {_amount(plan.splats_bytes / 1e9):>10} GB",
             f"  atlases   {_amount(plan.atlas_bytes / 1e9):>10} GB",
             f"  scratch   {_amount(plan.work_bytes / 1e9):>10} GB, until clean-work",
-            f"  requests  {plan.puts:>10,} puts, {plan.gets:,} gets",
+            f"  requests  {plan.puts:>10,} puts, {plan.gets:,} gets"
+            + (f", and {plan.input_requests:,} for views" if plan.input_requests else "")
+            + f"; {_amount(plan.requests_per_s)} a second",
         ]
     )
 
@@ -266,6 +289,7 @@ def run(args: argparse.Namespace) -> int:
         seconds=args.seconds,
         measured=measured,
         price_per_hour=args.price_per_hour,
+        base=manifest.base,
     )
     print(json.dumps(asdict(made)) if args.json else folded(plan_text(made), columns()))
     return 0
