@@ -94,7 +94,7 @@ bench-precision: $(STAMP) ## compare atlases in float16 and float32: ARGS='FIT.n
 bench-pipeline: $(STAMP) ## measure the driver, with fits that do nothing, at the paper's number of objects
 	$(BIN)/python -m bench.pipeline $(ARGS)
 
-bench-gpu: $(STAMP) ## compare gsplat with the CPU kernels, fit with the GPU profiles; needs an NVIDIA GPU
+bench-gpu: $(STAMP) ## compare gsplat with the CPU kernels, measure the GPU profiles (eight minutes); ARGS=--dry: without a GPU
 	$(BIN)/python -m bench.gpu $(ARGS)
 
 bench-reader: $(STAMP) ## compare AtlasLoader with webdataset, raw reads and, ARGS='--others PYTHON', MDS and litdata

@@ -28,28 +28,52 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def _version(name: str) -> str | None:
+    """Version of an installed package; None where it is not installed, as Ray on a machine that only fits."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str:
+    """Commit of this checkout, with a mark if files were changed; "unknown" in a copy without its repository."""
+    said = []
+    for command in ("rev-parse HEAD", "status --porcelain"):
+        try:
+            done = subprocess.run(
+                ["git", *command.split()], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return "unknown"
+        said.append(done.stdout.strip())
+    return said[0] + ("+changes" if said[1] else "")
+
+
 def environment() -> dict[str, Any]:
     """Commit, processor, versions and load of this run."""
-    root = Path(__file__).parents[1]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
     return {
-        "commit": commit.stdout.strip() + ("+changes" if changed.stdout.strip() else ""),
+        "commit": _commit(),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {name: _version(name) for name in _PACKAGES},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
 
+def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> dict[str, Any]:
+    """Write <name>.json, with the environment, to a folder; returns what was written."""
+    result = {**result, "environment": environment()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
 def keep(name: str, result: dict[str, Any]) -> None:
     """Write bench/results/<name>.json and print the same JSON as the last line."""
-    result = {**result, "environment": environment()}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.write(json.dumps(write(name, result)) + "\n")
 
 
 def interleaved(runs: dict[str, Callable[[], object]], rounds: dict[str, int]) -> dict[str, float]:

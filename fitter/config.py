@@ -69,6 +69,8 @@ class LossConfig:
     lpips_crop: int = 0
     """Side in pixels of the random square of the picture that LPIPS in the loss compares; 0 = the whole picture,
     else at least 16 (vgg), 17 (squeeze), 31 (alex)."""
+    lpips_bf16: bool = False
+    """LPIPS in the loss computes in bfloat16 where torch's autocast holds that safe; reported LPIPS never does."""
 
     def __post_init__(self) -> None:
         check_choice("loss.lpips_net", self.lpips_net, LPIPS_NETS)

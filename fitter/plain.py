@@ -133,9 +133,10 @@ def halves(plain: Plain, parents: Tensor) -> tuple[dict[str, Tensor], dict[str, 
     with torch.no_grad():
         rows = {name: tensor.detach()[parents].clone() for name, tensor in plain.parameters().items()}
         length, axis = rows["log_scales"].max(1)
-        direction = rotation_matrices(rows["quats"])[torch.arange(len(parents)), :, axis]
+        each = torch.arange(len(parents), device=axis.device)
+        direction = rotation_matrices(rows["quats"])[each, :, axis]
         shift = 0.5 * torch.exp(length)[:, None] * direction
-        rows["log_scales"][torch.arange(len(parents)), axis] += math.log(0.6)
+        rows["log_scales"][each, axis] += math.log(0.6)
         first, second = dict(rows), dict(rows)
         first["means"], second["means"] = rows["means"] - shift, rows["means"] + shift
     return first, second

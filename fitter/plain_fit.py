@@ -76,7 +76,8 @@ def _prune(trained: PlainTraining, training: Training, step: int) -> None:
     drop = worthless(costs, error, len(scene) * scene.height * scene.width * 3, config.counts.epsilon)
     drop[torch.argsort(costs, descending=True, stable=True)[: config.min_gaussians]] = False
     training.pruned += int(drop.sum())
-    nobody, none = torch.zeros(0, dtype=torch.long), {name: t[:0] for name, t in trained.plain().parameters().items()}
+    nobody = torch.zeros(0, dtype=torch.long, device=drop.device)
+    none = {name: t[:0] for name, t in trained.plain().parameters().items()}
     trained.replace(~drop, none, nobody, none)
 
 

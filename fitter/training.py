@@ -104,7 +104,9 @@ class Training:
             loss = loss + weights.volume * decoded.scales[drawn].prod(1).mean()
         if self.lpips is not None and self.has_lpips and step % config.lpips_every == 0:
             pair = self._cropped(image, reference, config.lpips_crop)
-            loss = loss + config.lpips_every * config.lpips * self.lpips(*pair)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.lpips_bf16):
+                distance = self.lpips(*pair)
+            loss = loss + config.lpips_every * config.lpips * distance.float()
         value = float(loss.detach())
         if math.isfinite(value) and loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]

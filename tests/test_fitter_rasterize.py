@@ -114,7 +114,7 @@ def test_projection_equals_gsplats_own() -> None:
 
 def test_cpu_equals_gsplats_own_torch_rasteriser() -> None:
     pytest.importorskip("gsplat")
-    from gsplat_oracle import rasterization as gsplat_rasterization
+    from bench.gsplat_oracle import rasterization as gsplat_rasterization
 
     gaussians = scene(700, 21)
     views, Ks = cameras(56, 44, EYES)
@@ -125,9 +125,9 @@ def test_cpu_equals_gsplats_own_torch_rasteriser() -> None:
         tensors = [t.detach().clone().requires_grad_() for t in gaussians]
         if ours:
             image, alpha, meta = rasterization(*tensors, views, Ks, 56, 44, backgrounds=backgrounds, backend="cpu")
-            means2d = meta["means2d"]
         else:
-            image, alpha, means2d = gsplat_rasterization(*tensors, views, Ks, 56, 44, backgrounds)
+            image, alpha, meta = gsplat_rasterization(*tensors, views, Ks, 56, 44, backgrounds)
+        means2d = meta["means2d"]
         (torch.cat([image, alpha], -1) * weights).sum().backward()
         results.append([image.detach(), alpha.detach(), means2d.grad, *(t.grad for t in tensors)])
     differing = (results[0][0] - results[1][0]).abs().amax(-1) > 1e-4

@@ -198,3 +198,26 @@ def test_lpips_at_every_third_step_weighs_three_times() -> None:
         assert not pairs
         assert loss == without[0]
         assert torch.equal(gradient, without[1])
+
+
+def test_lpips_in_bf16_is_the_only_part_that_computes_so() -> None:
+    kernel = torch.rand((4, 3, 3, 3), generator=torch.Generator().manual_seed(0)) - 0.5
+    found = {}
+    for bf16 in (False, True):
+        one, kinds = training(background="white", loss={"lpips_net": "none", "lpips": 2.0, "lpips_bf16": bf16}), []
+
+        def distance(image: torch.Tensor, reference: torch.Tensor, kinds: list[torch.dtype] = kinds) -> torch.Tensor:
+            a, b = (torch.nn.functional.conv2d(t.permute(0, 3, 1, 2), kernel) for t in (image, reference))
+            kinds.append(a.dtype)
+            return (a - b).square().mean()
+
+        one.lpips = distance
+        decoded = gaussians(30)
+        one.backward(4, 2, decoded)
+        assert kinds == [torch.bfloat16 if bf16 else torch.float32]
+        assert decoded.means.grad is not None
+        found[bf16] = one.loss, decoded.means.grad
+    without = of_lpips(4, lpips=0.0)[0]
+    assert found[True][0] - without == pytest.approx(found[False][0] - without, rel=0.02)
+    assert found[True][1].dtype == torch.float32
+    assert float((found[True][1] - found[False][1]).norm() / found[False][1].norm()) < 0.02

@@ -7,10 +7,14 @@ CUDA kernel and two sums from nerfacc. Both are replaced here, by a dense list a
 from __future__ import annotations
 
 import sys
+import threading
 import types
+from typing import Any
 
 import torch
 from torch import Tensor
+
+_MODULES = threading.Lock()
 
 
 def _weights(alphas: Tensor, *, ray_indices: Tensor, n_rays: int) -> tuple[Tensor, Tensor]:
@@ -68,26 +72,31 @@ def _pairs(
 def rasterization(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor,
     width: int, height: int, backgrounds: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Images [C, H, W, 3], alphas [C, H, W, 1] and the projected means [C, N, 2], by gsplat's code."""
+) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
+    """Images [C, H, W, 3], alphas [C, H, W, 1] and meta, with `means2d` [C, N, 2] and `radii`, by gsplat's code.
+
+    `colors` are [N, 3] or [C, N, 3].
+    """
     from gsplat.cuda import _torch_impl as gsplat
 
     covariances, _ = gsplat._quat_scale_to_covar_preci(quats, scales, True, False)
     radii, means2d, depths, conics, _ = gsplat._fully_fused_projection(
         means, covariances, viewmats, Ks, width, height
     )
-    means2d.retain_grad()
+    if means2d.requires_grad and torch.is_grad_enabled():
+        means2d.retain_grad()
     each = opacities[None].expand(len(viewmats), -1)
     image, pixel, gaussian = _pairs(means2d, conics, each, depths, radii, width, height)
-    before = sys.modules.get("nerfacc")
-    sys.modules["nerfacc"] = _stand_in()
-    try:
-        out, alphas = gsplat.accumulate(
-            means2d, conics, each, colors[None].expand(len(viewmats), -1, -1), gaussian, pixel, image, width, height
-        )
-    finally:
-        if before is None:
-            del sys.modules["nerfacc"]
-        else:
-            sys.modules["nerfacc"] = before
-    return out + backgrounds[:, None, None] * (1 - alphas), alphas, means2d
+    per_camera = colors[None].expand(len(viewmats), -1, -1) if colors.ndim == 2 else colors
+    # gsplat imports nerfacc at each call; threads of one process take turns
+    with _MODULES:
+        before = sys.modules.get("nerfacc")
+        sys.modules["nerfacc"] = _stand_in()
+        try:
+            out, alphas = gsplat.accumulate(means2d, conics, each, per_camera, gaussian, pixel, image, width, height)
+        finally:
+            if before is None:
+                del sys.modules["nerfacc"]
+            else:
+                sys.modules["nerfacc"] = before
+    return out + backgrounds[:, None, None] * (1 - alphas), alphas, {"means2d": means2d, "radii": radii}

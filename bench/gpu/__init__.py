@@ -1,0 +1,1 @@
+"""`make bench-gpu`: parity, speed and quality of the GPU profiles."""
