@@ -71,7 +71,7 @@ def at_once(target: Target, folder: Path, config: FitConfig, clock: Clock) -> di
     finally:
         for worker, each in zip(workers, tasks, strict=True):
             each.put(None)
-            worker.join(timeout=10)
+            worker.join(timeout=3)
             if worker.is_alive():
                 worker.terminate()
     best = max(row["steps_per_s"] for row in table)

@@ -18,8 +18,10 @@ FLIP = 1e-4
 """Image difference above which a pixel has flipped at a hard threshold."""
 FLIPPED_MOST = 0.005
 FORWARD_MOST = 1e-4
+FLIP_MOST = 0.01
 GRADIENT_MOST = 1e-3
-"""Bounds: share of flipped pixels; difference of the others; relative difference of gradients and contributions."""
+"""Bounds: share of flipped pixels; difference of the others; that of flipped ones, each a step of 1/255 or two;
+relative difference of gradients and contributions."""
 INPUTS = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks")
 TRAINED = INPUTS[:5]
 
@@ -82,12 +84,15 @@ def parity(one: str, other: str, count: int, size: int, devices: tuple[torch.dev
     off = flipped(a, b)
     x, y = (drawn(backend, inputs, size, device, (~off).float()) for backend, device in pair)
     found = {name: relative(x.values[name], y.values[name]) for name in x.values}
-    share, forward = float(off.double().mean()), float((a - b).abs().amax(-1)[~off].max())
+    share, apart = float(off.double().mean()), (a - b).abs().amax(-1)
+    forward, flip = float((apart * ~off).max()), float((apart * off).max())
+    near = share <= FLIPPED_MOST and forward <= FORWARD_MOST and flip <= FLIP_MOST
     return {
         "flipped": share,
+        "flip": flip,
         "forward": forward,
         "relative": found,
-        "ok": share <= FLIPPED_MOST and forward <= FORWARD_MOST and max(found.values()) <= GRADIENT_MOST,
+        "ok": near and max(found.values()) <= GRADIENT_MOST,
     }
 
 
