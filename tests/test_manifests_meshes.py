@@ -260,6 +260,25 @@ def test_a_skinned_mesh_stands_where_its_joints_are_and_not_its_node(tmp_path: P
     np.testing.assert_allclose(size, [1, 1, 4], rtol=1e-5)
 
 
+@pytest.mark.parametrize("weight", [np.nan, np.inf, 0.0])
+def test_vertices_that_hang_from_no_joint_are_counted_and_those_of_no_triangle_are_not(
+    weight: float, tmp_path: Path
+) -> None:
+    vertices, faces = box()
+    more = np.concatenate([vertices, vertices[:1]])  # the last is in no triangle
+    weights = np.tile(np.float32([1, 0, 0, 0]), (25, 1))
+    weights[24, 0] = weight
+
+    def skinned() -> Glb:
+        attributes = {"JOINTS_0": np.zeros((25, 4), np.uint8), "WEIGHTS_0": weights}
+        return Glb().add(more, faces, attributes=attributes).add_skin([{}], np.eye(4)[None])
+
+    load(tmp_path, skinned())
+    weights[[3, 7], 0] = weight
+    with pytest.raises(RenderError, match="2 of 24 vertices of a skinned mesh hang from no joint: WEIGHTS_0 are"):
+        load(tmp_path, skinned())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -98,7 +98,7 @@ def _part(gltf: Gltf, arrays: _Arrays, node: dict[str, Any], transforms: NDArray
         raise RenderError(f"{gltf.path}: {len(transforms)} instances of {len(points)} vertices are too many to draw")
     moved = []
     for transform in transforms:
-        matrices = _skinning(arrays, node["skin"]) if "skin" in node else transform[None]
+        matrices = _skinning(arrays, node["skin"], np.unique(faces)) if "skin" in node else transform[None]
         moved.append(_placed(points, normals, faces, matrices))
     vertices, turned, placed, sizes = (list(column) for column in zip(*moved, strict=True))
     n = len(transforms)
@@ -129,8 +129,12 @@ def _placed(
     return vertices, normals, faces, float(np.linalg.norm(linear, axis=1).max())
 
 
-def _skinning(arrays: _Arrays, skin: int) -> NDArray[np.float64]:
-    """Local-to-world matrix of each vertex [n, 4, 4], from the pose of the file's joints."""
+def _skinning(arrays: _Arrays, skin: int, used: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """Local-to-world matrix of each vertex [n, 4, 4], from the pose of the file's joints.
+
+    Raises:
+        RenderError: a vertex of those `used` by triangles hangs from no joint.
+    """
     gltf, n = arrays.gltf, arrays.count
     entry = gltf.item("skins", skin)
     joints = np.stack([gltf.world[joint] for joint in entry["joints"]])
@@ -145,6 +149,12 @@ def _skinning(arrays: _Arrays, skin: int) -> NDArray[np.float64]:
             blended += weight * joints[joint]
             total += weight
         k += 1
+    held = total[used, 0, 0]
+    if lost := int((~np.isfinite(held) | (held <= 0)).sum()):
+        raise RenderError(
+            f"{gltf.path}: {lost} of {len(used)} vertices of a skinned mesh hang from no joint: WEIGHTS_0 are NaN, "
+            "infinite or add up to 0"
+        )
     mean: NDArray[np.float64] = np.divide(blended, total, out=np.full_like(blended, np.nan), where=total > 0)
     return mean
 

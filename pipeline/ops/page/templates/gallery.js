@@ -78,7 +78,7 @@ const gallery = (() => {
       picture.style.cssText = `width:${sheet.side}px;height:${sheet.side}px;background:url(files/thumbs-${number}.webp) -${left}px -${top}px`;
       thumb.append(picture);
     } else thumb.textContent = value(row, "status") === "ok" ? "no picture" : value(row, "reason");
-    made.append(thumb, element("b", uid));
+    made.append(thumb, element("b", shortened(uid), { title: uid }));
     const order = at("order").value;
     const names = order && order !== "uid" && !SHOWN.includes(order) ? [order, ...SHOWN.slice(0, 2)] : SHOWN;
     for (const name of names) {
@@ -88,6 +88,8 @@ const gallery = (() => {
     return made;
   }
   const short = { atlas_heldout_psnr: "atlas dB", psnr: "fit dB" };
+  // uids of one source often begin alike, and differ at their ends
+  const shortened = (uid) => (uid.length > 19 ? [...uid].slice(0, 6).join("") + "\u2026" + [...uid].slice(-12).join("") : uid);
   const number = (entry) => (typeof entry === "number" && !Number.isInteger(entry) ? String(Number(entry.toPrecision(4))) : String(entry));
 
   function draw() {
