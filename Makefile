@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot bench-versions bench-page bench-inputs
+.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot bench-versions bench-page bench-inputs bench-learning bench-sensitivity bench-representation
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,15 @@ bench-store: $(STAMP) ## compare CPU time of range reads from S3: our store, bot
 
 bench-inputs: $(STAMP) ## measure what fetching the views of small objects costs, and how long fits wait for them
 	PYTHONPATH=tests $(BIN)/python -m bench.inputs $(ARGS)
+
+bench-learning: $(STAMP) ## train small diffusion models of atlases and compare samples with the objects (two hours)
+	$(BIN)/python -m bench.learning $(ARGS)
+
+bench-sensitivity: $(STAMP) ## measure renders of atlases of which groups of channels are disturbed: ARGS=DATASET
+	$(BIN)/python -m bench.sensitivity $(ARGS)
+
+bench-representation: $(STAMP) ## compare small trainings of atlases in other representations (an hour): ARGS=DATASET
+	$(BIN)/python -m bench.representation $(ARGS)
 
 bench-startup: $(STAMP) ## measure CPU seconds of `import gaussianverse` and `gaussianverse --help`
 	$(BIN)/python -m bench.startup $(ARGS)
