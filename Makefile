@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt setup.py build_backend.py $(wildcard fi
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot make environments, for which it needs its modules venv and ensurepip (Debian, Ubuntu: apt-get install python3.$$($(PYTHON) -c 'import sys; print(sys.version_info[1])')-venv)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[build,render,meshes,dev]'
-	$(BIN)/gaussianverse doctor
+	$(BIN)/gaussianverse doctor --ray-address local
 	@touch $@
 
 fit-shard: $(STAMP) ## fit objects, build their atlases, publish shards: MANIFEST= OUT= PROFILE= SHARD=

@@ -184,7 +184,7 @@ _VERBS: dict[str, Verb] = {
     "views-to": from_module("prepare", "write views as other projects' loaders read them", "pipeline.ops.views_to"),
     "manifest": Verb("prepare", "build, check or shard a manifest", (_add_manifest_verbs,), _manifest),
     "plan": from_module("prepare", "predict hours, days, bytes and requests of a run", "pipeline.ops.plan"),
-    "doctor": from_module("prepare", "check this machine and a store", "pipeline.node.doctor"),
+    "doctor": from_module("prepare", "check this machine or a cluster, and a store", "pipeline.ops.doctor"),
     "init": from_module("prepare", "write a profile's settings, each explained, to change", "pipeline.ops.init"),
     "completion": Verb("prepare", "print a shell's script that completes commands", (_add_shell,), _completion),
     "fit-shard": Verb(

@@ -37,6 +37,8 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType({
     "doctor": (
         ("this machine", "gaussianverse doctor"),
         ("what a profile needs, and a store", "gaussianverse doctor --profile paper --out s3://bucket/prefix"),
+        ("each node of a cluster, with the first and last views",
+         "gaussianverse doctor --manifest s3://bucket/objects.parquet --ray-address auto"),
     ),
     "init": (
         ("write quick.toml, to change and to pass as --profile quick.toml", "gaussianverse init"),

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,8 @@ from gaussianverse.pipeline.run.events import RayMetrics
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
+KUBERAY = ("eks.yaml", "gke.yaml")
+DEFINITIONS = ROOT.parent / "shared" / "data" / "kuberay_crd"
 
 
 def loaded(name: str) -> Any:
@@ -41,25 +44,138 @@ def test_ray_accepts_the_cluster_file() -> None:
     assert spot["resources"]["GPU"] == 1
 
 
-def test_the_rayjob_has_what_kuberay_asks_for() -> None:
-    job = loaded("rayjob.yaml")
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    cluster = job["spec"]["rayClusterSpec"]
+def documents(name: str) -> dict[str, Any]:
+    """The documents of a manifest by their kind."""
+    return {found["kind"]: found for found in yaml.safe_load_all((DEPLOY / name).read_text())}
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_the_rayjob_has_what_a_run_needs(name: str) -> None:
+    found = documents(name)
+    job, account = found["RayJob"]["spec"], found["ServiceAccount"]["metadata"]["name"]
+    cluster = job["rayClusterSpec"]
     (workers,) = cluster["workerGroupSpecs"]
     assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    assert cluster["authOptions"] == {"mode": "token"}
     for group in (cluster["headGroupSpec"], workers):
-        for container in group["template"]["spec"]["containers"]:
+        pod = group["template"]["spec"]
+        assert pod["serviceAccountName"] == account
+        volumes = {volume["name"] for volume in pod.get("volumes", ())}
+        for container in pod["containers"]:
             assert container["resources"]["requests"] == container["resources"]["limits"]
+            assert {mount["name"] for mount in container.get("volumeMounts", ())} <= volumes
     pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
     assert pinned
     assert cluster["rayVersion"] == pinned[1], "driver and cluster must have the same Ray"
+    # events lie on the volume that outlives the pod, and the weights where the image has them
+    (claim,) = [v for v in cluster["headGroupSpec"]["template"]["spec"]["volumes"] if "persistentVolumeClaim" in v]
+    assert claim["persistentVolumeClaim"]["claimName"] == found["PersistentVolumeClaim"]["metadata"]["name"]
+    mounts = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    (place,) = [mount["mountPath"] for mount in mounts if mount["name"] == claim["name"]]
+    words = shlex.split(job["entrypoint"])
+    assert words[words.index("--events") + 1].startswith(f"{place}/")
+    assert "COPY deploy/weights /opt/weights" in (DEPLOY / "Containerfile").read_text()
+    assert any(word.startswith("fit.loss.lpips_weights=/opt/weights/") for word in words)
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_every_object_carries_the_same_label_of_costs(name: str) -> None:
+    found = documents(name)
+    cluster = found["RayJob"]["spec"]["rayClusterSpec"]
+    pods = [group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    labels = [one["metadata"]["labels"]["cost-centre"] for one in (*found.values(), *pods)]
+    assert len(labels) == 5
+    assert len(set(labels)) == 1
+    for kind in loaded("cluster.yaml")["available_node_types"].values():
+        ((tags,),) = [[spec["Tags"] for spec in kind["node_config"]["TagSpecifications"]]]
+        assert {tag["Key"]: tag["Value"] for tag in tags}["cost-centre"] == labels[0]
+
+
+def test_the_clouds_differ_in_spot_nodes_and_credentials_alone() -> None:
+    """Each names its own labels and none of the other's; without them the manifests are the same."""
+    texts = {name: (DEPLOY / name).read_text() for name in KUBERAY}
+    assert "cloud.google.com" not in texts["eks.yaml"]
+    assert "amazonaws.com/capacityType" not in texts["gke.yaml"]
+    jobs = []
+    for name in KUBERAY:
+        job = documents(name)["RayJob"]
+        cluster = job["spec"]["rayClusterSpec"]
+        workers = cluster["workerGroupSpecs"][0]["template"]["spec"]
+        head = cluster["headGroupSpec"]["template"]["spec"]
+        ((label, value),) = workers.pop("nodeSelector").items()
+        (term,) = head.pop("affinity")["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+            "nodeSelectorTerms"
+        ]
+        (kept_away,) = term["matchExpressions"]
+        assert kept_away["key"] == label, "the driver's node is none of the spot nodes"
+        assert kept_away.get("values", [value]) == [value]
+        workers["tolerations"] = [one for one in workers["tolerations"] if one["key"] != label]
+        for pod in (head, workers):
+            pod["volumes"] = [volume for volume in pod.get("volumes", ()) if "projected" not in volume]
+            (container,) = pod["containers"]
+            container["env"] = [one for one in container["env"] if one["name"] == "AWS_DEFAULT_REGION"]
+            container["volumeMounts"] = [
+                one for one in container.get("volumeMounts", ()) if one["name"] != "aws-token"
+            ]
+        jobs.append(job)
+    assert jobs[0] == jobs[1]
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_kuberay_accepts_the_manifests(name: str) -> None:
+    """Against the schema of KubeRay's own definitions, which has no place for unknown names."""
+    pytest.importorskip("jsonschema")
+    job = documents(name)["RayJob"]
+    validator = kuberays_validator(job["apiVersion"])
+    assert [error.message for error in validator.iter_errors(job)] == []
+    job["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParam"] = {}
+    (error,) = validator.iter_errors(job)
+    assert "rayStartParam" in error.message
+
+
+@cache
+def kuberays_validator(version: str) -> Any:
+    """Of RayJobs of a version of the API, such as "ray.io/v1"."""
+    from jsonschema import Draft202012Validator
+
+    path = DEFINITIONS / "ray.io_rayjobs.yaml"
+    if not path.is_file():
+        pytest.skip(f"no {path}: KubeRay's definitions, of helm-chart/kuberay-operator/crds")
+    spec = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"]
+    (schema,) = [
+        one["schema"]["openAPIV3Schema"]
+        for one in spec["versions"]
+        if f"{spec['group']}/{one['name']}" == version and one["served"]
+    ]
+    return Draft202012Validator(closed(schema))
+
+
+def closed(schema: Any) -> Any:
+    """A Kubernetes schema as a JSON schema: names that it lacks are refused, as `kubectl apply` does."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: closed(value) for key, value in schema.items() if not key.startswith("x-kubernetes-")}
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    free = "additionalProperties" in schema or schema.get("x-kubernetes-preserve-unknown-fields")
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object" and not free:
+        made["additionalProperties"] = False
+    return made
 
 
 def test_the_commands_are_ones_that_the_command_line_takes() -> None:
-    entry = shlex.split(loaded("rayjob.yaml")["spec"]["entrypoint"])
-    script = (DEPLOY / "slurm.sh").read_text()
-    array = shlex.split(script[script.index("exec gaussianverse") + len("exec ") :].replace("\\\n", " "))
-    for command in (entry, array):
+    entries = [shlex.split(documents(name)["RayJob"]["spec"]["entrypoint"]) for name in KUBERAY]
+    script = (DEPLOY / "slurm.sh").read_text().replace("\\\n", " ")
+    array = shlex.split(re.findall(r"^gaussianverse .+$", script, re.M)[0].rstrip("& "))
+    assert array.pop() == "$@"
+    page = (ROOT / "docs" / "clusters.md").read_text().replace("\\\n", " ")
+    shown = [
+        shlex.split(found, comments=True) for found in re.findall(r"^    (?:\$ )?(gaussianverse .+)$", page, re.M)
+    ]
+    assert len(shown) >= 3
+    for command in (*entries, array, *shown):
         assert command[0] == "gaussianverse"
         parser = argparse.ArgumentParser(exit_on_error=False)
         for add_options in cli._VERBS[command[1]].options:
@@ -95,8 +211,9 @@ def test_the_container_has_all_rooms_and_files_that_exist() -> None:
 
 
 def test_clusters_run_the_image_of_this_version() -> None:
-    texts = [(DEPLOY / name).read_text() for name in ("cluster.yaml", "rayjob.yaml")]
-    assert {tag for text in texts for tag in re.findall(r"image: gaussianverse:(\S+)", text)} == {__version__}
+    texts = [(DEPLOY / name).read_text() for name in ("cluster.yaml", *KUBERAY)]
+    tags = [re.findall(r"image: REGISTRY/gaussianverse:(\S+)", text) for text in texts]
+    assert [set(found) for found in tags] == [{__version__}] * 3
 
 
 def exported() -> tuple[dict[str, set[str]], set[str]]:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
 import pytest
-from pipeline_runs import dataset, planned, publish_all
+from pipeline_runs import TINY, dataset, planned, publish_all, tiny_arguments
 from servers import radosgw
 from servers.fault_proxy import CUT, LOST, UNSENT, proxying
 
+from gaussianverse.atlas.store import s3
 from gaussianverse.atlas.store.errors import Altered
 from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.s3 import S3Storage
+from gaussianverse.pipeline.config import load
 from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
+from gaussianverse.pipeline.node.gpu import Finding
 from gaussianverse.pipeline.ops.verify import verify
+from gaussianverse.pipeline.run import examining
+from gaussianverse.pipeline.run.examining import Asked
 from gaussianverse.pipeline.store.probes import prove_conditional_puts
 from gaussianverse.pipeline.store.publish import Published, publish
 
@@ -29,9 +38,14 @@ BUCKET = "bucket"
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rgw")
+
+
+@pytest.fixture(scope="module")
+def endpoint(folder: Path) -> Iterator[str]:
     keys = {"AWS_ACCESS_KEY_ID": radosgw.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": radosgw.SECRET_KEY}
-    with pytest.MonkeyPatch.context() as patched, radosgw.serving(tmp_path_factory.mktemp("rgw")) as url:
+    with pytest.MonkeyPatch.context() as patched, radosgw.serving(folder) as url:
         for name, value in keys.items():
             patched.setitem(os.environ, name, value)
         # a session of its own: the default one remembers the credentials of other tests
@@ -115,3 +129,62 @@ def test_a_read_that_breaks_off_goes_on_with_the_same_version(endpoint: str) -> 
         proxy.fault = replaced
         with pytest.raises(Altered, match="k: replaced while it was read"):
             storage.read("k", 10, 900_000, len(data))
+
+
+def test_the_doctor_says_which_right_is_missing_on_a_prefix(
+    endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second user, whom the bucket's policy lets do one thing less each time."""
+    radosgw.add_user(folder, "guest", "GK", "GS")
+    owner = boto3.session.Session().client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "GK")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "GS")
+    bucket, guest = f"arn:aws:s3:::{BUCKET}", {"AWS": ["arn:aws:iam:::user/guest"]}
+    rights = [
+        ("s3:ListBucket", bucket), ("s3:PutObject", f"{bucket}/mine/*"), ("s3:GetObject", f"{bucket}/mine/*"),
+    ]  # fmt: skip
+    # a read time-out of its own, so that no client with the owner's credentials is taken from the cache
+    config = load(
+        "test", [*TINY, f"store.endpoint_url={endpoint}", "store.region=us-east-1", "store.read_timeout_s=8.5"]
+    )
+
+    def store(out: str, *missing: str) -> Finding:
+        # denied, and not only left out: whoever wrote an object may read it by its ACL
+        statements = [
+            {
+                "Effect": "Deny" if action in missing else "Allow",
+                "Principal": guest,
+                "Action": [action],
+                "Resource": [on],
+            }
+            for action, on in rights
+        ]
+        owner.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": statements}))
+        s3._renewals.clear()
+        (found,) = [f for f in examining.stores(Asked(config, out)) if f.name == "store"]
+        return found
+
+    assert store(f"s3://{BUCKET}/mine").ok
+    for out, missing, said in (
+        ("theirs", (), "no right to write: s3://bucket/theirs/_probe-"),
+        ("mine", ("s3:ListBucket",), "no right to list: s3://bucket/mine/_probe-"),
+        ("mine", ("s3:PutObject",), "no right to write: s3://bucket/mine/_probe-"),
+        ("mine", ("s3:GetObject",), "no right to read: s3://bucket/mine/_probe-"),
+    ):
+        found = store(f"s3://{BUCKET}/{out}", *missing)
+        assert not found.ok
+        assert found.text.startswith(said)
+        assert found.text.endswith("s3:GetObject and s3:PutObject on the prefix")
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="no faketime: apt-get install faketime")
+def test_the_doctor_names_a_clock_that_the_store_refuses(endpoint: str) -> None:
+    """In a process whose clock is an hour ahead, so that the real server refuses its signatures."""
+    config = ["--set", f"store.endpoint_url={endpoint}", "--set", "store.region=us-east-1"]
+    command = [sys.executable, "-m", "gaussianverse.pipeline.cli", "doctor", *tiny_arguments(), "--json"]
+    command = ["faketime", "-f", "+1h", *command, *config, "--out", f"s3://{BUCKET}/skewed"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    faults = {one["name"]: one["text"] for one in json.loads(done.stdout) if not one["ok"]}
+    assert list(faults) == ["clock", "store"]
+    assert "the clock of s3://bucket/skewed is 60 minutes behind this machine" in faults["clock"]
+    assert "RequestTimeTooSkewed" in faults["store"]

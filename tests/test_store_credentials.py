@@ -6,11 +6,13 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from servers.fault_proxy import proxying
 from servers.moto_server import BUCKET
 
 from gaussianverse.atlas.store import retries, s3
@@ -141,3 +143,37 @@ def test_threads_renew_once(storage: S3Storage, profile: Path) -> None:
         thread.join()
     assert found == [b"data"] * 6
     assert guard.asked.count("old") <= 6
+
+
+def test_a_web_identity_is_exchanged_again_before_its_credentials_end(
+    s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pods on EKS and GKE get credentials (deploy/): a token in a file, which Kubernetes renews, and a role."""
+    asked = list[tuple[str, str]]()
+
+    def forwarded(method: str, path: str) -> str:
+        asked.append((method, path))
+        return ""
+
+    with proxying(s3_endpoint) as proxy:
+        proxy.fault = forwarded
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        (tmp_path / "token").write_text("a token")
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/gaussianverse")
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        storage = S3Storage(f"s3://{BUCKET}/{tmp_path.name}", StoreOptions(region="us-east-1", max_attempts=3))
+        try:
+            storage.put_if_absent("k", b"data")
+            assert [storage.get("k"), storage.get("k")] == [b"data"] * 2
+            exchange = ("POST", "/")
+            assert asked.count(exchange) == 1
+            credentials = storage._access().credentials
+            # an hour later: they end soon, and what botocore keeps of the last exchange has ended
+            credentials._expiry_time = datetime.now(UTC) + timedelta(minutes=5)
+            credentials._refresh_using.__self__._cache.clear()
+            assert storage.get("k") == b"data"
+            assert asked.count(exchange) == 2
+        finally:
+            s3._access.cache_clear()

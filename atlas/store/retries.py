@@ -27,11 +27,13 @@ BEYOND = frozenset({"416", "InvalidRange"})
 UNSUPPORTED = frozenset({"501", "NotImplemented"})
 ARCHIVED = frozenset({"InvalidObjectState"})
 """Answers that say that an object lies in an archive, from which it must be restored before it can be read."""
+SKEWED = frozenset({"RequestTimeTooSkewed"})
+"""Answers that say that the clocks of store and client are too far apart."""
 # The same answer however often one asks. All others may pass, also
 #   ExpiredToken     credentials that renew themselves are renewed by then
 #   400              all that an answer to HEAD, which has no body, tells of an expired token
 #   409              two conditional puts at once: the next try learns who won
-FINAL = UNSUPPORTED | ARCHIVED | {
+FINAL = UNSUPPORTED | ARCHIVED | SKEWED | {
     "401", "403", "AccessDenied", "AllAccessDisabled", "AuthorizationHeaderMalformed", "InvalidAccessKeyId",
     "InvalidBucketName", "NoSuchBucket", "PermanentRedirect", "SignatureDoesNotMatch",
 }  # fmt: skip
@@ -98,6 +100,8 @@ def final(error: Exception, where: str) -> NotFound | StoreRefused | None:
         return StoreRefused(f"{where}: {error}")
     if code in ARCHIVED:
         return StoreRefused(f"{where}: archived ({code}); restore it from its archive, then run again")
+    if code in SKEWED:
+        return StoreRefused(f"{where}: the clock of this machine is not the store's ({code}); set it, by NTP")
     if code in FINAL:
         return StoreRefused(
             f"{where}: the store refuses ({code}); check address, region and permissions, and whether the "

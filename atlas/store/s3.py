@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ import boto3
 import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from gaussianverse.atlas.store.direct import Direct
 from gaussianverse.atlas.store.errors import Altered, StoreError, StoreRefused
@@ -141,6 +143,21 @@ class S3Storage(Storage):
             if not page.get("IsTruncated"):
                 return
             place = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def clock(self) -> float | None:
+        """See `Storage`. A refusal, as for a clock that is wrong, tells it too."""
+
+        def ask(client: Any) -> Any:
+            try:
+                return client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                return error.response
+
+        date = self._asked("", ask)["ResponseMetadata"].get("HTTPHeaders", {}).get("date", "")
+        try:
+            return parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return None
 
     def delete(self, key: str) -> None:
         """See `Storage`."""

@@ -98,6 +98,10 @@ class Storage(ABC):
     def list(self, prefix: str) -> Iterator[Entry]:
         """Keys that begin with `prefix`, in no particular order."""
 
+    def clock(self) -> float | None:
+        """Seconds since 1970 by the clock of the store, to the second; None if it has none that is told."""
+        return None
+
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove a key; a missing one is no error. Only probes and scratch are ever removed."""

@@ -275,6 +275,19 @@ def _projection(camera: Camera, near: float, far: float) -> NDArray[np.float64]:
     return project
 
 
+def check() -> str:
+    """Open and close an OpenGL context; returns the name of its driver.
+
+    Raises:
+        DriverError: there is none through EGL.
+    """
+    _, context = _open_context()
+    try:
+        return str(context.info["GL_RENDERER"])
+    finally:
+        context.release()
+
+
 def _open_context() -> tuple[Any, Any]:
     """Open an OpenGL context without a window; returns the moderngl module and the context."""
     try:

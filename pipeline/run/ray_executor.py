@@ -15,13 +15,11 @@ from gaussianverse.pipeline.errors import PipelineError, message
 from gaussianverse.pipeline.node import machine
 from gaussianverse.pipeline.node.memory import memory_shortage
 from gaussianverse.pipeline.policy import INFRASTRUCTURE, failed
-from gaussianverse.pipeline.run import tasks
+from gaussianverse.pipeline.run import ray_nodes, tasks
 from gaussianverse.pipeline.run.executor import FIT, PACK, Job, Task
 from gaussianverse.pipeline.run.following import PLACE
 from gaussianverse.pipeline.run.steps import MOST, Shares, Teller
 
-_EXAMINE_S = 1800.0
-"""Time limit for a check of the nodes: gsplat takes minutes to compile."""
 _ROOM_S = 300.0
 """Time limit for the look at a node's memory after a kill; a node without room may not even start it."""
 _COUNT_S = 1.0
@@ -67,18 +65,8 @@ class RayExecutor:
         Raises:
             PipelineError: a node cannot do the work; the message names it.
         """
-        checks = {}
-        for node in self._ray.nodes():
-            if not node["Alive"] or not self._can_fit(node):
-                continue
-            check = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=0)(machine.examine_node)
-            handle = check.options(**self._on(node["NodeID"])).remote(config)
-            checks[handle] = node["NodeManagerAddress"]
-        for handle, address in checks.items():
-            try:
-                fault = self._ray.get(handle, timeout=_EXAMINE_S)
-            except self._ray.exceptions.RayError as error:
-                fault = message(error)
+        nodes = [node for node in ray_nodes.living(self._ray) if ray_nodes.can_fit(node, self._gpus)]
+        for address, fault in ray_nodes.on_each(self._ray, nodes, machine.examine_node, config, gpus=self._gpus):
             if fault:
                 raise PipelineError(f"node {address}: {fault}")
 
@@ -114,9 +102,9 @@ class RayExecutor:
         attempt, node, options = task.history.attempts + 1, "", dict[str, Any]()
         if task.alone and task.kind != PACK:
             node, cores = self._largest_node()
-            options = {"num_cpus": cores, **self._on(node)}
+            options = {"num_cpus": cores, **ray_nodes.only_on(node)}
         elif task.near and self._nodes > 1 and task.near not in self._dead:
-            options = self._on(task.near, soft=True)
+            options = ray_nodes.only_on(task.near, soft=True)
         if task.kind == PACK:
             handle = self._pack.remote(self._job, task.stage, task.shard)
         elif task.kind == FIT:
@@ -180,29 +168,19 @@ class RayExecutor:
         """Why no task on a node, on which none runs now, can be blamed for the memory; "" if one can."""
         look = self._ray.remote(num_cpus=1, max_retries=0)(memory_shortage)
         try:
-            return str(self._ray.get(look.options(**self._on(node)).remote(), timeout=_ROOM_S))
+            return str(self._ray.get(look.options(**ray_nodes.only_on(node)).remote(), timeout=_ROOM_S))
         except self._ray.exceptions.RayError as error:
             return (
                 "the node is short of memory: a task that needs none did not come through either "
                 f"({type(error).__name__}); end what else uses it"
             )
 
-    @staticmethod
-    def _on(node: str, *, soft: bool = False) -> dict[str, Any]:
-        """Options of a task that runs on this node and on no other; if `soft`, also on others once it is gone."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=soft)}
-
     def _largest_node(self) -> tuple[str, float]:
         """The living node with the most cores that can run fits, and their number; "" if there is none now."""
-        nodes = [n for n in self._ray.nodes() if n["Alive"] and self._can_fit(n)]
+        nodes = [node for node in ray_nodes.living(self._ray) if ray_nodes.can_fit(node, self._gpus)]
         sizes = [(n["Resources"].get("CPU", 1), n["NodeID"]) for n in nodes]
         cores, node = max(sizes, default=(1, ""))
         return node, cores
-
-    def _can_fit(self, node: Any) -> bool:
-        return bool(node["Resources"].get("CPU", 0) >= 1 and node["Resources"].get("GPU", 0) >= self._gpus)
 
     def _dead_nodes(self) -> frozenset[str]:
         return frozenset(node["NodeID"] for node in self._ray.nodes() if not node["Alive"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,10 +18,12 @@ from gaussianverse.fitter.threads import available_cores
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.errors import PipelineError, message
 from gaussianverse.pipeline.interrupt import last_words, sigterm_kept
+from gaussianverse.pipeline.run import ray_token
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.ray_executor import RayExecutor
 from gaussianverse.pipeline.run.ray_folder import private_folder
 
+_MEND = "start the cluster (`ray start --head`), or correct the address"
 _CONNECT_S = 5.0
 """Time limit for a name and a connection, and another for the first answer; Ray itself waits for minutes."""
 _VIEWS = "views"
@@ -34,7 +37,31 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
     """Start Ray on 127.0.0.1, or join the cluster at `config.ray.address`; leave it at the end of the context.
 
     Raises:
-        PipelineError: Ray does not start, or the cluster cannot be reached.
+        PipelineError: Ray does not start, the cluster cannot be reached, or one of its nodes cannot do the work.
+    """
+    with ExitStack() as stack:
+        folder = None
+        if not config.ray.address:
+            folder = stack.enter_context(private_folder())
+            job = replace(job, scratch=str(folder.parent / _VIEWS))
+        executor = RayExecutor(stack.enter_context(connected(config, folder)), config, job)
+        if config.ray.address:
+            stack.callback(executor.forget_shares)  # the cluster's head lives on
+        if config.ray.address or config.gpus_per_fit:
+            executor.examine_nodes(config)
+        yield executor
+
+
+@contextmanager
+def connected(config: RunConfig, folder: Path | None = None) -> Iterator[Any]:
+    """Yield the module `ray` once it runs here, or has joined the cluster at `config.ray.address`.
+
+    Args:
+        config: of the run.
+        folder: of a Ray that runs here, which nobody else enters.
+
+    Raises:
+        PipelineError: Ray does not start, or the cluster cannot be reached or refuses the token.
     """
     # Ray reads these switches from the environment when it is imported
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -46,8 +73,6 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
             if "ray" not in sys.modules:
                 # Ray's default for a new cluster; if it is set, Ray does not warn that it chose it
                 os.environ.setdefault("RAY_AUTH_MODE", "token")
-            folder = stack.enter_context(private_folder())
-            job = replace(job, scratch=str(folder.parent / _VIEWS))
             options = {
                 "address": "local",
                 "num_cpus": config.ray.workers or available_cores(),
@@ -67,12 +92,7 @@ def ray_executor(config: RunConfig, job: Job) -> Iterator[RayExecutor]:
             raise PipelineError(f"Ray did not start: {message(error)}") from error
         if not config.ray.address:
             stack.enter_context(last_words(_kill_own_processes))
-        executor = RayExecutor(ray, config, job)
-        if config.ray.address:
-            stack.callback(executor.forget_shares)  # the cluster's head lives on
-        if config.ray.address or config.gpus_per_fit:
-            executor.examine_nodes(config)
-        yield executor
+        yield ray
 
 
 def _kill_own_processes() -> None:
@@ -88,22 +108,21 @@ def reachable(address: str) -> str:
         address: "host:port", "ray://host:port" of a Ray client server, or "auto" for a cluster of this machine.
 
     Raises:
-        PipelineError: it has another form, or nothing that speaks Ray's protocol answers within seconds.
+        PipelineError: it has another form, nothing that speaks Ray's protocol answers within seconds, or what
+            answers refuses the token.
     """
     if address == "auto":
         try:
             address = str(import_module("ray._private.services").canonicalize_bootstrap_address(address))
         except Exception as error:
             raise PipelineError(f"Ray cluster at 'auto': {message(error)}") from error
-    server, fault = _server(address), list[str]()
-    probe = threading.Thread(target=lambda: fault.append(_fault_of(*server)), daemon=True)
+    server, token, fault = _server(address), ray_token.shown(), list[str]()
+    probe = threading.Thread(target=lambda: fault.append(_fault_of(*server, token)), daemon=True)
     probe.start()
     probe.join(2 * _CONNECT_S)  # a name server may take longer than any time limit of a socket
-    found = fault[0] if fault else "no answer"
+    found = fault[0] if fault else f"no answer; {_MEND}"
     if found:
-        raise PipelineError(
-            f"Ray cluster at {address}: {found}; start the cluster (`ray start --head`), or correct the address"
-        )
+        raise PipelineError(f"Ray cluster at {address}: {found}")
     return address
 
 
@@ -123,20 +142,24 @@ _CALLS = {"": "/ray.rpc.NodeInfoGcsService/CheckAlive", "ray": "/ray.rpc.RayletD
 """The call by the scheme of the address: that of a cluster's head, and that of its server for clients."""
 
 
-def _fault_of(host: str, port: int, call: str) -> str:
-    """Why no Ray answers there; "" if one does."""
+def _fault_of(host: str, port: int, call: str, token: ray_token.Shown) -> str:
+    """Why no Ray that takes this token answers there, with the mend; "" if one does."""
     try:
         socket.create_connection((host, port), _CONNECT_S).close()
     except OSError as error:
-        return message(error)
+        return f"{message(error)}; {_MEND}"
     if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
         return ""  # Ray has the certificates that an answer needs
     grpc = import_module("grpc")
     with grpc.insecure_channel(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") as channel:
+        ask = channel.unary_unary(call, request_serializer=bytes, response_deserializer=bytes)
         try:
-            channel.unary_unary(call, request_serializer=bytes, response_deserializer=bytes)(b"", timeout=_CONNECT_S)
+            ask(b"", timeout=_CONNECT_S, metadata=token.metadata)
         except grpc.RpcError as error:
-            # other errors, such as a missing token, are answers; Ray says more about them
-            if error.code().name in ("UNAVAILABLE", "UNIMPLEMENTED", "DEADLINE_EXCEEDED", "UNKNOWN"):
-                return f"something listens there, but does not answer as Ray does ({error.code().name})"
+            code = error.code().name
+            if code == "UNAUTHENTICATED":
+                return ray_token.refused(token)
+            # other errors are answers; Ray says more about them
+            if code in ("UNAVAILABLE", "UNIMPLEMENTED", "DEADLINE_EXCEEDED", "UNKNOWN"):
+                return f"something listens there, but does not answer as Ray does ({code}); {_MEND}"
     return ""

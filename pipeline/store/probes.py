@@ -12,6 +12,11 @@ from gaussianverse.pipeline.store.publish import Published, publish
 PREFIX = "_probe-"
 """Prefix of the keys that probes are written under."""
 
+_RIGHTS = (
+    "A run lists, reads and writes below its output: on S3 that is s3:ListBucket on the bucket, s3:GetObject and "
+    "s3:PutObject on the prefix"
+)
+
 
 def prove_conditional_puts(storage: Storage) -> None:
     """Write a probe twice; the second must be turned away, or two workers could overwrite each other.
@@ -31,6 +36,30 @@ def prove_conditional_puts(storage: Storage) -> None:
                 f"{storage.url}: the store ignores conditions on puts (a second write of one key went "
                 "through), so two workers could overwrite each other; use one that honours If-None-Match"
             )
+    finally:
+        with suppress(StoreError):
+            storage.delete(key)
+
+
+def prove_rights(storage: Storage) -> None:
+    """List, write and read, as a run does; `prove_conditional_puts` shows the rest.
+
+    Raises:
+        StoreRefused: the store forbids one of them; the message says which.
+        StoreError: it does not answer.
+    """
+    key = f"{PREFIX}{uuid.uuid4().hex}"
+    steps = {
+        "list": lambda: next(iter(storage.list(PREFIX)), None),
+        "write": lambda: storage.put_if_absent(key, b"probe"),
+        "read": lambda: storage.get(key),
+    }
+    try:
+        for right, step in steps.items():
+            try:
+                step()
+            except StoreRefused as error:
+                raise StoreRefused(f"no right to {right}: {error}. {_RIGHTS}") from error
     finally:
         with suppress(StoreError):
             storage.delete(key)

@@ -10,6 +10,7 @@ import http.client
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ class FaultProxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream = urlsplit(upstream).netloc
         self.fault: Fault = ""
+        self.ahead_s = 0.0
+        """Seconds by which the clock is ahead that its answers tell."""
         self.met: Counter[str] = Counter()
         """Number of requests that met each fault; "" counts those that were forwarded whole."""
         self.closing = threading.Event()
@@ -117,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) + self.server.ahead_s)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

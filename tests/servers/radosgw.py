@@ -92,10 +92,16 @@ def serving(folder: Path) -> Iterator[str]:
         run("ceph-osd", *common, "-i", "0", "--mkfs", "--osd-uuid", str(uuid.uuid4()))
         started.start("ceph-osd", "ceph-osd", *common, "-i", "0", "-f")
         started.until(disk_is_up, "the disk")
-        run(
-            "radosgw-admin", *common, "user", "create", "--uid=t", "--display-name=t",
-            f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}",
-        )  # fmt: skip
+        add_user(folder, "t", ACCESS_KEY, SECRET_KEY)
         started.start("radosgw", "radosgw", *common, "-n", "client.rgw.x", "-f")
         started.until(lambda: answers(port), "the gateway")
         yield f"http://127.0.0.1:{port}"
+
+
+def add_user(folder: Path, name: str, key: str, secret: str) -> None:
+    """Give a server, whose folder this is, another user, who may do nothing yet in the buckets of others."""
+    common = ("-c", str(folder / "ceph.conf"), "--no-mon-config")
+    run(
+        "radosgw-admin", *common, "user", "create", f"--uid={name}", f"--display-name={name}",
+        f"--access-key={key}", f"--secret-key={secret}",
+    )  # fmt: skip
