@@ -27,7 +27,9 @@ _GAP = 8
 _TITLE = 22
 
 
-def panels(array: npt.ArrayLike, config: AtlasConfig | None = None) -> dict[str, Pixels]:
+def panels(
+    array: npt.ArrayLike, config: AtlasConfig | None = None, points: npt.ArrayLike | None = None
+) -> dict[str, Pixels]:
     """Draw the five pictures of an atlas [size, size, 16], each uint8 [size, size, 3].
 
     position: x, y, z scaled to the object's bounding box. albedo: unchanged. opacity: colour-coded from 0
@@ -35,12 +37,15 @@ def panels(array: npt.ArrayLike, config: AtlasConfig | None = None) -> dict[str,
     three components of the quaternion, from -1 to 1. Padding shows the Gaussian that it duplicates, except in
     opacity.
 
+    `points` are the sphere points, [size, size, 3]; None = those of `config`.
+
     Raises:
         AtlasError: `array` is not an atlas of the configured size, or not finite.
     """
     config = config or AtlasConfig()
     values = check_array(array, config).astype(np.float64)
-    positions = values[..., OFFSET] + points_of(config).reshape(config.size, config.size, 3)
+    sphere = np.asarray(points_of(config) if points is None else points)
+    positions = values[..., OFFSET] + sphere.reshape(config.size, config.size, 3)
     opacities = values[..., OPACITY_COPIES].mean(axis=-1)
     scales = np.log(np.maximum(values[..., SCALE], 1e-8))
     low, high = np.percentile(scales, (1, 99))
@@ -53,9 +58,9 @@ def panels(array: npt.ArrayLike, config: AtlasConfig | None = None) -> dict[str,
     }
 
 
-def sheet(array: npt.ArrayLike, config: AtlasConfig | None = None) -> bytes:
+def sheet(array: npt.ArrayLike, config: AtlasConfig | None = None, points: npt.ArrayLike | None = None) -> bytes:
     """Draw `panels` side by side with their names, as a PNG file."""
-    pictures = panels(array, config)
+    pictures = panels(array, config, points)
     width = len(pictures) * (_SIDE + _GAP) + _GAP
     canvas = Image.new("RGB", (width, _SIDE + _TITLE + _GAP), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,14 @@ from gaussianverse.atlas.dataset_format import CHANNELS
 from gaussianverse.examples.captions import Embed
 from gaussianverse.examples.errors import TrainingError
 from gaussianverse.examples.representation import Representation
+from gaussianverse.examples.small_unet import SmallUNet
 from gaussianverse.fitter.vision import import_torchvision
 
 import_torchvision()  # which diffusers imports
 
 from diffusers import UNet2DConditionModel  # noqa: E402
 
-
-def load_unet(folder: Path) -> Any:
-    """Load the UNet of a diffusers checkpoint on disk, `FOLDER/unet`, without network access.
-
-    Raises:
-        TrainingError: there is none.
-    """
-    if not (folder / "unet" / "config.json").is_file():
-        raise TrainingError(f"{folder}: no unet/config.json: pass the folder of a diffusers pipeline")
-    return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
+_CLASSES = {"UNet2DConditionModel": UNet2DConditionModel, "SmallUNet": SmallUNet}
 
 
 def widened(unet: Any, channels_in: int = CHANNELS) -> Any:
@@ -90,3 +83,34 @@ def check_network(network: Any, representation: Representation, embed: Embed) ->
         raise TrainingError(
             f"the network makes {list(made.shape)} of {about}, expected [1, {CHANNELS}, {size}, {size}]"
         )
+
+
+def load_network(folder: Path) -> Any:
+    """Load the network of a checkpoint, `FOLDER/unet`, of the class that its config.json names.
+
+    Raises:
+        TrainingError: there is none, or of an unknown class.
+    """
+    if not (folder / "unet" / "config.json").is_file():
+        raise TrainingError(f"{folder}: no unet/config.json: pass the folder of a diffusers pipeline, or a step-*")
+    name = json.loads((folder / "unet" / "config.json").read_text()).get("_class_name")
+    if name not in _CLASSES:
+        raise TrainingError(f"{folder}/unet: a {name}, expected one of {', '.join(_CLASSES)}")
+    return _CLASSES[name].from_pretrained(folder, subfolder="unet", local_files_only=True)
+
+
+def small_network(size: int, channels_in: int, width: int, tokens: int) -> Any:
+    """A small UNet with random weights, for trainings on CPUs.
+
+    Args:
+        size: side of the atlases.
+        channels_in: channels that it reads.
+        width, tokens: of embedded captions.
+
+    Raises:
+        TrainingError: it has no atlases of this size.
+    """
+    try:
+        return SmallUNet(sample_size=size, in_channels=channels_in, cross_attention_dim=width, tokens=tokens)
+    except ValueError as error:
+        raise TrainingError(f"the small network cannot take atlases of {size} cells: {error}") from error

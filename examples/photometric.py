@@ -52,7 +52,7 @@ class PhotometricConfig:
         """`views=` of the AtlasDataset that it needs."""
         return self.views if self.weight and self.references == VIEWS else False
 
-    def check(self, dataset: AtlasDataset) -> None:
+    def check_count(self, dataset: AtlasDataset) -> None:
         """Raise TrainingError if it wants views that the dataset does not have."""
         if self.views_read and dataset.catalogue.n_views < self.views:
             raise TrainingError(
@@ -60,6 +60,10 @@ class PhotometricConfig:
                 f"term wants {self.views}: build the dataset with --set run.views={self.views}, or compare with "
                 "renders of the atlases (--photometric-references renders)"
             )
+
+    def check(self, dataset: AtlasDataset) -> None:
+        """Raise TrainingError if it wants views that the dataset does not have, or that are not read."""
+        self.check_count(dataset)
         if self.views_read and not dataset.form["views"][0]:
             raise TrainingError(f"{dataset.catalogue.url}: read it with views={self.views}, for the photometric term")
 
@@ -76,7 +80,7 @@ def given_views(batch: AtlasBatch, chosen: int, count: int, device: torch.device
     """The first views of a batch's object `chosen`; a dataset read with `views=count` has drawn them."""
     rgba = batch["views"][chosen, :count].permute(0, 2, 3, 1).to(device)
     rgb, alphas = rgba[..., :3], rgba[..., 3:]
-    viewmats, Ks = (batch[name][chosen, :count].to(device) for name in ("viewmats", "Ks"))  # type: ignore[literal-required]
+    viewmats, Ks = (batch[name][chosen, :count].to(device) for name in ("viewmats", "Ks"))
     return References(rgb * alphas + 1 - alphas, alphas, Cameras(viewmats, Ks, rgba.shape[1]))
 
 

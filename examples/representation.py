@@ -159,8 +159,9 @@ class Representation(nn.Module):
         if not (folder / _FILE).is_file():
             raise TrainingError(f"{folder}: no {_FILE}: pass a step-* folder that train_atlas wrote")
         with safe_open(folder / _FILE, "pt") as file:
-            about, values = file.metadata(), [file.get_tensor(name) for name in ("mean", "std", "points")]
-        return cls(RepresentationConfig(**json.loads(about["config"])), *values, about["digest"])
+            about = file.metadata()
+            mean, std, points = (file.get_tensor(name) for name in ("mean", "std", "points"))
+        return cls(RepresentationConfig(**json.loads(about["config"])), mean, std, points, about["digest"])
 
 
 def statistics_digest(dataset: AtlasDataset) -> str:

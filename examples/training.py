@@ -103,6 +103,12 @@ class TrainingConfig:
             raise TrainingError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
 
 
+def processes() -> Accelerator:
+    """accelerate's view of this process and the others; precision is left to `Trainer`."""
+    # without `cpu`, processes on a machine without a GPU would not know of each other
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no")
+
+
 class Trainer:
     """Trains a network on the atlases of a dataset.
 
@@ -112,7 +118,7 @@ class Trainer:
     Args:
         config: the training.
         dataset: read with `infinite=True`, so that each batch is full, and with `config.photometric.views_read`. With
-            several ranks make the Accelerator first, since the dataset divides its samples over them.
+            several ranks call `processes` first, since the dataset divides its samples over them.
         representation: what the network sees; of the same dataset.
         network: called as diffusers' UNet2DConditionModel, with `representation.channels_in` channels; it is trained
             in place.
@@ -132,7 +138,7 @@ class Trainer:
         self, config: TrainingConfig, dataset: AtlasDataset, representation: Representation, network: nn.Module,
         embed: Embed, process: Process | None = None,
     ) -> None:  # fmt: skip
-        self.accelerator = Accelerator(mixed_precision="no")
+        self.accelerator = processes()
         self.device, self.rank = self.accelerator.device, self.accelerator.process_index
         self.config, self.dataset, self.embed = config, dataset, embed
         representation.check(dataset)
@@ -283,12 +289,14 @@ class Trainer:
             )  # fmt: skip
 
     def take_losses(self) -> dict[str, float]:
-        """Mean losses of the steps since the last call.
+        """Mean losses of the steps since the last call, over all ranks, each of which must call it.
 
         Raises:
             TrainingError: one is not finite.
         """
-        found = {name: float(total) / self._summed for name, total in self._sums.items()}
+        found = {
+            name: float(self.accelerator.reduce(total, "mean")) / self._summed for name, total in self._sums.items()
+        }
         self._sums, self._summed = {}, 0
         if not all(math.isfinite(loss) for loss in found.values()):
             raise TrainingError(

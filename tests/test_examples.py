@@ -1,21 +1,35 @@
-"""The examples, offline, on shards of tiny objects made by the main job."""
+"""Training, sampling and evaluation by their command lines, offline, on shards of tiny objects."""
 
 import json
+import logging
+import multiprocessing
+import os
+import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from pipeline_runs import finished, write_inputs
+from tiny_pipeline import write_clip, write_pipeline
 
 from gaussianverse.atlas import AtlasDataset, AtlasLoader
 from gaussianverse.atlas.interchange.ply import read_ply
-from gaussianverse.examples import sample_atlas, train_atlas
-from gaussianverse.examples.diffusion import byte_embeddings, tiny_unet, widened
+from gaussianverse.examples import checkpoints, evaluate_samples, sample_atlas, train_atlas
+from gaussianverse.examples.captions import clip_embeddings, dropped
+from gaussianverse.examples.errors import TrainingError
+from gaussianverse.examples.evaluation import validity
+from gaussianverse.examples.networks import load_network, widened
+from gaussianverse.examples.photometric import given_views, photometric_loss
+from gaussianverse.examples.process import EPSILON, V, checkpoint_process
+from gaussianverse.examples.views import DISTANCE, orbit, random_cameras
 
 UIDS = ["a", "b", "c"]
+CPU = torch.device("cpu")
+QUIET = ["--validate-every", "0", "--sample-every", "0", "--log-every", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +45,11 @@ def seen(dataset: str) -> str:
     return finished(folder / "seen", str(folder / "objects.jsonl"), "run.views=4")
 
 
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pipeline(tmp_path_factory.mktemp("sd2"))
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Run torch on one thread: on a busy machine, several would wait for each other for minutes."""
@@ -40,129 +59,252 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def trained(dataset: str, out: Path, *arguments: str) -> list[dict[str, Any]]:
-    assert train_atlas.main([dataset, str(out), "--tiny-random", "--batch-size", "2", *arguments]) == 0
+def train(dataset: str, out: Path, *arguments: str) -> list[dict[str, Any]]:
+    assert train_atlas.main([dataset, str(out), "--batch-size", "2", *QUIET, *arguments]) == 0
+    return metrics(out)
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_loss_falls_and_a_sample_is_a_ply(dataset: str, tmp_path: Path) -> None:
-    options = ["--steps", "120", "--batch-size", "3", "--learning-rate", "1e-2", "--ema", "0.9"]
-    losses = np.array([s["diffusion"] for s in trained(dataset, tmp_path / "run", *options)])
-    assert len(losses) == 120
-    # the loss of one step depends on its random noise level, so means are compared.
-    # Measured over seeds 0 to 5: 0.82 to 0.90
-    assert losses[-30:].mean() < 0.95 * losses[:15].mean()
-    ply = tmp_path / "x.ply"
-    arguments = [dataset, str(tmp_path / "run/step-000120"), str(ply), "--tiny-random"]
-    assert sample_atlas.main([*arguments, "--caption", "a ball", "--steps", "8"]) == 0
-    assert 0 < len(read_ply(ply.read_bytes())) <= 16 * 16
+def refused(caplog: pytest.LogCaptureFixture, *arguments: str) -> str:
+    """What a training that cannot begin says."""
+    caplog.clear()
+    with caplog.at_level(logging.ERROR):
+        assert train_atlas.main([*arguments, *QUIET]) == 1
+    return caplog.text
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(dataset: str, tmp_path: Path) -> None:
-    options = ["--photometric", "0.1", "--view-size", "32", "--save-every", "2"]
-    whole = trained(dataset, tmp_path / "whole", "--steps", "5", *options)
-    assert all(0 < s["photometric"] < 2 for s in whole)
-    resumed = trained(
-        dataset, tmp_path / "resumed", "--steps", "5", *options, "--resume", str(tmp_path / "whole/step-000002")
+def on_rank(rank: int, world: int, port: int, killed_at: int, arguments: list[str]) -> None:
+    """Train as one rank of several; rank 0 is killed while it writes the checkpoint of step `killed_at`."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    if world > 1:
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world),
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+        )  # fmt: skip
+    write = checkpoints._sum
+
+    def killed(path: Path) -> str:
+        about = path.parent / "about.json"
+        if about.exists() and json.loads(about.read_text())["step"] == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(path)
+
+    checkpoints._sum = killed
+    os._exit(train_atlas.main(arguments))
+
+
+def on_ranks(world: int, *arguments: str, killed_at: int = 0) -> list[int | None]:
+    """Exit codes of a training on so many processes; when one is killed, the others are ended."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    ranks = [
+        context.Process(target=on_rank, args=(rank, world, port, killed_at, list(arguments))) for rank in range(world)
+    ]
+    for process in ranks:
+        process.start()
+    ranks[0].join(900)
+    for process in ranks[1:]:
+        if killed_at:
+            process.kill()
+        process.join(900)
+    return [process.exitcode for process in ranks]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_checkpoints_training_is_killed_and_resumed_to_the_last_digit(
+    dataset: str, pipeline: Path, tmp_path: Path, world: int
+) -> None:
+    """A pipeline of Stable Diffusion 2's shape, with byte-pair encoding, through the code of a real one."""
+    options = [
+        "--checkpoint", str(pipeline), "--prediction", V, "--convert", "--steps", "4", "--save-every", "1",
+        "--batch-size", "1", "--accumulate", "2", "--caption-dropout", "0.5", "--gradient-checkpointing", *QUIET,
+    ]  # fmt: skip
+    assert on_ranks(world, dataset, str(tmp_path / "whole"), *options) == [0] * world
+    whole = metrics(tmp_path / "whole")
+    assert [line["step"] for line in whole] == [1, 2, 3, 4]
+    killed = on_ranks(world, dataset, str(tmp_path / "run"), *options, killed_at=3)
+    assert killed[0] == -signal.SIGKILL
+    assert sorted(p.name for p in (tmp_path / "run").glob("step-*")) == ["step-000001", "step-000002"]
+    resumed = [*options, "--resume", "latest", "--workers", "1"]
+    assert on_ranks(world, dataset, str(tmp_path / "run"), *resumed) == [0] * world
+    assert metrics(tmp_path / "run") == whole
+    # what was learnt is the same as well
+    networks = [load_network(tmp_path / name / "step-000004").state_dict() for name in ("whole", "run")]
+    assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
+
+
+def test_a_small_network_learns_and_writes_what_it_samples(dataset: str, tmp_path: Path) -> None:
+    options = ["--small", "--steps", "6", "--warmup", "1", "--validate-every", "6", "--sample-every", "6"]
+    assert (
+        train_atlas.main([dataset, str(tmp_path / "run"), *options, "--sample-steps", "2", "--log-every", "3"]) == 0
     )
-    assert resumed == whole[2:]
+    lines = metrics(tmp_path / "run")
+    losses = [line["diffusion"] for line in lines if "diffusion" in line]
+    assert len(losses) == 2
+    merged = {name: value for line in lines for name, value in line.items()}
+    assert {"x0_offset_world/t020", "x0_psnr/t999", "x0_scale/t500", "sample_psnr"} <= set(merged)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    pictures = {path.name for path in (tmp_path / "run" / "samples" / "step-000006").iterdir()}
+    assert {f"{uid}{end}" for uid in UIDS for end in (".png", "-views.png")} <= pictures
 
 
-def test_the_photometric_loss_is_of_the_objects_views_where_shards_carry_some(seen: str, tmp_path: Path) -> None:
-    options = ["--photometric", "1", "--save-every", "2"]
-    short = trained(seen, tmp_path / "short", "--steps", "3", *options)
-    # --view-size has no effect, since no view is rendered
-    assert trained(seen, tmp_path / "again", "--steps", "3", *options, "--view-size", "7") == short
-    resumed = ["--steps", "3", *options, "--resume", str(tmp_path / "short/step-000002")]
-    assert trained(seen, tmp_path / "resumed", *resumed) == short[2:]
+def test_captions_are_sampled_and_evaluated(dataset: str, pipeline: Path, tmp_path: Path) -> None:
+    train(dataset, tmp_path / "run", "--checkpoint", str(pipeline), "--steps", "1")
+    trained, out = str(tmp_path / "run" / "step-000001"), tmp_path / "out"
+    lines = tmp_path / "captions.txt"
+    lines.write_text("a red ball\na chair\n")
+    options = ["--checkpoint", str(pipeline), "--steps", "2", "--at-once", "3"]
+    asked = ["--captions", str(lines), "--seeds", "0", "5"]
+    assert sample_atlas.main([trained, str(out), *asked, *options]) == 0
+    made = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert [(line["caption"], line["seed"]) for line in made] == [
+        ("a red ball", 0), ("a red ball", 5), ("a chair", 0), ("a chair", 5),
+    ]  # fmt: skip
+    for line in made:
+        assert len(read_ply((out / f"{line['name']}.ply").read_bytes())) == line["gaussians"] > 0
+    assert sample_atlas.main([trained, str(tmp_path / "none"), "--unconditional", "--solver", "ddim", *options]) == 0
+
+    clip = write_clip(tmp_path / "clip")
+    assert evaluate_samples.main([trained, dataset, str(tmp_path / "eval"), "--clip", str(clip), *options]) == 0
+    found = json.loads((tmp_path / "eval" / "evaluation.json").read_text())
+    assert [row["uid"] for row in found["rows"]] == UIDS
+    for kind in ("sample", "atlas"):
+        assert set(found["mean"][kind]) == {"finite", "live", "connected", "clip_score"}
+        assert 0 <= found["mean"][kind]["clip_score"] <= 100
+    assert found["mean"]["atlas"]["finite"] == 1
 
 
-class Still:
-    """An optimiser that changes nothing."""
-
-    def zero_grad(self, **_: bool) -> None:
-        pass
-
-    def step(self) -> None:
-        pass
-
-
-def measured(trainer: train_atlas.Trainer, batch: Any) -> float:
-    """Mean photometric loss over 24 draws of noise, times and views, the same in each call; nothing is learnt."""
-    step, optimizer = trainer.step, trainer.optimizer
-    trainer.optimizer = Still()  # type: ignore[assignment]
-    losses = []
-    for trainer.step in range(10_000, 10_024):
-        losses.append(trainer.update(batch)["photometric"])
-    trainer.step, trainer.optimizer = step, optimizer
-    return float(np.mean(losses))
+def test_what_a_training_cannot_begin_with_is_refused(
+    dataset: str, pipeline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, base = str(tmp_path / "new"), [dataset, str(tmp_path / "run")]
+    sd2 = ["--checkpoint", str(pipeline), "--steps", "1"]
+    assert "predicts epsilon, asked for is v_prediction" in refused(caplog, dataset, out, *sd2, "--prediction", V)
+    assert "no-zero-snr" in refused(caplog, dataset, out, *sd2, "--zero-snr")
+    assert "--resume out" in refused(caplog, dataset, out, *sd2, "--resume", "latest")
+    assert "--set run.views=4" in refused(caplog, dataset, out, *sd2, "--photometric", "1")
+    assert "scheduler_config.json" in refused(caplog, dataset, out, "--checkpoint", str(tmp_path / "absent"))
+    train(*base[:1], Path(base[1]), *sd2)
+    assert "--resume latest to go on" in refused(caplog, *base, *sd2)
+    other = refused(caplog, *base, *sd2, "--resume", "latest", "--learning-rate", "0.1", "--no-log-scale")
+    assert "training.learning_rate 5e-05 there, 0.1 here" in other
+    assert "representation.log_scale True there, False here" in other
+    assert not Path(out).exists()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_with_views_the_photometric_loss_falls(seen: str, tmp_path: Path, seed: int) -> None:
-    options = ["--tiny-random", "--batch-size", "3", "--learning-rate", "1e-2", "--photometric", "1"]
-    arguments = [seen, str(tmp_path), *options, "--seed", str(seed)]
-    trainer = train_atlas.Trainer(train_atlas.parser().parse_args(arguments))
-    (batch,) = trainer.loader
-    before = measured(trainer, batch)
-    assert measured(trainer, batch) == before
-    for trainer.step in range(40):
-        trainer.update(batch)
-    # measured over seeds 0 to 4: 0.86 to 0.92
-    assert measured(trainer, batch) < 0.96 * before
+def test_what_a_model_cannot_sample_with_is_refused(
+    dataset: str, seen: str, pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(dataset, tmp_path / "run", "--checkpoint", str(pipeline), "--steps", "1")
+    trained, out = str(tmp_path / "run" / "step-000001"), str(tmp_path / "out")
+
+    def said(*arguments: str) -> str:
+        assert sample_atlas.main([*arguments]) == 1
+        return capsys.readouterr().err
+
+    assert "1 of 2 captions are empty" in said(trained, out, "--caption", "a", "--caption", " ")
+    assert "text encoder" in said(trained, out, "--caption", "a")
+    assert "representation.safetensors" in said(str(pipeline), out, "--caption", "a")
+    assert "in 0 steps" in said(trained, out, "--caption", "a", "--steps", "0", "--checkpoint", str(pipeline))
+    options = ["--checkpoint", str(pipeline), "--steps", "1"]
+    other = AtlasDataset(seen)
+    if other.catalogue.index["statistics"] != AtlasDataset(dataset).catalogue.index["statistics"]:
+        assert evaluate_samples.main([trained, seen, out, *options]) == 1
+        assert "read the dataset" in capsys.readouterr().err
 
 
-def test_of_all_atlases_an_objects_own_looks_most_like_its_views(seen: str) -> None:
-    (batch,) = AtlasLoader(AtlasDataset(seen, views=True), batch_size=3)
-    for k in range(3):
-        losses = torch.zeros(3)
-        for draw in range(8):
-            generator = torch.Generator().manual_seed(draw)
-            reference = train_atlas.given_view(batch, k, generator, torch.device("cpu"))
-            with torch.no_grad():
-                of_each = [train_atlas.photometric_loss(a, reference, None) for a in batch["atlas"]]
-            losses += torch.stack(of_each)
-        assert int(losses.argmin()) == k
+def test_a_checkpoint_keeps_its_noise_levels_or_is_converted(pipeline: Path) -> None:
+    own = checkpoint_process(pipeline)
+    assert own.prediction == EPSILON
+    assert float(own.signal[-1]) > 0
+    converted = checkpoint_process(pipeline, V, convert=True)
+    assert converted.prediction == V
+    assert float(converted.signal[-1]) == 0
+    assert abs(float(converted.signal[0]) - float(own.signal[0])) < 1e-3
+    kept = checkpoint_process(pipeline, V, convert=True, zero_snr=False)
+    assert torch.equal(kept.signal, own.signal)
 
 
-def test_widening_repeats_what_the_checkpoint_does() -> None:
-    torch.manual_seed(0)
-    narrow = tiny_unet(16).eval()
-    image, captions = torch.randn(2, 4, 16, 16), byte_embeddings(torch.device("cpu"))(["a", ""])
+def test_byte_pairs_of_a_caption_reach_the_network(pipeline: Path) -> None:
+    embed = clip_embeddings(pipeline, CPU)
+    found = embed(["a red ball", "a chair", "unheard-of é", ""])
+    assert found.shape == (4, 77, 32)
+    assert len({tuple(row.flatten().tolist()) for row in found}) == 4
+
+
+def test_widening_repeats_what_the_checkpoint_does(pipeline: Path) -> None:
+    narrow = load_network(pipeline).eval()
+    image, captions = torch.randn(2, 4, 16, 16), torch.randn(2, 5, 32)
     with torch.no_grad():
         expected = narrow(image, 7, captions).sample
-        wide = widened(narrow)
-        found = wide(image.repeat(1, 4, 1, 1), 7, captions).sample
-    assert (wide.config.in_channels, wide.config.out_channels) == (16, 16)
+        wide = widened(narrow, 19)
+        inputs = torch.cat([image.repeat(1, 4, 1, 1), torch.randn(2, 3, 16, 16)], dim=1)
+        found = wide(inputs, 7, captions).sample
+    assert (wide.config.in_channels, wide.config.out_channels) == (19, 16)
     assert torch.allclose(found, expected.repeat(1, 4, 1, 1), atol=1e-5)
+    assert widened(wide, 19) is wide
 
 
-def test_a_checkpoint_of_other_channels_is_refused() -> None:
-    unet = tiny_unet(16)
+def test_a_checkpoint_of_other_channels_is_refused(pipeline: Path) -> None:
+    unet = load_network(pipeline)
     unet.register_to_config(in_channels=9)
-    with pytest.raises(ValueError, match="9 channels in"):
+    with pytest.raises(TrainingError, match="9 channels in"):
         widened(unet)
 
 
+def test_of_all_atlases_an_objects_own_looks_most_like_its_views(seen: str) -> None:
+    data = AtlasDataset(seen, views=4)
+    (batch,) = AtlasLoader(data, batch_size=3)
+    for k in range(3):
+        references = given_views(batch, k, 4, CPU)
+        assert references.colors.shape[0] == 4
+        with torch.no_grad():
+            of_each = [photometric_loss(a, data.points(), references, None) for a in batch["atlas"]]
+        assert int(torch.stack(of_each).argmin()) == k
+
+
+def test_a_training_with_views_takes_several_of_several_objects(seen: str, pipeline: Path, tmp_path: Path) -> None:
+    options = ["--photometric", "1", "--photometric-views", "3", "--photometric-objects", "2", "--steps", "1"]
+    (line,) = train(seen, tmp_path / "run", "--checkpoint", str(pipeline), *options)
+    assert 0 < line["photometric"] < 12
+
+
 def test_a_share_of_captions_is_dropped() -> None:
-    embedded = torch.ones(2000, 3, 2)
-    kept = train_atlas.drop_captions(embedded, 0.2, torch.Generator().manual_seed(0))
-    assert set(kept.unique().tolist()) == {0.0, 1.0}
-    assert abs(float((kept == 0).all(dim=(1, 2)).float().mean()) - 0.2) < 0.03
-    assert torch.equal(train_atlas.drop_captions(embedded, 0.0, torch.Generator()), embedded)
+    captions = ["x"] * 2000
+    kept = dropped(captions, 0.2, torch.Generator().manual_seed(0))
+    assert set(kept) == {"x", ""}
+    assert abs(kept.count("") / 2000 - 0.2) < 0.03
+    assert dropped(captions, 0.0, torch.Generator()) == captions
+    assert dropped(captions, 1.0, torch.Generator()) == [""] * 2000
 
 
-def test_cameras_look_at_the_origin() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(20):
-        viewmats, Ks = train_atlas.random_camera(generator, 32)
-        rotation, shift = viewmats[0, :3, :3], viewmats[0, :3, 3]
-        assert torch.allclose(rotation @ rotation.T, torch.eye(3), atol=1e-5)
-        assert float(torch.linalg.det(rotation)) > 0.99
-        assert torch.allclose(shift, torch.tensor([0.0, 0.0, train_atlas.CAMERA_DISTANCE]), atol=1e-5)
-        assert Ks.shape == (1, 3, 3)
+def test_cameras_look_at_the_origin_with_z_up() -> None:
+    for cameras in (orbit(8), random_cameras(20, torch.Generator().manual_seed(0), 32)):
+        rotations, shifts = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3]
+        assert torch.allclose(rotations @ rotations.mT, torch.eye(3).expand_as(rotations), atol=1e-5)
+        assert bool((torch.linalg.det(rotations) > 0.99).all())
+        assert torch.allclose(shifts, torch.tensor([0.0, 0.0, DISTANCE]).expand_as(shifts), atol=1e-5)
+        # the world's z axis points up in the image: y of OpenCV's cameras points down
+        assert bool((rotations[:, 1, 2] < 0).all())
+        assert cameras.Ks.shape == (len(shifts), 3, 3)
 
 
-def test_a_sample_without_visible_gaussians_says_so() -> None:
-    with pytest.raises(ValueError, match="no Gaussian of the sample"):
-        sample_atlas.gaussians_of(torch.zeros(16, 8, 8))
+def test_validity_tells_one_piece_from_two_and_from_nothing(dataset: str) -> None:
+    data = AtlasDataset(dataset)
+    atlas, points = data.get("a")["atlas"].clone(), data.points()
+    atlas[8:11] = 0.1  # the fit of a ball has few Gaussians, and small ones
+    whole = validity(atlas, points)
+    assert whole["connected"] > 0.99
+    assert whole["finite"] == 1
+    apart = atlas.clone()
+    apart[0, :8] += 5.0
+    assert 0.2 < validity(apart, points)["connected"] < 0.8
+    assert validity(torch.zeros_like(atlas), points) == {"finite": 1.0, "live": 0.0, "connected": 0.0}
+    atlas[3] = float("nan")
+    assert validity(atlas, points)["finite"] == pytest.approx(15 / 16)
