@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 
 from gaussianverse.atlas.store.errors import StoreError, StoreRefused
@@ -49,7 +50,7 @@ def prove_rights(storage: Storage) -> None:
         StoreError: it does not answer.
     """
     key = f"{PREFIX}{uuid.uuid4().hex}"
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "list": lambda: next(iter(storage.list(PREFIX)), None),
         "write": lambda: storage.put_if_absent(key, b"probe"),
         "read": lambda: storage.get(key),
