@@ -202,9 +202,8 @@ class Trainer:
                 losses = self.losses(batch, number)
                 self.accelerator.backward(torch.stack(list(losses.values())).sum() / len(batches))
             for name, loss in losses.items():
-                kept = self._sums.get(name)
-                loss = loss.detach().double() / len(batches)
-                self._sums[name] = loss if kept is None else kept + loss
+                before = self._sums.get(name, torch.zeros((), dtype=torch.float64, device=self.device))
+                self._sums[name] = before + loss.detach().double() / len(batches)
         self.accelerator.clip_grad_norm_(self._parameters, self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
