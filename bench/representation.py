@@ -70,6 +70,14 @@ def packed(found: dict[str, Gaussians], variant: Variant) -> dict[str, torch.Ten
     return {uid: torch.from_numpy(np.ascontiguousarray(a)).permute(2, 0, 1) for uid, a in arrays.items()}
 
 
+def kept(path: Path, url: str, uids: list[str], variant: Variant) -> dict[str, torch.Tensor]:
+    """The packed atlases in a file, made if it is not there."""
+    if not path.exists():
+        torch.save(packed(fits(url, uids), variant), path)
+    found: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
+    return found
+
+
 def seen(
     config: RepresentationConfig, learnt: list[torch.Tensor], points: torch.Tensor, digest: str
 ) -> Representation:
@@ -148,23 +156,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=RECIPE.config.steps)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    default = Path(tempfile.gettempdir()) / "gaussianverse-learning" / "representation.json"
-    parser.add_argument("--progress", type=Path, default=default, help="what is done is read from here and kept here")
+    default = Path(tempfile.gettempdir()) / "gaussianverse-representation"
+    parser.add_argument(
+        "--work", type=Path, default=default, help="atlases and scores are kept here, and not made again"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    options.progress.parent.mkdir(parents=True, exist_ok=True)
-    runs: dict[str, dict[str, dict[str, float]]] = (
-        json.loads(options.progress.read_text()) if options.progress.exists() else {}
-    )
+    options.work.mkdir(parents=True, exist_ok=True)
+    progress = options.work / "runs.json"
+    runs: dict[str, dict[str, dict[str, float]]] = json.loads(progress.read_text()) if progress.exists() else {}
     captions = numbered(AtlasDataset(options.dataset))
     uids = sorted(captions)
     uids = [uids[k] for k in np.linspace(0, len(uids) - 1, options.objects + options.others).round().astype(int)]
     np.random.default_rng(0).shuffle(uids)
     learnt = uids[: options.objects]
     made = {
-        name: packed(fits(options.fixed if VARIANTS[name].fixed else options.dataset, uids), VARIANTS[name])
+        name: kept(options.work / f"{name.replace(' ', '-')}.pt", url, uids, VARIANTS[name])
         for name in options.variants
-        if options.fixed or not VARIANTS[name].fixed
+        if (url := options.fixed if VARIANTS[name].fixed else options.dataset)
     }
     # seeds outside, so that every variant has as many when the time ends
     for seed in range(options.seeds):
@@ -178,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
                 uids, [captions[u] for u in uids], [atlases[u] for u in uids], trainer.representation.points
             )
             runs.setdefault(name, {})[str(seed)] = measured(trainer, objects, len(learnt))
-            options.progress.write_text(json.dumps(runs))
+            progress.write_text(json.dumps(runs))
             sys.stderr.write(f"{name}, seed {seed}: {runs[name][str(seed)]}\n")
     keep(
         "representation",
