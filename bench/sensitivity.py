@@ -2,7 +2,8 @@
 
 Noise has a standard deviation relative to the channel's over all cells and objects ("channel"), or to each cell's
 over the objects ("cell", with the floor of the trainer). A group is also blurred over the plane, and replaced by its
-mean over the object. The reference is the atlas as it is. `python -m bench.pilot` makes such a dataset.
+mean over the object. At last patches of all channels are reduced to a few principal components. The reference is the
+atlas as it is. `python -m bench.pilot` makes such a dataset.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from torch import Tensor, nn
 from bench.learning_data import Objects, interval, read
 from bench.record import keep
 from gaussianverse.atlas import AtlasDataset
+from gaussianverse.examples.losses import GroupWeights
 from gaussianverse.examples.representation import GROUPS, Representation, RepresentationConfig
 
 NOISE = (0.02, 0.05, 0.1, 0.2, 0.4)
 BLUR = (1, 2, 4)
 """Standard deviations of the blur in cells."""
+COMPONENTS = (32, 48, 64, 96, 128, 192)
+PATCH = 4
 Disturb = Callable[[Tensor], Tensor]
 
 
@@ -71,7 +75,30 @@ def blur(x: Tensor, sigma: float) -> Tensor:
     return nn.functional.conv2d(across, weights.transpose(2, 3), groups=len(x))[0]
 
 
-def cases(dataset: AtlasDataset) -> dict[str, dict[str, Disturb]]:
+def reduced(representation: Representation, atlases: list[Tensor], count: int) -> Disturb:
+    """Keep `count` principal components of the 256 numbers of each patch of 4 x 4 cells.
+
+    That bounds what a network can learn whose last layer makes a patch of `count` channels. The components are those
+    of all patches of the atlases, in the weights of the trainer's loss.
+    """
+    weights = GroupWeights().per_channel().sqrt()
+
+    def patches(atlas: Tensor) -> Tensor:
+        return nn.functional.pixel_unshuffle((representation(atlas) * weights)[None], PATCH)[0].flatten(1).T
+
+    values = torch.cat([patches(atlas) for atlas in atlases])
+    mean = values.mean(0)
+    basis = torch.linalg.eigh((values - mean).T @ (values - mean)).eigenvectors[:, -count:]
+
+    def disturb(atlas: Tensor) -> Tensor:
+        kept = (patches(atlas) - mean) @ basis @ basis.T + mean
+        side = representation.size // PATCH
+        return representation.inverse(nn.functional.pixel_shuffle(kept.T.view(1, -1, side, side), PATCH)[0] / weights)
+
+    return disturb
+
+
+def cases(dataset: AtlasDataset, objects: Objects) -> dict[str, dict[str, Disturb]]:
     """Disturbances by row and column of the table."""
     forms = {
         "channel": Representation.of(dataset, RepresentationConfig(per_pixel=False)),
@@ -88,6 +115,8 @@ def cases(dataset: AtlasDataset) -> dict[str, dict[str, Disturb]]:
     for group in (*GROUPS, "all"):
         amounts = {f"blur {sigma}": sigma for sigma in BLUR} | {"mean": None}
         table[f"{group} (replaced)"] = {name: blurred(forms["channel"], group, s) for name, s in amounts.items()}
+    seen = forms["cell"]
+    table["patches (principal components)"] = {str(k): reduced(seen, objects.atlases, k) for k in COMPONENTS}
     return table
 
 
@@ -112,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     dataset = AtlasDataset(options.dataset)
     objects = read(dataset, options.objects)
-    table = measured(objects, cases(dataset))
+    table = measured(objects, cases(dataset, objects))
     keep("sensitivity", {"objects": len(objects.uids), "uids": objects.uids, "psnr_db": table})
     return 0
 

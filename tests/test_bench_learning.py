@@ -13,7 +13,7 @@ import torch
 from bench import equivalents, learning, learning_parts
 from bench.datasets import publish_dataset
 from bench.learning_data import Objects, interval, numbered, read
-from bench.sensitivity import blur, blurred, noisy
+from bench.sensitivity import blur, blurred, noisy, reduced
 from gaussianverse.atlas import AtlasDataset, Gaussians
 from gaussianverse.atlas.gaussians import canonical_quats
 from gaussianverse.examples.representation import GROUPS, Representation, RepresentationConfig
@@ -91,6 +91,9 @@ def test_only_the_named_group_is_disturbed_and_by_as_much_as_asked_for(dataset: 
         if group != "scale":  # whose logarithm is disturbed, and clamped
             relative = (change - atlas)[list(chosen)] / representation.std[list(chosen)]
             assert float(relative.std()) == pytest.approx(0.1, rel=0.1)
+    # as many components as a patch has numbers keep all
+    kept = reduced(Representation.of(opened), read(opened).atlases, 256)(atlas)
+    torch.testing.assert_close(kept, atlas, rtol=0, atol=1e-3)
     flat = torch.full((2, 16, 16), 3.0)
     torch.testing.assert_close(blur(flat, 2), flat)
 
