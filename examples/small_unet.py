@@ -38,7 +38,8 @@ class _Captions(nn.Module):
         super().__init__()
         self.tokens = tokens
         self.first = nn.Linear(tokens * token_width, width)
-        self.second = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width))
+        # normalised last: captions differ by as much as random vectors do, from the first step on
+        self.second = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width))
 
     def forward(self, states: Tensor) -> Tensor:
         states = states[:, : self.tokens]
@@ -101,6 +102,8 @@ class SmallUNet(ModelMixin, ConfigMixin):
         learned_maps: whether learned maps are added at each resolution; "position" is in their parameters' names.
         rank: learned maps that the condition mixes, at each resolution of the way up but the finest, and before the
             last layer; they need `learned_maps`.
+        output_rank: learned maps at the resolution of the atlas that the condition mixes and adds to the prediction;
+            0 = none. As many as there are objects can store each of them whole: a look-up by the caption.
         head_width: channels from which the last layer makes a patch. They bound what can be learnt: 64 numbers per
             patch of the four sample objects make at best 21.5 dB, 192 make 41 dB (by principal components).
         summary: channels of the coarsest resolution that tell the way up what the noisy atlas shows as a whole, by
@@ -123,6 +126,7 @@ class SmallUNet(ModelMixin, ConfigMixin):
         patch: int = 4,
         learned_maps: bool = True,
         rank: int = 8,
+        output_rank: int = 0,
         head_width: int = 192,
         summary: int = 16,
     ) -> None:
@@ -133,8 +137,8 @@ class SmallUNet(ModelMixin, ConfigMixin):
                 f"sample_size {sample_size} is no multiple of {patch << last}: patches of {patch} cells, halved "
                 f"{last} times"
             )
-        if rank and not learned_maps:
-            raise ValueError(f"rank {rank} without learned_maps: set rank=0")
+        if (rank or output_rank) and not learned_maps:
+            raise ValueError(f"rank {rank}, output_rank {output_rank} without learned_maps: set both to 0")
         self.time = nn.Sequential(nn.Linear(_TIME_WIDTH, condition), nn.SiLU(), nn.Linear(condition, condition))
         self.captions = _Captions(tokens, cross_attention_dim, condition)
         self.conv_in = nn.Conv2d(in_channels * patch**2, widths[0], 1)
@@ -158,6 +162,10 @@ class SmallUNet(ModelMixin, ConfigMixin):
             self.head_positions = _Positions(rank, head_width, sides[0], condition)
         self.conv_out = nn.Conv2d(head_width, out_channels * patch**2, 1)
         _start_at_zero(self.conv_out)
+        if output_rank:
+            self.output_positions = _Positions(output_rank, out_channels, sample_size, condition)
+            nn.init.zeros_(self.output_positions.fixed)
+            nn.init.zeros_(self.output_positions.mixed)
 
     def forward(
         self, sample: Tensor, timestep: Tensor | float, encoder_hidden_states: Tensor, return_dict: bool = True
@@ -198,4 +206,6 @@ class SmallUNet(ModelMixin, ConfigMixin):
             h = self.head_positions(h, condition)
         h = self.conv_out(nn.functional.silu(h))
         result = nn.functional.pixel_shuffle(h, self.config["patch"]).to(sample.dtype)
+        if self.config["output_rank"]:
+            result = self.output_positions(result, condition)
         return UNet2DConditionOutput(sample=result) if return_dict else (result,)

@@ -79,12 +79,30 @@ def test_learned_maps_tell_places_apart() -> None:
     """Far from the border a constant input gives a constant prediction, but for learned maps."""
     noisy = torch.ones(1, 19, 64, 64)
     spread = {}
-    for name, changes in (("none", {"learned_maps": False, "rank": 0}), ("one", {"rank": 0}), ("mixed", {"rank": 2})):
+    variants: dict[str, dict[str, Any]] = {
+        "none": {"learned_maps": False, "rank": 0},
+        "one": {"rank": 0},
+        "mixed": {"rank": 2},
+    }
+    for name, changes in variants.items():
         network = made(sample_size=64, summary=0, widths=(8,), patch=2, **changes)
         patches = network(noisy, 500, torch.zeros(1, 4, 5)).sample[0, :, 24:40:2, 24:40:2]
         spread[name] = float(patches.std((1, 2)).max())
     assert spread["none"] < 1e-5
     assert min(spread["one"], spread["mixed"]) > 1e-2
+
+
+@torch.no_grad()
+def test_the_caption_mixes_the_maps_of_the_output() -> None:
+    network, (noisy, times, captions) = made(output_rank=3), inputs()
+    with_maps = network(noisy, times, captions).sample
+    other = network(noisy, times, captions.flip(0)).sample
+    network.output_positions.fixed.zero_()
+    network.output_positions.mixed.zero_()
+    maps = with_maps - network(noisy, times, captions).sample
+    assert maps[0].std((1, 2)).min() > 1e-3, "a map is no constant"
+    assert (maps[0] - (other - network(noisy, times, captions.flip(0)).sample)[0]).abs().max() > 1e-3
+    assert (maps[0] - maps[1]).abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -100,7 +118,7 @@ def test_the_condition_of_the_way_up_knows_the_noisy_atlas_where_there_is_a_summ
 
 @torch.no_grad()
 def test_files_keep_configuration_and_weights(tmp_path: Path) -> None:
-    network = made(rank=3)
+    network = made(rank=3, output_rank=2)
     network.save_pretrained(tmp_path)
     loaded = SmallUNet.from_pretrained(tmp_path, local_files_only=True)
     torch.testing.assert_close(loaded(*inputs()).sample, network(*inputs()).sample, rtol=0, atol=0)
@@ -110,5 +128,7 @@ def test_files_keep_configuration_and_weights(tmp_path: Path) -> None:
 def test_arguments_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(ValueError, match="sample_size 20 is no multiple of 8"):
         SmallUNet(**SMALL | {"sample_size": 20})
-    with pytest.raises(ValueError, match="rank 3 without learned_maps"):
+    with pytest.raises(ValueError, match="rank 3, output_rank 0 without learned_maps"):
         SmallUNet(**SMALL | {"learned_maps": False, "rank": 3})
+    with pytest.raises(ValueError, match="output_rank 2 without learned_maps"):
+        SmallUNet(**SMALL | {"learned_maps": False, "rank": 0, "output_rank": 2})
