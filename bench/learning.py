@@ -37,7 +37,12 @@ _LINEAR = RepresentationConfig(log_scale=False)
 _FEW = {"widths": (64, 128, 192), "rank": 8, "output_rank": 8}
 _MANY = {"widths": (64, 96, 128), "rank": 128, "head_width": 128, "summary": 0}
 A = Recipe(TrainingConfig(cpu_seconds=120, precision="float32", caption_dropout=0.0), _FEW | {"summary": 0}, _LINEAR)
-B = Recipe(TrainingConfig(cpu_seconds=420, precision="float32", caption_dropout=1.0), _FEW, _LINEAR)
+B = Recipe(
+    TrainingConfig(cpu_seconds=420, precision="float32", caption_dropout=1.0),
+    _FEW,
+    _LINEAR,
+    marks=(0.15, 0.4, 0.7, 1.0),
+)
 # more of the high noise levels, where the input does not show the object: only there captions are learnt
 _CAPTIONS = TrainingConfig(cpu_seconds=2100, batch_size=8, precision="float32", caption_dropout=0.0, time_power=0.3)
 C = Recipe(_CAPTIONS, _MANY, marks=(0.1, 0.2, 0.4, 0.6, 0.8, 1.0))
