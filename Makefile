@@ -91,7 +91,7 @@ bench-reduce: $(STAMP) ## compare rules for objects with more Gaussians than cel
 bench-precision: $(STAMP) ## compare atlases in float16 and float32: ARGS='FIT.npz ..'
 	$(BIN)/python -m bench.precision $(ARGS)
 
-bench-pipeline: $(STAMP) ## measure the driver, with fits that do nothing, at the paper's number of objects
+bench-pipeline: $(STAMP) ## measure the driver without fits, the commands at 10 million rows (an hour); ARGS='--only rows'
 	$(BIN)/python -m bench.pipeline $(ARGS)
 
 bench-gpu: $(STAMP) ## compare gsplat with the CPU kernels, measure the GPU profiles (eight minutes); ARGS=--dry: without a GPU

@@ -7,13 +7,14 @@
 nothing. `objects_per_s` is measured on Ray, with real fragments of a few bytes, through every stage to the commit.
 `put_ms` is the time of one durable put on the disk; every object needs two. `--folder /dev/shm` makes it nothing.
 `overhead_ms` is thread CPU time per object, with arrays of full size, for everything except fit, transport and the
-quality render.
+quality render. The other part, `--only rows`, is in `bench/rows.py`: the commands of a run by the number of rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import shutil
 import tempfile
 import time
@@ -24,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.record import keep
+from bench import rows
+from bench.record import RESULTS, environment, keep
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.arrays import npy
 from gaussianverse.atlas.dataset_format import OK
@@ -47,6 +49,8 @@ PAPER = 205_737
 SHARD = 256
 RAY_OBJECTS = 20_000
 HALF = 0.5
+PARTS = ("objects", "rows")
+"""Tasks that do nothing, by object; the commands of a run, by the number of manifest rows."""
 
 
 class Stop(BaseException):
@@ -97,11 +101,11 @@ def resident_mb() -> float:
 
 
 def planned(storage: LocalStorage, objects: int) -> Run:
-    rows = [
+    made = [
         Row(f"{i:032x}", f"s3://bucket/views/{i:032x}", license="CC-BY-4.0", caption="a wooden chair with arms")
         for i in range(objects)
     ]
-    manifest = runform.encode(rows, shard_size=SHARD)
+    manifest = runform.encode(made, shard_size=SHARD)
     config = load("cpu", ["atlas.size=8"])
     frozen = run_file.identity_of(manifest, config, members.representation(config.atlas))
     return run_file.establish(storage, manifest, frozen)
@@ -198,9 +202,9 @@ def overhead(root: Path, rounds: int = 64) -> dict[str, float]:
     job = Job(storage.url, store=StoreOptions())
     rng = np.random.default_rng(0)
     splat, atlas = rng.bytes(10_435 * 14 * 4), rng.bytes(128 * 128 * 16 * 4)
-    rows = [{**row, "shard": shard} for shard in range(run.n_shards) for row in shard_rows(storage, run, shard)]
+    given = [{**row, "shard": shard} for shard in range(run.n_shards) for row in shard_rows(storage, run, shard)]
     start = time.thread_time()
-    for row in rows:
+    for row in given:
         opened = open_storage(job.url, job.store)
         facts = records.facts_of(dataset_format.SPLATS, row, run, status=OK)
         records.publish_sample(opened, dataset_format.SPLATS, facts, splat, records.Stopwatch(1), {})
@@ -219,20 +223,42 @@ def overhead(root: Path, rounds: int = 64) -> dict[str, float]:
     }
 
 
+def by_rows(counts: Sequence[int]) -> dict[str, Any]:
+    """The commands by the number of manifest rows (`bench/rows.py`), and the numbers of 10 million by names.
+
+    Seconds are CPU seconds of the process, which has one thread that works; the table has wall seconds as well.
+    """
+    found: dict[str, Any] = {"rows": {str(count): rows.measure(count, None) for count in counts}}
+    if (of := found["rows"].get("10000000")) is not None:
+        found["plan_10m_s"], found["resume_10m_s"] = of["plan"]["cpu_s"], of["resume"]["cpu_s"]
+        found["driver_10m_mb"] = max(of[name]["peak_mb"] for name in rows.COMMANDS)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--objects", type=int, default=PAPER, help="number of objects for the driver alone")
     parser.add_argument("--ray-objects", type=int, default=RAY_OBJECTS)
+    parser.add_argument("--rows", type=int, nargs="+", default=rows.ROWS, help="numbers of manifest rows")
+    parser.add_argument("--only", choices=PARTS, help="measure one part, and keep the numbers of the other")
     parser.add_argument("--folder", help="folder for temporary files (default: the system's)")
     args = parser.parse_args()
+    kept = RESULTS / "pipeline.json"
+    result: dict[str, Any] = json.loads(kept.read_text()) if args.only and kept.exists() else {}
+    before = result.pop("environment", {})
+    environments = result.pop("environments", {"objects": before} if before else {})
     root = Path(tempfile.mkdtemp(prefix="bench-pipeline-", dir=args.folder))
     try:
-        result: dict[str, Any] = overhead(root)
-        result |= driver_alone(root, args.objects)
-        result |= on_ray(root, args.ray_objects)
+        if args.only != "rows":
+            result |= overhead(root)
+            result |= driver_alone(root, args.objects)
+            result |= on_ray(root, args.ray_objects)
+        if args.only != "objects":
+            result |= by_rows(args.rows)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    keep("pipeline", result)
+    parts = [args.only] if args.only else PARTS
+    keep("pipeline", {**result, "environments": {**environments, **dict.fromkeys(parts, environment())}})
 
 
 if __name__ == "__main__":

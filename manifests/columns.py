@@ -34,9 +34,10 @@ from gaussianverse.manifests.table import NO_RULES, Rules, kind_of, kinds_of
 
 _CONTROLS = r"[\x00-\x08\x0b\x0c\x0e-\x1f]"
 _NUMBERS = {"integer", "number"}
+_WIDER = ("integer", "number")
 
 
-class _Unsure(Exception):
+class Unsure(Exception):
     """Something may be wrong, or is rare: the reader of rows decides."""
 
 
@@ -54,29 +55,23 @@ class Columns:
         return self._table[name]
 
 
-class _FromParquet(Columns):
-    """Columns that are read when they are asked for."""
+class _Quick(Columns):
+    """Columns that are read when they are asked for, of rows that are all seen to be right.
 
-    def __init__(self, data: bytes, rules: Rules, name: str) -> None:
-        self._defaults = rules.defaults
-        self._file = file = pq.ParquetFile(pa.BufferReader(data))
-        schema, self._rows = file.schema_arrow, file.metadata.num_rows
-        groups = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+    Raises:
+        Unsure: they may not be.
+    """
+
+    def __init__(self, schema: pa.Schema, rows: int, rules: Rules) -> None:
+        self._defaults, self._rows = rules.defaults, rows
         self._there = set(parquet.columns_of(schema))
         if not self._rows or not {"uid", "views"} <= self._there:
-            raise _Unsure
+            raise Unsure
         self._types = {field.name: field.type for field in schema}
         own = sorted((self._there - {*TEXTS, *LISTS}) | set(self._defaults))
         if len(own) > MAX_EXTRAS or not all(map(is_column_name, own)):
-            raise _Unsure
+            raise Unsure
         self.kinds = {name: self._kind(name) for name in own}
-        if runform.is_run_form(data):
-            self._check_run_form(groups)
-        for column in (*TEXTS, *own):
-            self._check(column)
-            pa.default_memory_pool().release_unused()
-        self._check_captions()
-        pa.default_memory_pool().release_unused()
 
     def __len__(self) -> int:
         return int(self._rows)
@@ -89,15 +84,14 @@ class _FromParquet(Columns):
         return self._text(name) if name in TEXTS else self._own(name)
 
     def _read(self, name: str) -> pa.ChunkedArray:
-        # not pq.read_table, whose threads may outlive the interpreter and then abort the process
-        return self._file.read(columns=[name], use_threads=False)[name]
+        raise NotImplementedError
 
     def _text(self, name: str) -> pa.ChunkedArray:
         if name not in self._there:
             return pa.chunked_array([pa.repeat(pa.scalar(_absent(name)), self._rows)])
         column = _plain(self._read(name), pa.string())
         if name in ("uid", "views") and column.null_count:
-            raise _Unsure
+            raise Unsure
         return column.fill_null(_absent(name))
 
     def _kind(self, name: str) -> str:
@@ -111,7 +105,7 @@ class _FromParquet(Columns):
             known = (pa.types.is_boolean, "truth"), (pa.types.is_integer, "integer"), (pa.types.is_floating, "number")
             found.add(next((name for test, name in known if test(kind)), "text"))
         if len(found) > 1 and found != _NUMBERS:
-            raise _Unsure
+            raise Unsure
         return "number" if len(found) > 1 else found.pop()
 
     def _own(self, name: str) -> pa.ChunkedArray:
@@ -126,7 +120,7 @@ class _FromParquet(Columns):
         if default is not None:
             column = column.fill_null(pa.scalar(default, kind))
         if column.null_count:
-            raise _Unsure
+            raise Unsure
         return column
 
     def _captions(self, one: str, many: str) -> dict[str, pa.ChunkedArray]:
@@ -145,7 +139,7 @@ class _FromParquet(Columns):
         values, lengths = self._lists("caption_sources")
         captions = pc.list_value_length(self._captions("caption", "captions")["captions"]).to_numpy()
         if (lengths[lengths > 0] != captions[lengths > 0]).any():
-            raise _Unsure
+            raise Unsure
         lists = _joined(values, lengths, captions, first, np.arange(self._rows))
         if len(values):
             first = _filled(first, values, lengths)
@@ -159,14 +153,13 @@ class _FromParquet(Columns):
         lengths = pc.list_value_length(column).fill_null(0).to_numpy().astype(np.int64)
         values = _plain(pc.list_flatten(column), pa.string())
         if values.null_count or (len(lengths) and lengths.max() > MAX_CAPTIONS):
-            raise _Unsure
+            raise Unsure
         return values, lengths
 
     def _check(self, name: str) -> None:
         column = self.column(name) if name not in ("caption", "caption_source") else self._text(name)
         if name == "uid":
             _require(_longest(column) <= MAX_UID and _all(pc.match_substring_regex(column, "^[A-Za-z0-9_-]+$")))
-            _require(_are_distinct(pc.ascii_lower(column)))
         elif name in ("format", "split"):
             allowed = FORMATS if name == "format" else (*SPLITS, "")
             _require(set(pc.unique(column).to_pylist()) <= set(allowed))
@@ -192,12 +185,73 @@ class _FromParquet(Columns):
             _require(_all(pc.equal(pc.list_element(column.filter(there), 0), first.filter(there))))
             _check_texts(pc.list_flatten(column), lines=lines)
 
+
+class _FromParquet(_Quick):
+    """A whole file, a column at a time."""
+
+    def __init__(self, data: bytes, rules: Rules) -> None:
+        self._file = file = pq.ParquetFile(pa.BufferReader(data))
+        super().__init__(file.schema_arrow, file.metadata.num_rows, rules)
+        if runform.is_run_form(data):
+            self._check_run_form([file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)])
+        _require(_are_distinct(pc.ascii_lower(self._text("uid"))))
+        for column in (*TEXTS, *self.kinds):
+            self._check(column)
+            pa.default_memory_pool().release_unused()
+        self._check_captions()
+        pa.default_memory_pool().release_unused()
+
+    def _read(self, name: str) -> pa.ChunkedArray:
+        # not pq.read_table, whose threads may outlive the interpreter and then abort the process
+        return self._file.read(columns=[name], use_threads=False)[name]
+
     def _check_run_form(self, groups: list[int]) -> None:
         """Check what `authored` asks of a run form beside its rows."""
         uid, fault, index = (self._read(name).combine_chunks() for name in ("uid", "fault", "index"))
         _require(_all(pc.less(uid[:-1], uid[1:])) and not _any(pc.not_equal(fault, "")))
         _require(index.null_count == 0 and (index.to_numpy() == np.arange(self._rows)).all())
         _require(len(set(groups[:-1])) <= 1 and 0 < groups[-1] <= groups[0])
+
+
+class _OfTable(_Quick):
+    """A table in memory, with the kinds of the whole manifest."""
+
+    def __init__(self, table: pa.Table, rules: Rules, kinds: Mapping[str, str]) -> None:
+        self._table = table
+        super().__init__(table.schema, len(table), rules)
+        own = self.kinds
+        if own.keys() != kinds.keys() or any(own[n] != k and (own[n], k) != _WIDER for n, k in kinds.items()):
+            raise Unsure
+        self.kinds = dict(kinds)
+        for column in (*TEXTS, *kinds):
+            self._check(column)
+        self._check_captions()
+
+    def _read(self, name: str) -> pa.ChunkedArray:
+        return self._table[name]
+
+
+def checked_table(table: pa.Table, rules: Rules, kinds: Mapping[str, str]) -> pa.Table:
+    """Rows of a part of a manifest as columns of the run form, without `index`, if all are seen to be right.
+
+    Args:
+        table: the part; a null is a value that is not there.
+        rules: defaults of columns, and sources that views may lie under.
+        kinds: {column of the author: its kind} of the whole manifest.
+
+    Raises:
+        Unsure: a row may be wrong, or the part has something rare; `table.checked_rows` tells.
+    """
+    if rules.sources:
+        raise Unsure
+    try:
+        found = _OfTable(table, rules, kinds)
+        schema = arrow_schema(kinds)
+        fault = pa.chunked_array([pa.repeat(pa.scalar(""), len(table))])
+        columns = [fault if name == "fault" else found.column(name) for name in schema.names[1:]]
+        return pa.Table.from_arrays(columns, schema=pa.schema(list(schema)[1:]))
+    except (KeyError, ManifestError, pa.ArrowException) as error:
+        raise Unsure from error
 
 
 def read(path: Path, rules: Rules = NO_RULES) -> Columns:
@@ -212,8 +266,8 @@ def read(path: Path, rules: Rules = NO_RULES) -> Columns:
     """
     if path.suffix == ".parquet" and not rules.sources:
         try:
-            return _FromParquet(read_bytes(path), rules, path.name)
-        except (_Unsure, KeyError, *parquet.UNREADABLE):
+            return _FromParquet(read_bytes(path), rules)
+        except (Unsure, KeyError, *parquet.UNREADABLE):
             pass  # read again, row by row
     rows = authored.read(path, strict=True, rules=rules).rows
     faulty = [f"{path}: {row.uid}: {row.fault}" for row in rows if row.fault]
@@ -301,4 +355,4 @@ def _any(truths: pa.ChunkedArray) -> bool:
 
 def _require(truth: bool) -> None:
     if not truth:
-        raise _Unsure
+        raise Unsure

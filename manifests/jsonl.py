@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,15 @@ def entries(path: Path) -> Iterator[Entry]:
     for number, raw in enumerate(read_bytes(path).split(b"\n"), start=1):
         if not raw.strip():
             continue
-        try:
-            yield number, _entries(raw)
-        except ManifestError as error:
-            yield number, error
+        yield number, entry(raw)
+
+
+def entry(raw: bytes) -> Mapping[str, Any] | ManifestError:
+    """The values of a line by their keys, or the error in reading them."""
+    try:
+        return _entries(raw)
+    except ManifestError as error:
+        return error
 
 
 def parse(path: Path) -> tuple[list[Line], list[Fault]]:

@@ -29,7 +29,7 @@ def entries(data: bytes, name: str) -> Iterator[Entry]:
             for batch in file.iter_batches(_BATCH, columns=names, use_threads=False):
                 for values in batch.to_pylist():
                     number += 1
-                    yield number, _entry(values)
+                    yield number, entry(values)
     except UNREADABLE as error:
         raise ManifestError(f"{name}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
 
@@ -71,7 +71,8 @@ def _is_scalar(kind: pa.DataType) -> bool:
     return bool(pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _entry(values: dict[str, Any]) -> dict[str, Any]:
+def entry(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a row that are there."""
     kept = {name: value for name, value in values.items() if value is not None}
     # NaN is how pandas writes that a number is not there
     return {name: value for name, value in kept.items() if not (isinstance(value, float) and value != value)}

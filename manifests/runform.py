@@ -4,18 +4,20 @@ A job reads its shard with the footer and one range request. Equal rows give equ
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from gaussianverse import foreign
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.files import write_whole
 from gaussianverse.manifests.parquet import UNREADABLE
+from gaussianverse.manifests.row_groups import GroupWriter, RowGroups
 from gaussianverse.manifests.schema import (
     FIELDS,
     LISTS,
@@ -32,7 +34,7 @@ from gaussianverse.manifests.table import kinds_of
 
 SHARD_SIZE = 256
 
-Source = str | Path | IO[bytes]
+Source = str | Path | bytes | IO[bytes]
 
 
 def encode(rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> bytes:
@@ -66,7 +68,16 @@ def encode_table(rows: pa.Table, *, shard_size: int = SHARD_SIZE) -> bytes:
 
 def _written(schema: pa.Schema, groups: Iterable[pa.Table]) -> bytes:
     out = io.BytesIO()
-    with pq.ParquetWriter(
+    writer = writer_to(out, schema)
+    for group in groups:
+        writer.add(group)
+    writer.finish()
+    return out.getvalue()
+
+
+def writer_to(out: IO[bytes], schema: pa.Schema) -> GroupWriter:
+    """A writer of objects.parquet to an empty file, a shard at a time."""
+    return GroupWriter(
         out,
         schema,
         version="2.6",
@@ -74,10 +85,7 @@ def _written(schema: pa.Schema, groups: Iterable[pa.Table]) -> bytes:
         compression_level=9,
         use_dictionary=["format", "category", "license", "caption_source"],
         write_statistics=["index", "uid"],  # the footer is read by every job
-    ) as writer:
-        for group in groups:
-            writer.write_table(group, row_group_size=max(1, len(group)))
-    return out.getvalue()
+    )
 
 
 def _faults_of(row: Row, kinds: Mapping[str, str]) -> list[str]:
@@ -114,33 +122,60 @@ def write(path: Path, rows: Sequence[Row], *, shard_size: int = SHARD_SIZE) -> i
     return -(-len(rows) // shard_size)
 
 
-def count_shards(source: Source) -> int:
-    """Number of shards, from the footer."""
-    with _open(source) as file:
-        return int(file.num_row_groups)
+@dataclass(frozen=True)
+class Extent:
+    """Size of a manifest in run form.
+
+    Attributes:
+        objects: number of its rows.
+        shards: number of its shards.
+        shard_size: number of rows of its first shard; 0 if there is none.
+        kinds: {column of its author: its kind}.
+    """
+
+    objects: int
+    shards: int
+    shard_size: int
+    kinds: dict[str, str]
+
+
+def extent_of(source: Source) -> Extent:
+    """Size of a manifest, from its footer. Raises ManifestError."""
+    with opened(source) as file:
+        size = file.rows_of(0) if len(file) else 0
+        return Extent(file.rows, len(file), size, extras_of(file.schema) or {})
 
 
 def read_kinds(source: Source) -> dict[str, str]:
     """{column of the manifest's author: its kind}, from the footer. Raises ManifestError."""
-    with _open(source) as file:
-        return extras_of(file.schema_arrow) or {}
+    return extent_of(source).kinds
+
+
+def count_shards(source: Source) -> int:
+    """Number of shards, from the footer."""
+    with opened(source) as file:
+        return len(file)
 
 
 def read_shard(source: Source, shard: int) -> list[IndexedRow]:
     """Read the rows of one shard, in uid order.
 
     Args:
-        source: a path or an open, seekable file.
+        source: bytes, a path, or an open, seekable file.
         shard: number of the shard, from 0.
 
     Raises:
         ManifestError: `source` is not a manifest in run form, or has no such shard.
     """
-    with _open(source) as file:
-        if not 0 <= shard < file.num_row_groups:
-            raise ManifestError(f"{_name(source)}: no shard {shard}; it has 0 to {file.num_row_groups - 1}")
-        # with Arrow's own threads, one may outlive the interpreter and then abort the process
-        records = file.read_row_group(shard, use_threads=False).to_pylist()
+    with opened(source) as file:
+        return rows_of(file, shard, _name(source))
+
+
+def rows_of(file: RowGroups, shard: int, name: str) -> list[IndexedRow]:
+    """`read_shard` of an open manifest of this name."""
+    if not 0 <= shard < len(file):
+        raise ManifestError(f"{name}: no shard {shard}; it has 0 to {len(file) - 1}")
+    records = file.read(shard, shard + 1).to_pylist()
     # those of the first edition lack lists of captions
     return [IndexedRow(**vars(completed(row_of(record))), index=record["index"]) for record in records]
 
@@ -148,21 +183,31 @@ def read_shard(source: Source, shard: int) -> list[IndexedRow]:
 def is_run_form(data: bytes) -> bool:
     """Whether a file says that it is a manifest in run form."""
     try:
-        with pq.ParquetFile(io.BytesIO(data)) as file:
-            return b"gaussianverse.manifest" in (file.schema_arrow.metadata or {})
+        return says_run_form(RowGroups(io.BytesIO(data)).schema)
     except UNREADABLE:
         return False
 
 
-def _open(source: Source) -> Any:
-    try:
-        file = pq.ParquetFile(source, pre_buffer=False)
-    except UNREADABLE as error:
-        raise ManifestError(f"{_name(source)}: cannot be read as Parquet: {error}") from error
-    if extras_of(file.schema_arrow) is None:
-        file.close()
-        raise ManifestError(f"{_name(source)}: not a manifest in run form; make it with 'manifest shard'")
-    return file
+def says_run_form(schema: pa.Schema) -> bool:
+    """Whether a file of these columns says that it is a manifest in run form."""
+    return b"gaussianverse.manifest" in (schema.metadata or {})
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[RowGroups]:
+    """Open a manifest in run form, whose row group k is shard k. Raises ManifestError."""
+    with ExitStack() as stack:
+        try:
+            if isinstance(source, bytes):
+                source = io.BytesIO(source)
+            elif isinstance(source, str | Path):
+                source = stack.enter_context(foreign.opened(source))
+            file = RowGroups(source)
+        except UNREADABLE as error:
+            raise ManifestError(f"{_name(source)}: cannot be read as Parquet: {error}") from error
+        if extras_of(file.schema) is None:
+            raise ManifestError(f"{_name(source)}: not a manifest in run form; make it with 'manifest shard'")
+        yield file
 
 
 def _name(source: Source) -> str:

@@ -75,18 +75,33 @@ class Checked:
         for fault in self.faults:
             bad.setdefault(fault.number, []).append(fault.message)
         good = [line.row for line in self.lines if line.number not in bad]
-        uids = {row.uid for row in good}
         named = {line.number: line.row.uid for line in self.lines}
-        for number, messages in sorted(bad.items()):
-            uid = named.get(number, "")
-            if uid in uids or faults_of(Row(uid=uid, views="none")):
-                uid = f"bad-line-{number}"
-            while uid in uids:
-                uid += "_"
-            uids.add(uid)
-            extras = {name: _UNKNOWN[kind] for name, kind in self.extras.items()}
-            good.append(Row(uid=uid, views="", extras=extras, fault=_closed(f"line {number}: {'; '.join(messages)}")))
-        return good
+        return [*good, *stand_ins(bad, named, {row.uid for row in good}, self.extras).values()]
+
+
+def stand_ins(
+    faults: Mapping[int, list[str]], named: Mapping[int, str], taken: set[str], kinds: Mapping[str, str]
+) -> dict[int, Row]:
+    """The rows that stand for those with faults, by their lines.
+
+    Args:
+        faults: the faults of each row, by its line.
+        named: uids of rows by their lines.
+        taken: uids of other rows; those of the new ones are added.
+        kinds: {column of the author: its kind}.
+    """
+    extras = {name: _UNKNOWN[kind] for name, kind in kinds.items()}
+    rows = {}
+    for number, messages in sorted(faults.items()):
+        uid = named.get(number, "")
+        if uid in taken or faults_of(Row(uid=uid, views="none")):
+            uid = f"bad-line-{number}"
+        while uid in taken:
+            uid += "_"
+        taken.add(uid)
+        fault = _closed(f"line {number}: {'; '.join(messages)}")
+        rows[number] = Row(uid=uid, views="", extras=extras, fault=fault)
+    return rows
 
 
 def checked(entries: Iterable[Entry], rules: Rules = NO_RULES) -> Checked:
@@ -95,28 +110,46 @@ def checked(entries: Iterable[Entry], rules: Rules = NO_RULES) -> Checked:
     faults: list[Fault] = []
     first: dict[str, tuple[int, str]] = {}
     for number, entry in entries:
-        try:
-            if isinstance(entry, ManifestError):
-                raise entry
-            row = row_from(entry)
-        except ManifestError as error:
-            faults += [Fault(number, message) for message in error.faults]
+        row, messages = judged(entry, rules)
+        faults += [Fault(number, message) for message in messages]
+        if row is None:
             continue
-        row = replace(row, extras={**rules.defaults, **row.extras})
         lines.append(Line(number, row))
-        faults += [Fault(number, message) for message in (*faults_of(row), *_foreign(row, rules))]
-        there, uid = first.setdefault(row.uid.lower(), (number, row.uid))
-        if there != number:
-            same = f"duplicate uid {row.uid!r}, first on line {there}"
-            case = (
-                f"uid {row.uid!r} and {uid!r} on line {there} differ in case only; some file systems hold one of both"
-            )
-            faults.append(Fault(number, same if uid == row.uid else case))
+        if text := duplicate_of(number, row.uid, first):
+            faults.append(Fault(number, text))
     if not lines and not faults:
         faults.append(Fault(0, "the manifest is empty; it needs one object a line"))
     kinds = kinds_of(line.row for line in lines)
-    faults += _faults_of_extras(lines, kinds)
-    return Checked([Line(n, _with_kinds(row, kinds)) for n, row in lines], faults, kinds)
+    faults += faults_of_extras(lines, kinds)
+    return Checked([Line(n, with_kinds(row, kinds)) for n, row in lines], faults, kinds)
+
+
+def judged(entry: Mapping[str, Any] | ManifestError, rules: Rules) -> tuple[Row | None, list[str]]:
+    """The row of an entry, None if its keys or types are wrong, and the faults that it has by itself."""
+    try:
+        if isinstance(entry, ManifestError):
+            raise entry
+        row = row_from(entry)
+    except ManifestError as error:
+        return None, list(error.faults)
+    row = replace(row, extras={**rules.defaults, **row.extras})
+    return row, [*faults_of(row), *_foreign(row, rules)]
+
+
+def duplicate_of(number: int, uid: str, first: dict[str, tuple[int, str]]) -> str:
+    """The fault of a row whose uid an earlier one has, or one that differs in case only; "" if there is none.
+
+    Args:
+        number: its line.
+        uid: its uid.
+        first: line and uid of the first row of each uid in small letters, to which this one is added.
+    """
+    there, other = first.setdefault(uid.lower(), (number, uid))
+    if there == number:
+        return ""
+    if other == uid:
+        return f"duplicate uid {uid!r}, first on line {there}"
+    return f"uid {uid!r} and {other!r} on line {there} differ in case only; some file systems hold one of both"
 
 
 def kinds_of(rows: Iterable[Row]) -> dict[str, str]:
@@ -129,10 +162,15 @@ def kinds_of(rows: Iterable[Row]) -> dict[str, str]:
     for count, row in enumerate(rows, start=1):  # noqa: B007
         for name, value in row.extras.items():
             found.setdefault(name, Counter())[kind_of(value)] += 1
+    return kinds_from(found, count)
+
+
+def kinds_from(found: Mapping[str, Counter[str]], count: int) -> dict[str, str]:
+    """`kinds_of` of `count` rows, from how many have a value of each kind in each column of the author."""
     kinds = {}
     for name, counts in sorted(found.items()):
         if 2 * counts.total() > count:
-            numbers = {"integer", "number"} <= set(counts)
+            numbers = {"integer", "number"} <= {kind for kind, rows in counts.items() if rows}
             most = counts.most_common(1)[0][0]
             kinds[name] = "number" if numbers and most == "integer" else most
     return kinds
@@ -143,7 +181,7 @@ def kind_of(value: Scalar) -> str:
     return next(name for name, kind in KINDS.items() if type(value) is kind)
 
 
-def _with_kinds(row: Row, kinds: Mapping[str, str]) -> Row:
+def with_kinds(row: Row, kinds: Mapping[str, str]) -> Row:
     """The row with its extras in order, integers as numbers in columns of numbers."""
     extras = {
         name: float(row.extras[name]) if kind == "number" and type(row.extras[name]) is int else row.extras[name]
@@ -153,7 +191,8 @@ def _with_kinds(row: Row, kinds: Mapping[str, str]) -> Row:
     return replace(row, extras=extras)
 
 
-def _faults_of_extras(lines: Iterable[Line], kinds: Mapping[str, str]) -> Iterator[Fault]:
+def faults_of_extras(lines: Iterable[Line], kinds: Mapping[str, str]) -> Iterator[Fault]:
+    """The faults of the columns of the author that rows have, by the kinds of the whole manifest."""
     for number, row in lines:
         for name in sorted(set(row.extras) - set(kinds)):
             yield Fault(

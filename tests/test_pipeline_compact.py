@@ -163,7 +163,7 @@ def test_death_at_every_call_of_the_store(grown: Path, tmp_path: Path, monkeypat
     source, kept = LocalStorage(grown), files(grown)
     compact(source, LocalStorage(tmp_path / "whole"))
     expected, fate = files(tmp_path / "whole"), Fate()
-    for name in ("get", "read", "put_if_absent", "head", "size", "list", "delete"):
+    for name in ("get", "read", "put_if_absent", "put_file", "head", "size", "list", "delete"):
         monkeypatch.setattr(LocalStorage, name, fate.wrapped(getattr(LocalStorage, name)))
     monkeypatch.setattr(os, "fsync", lambda _: None)
     for number in range(1, 1000):

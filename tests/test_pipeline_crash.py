@@ -121,7 +121,7 @@ def test_death_at_every_call_of_the_file_system(
     """The process also dies between the temporary file, the link and the two syncs of one write."""
     expected = dataset(built(str(tmp_path / "whole"), manifest))
     fate = Fate()
-    for name in ("get", "read", "put_if_absent", "put_unsynced", "head", "size", "list", "delete"):
+    for name in ("get", "read", "put_if_absent", "put_unsynced", "put_file", "head", "size", "list", "delete"):
         real = getattr(LocalStorage, name)
         monkeypatch.setattr(LocalStorage, name, fate.wrapped(real))
     monkeypatch.setattr(os, "fsync", fate.wrapped(lambda _: None))

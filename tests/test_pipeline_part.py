@@ -191,7 +191,7 @@ class Mortal(LocalStorage):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name not in ("get", "put_if_absent", "put_unsynced", "head", "size", "list", "delete", "read"):
+        if name not in ("get", "put_if_absent", "put_unsynced", "put_file", "head", "size", "list", "delete", "read"):
             return found
 
         def call(*args: Any, **options: Any) -> Any:

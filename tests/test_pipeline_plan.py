@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pipeline_runs import planned, publish_all
@@ -137,8 +138,8 @@ def test_puts_are_those_that_a_run_makes(tmp_path: Path) -> None:
     """The puts are counted on an undisturbed run."""
     storage, puts = LocalStorage(tmp_path), [0]
 
-    def counting(put: Callable[[str, bytes | bytearray], bool]) -> Callable[[str, bytes | bytearray], bool]:
-        def counted(key: str, data: bytes | bytearray) -> bool:
+    def counting(put: Callable[[str, Any], bool]) -> Callable[[str, Any], bool]:
+        def counted(key: str, data: Any) -> bool:
             puts[0] += 1
             return put(key, data)
 
@@ -146,6 +147,7 @@ def test_puts_are_those_that_a_run_makes(tmp_path: Path) -> None:
 
     storage.put_if_absent = counting(storage.put_if_absent)  # type: ignore[method-assign]
     storage.put_unsynced = counting(storage.put_unsynced)  # type: ignore[method-assign]
+    storage.put_file = counting(storage.put_file)  # type: ignore[method-assign]
     from gaussianverse.pipeline.dataset.finalize import finalize
     from gaussianverse.pipeline.store.probes import prove_conditional_puts
 

@@ -231,3 +231,21 @@ def test_a_full_disk_is_said_at_once_with_its_mend(
     with pytest.raises(StoreRefused, match=rf"{tmp_path}/a: {os.strerror(number)}; (free|raise)"):
         LocalStorage(tmp_path).put_if_absent("a", b"x")
     assert list(LocalStorage(tmp_path).list("")) == []
+
+
+def test_a_file_is_put_as_its_bytes_are(storage: Storage, tmp_path: Path) -> None:
+    path = tmp_path / "given"
+    path.write_bytes(BYTES * 100)
+    assert storage.put_file("a/file", path)
+    assert not storage.put_file("a/file", path)
+    assert storage.head("a/file") == Head(10_000, sha256_of(BYTES * 100))
+    assert storage.get("a/file") == BYTES * 100
+
+
+def test_folders_are_told_without_what_is_in_them(storage: Storage) -> None:
+    assert list(storage.folders("w/")) == []
+    for key in ("w/s/1/a", "w/s/1/b", "w/s/22/c/d", "w/s/file", "w/t/3/a", "top/a"):
+        storage.put_if_absent(key, b"")
+    assert sorted(storage.folders("w/s/")) == ["1", "22"]
+    assert sorted(storage.folders("w/")) == ["s", "t"]
+    assert sorted(storage.folders("")) == ["top", "w"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import sys
 import time
 import uuid
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from gaussianverse import foreign
 from gaussianverse.atlas.os_errors import FULL, describe, mend_of
@@ -19,6 +21,7 @@ from gaussianverse.atlas.store.errors import NotFound, StoreError, StoreRefused
 from gaussianverse.atlas.store.storage import Entry, Head, Storage, fresh, wrong_size
 
 _TEMPORARY = ".incoming"
+_PIECE = 1 << 20
 _HOPELESS = PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError
 
 
@@ -59,20 +62,29 @@ class LocalStorage(Storage):
 
     def put_if_absent(self, key: str, data: bytes | bytearray) -> bool:
         """See `Storage`."""
-        return self._put(key, data, _sync)
+        return self._put(key, lambda file: file.write(data), _sync)
+
+    def put_file(self, key: str, path: Path) -> bool:
+        """See `Storage`."""
+
+        def copy(file: IO[bytes]) -> None:
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, file, _PIECE)
+
+        return self._put(key, copy, _sync)
 
     def put_unsynced(self, key: str, data: bytes | bytearray) -> bool:
         """See `Storage`."""
-        return self._put(key, data, lambda handle: None)
+        return self._put(key, lambda file: file.write(data), lambda handle: None)
 
-    def _put(self, key: str, data: bytes | bytearray, sync: Callable[[int], None]) -> bool:
+    def _put(self, key: str, write: Callable[[IO[bytes]], object], sync: Callable[[int], None]) -> bool:
         path = self._path(key)
         temporary = self.root / _TEMPORARY / uuid.uuid4().hex
         try:
             self._make_folder(path.parent)
             self._make_folder(temporary.parent)
             with temporary.open("xb") as file:
-                file.write(data)
+                write(file)
                 file.flush()
                 sync(file.fileno())
             try:
@@ -125,6 +137,19 @@ class LocalStorage(Storage):
                     except OSError as error:
                         raise self._error(error, key) from error
                     yield Entry(key, nbytes)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """See `Storage`."""
+        parent, _, begin = prefix.rpartition("/")
+        try:
+            with os.scandir(self._path(parent) if parent else self.root) as entries:
+                for entry in entries:
+                    if entry.is_dir() and entry.name.startswith(begin) and (parent or entry.name != _TEMPORARY):
+                        yield entry.name.removeprefix(begin)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise self._error(error, prefix) from error
 
     def delete(self, key: str) -> None:
         """See `Storage`."""

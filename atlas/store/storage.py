@@ -6,11 +6,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from gaussianverse.atlas.store.errors import Altered
+
+_PIECE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,10 @@ class Storage(ABC):
         """
         return self.put_if_absent(key, data)
 
+    def put_file(self, key: str, path: Path) -> bool:
+        """As `put_if_absent`, of the bytes of a file, which need not be in memory at once."""
+        return self.put_if_absent(key, path.read_bytes())
+
     @abstractmethod
     def head(self, key: str) -> Head | None:
         """Size and sha256, or None when there is no such key."""
@@ -101,6 +108,15 @@ class Storage(ABC):
     def clock(self) -> float | None:
         """Seconds since 1970 by the clock of the store, to the second; None if it has none that is told."""
         return None
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """What follows `prefix`, up to the next '/', in the keys that begin with it and have one there; each once."""
+        found = set()
+        for entry in self.list(prefix):
+            name, slash, _ = entry.key.removeprefix(prefix).partition("/")
+            if slash and name not in found:
+                found.add(name)
+                yield name
 
     @abstractmethod
     def delete(self, key: str) -> None:
@@ -118,6 +134,20 @@ class Storage(ABC):
 def sha256_of(data: bytes | bytearray | memoryview) -> str:
     """Hex sha256."""
     return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex sha256 of the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_at(storage: Readable, key: str, nbytes: int) -> str:
+    """Hex sha256 of the bytes under a key, `nbytes` of them, which are read in pieces. Raises NotFound."""
+    digest = hashlib.sha256()
+    for start in range(0, nbytes, _PIECE):
+        digest.update(storage.read(key, start, min(_PIECE, nbytes - start), nbytes))
+    return digest.hexdigest()
 
 
 def fresh(nbytes: int) -> memoryview:

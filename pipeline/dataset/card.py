@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS, VIEWS
 from gaussianverse.escape import markdown
 from gaussianverse.pipeline.dataset.makers import Maker, begun_with, other_makers, ranges
 from gaussianverse.pipeline.dataset.metadata import Credits, Totals
 from gaussianverse.pipeline.dataset.run_file import Run
+from gaussianverse.pipeline.dataset.spread import Spread
 from gaussianverse.pipeline.dataset.versions import Version
 
 _TEMPLATE = """\
@@ -169,13 +167,13 @@ def card_of(version: Version, totals: Totals, index: dict[str, Any], commits: Ma
         objects=totals.objects,
         size=index["size"],
         shards=len(index["shards"]),
-        gaussians=_spread(totals.values("n_gaussians"), ".0f"),
+        gaussians=_spread(totals.spread("n_gaussians"), ".0f"),
         metrics_on="held-out views" if totals.measured_on == {"heldout"} else "training views",
-        atlas_heldout_psnr=_spread(totals.values("atlas_heldout_psnr"), ".2f", " dB"),
-        psnr=_spread(totals.values("psnr"), ".2f", " dB"),
-        ssim=_spread(totals.values("ssim"), ".4f"),
-        smoothness=_spread(totals.values("smoothness"), ".3f"),
-        atlas_psnr=_spread(totals.values("atlas_psnr"), ".1f", " dB"),
+        atlas_heldout_psnr=_spread(totals.spread("atlas_heldout_psnr"), ".2f", " dB"),
+        psnr=_spread(totals.spread("psnr"), ".2f", " dB"),
+        ssim=_spread(totals.spread("ssim"), ".4f"),
+        smoothness=_spread(totals.spread("smoothness"), ".3f"),
+        atlas_psnr=_spread(totals.spread("atlas_psnr"), ".1f", " dB"),
         licences=_licences(totals),
         credits=_credits(totals.credits),
         quarantined=_reasons(totals),
@@ -214,15 +212,10 @@ def _part(part: Mapping[str, Any]) -> str:
     return _PART.format(of=part["samples"], index=part["index_sha256"], chosen=_table(("chosen by",), rows))
 
 
-def _spread(values: NDArray[np.float64], form: str, unit: str = "") -> str:
-    # -1 = not measured, as for imported objects
-    values = values[values != -1]
-    if not len(values):
+def _spread(found: Spread | None, form: str, unit: str = "") -> str:
+    if found is None:  # as of imported objects
         return "not measured"
-    return (
-        f"median {float(np.median(values)):{form}}{unit}, {float(values.min()):{form}} to "
-        f"{float(values.max()):{form}}"
-    )
+    return f"median {found.median:{form}}{unit}, {found.lowest:{form}} to {found.highest:{form}}"
 
 
 def _licences(totals: Totals) -> str:

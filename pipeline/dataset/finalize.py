@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.canonical_json import to_json_file
 from gaussianverse.atlas.dataset_format import ATLAS, SCHEMA_VERSION, VIEWS, sums_file
-from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
+from gaussianverse.atlas.store.storage import Head, Storage, sha256_at, sha256_of
 from gaussianverse.pipeline.dataset import card, layout
+from gaussianverse.pipeline.dataset.in_order import in_order
 from gaussianverse.pipeline.dataset.metadata import Totals, tables_of
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit
@@ -41,7 +43,7 @@ def finalize(storage: Storage, run: Run) -> None:
             f"{storage.url} was begun by an older gaussianverse (schema version {run.version}); finish it with that "
             "version, or start a new output"
         )
-    if sha256_of(storage.get(run.manifest_key)) != run.identity["manifest_sha256"]:
+    if sha256_at(storage, run.manifest_key, storage.size(run.manifest_key)) != run.identity["manifest_sha256"]:
         raise PipelineError(
             f"{storage.url}/{run.manifest_key}: not the manifest of {run.key}; it was damaged after the run began. "
             "Nothing was written: put the manifest of the first call back"
@@ -64,7 +66,7 @@ def finalize(storage: Storage, run: Run) -> None:
         )
     written: dict[str, Head] = {}
 
-    def put(name: str, data: bytes) -> None:
+    def put(name: str, data: bytes | Path) -> None:
         written[name] = publish_exact(storage, version.key(name), data)
 
     for name, data in merged_statistics(live_moments(storage, version), run).items():
@@ -99,7 +101,8 @@ def _commits(storage: Storage, version: Version) -> Commits:
                 f"{storage.url}: {len(missing)} of {len(version.shards)} {family} shards are not committed "
                 f"(first: {missing[0]}); {mend}"
             )
-    return {(family, k): read_commit(storage, family, k) for family in version.families for k in version.shards}
+    pairs = [(family, k) for family in version.families for k in version.shards]
+    return dict(zip(pairs, in_order(storage, lambda pair: read_commit(storage, *pair), pairs), strict=True))
 
 
 def index_of(version: Version, commits: Commits, totals: Totals, written: Mapping[str, Head]) -> dict[str, Any]:
@@ -172,9 +175,10 @@ def sha256sums(storage: Storage, version: Version, commits: Commits, written: Ma
         written: its own files by their names.
     """
     sums = {version.key(name): head.sha256 for name, head in written.items()}
-    for (family, shard), record in commits.items():
+    for record in commits.values():
         sums |= {key: file["sha256"] for key, file in record["files"].items()}
-        sums[layout.commit(family, shard)] = _sha256(storage, layout.commit(family, shard))
+    keys = [layout.commit(family, shard) for family, shard in commits]
+    sums |= zip(keys, in_order(storage, lambda key: _sha256(storage, key), keys), strict=True)
     for key in version.sources():
         sums[key] = _sha256(storage, key)
     return sums_file(sums)

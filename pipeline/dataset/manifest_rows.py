@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.manifests import runform
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.parquet import UNREADABLE
+from gaussianverse.manifests.row_groups import RowGroups
+from gaussianverse.manifests.schema import extras_of
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.errors import NoObject, PipelineError, message
 
@@ -29,9 +31,9 @@ def shard_rows(storage: Storage, run: Run, shard: int) -> list[dict[str, Any]]:
         PipelineError: the manifest is damaged, or has no such shard.
     """
     key = run.manifest_key
-    source = io.BufferedReader(_Object(storage, key), buffer_size=1 << 18)
     try:
-        return [runform.flat(row) for row in runform.read_shard(source, shard - run.first_shard)]
+        with _opened(storage, key, str(run.identity["manifest_sha256"])) as file:
+            return [runform.flat(row) for row in runform.rows_of(file, shard - run.first_shard, key)]
     except (ManifestError, pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise PipelineError(f"{storage.url}/{key}: shard {shard}: {message(error)}") from error
 
@@ -52,13 +54,34 @@ def count_taken(storage: Storage, run: Run, shards: Iterable[int]) -> int:
 
 def _origins(storage: Storage, run: Run, shard: int) -> dict[str, int]:
     key = dataset_format.version_key(run.number, dataset_format.ORIGINS)
-    source = io.BufferedReader(_Object(storage, key), buffer_size=1 << 18)
     try:
-        with pq.ParquetFile(source, pre_buffer=False) as file:
-            table = file.read_row_group(shard - run.first_shard, use_threads=False)
+        with _opened(storage, key, str(run.identity["origins_sha256"])) as file:
+            table = file.read(shard - run.first_shard, shard - run.first_shard + 1)
         return dict(zip(table["uid"].to_pylist(), table["shard"].to_pylist(), strict=True))
     except (*UNREADABLE, KeyError, IndexError, TypeError, ValueError) as error:
         raise PipelineError(f"{storage.url}/{key}: shard {shard}: {message(error)}") from error
+
+
+_large: dict[tuple[str, str, str], RowGroups] = {}
+"""Files of this process whose footers took long to read, the last few, by place, key and sha256."""
+_MOST = 4
+_OBJECTS = dataset_format.OBJECTS
+
+
+@contextmanager
+def _opened(storage: Storage, key: str, sha256: str) -> Iterator[RowGroups]:
+    """A file whose row group k is shard k; one of very many shards stays open, and takes 8 bytes for each."""
+    place = (storage.url, key, sha256)
+    file = _large.pop(place, None)
+    if file is None:
+        file = RowGroups(io.BufferedReader(_Object(storage, key), buffer_size=1 << 18))
+        if key.endswith(_OBJECTS) and extras_of(file.schema) is None:
+            raise ManifestError("not a manifest in run form")
+    yield file
+    if file.is_large:
+        while len(_large) >= _MOST:
+            del _large[next(iter(_large))]
+        _large[place] = file
 
 
 def find_row(storage: Storage, run: Run, uid: str) -> tuple[dict[str, Any], int]:

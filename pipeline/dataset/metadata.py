@@ -1,27 +1,32 @@
 """Build metadata.parquet and quarantine.parquet from the tables of the shards, and the totals for index and card.
 
-One shard at a time, in columns: only the few numbers of `Totals` are kept per object.
+One shard at a time, in columns. Nothing is kept in memory for each object: both tables, and the numbers whose medians
+the card tells, are written to temporary files.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from gaussianverse.atlas import dataset_format
 from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, SPLATS, address_column
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.in_order import in_order
 from gaussianverse.pipeline.dataset.parquet import ParquetSink, exact
 from gaussianverse.pipeline.dataset.schemas import quarantine_schema
 from gaussianverse.pipeline.dataset.shards import stats_table
+from gaussianverse.pipeline.dataset.spread import Spread, Values
 from gaussianverse.pipeline.dataset.versions import Version
 from gaussianverse.pipeline.errors import PipelineError
 
@@ -75,7 +80,7 @@ class Totals:
     reasons: Counter[str] = field(default_factory=Counter)
     measured_on: set[str] = field(default_factory=set)
     credits: Credits = field(default_factory=Credits)
-    _values: dict[str, list[NDArray[np.float64]]] = field(default_factory=lambda: defaultdict(list))
+    _values: dict[str, Values] = field(default_factory=lambda: defaultdict(Values))
     _uids: Any = field(default_factory=hashlib.sha256)
 
     COLUMNS = ("n_gaussians", "atlas_heldout_psnr", "psnr", "ssim", "smoothness", "atlas_psnr")
@@ -93,13 +98,13 @@ class Totals:
         self.credits.add(samples)
         self.measured_on |= set(samples["metrics_on"].to_pylist())
         for name in self.COLUMNS:
-            known = name in samples.column_names  # tables of version 1 lack some
-            values = samples[name].to_numpy() if known else np.full(len(samples), _UNKNOWN)
-            self._values[name].append(values.astype(np.float64))
+            if name in samples.column_names:  # tables of version 1 lack some
+                values = samples[name].to_numpy().astype(np.float64)
+                self._values[name].add(values[values != _UNKNOWN])
 
-    def values(self, name: str) -> NDArray[np.float64]:
-        """The values of one of `COLUMNS` over the samples."""
-        return np.concatenate(self._values[name])
+    def spread(self, name: str) -> Spread | None:
+        """The spread of one of `COLUMNS` over the samples of which it is known; None if there are none."""
+        return self._values[name].spread()
 
     @property
     def uids_sha256(self) -> str:
@@ -109,11 +114,12 @@ class Totals:
 
 @dataclass(frozen=True)
 class Tables:
-    """Both files and the totals."""
+    """Both files, in a temporary folder that goes with this, and the totals."""
 
-    metadata: bytes
-    quarantine: bytes
+    metadata: Path
+    quarantine: Path
     totals: Totals
+    folder: tempfile.TemporaryDirectory[str]
 
 
 def tables_of(storage: Storage, version: Version) -> Tables:
@@ -124,9 +130,14 @@ def tables_of(storage: Storage, version: Version) -> Tables:
         PipelineError: a table is damaged, or tables of one shard have different objects.
     """
     schema, lost = version.run.metadata_schema(), quarantine_schema(version.run.version)
-    metadata, quarantine, totals = ParquetSink(schema), ParquetSink(lost), Totals()
-    for shard in version.shards:
-        tables = {f: version.live(stats_table(storage, f, shard), shard) for f in version.run.families}
+    folder = tempfile.TemporaryDirectory(prefix="gaussianverse-")
+    paths = [Path(folder.name, name) for name in (dataset_format.METADATA, dataset_format.QUARANTINE)]
+    metadata, quarantine, totals = ParquetSink(schema, paths[0]), ParquetSink(lost, paths[1]), Totals()
+
+    def read(shard: int) -> dict[str, pa.Table]:
+        return {f: version.live(stats_table(storage, f, shard), shard) for f in version.run.families}
+
+    for shard, tables in zip(version.shards, in_order(storage, read, version.shards), strict=True):
         splats, atlases = (tables[family] for family in layout.STAGES)
         if any(not splats["uid"].equals(table["uid"]) for table in tables.values()):
             raise PipelineError(f"shard {shard}: its tables have different objects")
@@ -134,7 +145,9 @@ def tables_of(storage: Storage, version: Version) -> Tables:
         metadata.add(rows)
         quarantine.add(_quarantined(splats, atlases, lost))
         totals.add(rows)
-    return Tables(metadata.finish(), quarantine.finish(), totals)
+    metadata.finish()
+    quarantine.finish()
+    return Tables(paths[0], paths[1], totals, folder)
 
 
 def _joined(tables: Mapping[str, pa.Table], schema: pa.Schema) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -45,13 +46,17 @@ class ParquetSink:
 
     Row groups have `ROW_GROUP` rows regardless of the pieces, so that the same rows always give the same bytes; a
     file of one group has the bytes of `table_to_parquet`.
+
+    Args:
+        schema: schema of the table.
+        path: file to write; None = `finish` returns its bytes.
     """
 
     ROW_GROUP = 1 << 16
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: pa.Schema, path: Path | None = None) -> None:
         self._schema, self._sink = exact(schema), io.BytesIO()
-        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd")
+        self._writer = pq.ParquetWriter(path or self._sink, self._schema, compression="zstd")
         self._waiting: list[pa.Table] = []
         self._written = False
 
@@ -64,7 +69,7 @@ class ParquetSink:
             self._waiting = [whole[self.ROW_GROUP :]]
 
     def finish(self) -> bytes:
-        """Write the remaining rows and return the file."""
+        """Write the remaining rows and return the file; b"" if it has a path."""
         rest = pa.concat_tables([self._schema.empty_table(), *self._waiting])
         if len(rest) or not self._written:
             self._write(rest)
@@ -76,7 +81,7 @@ class ParquetSink:
         self._written = True
 
 
-def same_rows(schema: pa.Schema, data: bytes, expected: bytes) -> bool:
+def same_rows(schema: pa.Schema, data: bytes, expected: bytes | Path) -> bool:
     """Whether two files of a `ParquetSink` hold the same rows; compares one row group at a time.
 
     Raises:
@@ -95,9 +100,10 @@ def same_rows(schema: pa.Schema, data: bytes, expected: bytes) -> bool:
     return True
 
 
-def _opened(data: bytes) -> pq.ParquetFile:
+def _opened(data: bytes | Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        source = data if isinstance(data, Path) else pa.BufferReader(data)
+        return pq.ParquetFile(source, page_checksum_verification=True)
     except UNREADABLE as error:
         raise PipelineError(f"not a readable Parquet file: {message(error)}") from error
 

@@ -5,12 +5,14 @@ The file of version 1 is run.json, that of a later one its version.json, see `ve
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from heapq import merge
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,9 +25,10 @@ from gaussianverse.atlas.dataset_format import ATLAS, FAMILIES, SCHEMA_VERSION, 
 from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.options import StoreOptions
-from gaussianverse.atlas.store.storage import Storage, sha256_of
+from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.config import FitConfig, ReduceConfig
 from gaussianverse.manifests import runform
+from gaussianverse.manifests.row_groups import RowGroups
 from gaussianverse.manifests.schema import ARROW
 from gaussianverse.pipeline.config import RunConfig, RunSettings, SplatsConfig, digest_of
 from gaussianverse.pipeline.dataset import layout
@@ -39,7 +42,7 @@ from gaussianverse.pipeline.dataset.schemas import (
     stats_schema,
 )
 from gaussianverse.pipeline.errors import PipelineError, RunConflict
-from gaussianverse.pipeline.store.publish import Published, publish, publish_exact
+from gaussianverse.pipeline.store.publish import Published, publish, publish_exact, sha256_of_data
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +197,7 @@ class Run:
         return self.settings.views_size or self.fit.size
 
 
-def identity_of(manifest: bytes, config: RunConfig, representation: Mapping[str, Any]) -> dict[str, Any]:
+def identity_of(manifest: bytes | Path, config: RunConfig, representation: Mapping[str, Any]) -> dict[str, Any]:
     """The content of run.json.
 
     Args:
@@ -203,15 +206,14 @@ def identity_of(manifest: bytes, config: RunConfig, representation: Mapping[str,
         representation: channel order, dtype, and hashes of sphere and plane.
     """
     tables = config.identity()
-    n_shards = runform.count_shards(io.BytesIO(manifest))
-    first, last = (runform.read_shard(io.BytesIO(manifest), k) for k in (0, n_shards - 1))
-    tables["run"]["shard_size"] = len(first) if n_shards > 1 else config.run.shard_size
+    extent = runform.extent_of(manifest)
+    tables["run"]["shard_size"] = extent.shard_size if extent.shards > 1 else config.run.shard_size
     return {
         "schema_version": SCHEMA_VERSION,
-        "manifest_sha256": sha256_of(manifest),
-        "n_objects": last[-1].index + 1,
-        "n_shards": n_shards,
-        "extras": runform.read_kinds(io.BytesIO(manifest)),
+        "manifest_sha256": sha256_of_data(manifest),
+        "n_objects": extent.objects,
+        "n_shards": extent.shards,
+        "extras": extent.kinds,
         "config_digest": digest_of(tables),
         "config": tables,
         "representation": dict(representation),
@@ -220,7 +222,7 @@ def identity_of(manifest: bytes, config: RunConfig, representation: Mapping[str,
     }
 
 
-def establish(storage: Storage, manifest: bytes, identity: dict[str, Any]) -> Run:
+def establish(storage: Storage, manifest: bytes | Path, identity: dict[str, Any]) -> Run:
     """Write run.json and the manifest, or confirm that the output holds the same ones.
 
     Other versions of packages than those of the first call are no obstacle: every sample names what made it.
@@ -249,7 +251,7 @@ def _check_not_purged(storage: Storage) -> None:
         )
 
 
-def _check_same(storage: Storage, there: Run, manifest: bytes, identity: dict[str, Any]) -> None:
+def _check_same(storage: Storage, there: Run, manifest: bytes | Path, identity: dict[str, Any]) -> None:
     if there.version != SCHEMA_VERSION:
         raise RunConflict(
             f"{storage.url} was begun by an older gaussianverse (schema version {there.version}). Nothing was "
@@ -271,20 +273,38 @@ def _check_same(storage: Storage, there: Run, manifest: bytes, identity: dict[st
         log.warning("%s was begun with other code: %s", storage.url, "; ".join(changed))
 
 
-def other_rows(there: bytes, here: bytes) -> list[str]:
+def other_rows(there: bytes, here: bytes | Path) -> list[str]:
     """The first differences between two manifests in run form, by row and column, and how many more there are."""
-    one, other = (
-        {r.uid: runform.flat(r) for k in range(runform.count_shards(io.BytesIO(m)))
-         for r in runform.read_shard(io.BytesIO(m), k)}
-        for m in (there, here)
-    )  # fmt: skip
-    found = [f"row {uid!r} is only there" for uid in one if uid not in other]
-    found += [f"row {uid!r} is only here" for uid in other if uid not in one]
-    for uid in sorted(one.keys() & other.keys()):
-        a, b = ({n: v for n, v in rows[uid].items() if n != "index"} for rows in (one, other))
-        found += [f"row {uid!r}: {text}" for text in differences(a, b)]
-    more = [f"and {len(found) - _SHOWN} more differences"] if len(found) > _SHOWN else []
-    return [*found[:_SHOWN], *more] or ["the manifest's bytes, though not its rows"]
+    found, more = list[str](), 0
+    for text in _differing_rows(there, here):
+        if len(found) < _SHOWN:
+            found.append(text)
+        else:
+            more += 1
+    found += [f"and {more} more differences"] if more else []
+    return found or ["the manifest's bytes, though not its rows"]
+
+
+def _differing_rows(there: bytes, here: bytes | Path) -> Iterator[str]:
+    """Every difference of two manifests, whose rows are both sorted by uid."""
+    with runform.opened(there) as one, runform.opened(here) as other:
+        rows = merge(
+            ((uid, 0, row) for uid, row in _rows(one)), ((uid, 1, row) for uid, row in _rows(other)),
+            key=lambda found: found[:2],
+        )  # fmt: skip
+        for uid, found in groupby(rows, key=lambda found: found[0]):
+            sides = {side: row for _, side, row in found}
+            if len(sides) == 2:
+                yield from (f"row {uid!r}: {text}" for text in differences(sides[0], sides[1]))
+            else:
+                yield f"row {uid!r} is only {'here' if 1 in sides else 'there'}"
+
+
+def _rows(file: RowGroups) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a manifest, without their places, by their uids."""
+    for shard in range(len(file)):
+        for row in runform.rows_of(file, shard, "manifest"):
+            yield row.uid, {name: value for name, value in runform.flat(row).items() if name != "index"}
 
 
 def load(storage: Storage, number: int = 1) -> Run:

@@ -17,6 +17,7 @@ from gaussianverse.atlas.dataset_format import ADDRESS, ATLAS, OK, READABLE_VERS
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.storage import Storage, sha256_of
 from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.in_order import in_order
 from gaussianverse.pipeline.dataset.parquet import other_columns, read_table
 from gaussianverse.pipeline.dataset.records import Record, read
 from gaussianverse.pipeline.dataset.schemas import Facts, is_count, is_sha256, journal_schema, like, stats_schema
@@ -107,8 +108,7 @@ def counts_of(storage: Storage, shards: Iterable[int]) -> Counts:
     """Count the objects of shards whose atlases are committed; raises the errors of `read_commit`."""
     objects = published = 0
     reasons: Counter[str] = Counter()
-    for shard in shards:
-        commit = read_commit(storage, ATLAS, shard)
+    for commit in in_order(storage, lambda shard: read_commit(storage, ATLAS, shard), shards):
         objects, published = objects + commit["objects"], published + commit["samples"]
         reasons.update(commit["quarantined"])
     return Counts(objects, published, dict(reasons.most_common()))

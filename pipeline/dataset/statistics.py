@@ -15,6 +15,7 @@ from gaussianverse.atlas.moments import Moments
 from gaussianverse.atlas.plane import points_of
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.dataset import layout
+from gaussianverse.pipeline.dataset.in_order import in_order
 from gaussianverse.pipeline.dataset.members import atlas_array
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import read_main, stats_table
@@ -36,13 +37,15 @@ def moments_of(mains: Iterable[bytes], run: Run) -> bytes:
 
 def live_moments(storage: Storage, version: Version) -> Iterator[bytes]:
     """Yield the moments of each shard of a version; a shard that lost rows is counted again from its atlases."""
-    for shard in version.shards:
+
+    def read(shard: int) -> bytes:
         if not len(version.superseded.in_shard(shard)):
-            yield storage.get(layout.moments(shard))
-            continue
+            return storage.get(layout.moments(shard))
         rows = version.live(stats_table(storage, ATLAS, shard), shard).to_pylist()
         mains = (read_main(storage, ATLAS, shard, row) for row in rows if row["sample"] != -1)
-        yield moments_of(mains, version.run)
+        return moments_of(mains, version.run)
+
+    yield from in_order(storage, read, version.shards)
 
 
 def merged_statistics(moments: Iterable[bytes], run: Run) -> dict[str, bytes]:

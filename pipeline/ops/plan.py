@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import statistics
@@ -82,7 +81,7 @@ class Plan:
 
 
 def plan_of(
-    manifest: bytes,
+    manifest: runform.Source,
     config: RunConfig,
     *,
     slots: int,
@@ -95,7 +94,7 @@ def plan_of(
     """Predict the cost of a whole manifest.
 
     Args:
-        manifest: bytes of objects.parquet.
+        manifest: objects.parquet.
         config: configuration of the run.
         slots: number of fits that run at once.
         profile: name of the profile that `config` comes from.
@@ -111,9 +110,9 @@ def plan_of(
         raise UsageError(f"slots {slots}, seconds {seconds}: both must be positive")
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         raise UsageError(f"price per hour {price_per_hour}: expected a number of at least 0")
-    n_shards = runform.count_shards(io.BytesIO(manifest))
-    last = runform.read_shard(io.BytesIO(manifest), n_shards - 1)
-    objects = last[-1].index + 1
+    extent = runform.extent_of(manifest)
+    n_shards, objects = extent.shards, extent.objects
+    last = runform.read_shard(manifest, n_shards - 1)
     fetches = statistics.fmean(_requests(resolve(one.views, base), one.format) for one in last)
     gpus = config.gpus_per_fit
     kept = costs()

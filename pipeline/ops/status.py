@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_reading, open_dataset
 from gaussianverse.pipeline.dataset import layout, run_file
+from gaussianverse.pipeline.dataset.in_order import in_order
 from gaussianverse.pipeline.dataset.finalize import is_finalized
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit, stats_rows
@@ -51,16 +52,21 @@ def status_of(
     for stage in run.families:
         shards = sorted(k for family, k in committed if family == stage)
         done = samples = 0
-        for shard in shards:
-            commit = commit_of(storage, stage, shard)
+        commits = in_order(storage, partial(commit_of, storage, stage), shards)
+        for shard, commit in zip(shards, commits, strict=True):
             lost = version.superseded.samples_in(stage, shard), len(version.superseded.in_shard(shard))
             done, samples = done + commit["objects"] - lost[1], samples + commit["samples"] - lost[0]
             if stage == ATLAS:
                 reasons.update(commit["quarantined"])
                 if lost[1]:
                     reasons.subtract(_reasons_of_lost(storage, version, shard))
-        work = (layout.parse_fragment(entry.key) for entry in storage.list(f"{layout.WORK}{stage}/"))
-        uncommitted = sum(found is not None and found[1] in own and found[:2] not in committed for found in work)
+        # not all of the scratch, which has the fragments of committed shards as well until clean-work
+        begun = {int(name) for name in storage.folders(f"{layout.WORK}{stage}/") if name.isdecimal()}
+        uncommitted = sum(
+            layout.parse_fragment(entry.key) is not None
+            for shard in sorted(begun.intersection(own) - set(shards))
+            for entry in storage.list(layout.fragments(stage, shard))
+        )
         stages[stage] = {
             "shards": len(shards),
             "objects": done + uncommitted,

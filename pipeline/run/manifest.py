@@ -13,25 +13,28 @@ from pathlib import Path
 from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.options import StoreOptions
-from gaussianverse.manifests import authored, runform
+from gaussianverse.manifests import intake
 from gaussianverse.manifests.arguments import rules_of
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.manifests.table import NO_RULES, Rules
 from gaussianverse.pipeline.config import RunConfig
 
 _SHOWN = 20
+_PIECE = 1 << 24
 
 
 @dataclass(frozen=True)
 class Manifest:
     """A checked manifest."""
 
-    data: bytes
-    """objects.parquet."""
+    data: bytes | Path
+    """objects.parquet, or the file that it is in."""
     base: str
     """Folder or s3 prefix that relative `views` are relative to."""
     faults: tuple[str, ...] = ()
     """Faults of rows that are quarantined as bad_input, each with its line."""
+    folder: tempfile.TemporaryDirectory[str] | None = None
+    """Temporary folder of the file, which goes when nobody has this any more."""
 
 
 def read_manifest(
@@ -73,8 +76,12 @@ def local_file(address: str, store: StoreOptions) -> Iterator[tuple[Path, str]]:
     parent, _, name = address.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="gaussianverse-") as folder:
         path = Path(folder) / name
+        storage = open_storage(parent, store)
         try:
-            path.write_bytes(open_storage(parent, store).get(name))
+            size = storage.size(name)
+            with path.open("xb") as file:
+                for start in range(0, size, _PIECE):
+                    file.write(storage.read(name, start, min(_PIECE, size - start), size))
         except NotFound as error:
             raise ManifestError(f"{address}: no such file") from error
         yield path, parent
@@ -102,6 +109,8 @@ def manifest_of(args: argparse.Namespace, config: RunConfig, shard_size: int = 0
 
 
 def _encoded(path: Path, base: str, shard_size: int, strict: bool, rules: Rules) -> Manifest:
-    found = authored.read(path, strict=strict, rules=replace(rules, base=base))
-    data = runform.encode(found.rows, shard_size=found.shard_size or shard_size)
-    return Manifest(data, base, tuple(found.faults))
+    folder = tempfile.TemporaryDirectory(prefix="gaussianverse-")
+    made = Path(folder.name) / "objects.parquet"
+    with made.open("xb") as file:
+        found = intake.convert(path, file, shard_size=shard_size, strict=strict, rules=replace(rules, base=base))
+    return Manifest(made, base, tuple(found.faults), folder)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
+from pathlib import Path
 
 from gaussianverse.atlas.store.errors import StoreError, StoreRefused
-from gaussianverse.atlas.store.storage import Head, Storage, sha256_of
+from gaussianverse.atlas.store.storage import Head, Storage, sha256_of, sha256_of_file
 from gaussianverse.pipeline.errors import ShardConflict
 
+Data = bytes | bytearray | Path
+"""Bytes, or a file that has them."""
+_SMALL = 1 << 24
+"""Bytes of a file that is put as bytes are."""
 ATTEMPTS = 6
 _PAUSE_S = 0.25
 PATIENCE_S = 120.0
@@ -34,7 +39,7 @@ class Published(StrEnum):
 def publish(
     storage: Storage,
     key: str,
-    data: bytes | bytearray,
+    data: Data,
     *,
     pause_s: float = _PAUSE_S,
     patience_s: float = PATIENCE_S,
@@ -45,7 +50,7 @@ def publish(
     Args:
         storage: to write to.
         key: to write under.
-        data: to write.
+        data: to write; a file is always written durably.
         pause_s: before the second attempt; doubles with each.
         patience_s: after which no further attempt begins.
         durable: whether it must outlive a loss of power.
@@ -54,8 +59,15 @@ def publish(
         StoreError: the store failed `ATTEMPTS` times running, or for longer than `patience_s`.
         StoreRefused: the store will not have it.
     """
-    sha256 = sha256_of(data)
-    put = storage.put_if_absent if durable else storage.put_unsynced
+    if isinstance(data, Path) and data.stat().st_size <= _SMALL:
+        data = data.read_bytes()
+    sha256 = sha256_of_data(data)
+
+    def put() -> bool:
+        if isinstance(data, Path):
+            return storage.put_file(key, data)
+        return storage.put_if_absent(key, data) if durable else storage.put_unsynced(key, data)
+
     last: StoreError | None = None
     started = time.monotonic()
     for attempt in range(ATTEMPTS):
@@ -64,7 +76,7 @@ def publish(
                 break
             time.sleep(pause_s * 2 ** (attempt - 1))
         try:
-            if put(key, data):
+            if put():
                 return Published.WRITTEN
         except StoreRefused:
             raise
@@ -83,7 +95,12 @@ def publish(
     raise StoreError(f"{storage.url}/{key}: not written in {seconds:.0f} s of trying; last: {last}") from last
 
 
-def publish_exact(storage: Storage, key: str, data: bytes | bytearray) -> Head:
+def sha256_of_data(data: Data) -> str:
+    """Hex sha256 of bytes, or of those of a file."""
+    return sha256_of_file(data) if isinstance(data, Path) else sha256_of(data)
+
+
+def publish_exact(storage: Storage, key: str, data: Data) -> Head:
     """Write what is a pure function of its inputs: whatever is there already must be the same.
 
     Raises:
@@ -94,4 +111,4 @@ def publish_exact(storage: Storage, key: str, data: bytes | bytearray) -> Head:
             f"{storage.url}/{key}: holds other bytes than its fragments give; something else wrote there. "
             "Nothing was overwritten: use a new output, or find out who did"
         )
-    return Head(len(data), sha256_of(data))
+    return Head(data.stat().st_size if isinstance(data, Path) else len(data), sha256_of_data(data))

@@ -18,7 +18,7 @@ class MemoryS3:
         assert IfNoneMatch == "*"
         if (Bucket, Key) in self.objects:
             raise _refused("PreconditionFailed")
-        self.objects[Bucket, Key] = bytes(Body), Metadata
+        self.objects[Bucket, Key] = bytes(Body) if isinstance(Body, bytes | bytearray) else Body.read(), Metadata
         return {}
 
     def head_object(self, *, Bucket: str, Key: str) -> Any:
