@@ -15,8 +15,8 @@ from gaussianverse.atlas.dataset_format import ATLAS, OK, SPLATS
 from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.pipeline.arguments import add_reading, open_dataset
 from gaussianverse.pipeline.dataset import layout, run_file
-from gaussianverse.pipeline.dataset.in_order import in_order
 from gaussianverse.pipeline.dataset.finalize import is_finalized
+from gaussianverse.pipeline.dataset.in_order import in_order
 from gaussianverse.pipeline.dataset.run_file import Run
 from gaussianverse.pipeline.dataset.shards import committed_shards, read_commit, stats_rows
 from gaussianverse.pipeline.dataset.versions import Version, version_of
