@@ -5,7 +5,7 @@ from pipeline_runs import data_of, planned, publish_all, publish_one
 
 from gaussianverse.atlas.dataset_format import ATLAS, SPLATS
 from gaussianverse.atlas.store.local import LocalStorage
-from gaussianverse.pipeline.dataset import pack
+from gaussianverse.pipeline.dataset import layout, pack
 from gaussianverse.pipeline.dataset.finalize import finalize
 from gaussianverse.pipeline.dataset.manifest_rows import shard_rows
 from gaussianverse.pipeline.errors import PipelineError
@@ -73,3 +73,16 @@ def test_an_object_that_the_manifest_lacks(tmp_path: Path, uid: str) -> None:
     run = planned(storage, [f"o{i:02}" for i in range(7)], shard_size=2)
     with pytest.raises(PipelineError, match="no object"):
         inspect(storage, run, uid)
+
+
+def test_scratch_of_committed_shards_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = LocalStorage(tmp_path)
+    run = planned(storage, UIDS, shard_size=2)
+    publish_all(storage, run, SPLATS)
+    for shard in (0, 2):
+        pack.pack(storage, run, SPLATS, shard)
+    listed: list[str] = []
+    real = storage.list
+    monkeypatch.setattr(storage, "list", lambda prefix: (listed.append(prefix), real(prefix))[1])
+    assert status_of(storage, run)["stages"][SPLATS]["uncommitted_fragments"] == 2
+    assert [prefix for prefix in listed if prefix.startswith(layout.WORK)] == [layout.fragments(SPLATS, 1)]
