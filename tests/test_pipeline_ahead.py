@@ -20,7 +20,7 @@ from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import StoreError
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.fitter.sources.selection import Selection
-from gaussianverse.pipeline.run import ahead, inputs, scratch
+from gaussianverse.pipeline.run import ahead, fetching, inputs, scratch
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.reading import local_views
 
@@ -215,6 +215,29 @@ def test_a_process_that_is_killed_leaves_nothing_for_long_and_holds_up_nobody(
         assert set(found(path)) == set(READ)
     assert not left.exists()
     assert {p.name for p in place.glob("*/*")} == {"owner"}
+
+
+def test_a_large_image_is_refused_before_it_takes_memory(store: StoreOptions, prefix: str, tmp_path: Path) -> None:
+    storage = open_storage(prefix, store)
+    cameras = json.dumps({"frames": [{"file_path": "large.png"}]}).encode()
+    storage.put_if_absent("large/transforms.json", cameras)
+    storage.put_if_absent("large/large.png", bytes(2000))
+    with pytest.raises(inputs.InputTooLarge, match="1000 bytes"):
+        fetching.fetch(storage, "large", tmp_path, Selection("transforms"), at_once=4, most_bytes=1000)
+    assert not list(tmp_path.rglob("large.png"))
+
+
+def test_what_a_thread_writes_while_its_process_ends_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / "w-left"
+    (left / "KEY.part").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch.shutil, "rmtree", lambda *_, **__: None)
+        scratch._remove(left, os.getpid())
+    assert left.exists()
+    scratch._remove_left(tmp_path)
+    assert not left.exists()
 
 
 def test_a_folder_that_is_another_users_is_refused(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class _Place:
 
     def _read(self, name: str) -> bytes:
         if name not in self._got:
-            self._got[name] = self._storage.get(f"{self._name}/{name}")
+            self._got[name] = self._received(name)
         return self._got[name]
 
     def _read_if_there(self, name: str) -> bytes | None:
@@ -140,9 +140,23 @@ class _Place:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _get(self, name: str) -> int:
-        data = self._storage.get(f"{self._name}/{name}")
+        data = self._received(name)
         self._write(f"{self._name}/{name}", data)
         return len(data)
+
+    def _received(self, name: str) -> bytes:
+        """The bytes of a file below `name`/; one that alone exceeds the limit is refused before it takes memory."""
+        room = bytearray()
+
+        def made(nbytes: int) -> memoryview:
+            nonlocal room
+            if nbytes > self._most_bytes:
+                raise too_large(self._where, self._most_bytes)
+            room = bytearray(nbytes)
+            return memoryview(room)
+
+        self._storage.get_into(f"{self._name}/{name}", made)
+        return bytes(room)
 
     def _write(self, key: str, data: bytes) -> None:
         path = self._folder / key

@@ -82,6 +82,9 @@ def _own_folder(base: Path, process: int) -> Path:
 def _remove(folder: Path, process: int) -> None:
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():  # a thread that fetches wrote to it meanwhile; the next process removes the rest
+            with suppress(OSError):
+                (folder / _OWNER).touch()
         with suppress(OSError):  # others use it still
             folder.parent.rmdir()
 
