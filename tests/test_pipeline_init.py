@@ -98,7 +98,7 @@ def test_a_file_that_is_there_stays(tmp_path: Path, capsys: Captured, monkeypatc
         (["--profile", "fastest"], "no profile 'fastest'"),
         (["--set", "fit.stepz=3"], "stepz"),
         (["--set", "fit.steps=0"], "steps"),
-        (["none/mine.toml"], "none/mine.toml"),
+        (["none/mine.toml"], "none/mine.toml: No such file or directory; name a file in a folder"),
     ],
 )
 def test_a_wrong_profile_or_value_writes_nothing(

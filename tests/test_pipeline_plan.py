@@ -105,7 +105,7 @@ def test_small_runs_do_not_cost_nothing_and_large_ones_are_readable() -> None:
     assert "1,395 days" in text
 
 
-@pytest.mark.parametrize(("slots", "seconds"), [(0, None), (1, 0.0), (1, -2.0)])
+@pytest.mark.parametrize(("slots", "seconds"), [(0, None), (1, 0.0), (1, -2.0), (1, float("nan"))])
 def test_what_cannot_be_is_a_usage_error(slots: int, seconds: float | None) -> None:
     with pytest.raises(UsageError):
         plan.plan_of(manifest(3), RunConfig(), slots=slots, seconds=seconds)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from gaussianverse import __version__
+from gaussianverse.atlas.os_errors import describe
 from gaussianverse.fitter.config import profile_path
 from gaussianverse.pipeline.arguments import add_json
 from gaussianverse.pipeline.config import RunConfig, load
-from gaussianverse.pipeline.errors import UsageError
+from gaussianverse.pipeline.errors import PipelineError, UsageError
 
 _COLUMNS = 100
 
@@ -69,7 +70,7 @@ def _value(value: Any) -> str:
     """A value of a setting in TOML."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
-    return repr(value) if isinstance(value, float) else json.dumps(value)
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         UsageError: the file is there.
+        PipelineError: it cannot be written.
         ConfigError: there is no such profile, or a value is not allowed.
     """
     config, source = load(args.profile, args.set), profile_path(args.profile)
@@ -99,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
             sink.write(toml_of(config, title))
     except FileExistsError as error:
         raise UsageError(f"{file} is there and stays as it is; name another file") from error
+    except OSError as error:
+        raise PipelineError(f"{file}: {describe(error)}; name a file in a folder that you may write to") from error
     if args.json:
         print(json.dumps({"file": str(file), "profile": args.profile}))
     else:

@@ -106,8 +106,10 @@ def plan_of(
     Raises:
         UsageError: `slots`, `seconds` or the price is not positive.
     """
-    if slots < 1 or (seconds is not None and seconds <= 0):
-        raise UsageError(f"slots {slots}, seconds {seconds}: both must be positive")
+    if slots < 1:
+        raise UsageError(f"slots {slots}: expected a number of at least 1")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise UsageError(f"seconds {seconds}: expected a number above 0")
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         raise UsageError(f"price per hour {price_per_hour}: expected a number of at least 0")
     extent = runform.extent_of(manifest)
@@ -256,9 +258,7 @@ def _wall(days: float) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gaussianverse plan`."""
     add_manifest(parser)
-    parser.add_argument(
-        "--slots", type=int, default=0, help="fits that run at once; default: the cores of this machine"
-    )
+    parser.add_argument("--slots", type=int, help="fits that run at once; default: the cores of this machine")
     parser.add_argument("--seconds", type=float, help="seconds per fit, if known")
     parser.add_argument(
         "--price-per-hour",
@@ -279,7 +279,7 @@ def run(args: argparse.Namespace) -> int:
     if args.like:
         storage = open_storage(args.like, config.store)
         measured = measure(storage, open_version(storage).shards)
-    slots = args.slots or config.ray.workers or available_cores()
+    slots = args.slots if args.slots is not None else config.ray.workers or available_cores()
     made = plan_of(
         manifest.data,
         config,

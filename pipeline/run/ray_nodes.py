@@ -42,6 +42,9 @@ def on_each(
     for handle, node in handles.items():
         try:
             yield node["NodeManagerAddress"], ray.get(handle, timeout=_EXAMINE_S)
+        except ray.exceptions.GetTimeoutError:
+            text = f"its check did not end in {_EXAMINE_S / 60:.0f} minutes; wait until other runs leave a core free"
+            yield node["NodeManagerAddress"], PipelineError(text)
         except ray.exceptions.RayError as error:
             if any(one["NodeID"] == node["NodeID"] for one in living(ray)):
                 yield node["NodeManagerAddress"], PipelineError(message(error))
