@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import io
 import json
 import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
-import pyarrow.parquet as pq
-
 from gaussianverse.atlas.store.errors import StoreError
 from gaussianverse.fitter.threads import available_cores
+from gaussianverse.manifests import runform
 from gaussianverse.manifests.errors import ManifestError
 from gaussianverse.pipeline.arguments import add_config, add_json, building_config_of
 from gaussianverse.pipeline.config import RunConfig
@@ -64,9 +62,9 @@ def _manifest(address: str, config: RunConfig) -> tuple[Finding, tuple[str, ...]
         found = read_manifest(address, config.run.shard_size, config.store)
     except (ManifestError, PipelineError, StoreError, OSError) as error:
         return Finding("manifest", False, message(error)), ()
-    with pq.ParquetFile(io.BytesIO(found.data), pre_buffer=False) as file:
-        ends = [file.read_row_group(k, ["views", "fault"], use_threads=False) for k in (0, file.num_row_groups - 1)]
-        count = file.metadata.num_rows
+    with runform.opened(found.data) as file:
+        ends = [file.read(k, k + 1, ["views", "fault"]) for k in (0, len(file) - 1)]
+        count = file.rows
     good = [row["views"] for table in ends for row in table.to_pylist() if not row["fault"]]
     addresses = [inputs.resolve(split_address(views)[0], found.base) for views in (good[:1] + good[-1:])]
     text = f"{address}: {count} objects, {len(found.faults)} of them in faulty rows"
