@@ -54,6 +54,12 @@ ABLATIONS = {
     "no learned maps": replace(_ABLATED, network=_MANY | {"rank": 0, "learned_maps": False}),
     "v": replace(_ABLATED, prediction=V),
     "offsets weigh as the rest": replace(_ABLATED, config=replace(_ABLATED.config, weights=GroupWeights(offset=1.0))),
+    "maps mixed at the output": Recipe(
+        replace(_CAPTIONS, cpu_seconds=480, batch_size=16),
+        {"widths": (32, 48, 64), "rank": 0, "output_rank": 208, "head_width": 64, "summary": 0},
+        _LINEAR,
+        marks=(0.1, 0.3, 0.6, 1.0),
+    ),
     "standardised by channel": replace(_ABLATED, representation=RepresentationConfig(per_pixel=False)),
 }
 
