@@ -16,7 +16,7 @@ from gaussianverse.examples.errors import TrainingError
 
 SUMS = "sums.json"
 LATEST = "latest"
-_STEP = re.compile(r"step-(\d{6,})")
+_STEP = re.compile(r"step-\d{6,}")
 _TEMPORARY = ".step-"
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def write(out: Path, step: int, fill: Callable[[Path], None], *, keep: int = 0) 
         out: folder of the run.
         step: number of the step.
         fill: writes the files of a checkpoint into a folder.
-        keep: newest checkpoints that stay; older ones are deleted; 0 = all stay.
+        keep: checkpoints up to this one that stay; older ones are deleted; 0 = all stay.
 
     Returns:
         The folder `out/step-000500`.
@@ -57,7 +57,9 @@ def write(out: Path, step: int, fill: Callable[[Path], None], *, keep: int = 0) 
         os.rename(final, out / f"{_TEMPORARY}{uuid4().hex}")
     os.rename(made, final)
     _flush(out)
-    for left in [*out.glob(f"{_TEMPORARY}*"), *(_steps(out)[keep:] if keep else [])]:
+    # later ones, torn or from before a resume, do not count: this one would be older than they
+    until = [path for path in _steps(out) if _number(path) <= step]
+    for left in [*out.glob(f"{_TEMPORARY}*"), *(until[keep:] if keep else [])]:
         shutil.rmtree(left)
     return final
 
@@ -103,8 +105,11 @@ def find(out: Path, asked: str) -> Path:
 
 def _steps(out: Path) -> list[Path]:
     """Checkpoints of a run, newest first."""
-    found = [(int(match[1]), path) for path in out.glob("step-*") if (match := _STEP.fullmatch(path.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    return sorted((path for path in out.glob("step-*") if _STEP.fullmatch(path.name)), key=_number, reverse=True)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -50,12 +50,17 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Sample, measure and write; returns what `evaluation.json` holds."""
+    counts = {name: getattr(args, name) for name in ("count", "views", "view_size", "at_once")}
+    if min(counts.values()) < 1:
+        raise TrainingError(f"{counts}: expected at least 1 of each")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = AtlasDataset(args.dataset, split=args.split, filters=[("caption", "!=", "")], rank=0, world=1)
     model = load_trained(args.trained, args.checkpoint, device)
     model.representation.check(dataset)
     score = None if args.clip is None else clip_score(args.clip, device)
     places = dataset.samples.places
+    if not len(places):
+        raise TrainingError(f"{args.dataset}: no object of split {args.split!r} has a caption: pass another --split")
     chosen = places[np.unique(np.linspace(0, len(places) - 1, min(args.count, len(places))).astype(int))]
     uids = dataset.catalogue.uids(chosen)
     rows: list[dict[str, Any]] = []

@@ -85,18 +85,32 @@ def check_network(network: Any, representation: Representation, embed: Embed) ->
         )
 
 
+def keep_fewer_activations(network: Any) -> None:
+    """Turn on gradient checkpointing; TrainingError if the network has none."""
+    try:
+        network.enable_gradient_checkpointing()
+    except (AttributeError, ValueError) as error:
+        raise TrainingError(
+            f"{type(network).__name__} has no gradient checkpointing: leave --gradient-checkpointing out, and lower "
+            "--batch-size to save memory"
+        ) from error
+
+
 def load_network(folder: Path) -> Any:
     """Load the network of a checkpoint, `FOLDER/unet`, of the class that its config.json names.
 
     Raises:
-        TrainingError: there is none, or of an unknown class.
+        TrainingError: there is none, or of an unknown class, or its weights are not there.
     """
     if not (folder / "unet" / "config.json").is_file():
         raise TrainingError(f"{folder}: no unet/config.json: pass the folder of a diffusers pipeline, or a step-*")
     name = json.loads((folder / "unet" / "config.json").read_text()).get("_class_name")
     if name not in _CLASSES:
         raise TrainingError(f"{folder}/unet: a {name}, expected one of {', '.join(_CLASSES)}")
-    return _CLASSES[name].from_pretrained(folder, subfolder="unet", local_files_only=True)
+    try:
+        return _CLASSES[name].from_pretrained(folder, subfolder="unet", local_files_only=True)
+    except OSError as error:
+        raise TrainingError(f"{folder}/unet: its weights cannot be read: {error}") from error
 
 
 def small_network(size: int, channels_in: int, width: int, tokens: int) -> Any:

@@ -14,6 +14,7 @@ from gaussianverse.atlas import AtlasDataset
 from gaussianverse.atlas.reader.loader import AtlasBatch
 from gaussianverse.examples.errors import TrainingError
 from gaussianverse.examples.views import Cameras, drawn, random_cameras
+from gaussianverse.fitter.lpips import LpipsUnavailable, load_lpips
 
 L1_WEIGHT, MASK_WEIGHT, LPIPS_WEIGHT = 10.0, 1.0, 1.0
 VIEWS, RENDERS = "views", "renders"
@@ -46,6 +47,20 @@ class PhotometricConfig:
             raise TrainingError(f"{self}: expected a weight of at least 0, and at least one view, object and pixel")
         if self.references not in (VIEWS, RENDERS):
             raise TrainingError(f"photometric references {self.references!r}: expected {VIEWS!r} or {RENDERS!r}")
+        if self.lpips_weights is not None and not self.weight:
+            raise TrainingError(
+                "lpips_weights without a photometric weight have no effect: set one (--photometric 1), or leave "
+                "them out"
+            )
+
+    def load_lpips(self, device: torch.device) -> Lpips | None:
+        """Load LPIPS, if it is asked for; TrainingError if its weights cannot be read."""
+        if self.lpips_weights is None:
+            return None
+        try:
+            return load_lpips("vgg", self.lpips_weights, device)[0]
+        except LpipsUnavailable as error:
+            raise TrainingError(f"{self.lpips_weights}: not the weights of LPIPS's VGG: {error}") from error
 
     @property
     def views_read(self) -> int | bool:
@@ -64,7 +79,7 @@ class PhotometricConfig:
     def check(self, dataset: AtlasDataset) -> None:
         """Raise TrainingError if it wants views that the dataset does not have, or that are not read."""
         self.check_count(dataset)
-        if self.views_read and not dataset.form["views"][0]:
+        if self.views_read and dataset.form["views"][0] < self.views:
             raise TrainingError(f"{dataset.catalogue.url}: read it with views={self.views}, for the photometric term")
 
 

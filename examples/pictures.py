@@ -19,8 +19,8 @@ SIDES = 4
 
 
 def gaussians_of(atlas: Tensor, points: Tensor) -> Gaussians:
-    """Visible Gaussians of an atlas [16, S, S] in its own units; there may be none."""
-    found = unpack_tensor(atlas.cpu().float(), points=points.cpu(), clamp=True)
+    """Visible Gaussians of an atlas [16, S, S] in its own units; there may be none. NaN counts as 0."""
+    found = unpack_tensor(atlas.cpu().float().nan_to_num(), points=points.cpu(), clamp=True)
     visible = found.opacities >= MIN_OPACITY
     values = {n: getattr(found, n)[visible].numpy() for n in ("means", "scales", "opacities", "colors")}
     return Gaussians(quats=canonical_quats(found.quats[visible].numpy()), **values)

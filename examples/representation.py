@@ -121,7 +121,7 @@ class Representation(nn.Module):
         return (atlas - self.mean) / self.std
 
     def inverse(self, values: Tensor) -> Tensor:
-        """Undo `forward`; scales are within their range."""
+        """Undo `forward`; with `log_scale` scales are above 0 and at most `MAX_SCALE`."""
         atlas = values * self.std + self.mean
         if self.config.log_scale:
             scale = atlas[..., SCALE, :, :].clamp(max=0).exp()

@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     """Sample and write; returns the number of samples without a visible Gaussian."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     captions = captions_of(args)
+    if args.at_once < 1:
+        raise TrainingError(f"--at-once {args.at_once}: expected at least 1")
     model = load_trained(args.trained, args.checkpoint, device)
     jobs = [(number, caption, seed) for number, caption in enumerate(captions) for seed in args.seeds]
     args.out.mkdir(parents=True, exist_ok=True)

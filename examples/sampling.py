@@ -38,10 +38,15 @@ def solver_of(process: Process, name: str, steps: int) -> Any:
     config = process.scheduler.config
     made: Any
     if name == DDIM:
-        made = DDIMScheduler.from_config(config, timestep_spacing="trailing")
+        # Stable Diffusion's schedulers end at the first noise level, whose 3 % of noise an atlas would keep
+        made = DDIMScheduler.from_config(config, timestep_spacing="trailing", set_alpha_to_one=True)
     else:
         made = DPMSolverMultistepScheduler.from_config(
-            config, algorithm_type="dpmsolver++", solver_order=2, timestep_spacing="trailing"
+            config,
+            algorithm_type="dpmsolver++",
+            solver_order=2,
+            timestep_spacing="trailing",
+            final_sigmas_type="zero",
         )
     made.set_timesteps(steps)
     return made
@@ -69,10 +74,13 @@ def sample(
         at_once: samples of a forward pass, of twice as many rows with guidance.
 
     Raises:
-        TrainingError: not as many seeds as captions, an unknown solver, or too many steps.
+        TrainingError: no captions, other numbers of captions and seeds, an unknown solver, too many steps.
     """
-    if len(captions) != len(seeds):
-        raise TrainingError(f"{len(captions)} captions and {len(seeds)} seeds: pass one seed for each caption")
+    if len(captions) != len(seeds) or not captions or at_once < 1:
+        raise TrainingError(
+            f"{len(captions)} captions, {len(seeds)} seeds, {at_once} at once: pass at least one caption, one seed "
+            "for each, and at least 1 at once"
+        )
     made = []
     for start in range(0, len(captions), at_once):
         part = slice(start, start + at_once)

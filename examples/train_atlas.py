@@ -24,6 +24,7 @@ import torch
 from gaussianverse.atlas import AtlasDataset
 from gaussianverse.atlas.errors import DatasetError
 from gaussianverse.atlas.store.errors import StoreError
+from gaussianverse.examples.captions import encoder_digest
 from gaussianverse.examples.errors import TrainingError
 from gaussianverse.examples.losses import GroupWeights
 from gaussianverse.examples.networks import load_network, small_network, widened
@@ -132,9 +133,9 @@ def training_config(args: argparse.Namespace) -> TrainingConfig:
 
 
 def settings_of(config: TrainingConfig, representation: RepresentationConfig, **others: Any) -> dict[str, Any]:
-    """What a resumed training must have in common with this one; how many processes read has no influence."""
+    """What a resumed training must have in common with this one: all that has an influence on what is learnt."""
     training = asdict(config)
-    del training["workers"]
+    del training["workers"], training["gradient_checkpointing"]
     training["photometric"]["lpips_weights"] = config.photometric.lpips_weights is not None
     return {"training": training, "representation": asdict(representation), **others}
 
@@ -158,7 +159,9 @@ def make_run(args: argparse.Namespace) -> Run:
     )
     representation = Representation.of(dataset, seen)
     torch.manual_seed(config.seed)
-    if args.checkpoint is None:
+    if args.small:
+        if args.convert:
+            raise TrainingError("--convert is for checkpoints: with --small leave it out, --prediction says all")
         prediction = args.prediction or SAMPLE
         process = make_process(prediction, zero_snr=prediction != EPSILON if args.zero_snr is None else args.zero_snr)
         network = small_network(representation.size, representation.channels_in, WORD_WIDTH, WORDS_READ)
@@ -166,7 +169,7 @@ def make_run(args: argparse.Namespace) -> Run:
     else:
         process = checkpoint_process(args.checkpoint, args.prediction, zero_snr=args.zero_snr, convert=args.convert)
         network = widened(load_network(args.checkpoint), representation.channels_in)
-        captions = {"kind": CLIP}
+        captions = {"kind": CLIP, "digest": encoder_digest(args.checkpoint)}
     embed = embedding(captions, args.checkpoint, device)
     trainer = Trainer(config, dataset, representation, network, embed, process)
     settings = settings_of(

@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from gaussianverse.atlas import AtlasDataset, AtlasLoader
 from gaussianverse.atlas.reader.loader import AtlasBatch
 from gaussianverse.examples import sampling
-from gaussianverse.examples.captions import Embed, dropped
+from gaussianverse.examples.captions import Embed, check_captions, dropped
 from gaussianverse.examples.errors import TrainingError
 from gaussianverse.examples.losses import GroupWeights, weighted_loss
-from gaussianverse.examples.networks import check_network
+from gaussianverse.examples.networks import check_network, keep_fewer_activations
 from gaussianverse.examples.photometric import PhotometricConfig, given_views, photometric_loss, rendered_views
 from gaussianverse.examples.process import Process, make_process
 from gaussianverse.examples.representation import Representation
-from gaussianverse.fitter.lpips import load_lpips
 from gaussianverse.fitter.vision import import_torchvision
 
 import_torchvision()  # which diffusers imports
@@ -93,9 +92,7 @@ class TrainingConfig:
         if min(counts.values()) < 1 or min(self.workers, self.warmup, self.seed) < 0:
             raise TrainingError(f"{counts}: at least 1; workers, warmup and seed: at least 0")
         if min(self.learning_rate, self.position_rate, self.clip, self.time_power) <= 0 or self.weight_decay < 0:
-            raise TrainingError(
-                "learning_rate, position_rate, clip and time_power: above 0; weight_decay: at least 0"
-            )
+            raise TrainingError("learning_rate, position_rate, clip, time_power: above 0; weight_decay: at least 0")
         for name in ("caption_dropout", "ema", "final_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} {getattr(self, name)}: expected 0 to 1")
@@ -143,21 +140,20 @@ class Trainer:
         self.config, self.dataset, self.embed = config, dataset, embed
         representation.check(dataset)
         config.photometric.check(dataset)
-        _check_captions(dataset, config.caption_dropout)
+        check_captions(dataset, config.caption_dropout)
         self.representation = representation.to(self.device)
         self.process = (process or make_process()).to(self.device)
         self.network: Any = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         check_network(self.network, representation, embed)
         if config.gradient_checkpointing:
-            self.network.enable_gradient_checkpointing()
+            keep_fewer_activations(self.network)
         self._model = self.accelerator.prepare_model(self.network)
         self._parameters = list(self.network.parameters())
         self.optimizer = _optimizer(self.network, config, fused=self.device.type in ("cpu", "cuda"))
         self.average = EMAModel(self._parameters, decay=config.ema, foreach=True)
         self._bf16 = config.precision == BF16 or (config.precision == AUTO and self.device.type == "cuda")
         self._weights = config.weights.per_channel().to(self.device)
-        lpips = config.photometric.lpips_weights
-        self._lpips = load_lpips("vgg", lpips, self.device)[0] if lpips else None
+        self._lpips = config.photometric.load_lpips(self.device)
         self.loader = AtlasLoader(dataset, config.batch_size, num_workers=config.workers)
         self._batches = self._endless()
         self.step, self.cpu_seconds = 0, 0.0
@@ -214,7 +210,8 @@ class Trainer:
     def losses(self, batch: AtlasBatch, number: int = 0) -> dict[str, Tensor]:
         """Losses of one forward pass, the pass `number` of this step: "diffusion", and "photometric" if weighted."""
         here = self._seeded(number)
-        drawing = torch.Generator(self.device).manual_seed(here.initial_seed())
+        # a seed of its own: noise from the numbers that gave times and dropped captions would depend on them
+        drawing = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=here)))
         clean = self.representation(batch["atlas"].to(self.device, torch.float32))
         noise = torch.randn(clean.shape, generator=drawing, device=self.device)
         times = self._times(len(clean), here).to(self.device)
@@ -249,9 +246,9 @@ class Trainer:
     def _seeded(self, number: int) -> torch.Generator:
         """Generator of the random numbers of a forward pass; torch's own, for dropout, is seeded as well."""
         key = f"{self.config.seed} {self.step} {number} {self.rank}"
-        seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest())
-        torch.manual_seed(seed)
-        return torch.Generator().manual_seed(seed)
+        digest = hashlib.blake2b(key.encode(), digest_size=14).digest()
+        torch.manual_seed(int.from_bytes(digest[:7]))
+        return torch.Generator().manual_seed(int.from_bytes(digest[7:]))
 
     def _forward(self, model: Any, noisy: Tensor, times: Tensor, embedded: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
@@ -287,21 +284,26 @@ class Trainer:
                 at_once=at_once,
             )  # fmt: skip
 
-    def take_losses(self) -> dict[str, float]:
-        """Mean losses of the steps since the last call, over all ranks, each of which must call it.
+    def mean_losses(self) -> dict[str, float]:
+        """Mean losses of the steps since `take_losses`, over all ranks, each of which must call it, also before
+        `state_dict`: a state has the sums of one rank for all.
 
         Raises:
             TrainingError: one is not finite.
         """
-        found = {
-            name: float(self.accelerator.reduce(total, "mean")) / self._summed for name, total in self._sums.items()
-        }
-        self._sums, self._summed = {}, 0
+        self._sums = {name: self.accelerator.reduce(total, "mean") for name, total in self._sums.items()}
+        found = {name: float(total) / self._summed for name, total in self._sums.items()}
         if not all(math.isfinite(loss) for loss in found.values()):
             raise TrainingError(
-                f"step {self.step}: losses {found} are not finite: resume from an earlier checkpoint with a lower "
+                f"step {self.step}: losses {found} are not finite: train anew in another folder with a lower "
                 f"learning_rate than {self.config.learning_rate}, or with precision {FLOAT32}"
             )
+        return found
+
+    def take_losses(self) -> dict[str, float]:
+        """`mean_losses`, which begin anew."""
+        found = self.mean_losses()
+        self._sums, self._summed = {}, 0
         return found
 
     def state_dict(self) -> dict[str, Any]:
@@ -336,15 +338,3 @@ def _optimizer(network: nn.Module, config: TrainingConfig, *, fused: bool) -> to
     rates = ((others, config.learning_rate), (maps, config.learning_rate * config.position_rate))
     groups: list[dict[str, Any]] = [{"params": ps, "lr": rate, "initial_lr": rate} for ps, rate in rates if ps]
     return torch.optim.AdamW(groups, betas=_BETAS, weight_decay=config.weight_decay, fused=fused)
-
-
-def _check_captions(dataset: AtlasDataset, dropout: float) -> None:
-    """Raise TrainingError if a network that learns captions would meet objects without one."""
-    if dropout == 1:
-        return
-    column = dataset.catalogue.column("caption").take(dataset.samples.places)
-    if without := sum(not caption.strip() for caption in column.to_pylist()):
-        raise TrainingError(
-            f"{dataset.catalogue.url}: {without} of {len(column)} objects have no caption: leave them out "
-            '(filters=[("caption", "!=", "")], --captioned), or learn without captions (caption_dropout=1)'
-        )

@@ -130,12 +130,15 @@ class Run:
         if due(config.log_every):
             found = {**trainer.take_losses(), "learning_rate": float(trainer.optimizer.param_groups[0]["lr"])}
             self._log(found)
+        saved = due(config.save_every) or done
+        if saved:
+            trainer.mean_losses()
         if trainer.rank == 0:
             if due(config.validate_every):
                 self._log(self._validated())
             if due(config.sample_every):
                 self._log(self._sampled())
-            if due(config.save_every) or done:
+            if saved:
                 checkpoints.write(config.out, trainer.step, self._fill, keep=config.keep)
         trainer.accelerator.wait_for_everyone()
 
@@ -196,7 +199,9 @@ def _forget_later(metrics: Path, step: int) -> None:
     """Drop lines of later steps, which a resumed training writes again."""
     if metrics.exists():
         lines = [line for line in metrics.read_text().splitlines() if line.endswith("}")]
-        metrics.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
+        new = metrics.with_name(f".{METRICS}")
+        new.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
+        new.replace(metrics)  # whole at any moment
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:

@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from accelerate.state import AcceleratorState, PartialState
 from pipeline_runs import finished, write_inputs
 from tiny_pipeline import write_clip, write_pipeline
 
+from bench.datasets import publish_dataset
 from gaussianverse.atlas import AtlasDataset, AtlasLoader
 from gaussianverse.atlas.interchange.ply import read_ply
 from gaussianverse.examples import checkpoints, evaluate_samples, sample_atlas, train_atlas
@@ -43,6 +45,13 @@ def seen(dataset: str) -> str:
     """The same objects in shards with reference views."""
     folder = Path(dataset).parent
     return finished(folder / "seen", str(folder / "objects.jsonl"), "run.views=4")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Other objects, some of which have no caption."""
+    captions = {"d": "", "e": "a ball"}
+    return str(publish_dataset(tmp_path_factory.mktemp("other") / "out", "de", shard_size=2, captions=captions))
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +133,11 @@ def test_a_checkpoints_training_is_killed_and_resumed_to_the_last_digit(
     options = [
         "--checkpoint", str(pipeline), "--prediction", V, "--convert", "--steps", "4", "--save-every", "1",
         "--batch-size", "1", "--accumulate", "2", "--caption-dropout", "0.5", "--gradient-checkpointing", *QUIET,
+        "--log-every", "3",
     ]  # fmt: skip
     assert on_ranks(world, dataset, str(tmp_path / "whole"), *options) == [0] * world
     whole = metrics(tmp_path / "whole")
-    assert [line["step"] for line in whole] == [1, 2, 3, 4]
+    assert [line["step"] for line in whole] == [3, 4]
     killed = on_ranks(world, dataset, str(tmp_path / "run"), *options, killed_at=3)
     assert killed[0] == -signal.SIGKILL
     assert sorted(p.name for p in (tmp_path / "run").glob("step-*")) == ["step-000001", "step-000002"]
@@ -181,7 +191,7 @@ def test_captions_are_sampled_and_evaluated(dataset: str, pipeline: Path, tmp_pa
 
 
 def test_what_a_training_cannot_begin_with_is_refused(
-    dataset: str, pipeline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    dataset: str, other: str, pipeline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out, base = str(tmp_path / "new"), [dataset, str(tmp_path / "run")]
     sd2 = ["--checkpoint", str(pipeline), "--steps", "1"]
@@ -192,14 +202,20 @@ def test_what_a_training_cannot_begin_with_is_refused(
     assert "scheduler_config.json" in refused(caplog, dataset, out, "--checkpoint", str(tmp_path / "absent"))
     train(*base[:1], Path(base[1]), *sd2)
     assert "--resume latest to go on" in refused(caplog, *base, *sd2)
-    other = refused(caplog, *base, *sd2, "--resume", "latest", "--learning-rate", "0.1", "--no-log-scale")
-    assert "training.learning_rate 5e-05 there, 0.1 here" in other
-    assert "representation.log_scale True there, False here" in other
+    differing = refused(caplog, *base, *sd2, "--resume", "latest", "--learning-rate", "0.1", "--no-log-scale")
+    assert "training.learning_rate 5e-05 there, 0.1 here" in differing
+    assert "representation.log_scale True there, False here" in differing
+    assert "1 of 2 objects have no caption" in refused(caplog, other, out, *sd2)
+    assert "cannot take atlases of 8 cells" in refused(caplog, other, out, "--small")
+    assert "no gradient checkpointing" in refused(caplog, dataset, out, "--small", "--gradient-checkpointing")
+    assert "--convert is for checkpoints" in refused(caplog, dataset, out, "--small", "--convert")
+    lpips = ["--photometric", "1", "--photometric-references", "renders", "--lpips-weights", str(tmp_path / "absent")]
+    assert "not the weights" in refused(caplog, dataset, out, *sd2, *lpips)
     assert not Path(out).exists()
 
 
 def test_what_a_model_cannot_sample_with_is_refused(
-    dataset: str, seen: str, pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: str, other: str, pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(dataset, tmp_path / "run", "--checkpoint", str(pipeline), "--steps", "1")
     trained, out = str(tmp_path / "run" / "step-000001"), str(tmp_path / "out")
@@ -213,10 +229,30 @@ def test_what_a_model_cannot_sample_with_is_refused(
     assert "representation.safetensors" in said(str(pipeline), out, "--caption", "a")
     assert "in 0 steps" in said(trained, out, "--caption", "a", "--steps", "0", "--checkpoint", str(pipeline))
     options = ["--checkpoint", str(pipeline), "--steps", "1"]
-    other = AtlasDataset(seen)
-    if other.catalogue.index["statistics"] != AtlasDataset(dataset).catalogue.index["statistics"]:
-        assert evaluate_samples.main([trained, seen, out, *options]) == 1
-        assert "read the dataset" in capsys.readouterr().err
+
+    def not_evaluated(*arguments: str) -> str:
+        assert evaluate_samples.main([*arguments, *options]) == 1
+        return capsys.readouterr().err
+
+    assert "read the dataset" in not_evaluated(trained, other, out)
+    assert "'count': 0" in not_evaluated(trained, dataset, out, "--count", "0")
+    assert "at least 1" in said(trained, out, "--caption", "a", "--at-once", "0", *options)
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    shutil.copytree(pipeline, tmp_path / "pipe")
+    weights = tmp_path / "pipe" / "text_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert "its text encoder is" in said(trained, out, "--caption", "a", "--checkpoint", str(tmp_path / "pipe"))
+    about = json.loads((copy / "about.json").read_text())
+    about["settings"]["training"]["caption_dropout"] = 0
+    (copy / "about.json").write_text(json.dumps(about))
+    assert "--guidance 1" in said(str(copy), out, "--caption", "a", *options)
+    about["settings"]["training"]["caption_dropout"] = 1
+    (copy / "about.json").write_text(json.dumps(about))
+    assert "--unconditional" in said(str(copy), out, "--caption", "a", *options)
+    about["settings"]["statistics"] = "0" * 64
+    (copy / "about.json").write_text(json.dumps(about))
+    assert "take all files of one step-* folder" in said(str(copy), out, "--caption", "a", *options)
 
 
 def test_a_checkpoint_keeps_its_noise_levels_or_is_converted(pipeline: Path) -> None:

@@ -107,6 +107,15 @@ def test_old_ones_are_deleted_if_asked_and_the_newest_is_by_number(tmp_path: Pat
     assert checkpoints.find(tmp_path, checkpoints.LATEST).name == "step-1000001"
 
 
+def test_what_is_just_written_stays_whatever_later_ones_there_are(tmp_path: Path) -> None:
+    """After a resume from an earlier checkpoint; later ones are torn, or of the same training."""
+    for step in (10, 30, 40):
+        checkpoints.write(tmp_path, step, fill)
+    (tmp_path / "step-000040" / "train.pt").write_bytes(b"")
+    checkpoints.write(tmp_path, 20, fill, keep=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000020", "step-000030", "step-000040"]
+
+
 def test_nothing_to_resume_from_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no whole step"):
         checkpoints.find(tmp_path / "new", checkpoints.LATEST)

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, DDPMScheduler
 from pipeline_runs import finished, write_inputs
 from torch import Tensor, nn
 
 from gaussianverse.atlas import AtlasDataset
 from gaussianverse.examples.captions import hashed_words
 from gaussianverse.examples.errors import TrainingError
+from gaussianverse.examples.networks import small_network
 from gaussianverse.examples.photometric import RENDERS, PhotometricConfig
-from gaussianverse.examples.process import EPSILON, SAMPLE, V, make_process
+from gaussianverse.examples.process import EPSILON, SAMPLE, Process, V, make_process
 from gaussianverse.examples.representation import Representation, RepresentationConfig
-from gaussianverse.examples.sampling import DDIM, DPM, sample
+from gaussianverse.examples.sampling import DDIM, DPM, sample, solver_of
 from gaussianverse.examples.training import Trainer, TrainingConfig
 from gaussianverse.examples.validation import reconstruction
 
@@ -99,6 +101,16 @@ def test_a_solver_finds_what_a_perfect_network_knows(dataset: str, solver: str, 
     assert torch.allclose(found[0], representation.inverse(clean)[0], atol=1e-3)
 
 
+def test_a_stable_diffusion_scheduler_leaves_no_noise_in_a_sample() -> None:
+    """Its `set_alpha_to_one` is False, by which DDIM would end at the first noise level."""
+    config = make_process(V).scheduler.config
+    of_sd = DDIMScheduler.from_config(config, set_alpha_to_one=False)
+    process = Process(DDPMScheduler.from_config(of_sd.config))
+    assert process.scheduler.config["set_alpha_to_one"] is False
+    assert float(solver_of(process, DDIM, 4).final_alpha_cumprod) == 1
+    assert float(solver_of(process, DPM, 4).sigmas[-1]) == 0
+
+
 def test_a_sample_does_not_depend_on_what_else_is_sampled(dataset: str) -> None:
     trainer = made(dataset)
     trainer.train(until_step=2)
@@ -145,6 +157,23 @@ def test_a_resumed_training_has_the_same_losses_to_the_last_digit(dataset: str, 
     assert losses(second, 3) == whole[2:]
 
 
+def test_noise_does_not_depend_on_the_time_that_is_drawn(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU generators of one seed give noise and times of the same random bits."""
+    trainer = made(dataset, replace(CONFIG, batch_size=1))
+    batch, drawn = next(iter(trainer.loader)), []
+
+    def keep(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        drawn.append(torch.cat([times.float(), noise.flatten()[:64]]))
+        return clean
+
+    monkeypatch.setattr(trainer.process, "noisy", keep)
+    for trainer.step in range(200):
+        trainer.losses(batch)
+    with_time = torch.corrcoef(torch.stack(drawn, dim=1))[0, 1:]
+    # four deviations of the correlation of 200 independent pairs
+    assert float(with_time.abs().max()) < 4 / 200**0.5
+
+
 def test_accumulated_batches_are_one_batch(dataset: str) -> None:
     trainer, other = (made(dataset, replace(CONFIG, clip=1e9)) for _ in range(2))
     batches = [next(iter(trainer.loader)) for _ in range(2)]
@@ -186,6 +215,14 @@ def test_what_does_not_fit_together_is_refused(dataset: str) -> None:
         Trainer(term, data, representation, Net(), hashed_words(8, 4))
     with pytest.raises(TrainingError, match="standardise=False"):
         Representation.of(AtlasDataset(dataset, standardise=True))
+    with pytest.raises(TrainingError, match="Net has no gradient checkpointing"):
+        Trainer(replace(CONFIG, gradient_checkpointing=True), data, representation, Net(), hashed_words(8, 4))
+    with pytest.raises(TrainingError, match="atlases of 40 cells"):
+        small_network(40, 19, 8, 4)
+    with pytest.raises(TrainingError, match="without a photometric weight"):
+        PhotometricConfig(lpips_weights=Path("vgg.pth"))
+    with pytest.raises(TrainingError, match="one seed for each"):
+        made(dataset).sample(["a"], at_once=0)
     representation.digest = "other"
     with pytest.raises(TrainingError, match="read the dataset"):
         Trainer(CONFIG, data, representation, Net(), hashed_words(8, 4))
