@@ -163,7 +163,7 @@ def test_noise_does_not_depend_on_the_time_that_is_drawn(dataset: str, monkeypat
     batch, drawn = next(iter(trainer.loader)), []
 
     def keep(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-        drawn.append(torch.cat([times.float(), noise.flatten()[:64]]))
+        drawn.append(torch.cat([times.float(), noise.flatten()[:64].abs()]))
         return clean
 
     monkeypatch.setattr(trainer.process, "noisy", keep)
