@@ -131,7 +131,8 @@ def places(folder: Path, disk: Disk) -> list[str]:
 
 KNOWN = {
     "atlas/os_errors.py", "atlas/store/local.py", "fitter/sources/files.py", "fitter/sources/gobjaverse.py",
-    "fitter/views.py", "foreign.py", "pipeline/run/manifest.py", "manifests/files.py", "manifests/jsonl.py",
+    "fitter/views.py", "foreign.py", "pipeline/run/job.py", "pipeline/run/manifest.py", "manifests/files.py",
+    "manifests/intake.py", "manifests/jsonl.py",
 }  # fmt: skip
 """Files that may touch a disk; what a new one does on an error of the system is decided here first."""
 
