@@ -19,11 +19,10 @@ MAGIC = b"PAR1"
 _END = 8  # the footer's length and the magic
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12)
 _NUM_ROWS, _ROW_GROUPS = 3, 4  # fields of FileMetaData
-_OFFSET, _ORDINAL = "offset", "ordinal"
-_PLACES = {  # fields of RowGroup: of its columns the offset and those of the pages, its own offset, its number
+_OFFSET = "offset"
+_PLACES = {  # fields of RowGroup: of its columns the offset and those of the pages, its own offset
     1: {2: _OFFSET, 3: {9: _OFFSET, 10: _OFFSET, 11: _OFFSET}},
     5: _OFFSET,
-    7: _ORDINAL,
 }
 
 
@@ -107,31 +106,27 @@ def joined(like: Footer, rows: int, entries: Iterable[bytes], count: int) -> Ite
     yield length.to_bytes(4, "little") + MAGIC
 
 
-def moved(entry: bytes, by: int, ordinal: int) -> bytes:
-    """The entry of a row group whose bytes lie `by` bytes further on, as the group of number `ordinal`."""
-    wrapped = (ordinal + (1 << 15)) % (1 << 16) - (1 << 15)  # it has 16 bits
-    found: list[tuple[int, str]] = []
+def moved(entry: bytes, by: int) -> bytes:
+    """The entry of a row group whose bytes lie `by` bytes further on."""
+    found: list[int] = []
     _find(entry, 0, _PLACES, found)
     pieces, done = list[bytes](), 0
-    for start, what in found:
+    for start in found:
         number, stop = _number(entry, start)
-        if what == _ORDINAL:
-            number = wrapped << 1 if wrapped >= 0 else (-wrapped << 1) - 1
-        elif number:  # 0: it is not known
-            number += by << 1
-        pieces += entry[done:start], _varint(number)
-        done = stop
+        if number:  # 0: it is not known
+            pieces += entry[done:start], _varint(number + (by << 1))
+            done = stop
     return b"".join((*pieces, entry[done:]))
 
 
-def _find(data: bytes, at: int, wanted: Mapping[int, Any], found: list[tuple[int, str]]) -> int:
+def _find(data: bytes, at: int, wanted: Mapping[int, Any], found: list[int]) -> int:
     """Append the places of the wanted fields of a struct, and of structs in it; returns where it ends."""
     field = 0
     while data[at]:
         field, kind, at = _field(data, at, field)
         inner = wanted.get(field)
-        if isinstance(inner, str):
-            found.append((at, inner))
+        if inner == _OFFSET:
+            found.append(at)
         if not isinstance(inner, Mapping):
             at = _after(data, at, kind)
         elif kind == _STRUCT:

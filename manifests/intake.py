@@ -205,11 +205,12 @@ def _count_table(
 def _add_duplicates(found: _Found) -> None:
     """Add the faults of rows whose uid, in small or capital letters, another row had before."""
     hashes, lines = (np.frombuffer(a, np.int64) for a in (found.hashes, found.lines))
-    order = np.argsort(hashes, kind="stable")
-    same = hashes[order[1:]] == hashes[order[:-1]]
-    if not same.any():
+    ordered = np.sort(hashes)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    if not len(twice):
         return
-    among = np.unique(lines[order[np.concatenate([[False], same]) | np.concatenate([same, [False]])]])
+    among = np.unique(lines[np.isin(hashes, twice)])
     uids = {number: found.named[number] for number in among.tolist() if number in found.named}
     for table in found.spool.tables(columns=["uid", LINE]):
         some = table.filter(pc.is_in(table[LINE], pa.array(among)))

@@ -161,7 +161,7 @@ class GroupWriter:
         by = self._at - first
         ends = found.ends
         moved = (
-            footer.moved(found.entries[ends[k] : ends[k + 1]], by, self._count + k) if by else
+            footer.moved(found.entries[ends[k] : ends[k + 1]], by) if by else
             found.entries[ends[k] : ends[k + 1]]
             for k in range(len(found))
         )  # fmt: skip

@@ -23,7 +23,7 @@ Outcome = tuple[bytes, list[str]] | str
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts, runs and blocks of a few rows."""
     for module, name, value in (
-        (parts, "_ROWS", 7), (sorting, "_RUN_BYTES", 4000), (sorting, "_BATCH", 3), (row_groups, "_BLOCK", 4),
+        (parts, "_ROWS", 7), (sorting, "_RUN_BYTES", 600), (sorting, "_BATCH", 3), (row_groups, "_BLOCK", 4),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
 
@@ -56,7 +56,7 @@ def rows_of(rng: random.Random) -> list[dict[str, Any]]:
     rows = []
     faulty = rng.choice([0.0, 0.0, 0.2])
     own = rng.random() < 0.6
-    for k in range(rng.choice([1, 6, 25])):
+    for k in range(rng.choice([1, 6, 40])):
         row: dict[str, Any] = {"uid": f"o{rng.choice([k, 100 + k])}", "views": f"v/{k}"}
         row |= rng.choice([{"caption": "é"}, {"captions": ["a", "b"]}, {"captions": []}, {}])
         row |= {"score": rng.choice([1, 2.5]), "name": "x"} if own else {}
