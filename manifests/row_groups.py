@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from gaussianverse.manifests import footer
 from gaussianverse.manifests.footer import MAGIC, BadFooter
 
-WHOLE = 4 << 20
-"""Bytes of a footer that Arrow parses whole: about 4,000 row groups."""
+WHOLE = 1 << 19
+"""Bytes of a footer that Arrow parses whole: about 500 row groups, in 5 ms."""
 _TOGETHER = 256  # groups that are read together
 _BLOCK = 512  # groups that Arrow writes together
 _TAIL = 8
