@@ -24,7 +24,7 @@ from servers.fault_proxy import proxying
 from servers.flaky_server import Behaviour, serving
 from servers.moto_server import BUCKET
 
-from gaussianverse.atlas.store import retries
+from gaussianverse.atlas.store import retries, s3
 from gaussianverse.atlas.store.direct import Route, route_of
 from gaussianverse.atlas.store.errors import StoreError
 from gaussianverse.atlas.store.options import StoreOptions
@@ -203,6 +203,7 @@ def test_certificates_are_those_that_boto3_is_told_of(
         with pytest.raises(StoreError, match="SSLError"):
             storage_at(url, max_attempts=1).get("blob")
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        s3._access.cache_clear()  # as in a new process: connections are shared, and read the environment once
         storage = storage_at(url, max_attempts=2)
         asked = counted(storage, monkeypatch)
         behaviour.hang_up = True
