@@ -1,6 +1,5 @@
 """Read a manifest of any form, JSON Lines or Parquet, with the same checks."""
 
-import io
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -68,7 +67,8 @@ def read(path: Path, *, strict: bool = False, rules: Rules = NO_RULES) -> Author
 def _run_form(data: bytes, name: str) -> tuple[list[IndexedRow], int]:
     """The rows of a run form, whose order and shards must be what they claim, and the size of its shards."""
     try:
-        parts = [runform.read_shard(io.BytesIO(data), k) for k in range(runform.count_shards(io.BytesIO(data)))]
+        with runform.opened(data) as file:
+            parts = [runform.rows_of(file, k, name) for k in range(len(file))]
     except (ManifestError, *parquet.UNREADABLE) as error:
         raise ManifestError(f"{name}: damaged, or no manifest in run form: {error}") from error
     if not parts:

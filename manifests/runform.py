@@ -146,17 +146,6 @@ def extent_of(source: Source) -> Extent:
         return Extent(file.rows, len(file), size, extras_of(file.schema) or {})
 
 
-def read_kinds(source: Source) -> dict[str, str]:
-    """{column of the manifest's author: its kind}, from the footer. Raises ManifestError."""
-    return extent_of(source).kinds
-
-
-def count_shards(source: Source) -> int:
-    """Number of shards, from the footer."""
-    with opened(source) as file:
-        return len(file)
-
-
 def read_shard(source: Source, shard: int) -> list[IndexedRow]:
     """Read the rows of one shard, in uid order.
 

@@ -390,8 +390,9 @@ def read_manifest(path: Path) -> object:
     from gaussianverse.manifests import runform
     from gaussianverse.pipeline.run.manifest import read_manifest as read
 
-    data = io.BytesIO(read(str(path), 2, StoreOptions()).data)
-    rows = [row for k in range(runform.count_shards(data)) for row in runform.read_shard(data, k)]
+    made = read(str(path), 2, StoreOptions())  # its folder goes with it
+    with runform.opened(made.data) as file:
+        rows = [row for k in range(len(file)) for row in runform.rows_of(file, k, "manifest")]
     uids = [row.uid for row in rows]
     assert uids == sorted(set(uids)), "uids are unique and sorted"
     assert all(uid.replace("-", "_").replace("_", "a").isalnum() and len(uid) <= 128 for uid in uids), uids

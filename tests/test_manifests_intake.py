@@ -99,7 +99,7 @@ def test_a_column_whose_type_only_the_rest_tells(tmp_path: Path, small: None) ->
     found = in_parts(path, Rules())
     assert found == by_rows(path, Rules())
     assert not isinstance(found, str)
-    assert runform.read_kinds(found[0]) == {"score": "number"}
+    assert runform.extent_of(found[0]).kinds == {"score": "number"}
 
 
 def peak_of(path: Path) -> int:

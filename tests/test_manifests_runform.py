@@ -25,7 +25,7 @@ def rows(n: int) -> list[Row]:
 def test_shards_are_the_sorted_rows_cut_in_order(n: int, shard_size: int, seed: int) -> None:
     shuffled = random.Random(seed).sample(rows(n), n)
     data = runform.encode(shuffled, shard_size=shard_size)
-    shards = [runform.read_shard(io.BytesIO(data), k) for k in range(runform.count_shards(io.BytesIO(data)))]
+    shards = [runform.read_shard(io.BytesIO(data), k) for k in range(runform.extent_of(data).shards)]
     assert [len(shard) for shard in shards[:-1]] == [shard_size] * (len(shards) - 1)
     flat = [row for shard in shards for row in shard]
     assert [row.index for row in flat] == list(range(n))
@@ -71,7 +71,7 @@ def test_reading_starts_no_thread_which_could_outlive_the_interpreter_and_abort_
     program = (
         "import io, os, pathlib, sys; from gaussianverse.manifests import runform\n"
         "data = io.BytesIO(pathlib.Path(sys.argv[1]).read_bytes()); before = len(os.listdir('/proc/self/task'))\n"
-        "assert [len(runform.read_shard(data, k)) for k in range(runform.count_shards(data))] == [256, 256, 88]\n"
+        "assert [len(runform.read_shard(data, k)) for k in range(runform.extent_of(data).shards)] == [256, 256, 88]\n"
         "print(len(os.listdir('/proc/self/task')) - before)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "objects.parquet")]
@@ -98,7 +98,7 @@ def test_columns_of_the_author_keep_their_types() -> None:
         Row("a", "v", extras={"score": 1, "views_seen": 2**40, "good": False, "note": ""}),
     ]
     data = runform.encode(given)
-    assert runform.read_kinds(io.BytesIO(data)) == {
+    assert runform.extent_of(data).kinds == {
         "good": "truth", "note": "text", "score": "number", "views_seen": "integer",
     }  # fmt: skip
     first, second = runform.read_shard(io.BytesIO(data), 0)

@@ -7,7 +7,6 @@ compared with the sha256 that stands there.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,7 +106,7 @@ class Part:
                     raise PipelineError(
                         f"{self.source.url}/{key}: its sha256 is not that of {made.key}; fetch it again"
                     )
-            rows = runform.read_shard(io.BytesIO(manifests[key]), shard - made.first_shard)
+            rows = runform.read_shard(manifests[key], shard - made.first_shard)
             found = [row for row in rows if row.uid in uids]
             if len(found) != len(uids):
                 raise PipelineError(f"{self.source.url}/{key}: shard {shard} lacks objects of the table")
@@ -118,7 +117,7 @@ class Part:
             **{name: self.version.identity[name] for name in _KEPT if name in self.version.identity},
             "manifest_sha256": sha256_of(manifest),
             "n_objects": len(self.places),
-            "n_shards": runform.count_shards(io.BytesIO(manifest)),
+            "n_shards": runform.extent_of(manifest).shards,
             "part": {
                 "index_sha256": self.catalogue.digest,
                 "samples": len(self.catalogue),
