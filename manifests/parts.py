@@ -118,13 +118,15 @@ def _of_parquet(groups: RowGroups) -> Iterator[Part]:
     names, done = parquet.columns_of(groups.schema), 0
     for table in groups.tables(_ROWS, names):
         lines = np.arange(done + 1, done + 1 + len(table))
-        yield Part(lines, table, partial(_entries_of, table, lines))
+        yield Part(lines, table, partial(_entries_of, table, lines, parquet.entry))
         done += len(table)
 
 
-def _entries_of(table: pa.Table, lines: NDArray[np.int64]) -> Iterator[Entry]:
+def _entries_of(
+    table: pa.Table, lines: NDArray[np.int64], entry: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Iterator[Entry]:
     for number, values in zip(lines.tolist(), table.to_pylist(), strict=True):
-        yield number, parquet.entry(values)
+        yield number, entry(values)
 
 
 def _of_run_form(groups: RowGroups, name: str) -> Parts:
@@ -158,7 +160,7 @@ def _of_shards(groups: RowGroups, kinds: dict[str, str], name: str, wrong: list[
             lines = lines[~np.asarray(lost)]
             table = table.filter(pc.invert(lost))
         if not wrong:
-            yield Part(lines, table, partial(_rows_of, table, lines), kept)
+            yield Part(lines, table, partial(_entries_of, table, lines, _authored), kept)
     if not counts:
         wrong.append("its column 'index' does not count the rows")
     if wrong:
@@ -172,6 +174,6 @@ def _whole(table: pa.Table, kinds: dict[str, str]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _rows_of(table: pa.Table, lines: NDArray[np.int64]) -> Iterator[Entry]:
-    for number, values in zip(lines.tolist(), table.to_pylist(), strict=True):
-        yield number, runform.flat(completed(runform.row_of(values)), authored=True)
+def _authored(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a row of the run form that its author gave."""
+    return runform.flat(completed(runform.row_of(values)), authored=True)

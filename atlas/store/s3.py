@@ -137,7 +137,7 @@ class S3Storage(Storage):
         if answer is None:
             return None
         nbytes = int(answer["ContentLength"])
-        return Head(nbytes, answer["Metadata"].get(_SHA256) or self._computed_sha256(key, nbytes))
+        return Head(nbytes, answer["Metadata"].get(_SHA256) or sha256_at(self, key, nbytes))
 
     def size(self, key: str) -> int:
         """See `Storage`."""
@@ -297,9 +297,6 @@ class S3Storage(Storage):
         access.direct.learn(self.bucket, self.prefix + key)
         with found["Body"] as body:
             yield found["ResponseMetadata"]["HTTPHeaders"], body.readinto
-
-    def _computed_sha256(self, key: str, nbytes: int) -> str:
-        return sha256_at(self, key, nbytes)
 
 
 def _whole(headers: Headers, where: str, part: str) -> int:

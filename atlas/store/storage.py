@@ -142,11 +142,17 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def pieces_of(storage: Readable, key: str, nbytes: int) -> Iterator[memoryview]:
+    """Yield the bytes under a key, `nbytes` of them, of which a piece is in memory at a time. Raises NotFound."""
+    for start in range(0, nbytes, _PIECE):
+        yield storage.read(key, start, min(_PIECE, nbytes - start), nbytes)
+
+
 def sha256_at(storage: Readable, key: str, nbytes: int) -> str:
     """Hex sha256 of the bytes under a key, `nbytes` of them, which are read in pieces. Raises NotFound."""
     digest = hashlib.sha256()
-    for start in range(0, nbytes, _PIECE):
-        digest.update(storage.read(key, start, min(_PIECE, nbytes - start), nbytes))
+    for piece in pieces_of(storage, key, nbytes):
+        digest.update(piece)
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from gaussianverse.atlas.store import is_s3, open_storage
 from gaussianverse.atlas.store.errors import NotFound
 from gaussianverse.atlas.store.options import StoreOptions
+from gaussianverse.atlas.store.storage import pieces_of
 from gaussianverse.manifests import intake
 from gaussianverse.manifests.arguments import rules_of
 from gaussianverse.manifests.errors import ManifestError
@@ -20,7 +21,6 @@ from gaussianverse.manifests.table import NO_RULES, Rules
 from gaussianverse.pipeline.config import RunConfig
 
 _SHOWN = 20
-_PIECE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def local_file(address: str, store: StoreOptions) -> Iterator[tuple[Path, str]]:
         try:
             size = storage.size(name)
             with path.open("xb") as file:
-                for start in range(0, size, _PIECE):
-                    file.write(storage.read(name, start, min(_PIECE, size - start), size))
+                for piece in pieces_of(storage, name, size):
+                    file.write(piece)
         except NotFound as error:
             raise ManifestError(f"{address}: no such file") from error
         yield path, parent
