@@ -114,7 +114,7 @@ def cpu() -> float:
 
 def one_after_the_other(store: StoreOptions, copy: int) -> None:
     """Fetch all files of an object, as a loader that knows nothing of it."""
-    storage = inputs._place(address("folder_with_maps", copy), store)[0]
+    storage = fetching.place_of(address("folder_with_maps", copy), store)[0]
     with tempfile.TemporaryDirectory() as folder:
         for entry in fetching.files(storage, str(copy), fetching.MAX_BYTES):
             path = Path(folder) / entry.key

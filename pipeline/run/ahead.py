@@ -21,11 +21,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from gaussianverse.atlas.store import is_s3, open_storage
+from gaussianverse.atlas.store import is_s3
 from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.fitter.sources.selection import Selection
 from gaussianverse.pipeline.run import scratch as folders
-from gaussianverse.pipeline.run.fetching import fetch
+from gaussianverse.pipeline.run.fetching import fetch, place_of
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,6 @@ def _key(address: str, store: StoreOptions, selection: Selection | None) -> str:
 
 def _offer(key: str, address: str, store: StoreOptions, selection: Selection, scratch: str) -> None:
     """Fetch views and offer them; the first failure ends it."""
-    parent, _, name = address.rstrip("/").rpartition("/")
     try:
         own = folders.own_folder(scratch)
         _forget_oldest(own)
@@ -92,7 +91,7 @@ def _offer(key: str, address: str, store: StoreOptions, selection: Selection, sc
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or another thread fetches the same
             try:
                 part.mkdir()
-                storage = open_storage(parent, replace(store, max_attempts=1))
+                storage, name = place_of(address, replace(store, max_attempts=1))
                 fetch(storage, name, part, selection, at_once=AT_ONCE, most_bytes=LARGEST)
                 os.rename(part, own / f"{key}.ahead")
             finally:

@@ -12,12 +12,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from gaussianverse.atlas.os_errors import NAMES, describe, mend_of
+from gaussianverse.atlas.store import open_storage
 from gaussianverse.atlas.store.errors import Altered, NotFound
+from gaussianverse.atlas.store.options import StoreOptions
 from gaussianverse.atlas.store.storage import Entry, Storage
 from gaussianverse.fitter.sources.selection import Selection
 from gaussianverse.pipeline.errors import PipelineError
+
+T = TypeVar("T")
 
 MAX_BYTES = 8 << 30
 MAX_FILES = 100_000
@@ -33,6 +38,12 @@ class NoViews(PipelineError):
 
 class NoRoom(PipelineError):
     """The folder for temporary files cannot be written to."""
+
+
+def place_of(address: str, store: StoreOptions) -> tuple[Storage, str]:
+    """The store that holds the views at an s3:// address, and their prefix in it."""
+    parent, _, name = address.rstrip("/").rpartition("/")
+    return open_storage(parent, store), name
 
 
 def fetch(
@@ -55,21 +66,21 @@ def fetch(
         StoreError, NotFound: the store failed.
     """
     place = _Place(storage, name, folder, at_once, most_bytes)
-    if "." in name and _is_there(place.single):
+    if "." in name and _if_there(place.single):
         return
-    if selection is not None and _is_there(lambda: place.known(selection)):
+    if selection is not None and _if_there(lambda: place.known(selection)):
         return
     place.listed(selection)
 
 
-def _is_there(fetched: Callable[[], bool]) -> bool:
-    """Whether what was guessed is there, all of it."""
+def _if_there(fetched: Callable[[], T]) -> T | None:
+    """The result of a fetch, None if there is nothing of that name."""
     try:
         return fetched()
     except Altered:
         raise
     except NotFound:
-        return False
+        return None
 
 
 class _Place:
@@ -89,7 +100,7 @@ class _Place:
 
     def known(self, selection: Selection) -> bool:
         """Fetch the files that are read, if they are known without a list; NotFound if one of them is missing."""
-        names = selection.known(self._read_if_there)
+        names = selection.known(lambda name: _if_there(lambda: self._read(name)))
         if names is None or len(names) > MAX_FILES:
             return False
         self._get_all(names)
@@ -101,7 +112,7 @@ class _Place:
         if not entries:
             raise NoViews(f"{self._where}: no views at this address")
         if entries[0].key == self._name:
-            self._write(self._name, self._storage.get(self._name))
+            self.single()
             entries = entries[1:]
         names = [entry.key.removeprefix(f"{self._name}/") for entry in entries]
         self._get_all(names if selection is None else selection.among(names, self._read))
@@ -110,14 +121,6 @@ class _Place:
         if name not in self._got:
             self._got[name] = self._received(name)
         return self._got[name]
-
-    def _read_if_there(self, name: str) -> bytes | None:
-        try:
-            return self._read(name)
-        except Altered:
-            raise
-        except NotFound:
-            return None
 
     def _get_all(self, names: Sequence[str]) -> None:
         """Fetch files below `name`/; of several errors, that of the first of them is raised."""

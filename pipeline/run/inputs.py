@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from gaussianverse.atlas.os_errors import is_file, is_folder
-from gaussianverse.atlas.store import is_s3, open_storage
+from gaussianverse.atlas.store import is_s3
 from gaussianverse.atlas.store.errors import NotFound, StoreError
 from gaussianverse.atlas.store.options import StoreOptions
-from gaussianverse.atlas.store.storage import Storage
 from gaussianverse.fitter.sources.selection import Selection
 from gaussianverse.pipeline.run import ahead, fetching, scratch
 from gaussianverse.pipeline.run.fetching import InputTooLarge, NoRoom, NoViews
@@ -55,8 +53,8 @@ def local(
     if not is_s3(address):
         yield Path(address)
         return
-    storage, name = _place(address, store)
-    with _temporary_folder() if place is None else scratch.temporary(place) as folder:
+    storage, name = fetching.place_of(address, store)
+    with scratch.temporary(place) as folder:
         if place is None or not ahead.take(address, store, selection, place, folder):
             fetching.fetch(storage, name, folder, selection, at_once=AT_ONCE, most_bytes=fetching.MAX_BYTES)
         yield folder / name
@@ -67,7 +65,7 @@ def readable(address: str, store: StoreOptions) -> bool:
     try:
         if not is_s3(address):
             return _has_byte(Path(address), depth=4)
-        storage, name = _place(address, replace(store, max_attempts=1))
+        storage, name = fetching.place_of(address, replace(store, max_attempts=1))
         entry = next((entry for entry in fetching.files(storage, name, fetching.MAX_BYTES) if entry.nbytes), None)
         return entry is not None and len(storage.read(entry.key, 0, 1)) == 1
     except (OSError, ValueError, StoreError, NotFound, InputTooLarge):
@@ -84,19 +82,3 @@ def _has_byte(path: Path, depth: int) -> bool:
     with os.scandir(path) as entries:
         first = [Path(entry.path) for entry in itertools.islice(entries, _FIRST)]
     return depth > 0 and any(_has_byte(entry, depth - 1) for entry in first)
-
-
-def _place(address: str, store: StoreOptions) -> tuple[Storage, str]:
-    """The store that holds the views at an s3:// address, and their prefix in it."""
-    parent, _, name = address.rstrip("/").rpartition("/")
-    return open_storage(parent, store), name
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="gaussianverse-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise fetching.no_room(error) from error
-    with folder:
-        yield Path(folder.name)

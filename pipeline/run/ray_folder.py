@@ -9,7 +9,6 @@ gv-ray-XXXXXXXX/     0700
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -23,8 +22,9 @@ from importlib import import_module
 from pathlib import Path
 
 from gaussianverse.pipeline.errors import PipelineError, message
+from gaussianverse.pipeline.run import owner_lock
 
-_PREFIX, _OWNER, _TOKEN, _RAY = "gv-ray-", "owner", "token", "r"
+_PREFIX, _TOKEN, _RAY = "gv-ray-", "token", "r"
 _LONGEST_FOLDER = (107 if sys.platform == "linux" else 103) - 72
 """Characters of Ray's folder: what a socket's path has room for, less what Ray adds to it."""
 
@@ -59,15 +59,11 @@ def private_folder() -> Iterator[Path]:
 
 
 def remove_left(parent: Path) -> None:
-    """Remove the folders of this user's runs in `parent` whose run has died and whose Ray does not answer any more.
-
-    A lock tells that a run lives, and not its number: the lock ends with the process, however that ends, holds in
-    every container that sees the folder, and no later process inherits it as it may inherit a number.
-    """
+    """Remove the folders of this user in `parent` whose run has died and whose Ray does not answer any more."""
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if entry.name.startswith(_PREFIX) and _is_own(entry):
-                with suppress(OSError), _unowned(Path(entry.path)) as left:
+                with suppress(OSError), owner_lock.unowned(Path(entry.path)) as left:
                     if left and not any(map(_answers, Path(entry.path, _RAY).glob("session_*/sockets/*"))):
                         shutil.rmtree(entry.path, ignore_errors=True)
 
@@ -80,25 +76,11 @@ def _is_own(entry: os.DirEntry[str]) -> bool:
 
 @contextmanager
 def _owned(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder. Its file has its name only once it is locked, so that no new folder looks left."""
-    unnamed = folder / f"{_OWNER}.new"
-    with unnamed.open("x") as lock:
+    """Hold the lock of a folder."""
+    with owner_lock.new_lock(folder) as lock:
         with suppress(OSError):  # a file system without locks: this folder stays after a kill
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            unnamed.rename(folder / _OWNER)
+            owner_lock.claim(lock)
         yield
-
-
-@contextmanager
-def _unowned(folder: Path) -> Iterator[bool]:
-    """Take the lock of a folder if its run has died; yields whether it was taken."""
-    with (folder / _OWNER).open("r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
 
 
 def _answers(path: Path) -> bool:

@@ -9,7 +9,6 @@ BASE/                    of this user on this machine, 0700
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import shutil
 import stat
@@ -19,12 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
+from gaussianverse.pipeline.run import owner_lock
 from gaussianverse.pipeline.run.fetching import NoRoom, no_room
 
-_OF_A_PROCESS, _OWNER = "w-", "owner"
+_OF_A_PROCESS = "w-"
 _making = threading.Lock()
-_locks: list[int] = []
+_locks: list[IO[str]] = []
 """Open as long as the process lives."""
 
 
@@ -48,10 +49,11 @@ def own_folder(scratch: str) -> Path:
 
 
 @contextmanager
-def temporary(scratch: str) -> Iterator[Path]:
-    """A folder of this process that is removed at the end of the context; raises NoRoom."""
+def temporary(scratch: str | None) -> Iterator[Path]:
+    """A folder that is removed at the end of the context, within `own_folder`, or of None outside; raises NoRoom."""
+    own = None if scratch is None else own_folder(scratch)
     try:
-        folder = tempfile.TemporaryDirectory(dir=own_folder(scratch), ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(prefix="gaussianverse-", dir=own, ignore_cleanup_errors=True)
     except OSError as error:
         raise no_room(error) from error
     with folder:
@@ -67,12 +69,9 @@ def _own_folder(base: Path, process: int) -> Path:
             raise NoRoom(f"{base}: not a folder of this user alone; remove it, or set TMPDIR to another folder")
         _remove_left(base)
         folder = Path(tempfile.mkdtemp(prefix=_OF_A_PROCESS, dir=base))
-        # the file has its name only once it is locked, so that no new folder looks left
-        unnamed = folder / f"{_OWNER}.new"
-        lock = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = owner_lock.new_lock(folder)
         _locks.append(lock)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unnamed.rename(folder / _OWNER)
+        owner_lock.claim(lock)
     except OSError as error:
         raise no_room(error) from error
     atexit.register(_remove, folder, process)
@@ -84,14 +83,14 @@ def _remove(folder: Path, process: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():  # a thread that fetches wrote to it meanwhile; the next process removes the rest
             with suppress(OSError):
-                (folder / _OWNER).touch()
+                (folder / owner_lock.OWNER).touch()
         with suppress(OSError):  # others use it still
             folder.parent.rmdir()
 
 
 def _remove_left(base: Path) -> None:
-    """Remove the folders whose processes have died: a lock ends with its process, however that ends."""
-    for owner in base.glob(f"{_OF_A_PROCESS}*/{_OWNER}"):
-        with suppress(OSError), owner.open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(owner.parent, ignore_errors=True)
+    """Remove the folders whose processes have died."""
+    for folder in base.glob(f"{_OF_A_PROCESS}*"):
+        with suppress(OSError), owner_lock.unowned(folder) as left:
+            if left:
+                shutil.rmtree(folder, ignore_errors=True)
