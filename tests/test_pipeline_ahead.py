@@ -87,6 +87,16 @@ def test_what_was_fetched_ahead_is_what_is_fetched_now_and_is_asked_for_once(
     assert {p.name for p in place.glob("*/*")} == {"owner"}
 
 
+def test_an_object_whose_name_has_no_suffix_is_fetched_as_the_file_it_is(
+    prefix: str, store: StoreOptions, s3_endpoint: str
+) -> None:
+    storage = open_storage(prefix, StoreOptions(endpoint_url=s3_endpoint, region="us-east-1"))
+    storage.put_if_absent("one", b"an archive, perhaps")
+    for selection in (ALL, Selection("transforms"), None):
+        with inputs.local(f"{prefix}/one", store, selection) as path:
+            assert path.read_bytes() == b"an archive, perhaps"
+
+
 def test_a_camera_file_that_names_its_images_needs_no_list_and_one_that_names_too_many_costs_one(
     prefix: str, store: StoreOptions, proxy: FaultProxy, s3_endpoint: str
 ) -> None:

@@ -114,6 +114,8 @@ class _Place:
         if entries[0].key == self._name:
             self.single()
             entries = entries[1:]
+            if not entries:
+                return
         names = [entry.key.removeprefix(f"{self._name}/") for entry in entries]
         self._get_all(names if selection is None else selection.among(names, self._read))
 
