@@ -47,7 +47,8 @@ class RayExecutor:
     def __init__(self, ray: Any, config: RunConfig, job: Job) -> None:
         self._ray, self._job, self._gpus = ray, job, config.gpus_per_fit
         self._slots, self._counted = 1, -_COUNT_S
-        self._nodes, self._dead, self._most_excused = 1, self._dead_nodes(), config.policy.kills
+        self._most_excused = config.policy.kills
+        self._look_at_nodes()
         self._submitted: dict[Hashable, _Submitted] = {}
         # Ray retries nothing: the driver decides which failures are retried
         plain = {"num_cpus": 1, "max_retries": 0}
@@ -80,9 +81,7 @@ class RayExecutor:
         now = time.monotonic()
         if now - self._counted >= _COUNT_S:
             resources, self._counted = self._ray.cluster_resources(), now
-            nodes = self._ray.nodes()
-            self._dead = frozenset(node["NodeID"] for node in nodes if not node["Alive"])
-            self._nodes = len(nodes) - len(self._dead)
+            self._look_at_nodes()
             cpus = int(resources.get("CPU", 0))
             on_gpus = int(resources.get("GPU", 0) / self._gpus) if self._gpus else cpus
             self._slots = max(1, min(cpus, on_gpus))
@@ -103,7 +102,7 @@ class RayExecutor:
         if task.alone and task.kind != PACK:
             node, cores = self._largest_node()
             options = {"num_cpus": cores, **ray_nodes.only_on(node)}
-        elif task.near and self._nodes > 1 and task.near not in self._dead:
+        elif task.near and self._living > 1 and task.near not in self._dead:
             options = ray_nodes.only_on(task.near, soft=True)
         if task.kind == PACK:
             handle = self._pack.remote(self._job, task.stage, task.shard)
@@ -138,7 +137,7 @@ class RayExecutor:
             # Ray also blames the worker, without naming its node, if the node was cut off and came back. A crash is
             # excused if a node has died since the task was submitted, but not for ever: an object may kill its
             # workers on a cluster whose nodes come and go
-            self._dead = self._dead_nodes()
+            self._look_at_nodes()
             excused = (
                 submitted is not None
                 and self._dead - submitted.dead
@@ -182,5 +181,8 @@ class RayExecutor:
         cores, node = max(sizes, default=(1, ""))
         return node, cores
 
-    def _dead_nodes(self) -> frozenset[str]:
-        return frozenset(node["NodeID"] for node in self._ray.nodes() if not node["Alive"])
+    def _look_at_nodes(self) -> None:
+        """Renew the ids of the nodes that have died, and the number of those that live."""
+        nodes = self._ray.nodes()
+        self._dead = frozenset(node["NodeID"] for node in nodes if not node["Alive"])
+        self._living = len(nodes) - len(self._dead)
