@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+from gaussianverse.atlas.store.storage import sha256_of_file
 from gaussianverse.examples.errors import TrainingError
 
 SUMS = "sums.json"
@@ -46,7 +46,7 @@ def write(out: Path, step: int, fill: Callable[[Path], None], *, keep: int = 0) 
     made = out / f"{_TEMPORARY}{uuid4().hex}"
     made.mkdir()
     fill(made)
-    sums = {str(path.relative_to(made)): [path.stat().st_size, _sum(path)] for path in _files(made)}
+    sums = {str(path.relative_to(made)): [path.stat().st_size, sha256_of_file(path)] for path in _files(made)}
     (made / SUMS).write_text(json.dumps(sums, indent=1, sort_keys=True))
     for path in _files(made):
         _flush(path)
@@ -72,7 +72,7 @@ def check(folder: Path) -> None:
         raise Torn(f"{folder}: no readable {SUMS}") from error
     for name, (nbytes, digest) in sums.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != nbytes or _sum(path) != digest:
+        if not path.is_file() or path.stat().st_size != nbytes or sha256_of_file(path) != digest:
             raise Torn(f"{folder}: {name} is not as it was written")
 
 
@@ -114,11 +114,6 @@ def _number(path: Path) -> int:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

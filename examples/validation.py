@@ -8,13 +8,9 @@ import torch
 from torch import Tensor
 
 from gaussianverse.examples.process import Process
-from gaussianverse.examples.representation import GROUPS as GROUPS
-from gaussianverse.examples.representation import Representation
+from gaussianverse.examples.representation import GROUPS, Representation
 from gaussianverse.examples.sampling import Predict
-from gaussianverse.examples.views import Cameras
-from gaussianverse.examples.views import orbit as orbit
-from gaussianverse.examples.views import psnr as psnr
-from gaussianverse.examples.views import render_atlas as render_atlas
+from gaussianverse.examples.views import Cameras, psnr, render_atlas
 
 TIMES = (20, 100, 250, 500, 750, 900, 999)
 """Noise levels of 1000, from little to none of the signal left."""

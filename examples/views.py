@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gaussianverse.atlas import unpack_tensor
+from gaussianverse.atlas.standard import SplatTensors
 from gaussianverse.fitter.rasterize import rasterization
 
 DISTANCE, FIELD_OF_VIEW = 1.8, 40.0
@@ -73,27 +74,26 @@ def drawn(atlas: Tensor, points: Tensor, cameras: Cameras) -> tuple[Tensor, Tens
 
     Differentiable; all cells are drawn, padding included.
     """
-    g = unpack_tensor(atlas, points=points, clamp=True)
-    white = torch.ones(len(cameras.viewmats), 3, device=atlas.device)
-    colors, alphas, _ = rasterization(
-        g.means, g.quats, g.scales, g.opacities, g.colors, cameras.viewmats, cameras.Ks, cameras.size, cameras.size,
-        backgrounds=white,
-    )  # fmt: skip
-    return colors, alphas
+    return _on_white(unpack_tensor(atlas, points=points, clamp=True), None, cameras)
 
 
 @torch.no_grad()
 def render_atlas(atlas: Tensor, points: Tensor, cameras: Cameras) -> Tensor:
     """Render an atlas [16, S, S] in its own units on white, [V, s, s, 3] in [0, 1]; faint cells are left out."""
     g = unpack_tensor(atlas.float(), points=points.to(atlas.device), clamp=True)
-    kept = g.opacities >= MIN_OPACITY
-    viewmats, Ks, size = cameras.to(atlas.device)
-    white = torch.ones(len(viewmats), 3, device=atlas.device)
-    colors, _, _ = rasterization(
-        g.means[kept], g.quats[kept], g.scales[kept], g.opacities[kept], g.colors[kept], viewmats, Ks, size, size,
-        backgrounds=white,
-    )  # fmt: skip
-    return colors.clamp(0, 1)
+    return _on_white(g, g.opacities >= MIN_OPACITY, cameras.to(atlas.device))[0].clamp(0, 1)
+
+
+def _on_white(g: SplatTensors, kept: Tensor | None, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """Colours and alphas of some of the Gaussians, None = all, on white."""
+    parts = (g.means, g.quats, g.scales, g.opacities, g.colors)
+    means, quats, scales, opacities, colors = parts if kept is None else [part[kept] for part in parts]
+    viewmats, Ks, size = cameras
+    white = torch.ones(len(viewmats), 3, device=means.device)
+    colors, alphas, _ = rasterization(
+        means, quats, scales, opacities, colors, viewmats, Ks, size, size, backgrounds=white
+    )
+    return colors, alphas
 
 
 def psnr(images: Tensor, references: Tensor) -> float:

@@ -35,7 +35,12 @@ def counted(monkeypatch: pytest.MonkeyPatch, last: int) -> list[str]:
 
         return call
 
-    for owner, name in ((os, "fsync"), (os, "rename"), (checkpoints, "_sum"), (checkpoints.shutil, "rmtree")):
+    for owner, name in (
+        (os, "fsync"),
+        (os, "rename"),
+        (checkpoints, "sha256_of_file"),
+        (checkpoints.shutil, "rmtree"),
+    ):
         monkeypatch.setattr(owner, name, wrapped(name, getattr(owner, name)))
     monkeypatch.setattr(Path, "write_text", wrapped("write_text", Path.write_text))
     monkeypatch.setattr(Path, "write_bytes", wrapped("write_bytes", Path.write_bytes))
@@ -68,7 +73,7 @@ def test_a_kill_at_any_moment_of_a_write_leaves_a_whole_checkpoint(tmp_path: Pat
         if ended:
             break
     assert ended
-    assert {"fsync", "rename", "_sum"} <= set(calls)
+    assert {"fsync", "rename", "sha256_of_file"} <= set(calls)
     assert calls.count("rename") == (2 if again else 1)
 
 
