@@ -1,6 +1,5 @@
 """The trainer as a library: what is learnt of a step, exactness of a resumed training, and what is refused."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,13 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return finished(folder / "out", write_inputs(folder, ["a", "b", "c"]), "run.shard_size=2")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread: on a busy machine, several would wait for each other for minutes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Net(nn.Module):
