@@ -112,8 +112,8 @@ class Run:
             config.out.mkdir(parents=True, exist_ok=True)
             _forget_later(config.out / METRICS, trainer.step)
             self._writer = SummaryWriter(config.out / "tensorboard", purge_step=trainer.step + 1)
-        intervals = [every for every in (config.log_every, config.save_every, config.validate_every) if every]
-        intervals += [config.sample_every] if config.sample_every else []
+        every_of = (config.log_every, config.save_every, config.validate_every, config.sample_every)
+        intervals = [every for every in every_of if every]
         while trainer.progress < 1:
             trainer.train(until_step=min((trainer.step // every + 1) * every for every in intervals))
             self._after_step()

@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 error, 2 usage, 3 breaker, 4 watchdog, 5 conflict, 6 more 
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import logging
 import shutil
@@ -38,6 +37,7 @@ from gaussianverse.pipeline.arguments import (
 from gaussianverse.pipeline.completion import SHELLS, script
 from gaussianverse.pipeline.errors import PipelineError
 from gaussianverse.pipeline.interrupt import QuietInterrupt, sigterm_interrupts
+from gaussianverse.pipeline.parser import did_you_mean
 from gaussianverse.pipeline.verbs import Verb, from_module, overview, parser_of, whole_parser
 from gaussianverse.terminal import leave_out_notes, printing
 
@@ -103,8 +103,7 @@ def _run(given: list[str]) -> int:
 def _no_verb(word: str) -> str:
     if word.startswith("-"):
         return f"no option {word} before the verb: gaussianverse VERB {word}"
-    near = difflib.get_close_matches(word, _VERBS, 1)
-    return f"no verb {word!r}{f' (did you mean {near[0]}?)' if near else ''}"
+    return f"no verb {word!r}{did_you_mean(word, _VERBS)}"
 
 
 def _add_manifest_verbs(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from gaussianverse.escape import one_line
@@ -43,8 +43,7 @@ class Parser(argparse.ArgumentParser):
         for word in [word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]]:
             # before argparse complains of what the misspelt one should have given
             if word.startswith("--") and not any(option.startswith(word) for option in options):
-                near = difflib.get_close_matches(word, options, 1)
-                leaf.error(f"no option {word}{f' (did you mean {near[0]}?)' if near else ''}")
+                leaf.error(f"no option {word}{did_you_mean(word, options)}")
         args, strange = (self.parse_known_intermixed_args if mixed else self.parse_known_args)(words)
         if strange:
             leaf.error(f"no option {strange[0]}" if strange[0][0] == "-" else f"{strange[0]!r} is one word too many")
@@ -54,6 +53,12 @@ class Parser(argparse.ArgumentParser):
         """Show examples below the help, each as what it does and the command."""
         lines = [f"  # {does}\n  {command}" for does, command in examples]
         self.epilog = "\n".join([_EXAMPLES, *lines])
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question for the known word that is nearest to a misspelt one; "" if none is near."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _leaf(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
