@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,10 +42,11 @@ def cluster() -> Iterator[Slurm]:
 @pytest.fixture
 def login(cluster: Slurm, tmp_path: Path) -> dict[str, str]:
     """Environment of a login: an empty home, and the commands of the environment that `make setup` makes."""
-    kept = ("SLURM_CONF", "PATH", "LANG", "LC_ALL", "PYTHONPATH", "OMP_NUM_THREADS")
+    kept = ("SLURM_CONF", "LANG", "LC_ALL", "PYTHONPATH", "OMP_NUM_THREADS")
     environment = {name: value for name, value in cluster.environment.items() if name in kept}
+    path = f"{Path(sys.executable).parent}:{cluster.environment['PATH']}"
     (tmp_path / "home").mkdir()
-    return {**environment, "HOME": str(tmp_path / "home"), "USER": "root"}
+    return {**environment, "PATH": path, "HOME": str(tmp_path / "home"), "USER": "root"}
 
 
 def test_the_page_shows_every_step() -> None:
@@ -66,7 +68,7 @@ def test_the_commands_of_the_page_lead_to_a_first_verified_dataset(
     checkout = tmp_path / "gaussianverse"
     if fresh:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(checkout)], check=True)
-        del login["PYTHONPATH"]
+        login.pop("PYTHONPATH", None)
     else:
         for name in ("deploy", "manifests"):
             shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
