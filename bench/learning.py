@@ -35,7 +35,8 @@ from gaussianverse.examples.training import TrainingConfig
 
 _LINEAR = RepresentationConfig(log_scale=False)
 _FEW = {"widths": (64, 128, 192), "rank": 8, "output_rank": 8}
-_MANY = {"widths": (64, 96, 128), "rank": 128, "head_width": 128, "summary": 0}
+_MANY = {"widths": (32, 48, 64), "rank": 0, "output_rank": 208, "head_width": 64, "summary": 0}
+_INSIDE = {"widths": (64, 96, 128), "rank": 128, "head_width": 128, "summary": 0}
 A = Recipe(TrainingConfig(cpu_seconds=120, precision="float32", caption_dropout=0.0), _FEW | {"summary": 0}, _LINEAR)
 B = Recipe(
     TrainingConfig(cpu_seconds=420, precision="float32", caption_dropout=1.0),
@@ -44,23 +45,20 @@ B = Recipe(
     marks=(0.15, 0.4, 0.7, 1.0),
 )
 # more of the high noise levels, where the input does not show the object: only there captions are learnt
-_CAPTIONS = TrainingConfig(cpu_seconds=2100, batch_size=8, precision="float32", caption_dropout=0.0, time_power=0.3)
-C = Recipe(_CAPTIONS, _MANY, marks=(0.1, 0.2, 0.4, 0.6, 0.8, 1.0))
-_ABLATED = replace(C, config=replace(C.config, cpu_seconds=300), marks=(1.0,))
+_CAPTIONS = TrainingConfig(cpu_seconds=2400, batch_size=16, precision="float32", caption_dropout=0.0, time_power=0.3)
+C = Recipe(_CAPTIONS, _MANY, _LINEAR, marks=(0.1, 0.2, 0.4, 0.6, 0.8, 1.0))
+_ABLATED = replace(C, config=replace(C.config, cpu_seconds=480), marks=(0.1, 0.3, 0.6, 1.0))
 ABLATIONS = {
     "none": _ABLATED,
     "noise levels drawn evenly": replace(_ABLATED, config=replace(_ABLATED.config, time_power=1.0)),
-    "no mixed maps": replace(_ABLATED, network=_MANY | {"rank": 0}),
-    "no learned maps": replace(_ABLATED, network=_MANY | {"rank": 0, "learned_maps": False}),
+    "maps mixed before the last layer": replace(_ABLATED, network=_INSIDE),
+    "no mixed maps": replace(_ABLATED, network=_INSIDE | {"rank": 0}),
+    "logarithms of scales": replace(_ABLATED, representation=RepresentationConfig()),
     "v": replace(_ABLATED, prediction=V),
     "offsets weigh as the rest": replace(_ABLATED, config=replace(_ABLATED.config, weights=GroupWeights(offset=1.0))),
-    "maps mixed at the output": Recipe(
-        replace(_CAPTIONS, cpu_seconds=480, batch_size=16),
-        {"widths": (32, 48, 64), "rank": 0, "output_rank": 208, "head_width": 64, "summary": 0},
-        _LINEAR,
-        marks=(0.1, 0.3, 0.6, 1.0),
+    "standardised by channel": replace(
+        _ABLATED, representation=RepresentationConfig(log_scale=False, per_pixel=False)
     ),
-    "standardised by channel": replace(_ABLATED, representation=RepresentationConfig(per_pixel=False)),
 }
 
 

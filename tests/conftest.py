@@ -1,4 +1,5 @@
 import os
+import sys
 
 # Ray on one machine: on 127.0.0.1, without accounts and without telling anybody. Read at import, so set here.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -27,6 +28,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):  # keywords would also hold the names of the folders above
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_ray_is_left() -> Iterator[None]:
+    """Fails a file whose tests leave Ray running in this process, where the next file could not start its own."""
+    yield
+    if ray := sys.modules.get("ray"):
+        assert not ray.is_initialized()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from gaussianverse.atlas.store.local import LocalStorage
 from gaussianverse.pipeline import cli
 from gaussianverse.pipeline.config import RunConfig
 from gaussianverse.pipeline.dataset import layout
-from gaussianverse.pipeline.run import job
+from gaussianverse.pipeline.run import job, ray_executor
 from gaussianverse.pipeline.run.executor import Job
 from gaussianverse.pipeline.run.ray_executor import RayExecutor
 
@@ -55,6 +55,9 @@ class InlineRay:
     def get(self, handle: Ended) -> Any:
         return handle.result
 
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: "here")
+
 
 def stack() -> list[str]:
     """Files of `pipeline` on the stack of the caller, outermost first, each once."""
@@ -86,6 +89,8 @@ def test_the_call_stack_of_a_published_fragment_is_short_and_only_goes_down(
     monkeypatch.setattr(LocalStorage, "put_if_absent", watched)
     monkeypatch.setattr(RayExecutor, "metrics", InProcess.metrics)
     monkeypatch.setattr(job, "ray_executor", inline)
+    # asked for its context, Ray would start
+    monkeypatch.setattr(ray_executor, "import_module", lambda _: InlineRay())
     manifest = write_inputs(tmp_path, ["a"])
     arguments = ["fit-shard", "--manifest", manifest, "--out", str(tmp_path / "out"), *tiny_arguments()]
     assert cli.main(arguments) == 0
