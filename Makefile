@@ -11,7 +11,7 @@ SHARD    ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit-shard test fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot bench-versions bench-page bench-inputs bench-learning bench-sensitivity bench-representation
+.PHONY: help setup fit-shard test test-pythons fuzz lint format bench-raster bench-step bench-counts bench-fit bench-fit512 bench-ranking bench-atlas bench-gates bench-pose-gate bench-precision bench-reduce bench-pipeline bench-gpu bench-reader bench-store bench-startup bench-sh docs constraints clean bench-paper bench-recipe bench-opensplat bench-pilot bench-versions bench-page bench-inputs bench-learning bench-sensitivity bench-representation
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ fit-shard: $(STAMP) ## fit objects, build their atlases, publish shards: MANIFES
 
 test: $(STAMP) ## run the tests; ARGS=--run-slow adds those that take minutes
 	$(BIN)/python -m pytest $(ARGS)
+
+test-pythons: $(STAMP) ## fit the sample and run a part of the tests on Python 3.12 and 3.13, if they are here
+	.ci/pythons
 
 fuzz: $(STAMP) ## run the hypothesis tests on new inputs, and read 3,300 damaged files (five minutes)
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=search $(ARGS)

@@ -27,6 +27,8 @@ if ((last < first)); then
     exit 0
 fi
 
+# a warning that comes before there is anything to end
+trap : USR1
 gaussianverse fit-shard --manifest "$manifest" --out "$out" --shards "${first}-${last}" --no-report \
     --workers "${SLURM_CPUS_PER_TASK:-8}" --events "events/${SLURM_ARRAY_JOB_ID:-0}_${SLURM_ARRAY_TASK_ID}.jsonl" \
     "$@" &
