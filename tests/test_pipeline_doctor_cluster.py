@@ -43,7 +43,6 @@ def doctor(cluster: Cluster, *options: str, **environment: str) -> tuple[int, li
     return done.returncode, [re.sub(r"\bnode(:?) \d+\.\d+\.\d+\.\d+:", r"node\1 N:", line) for line in lines]
 
 
-@pytest.mark.slow  # a node that joins starts for half a minute, and gives up on a busy machine
 def test_nodes_that_can_do_the_work_and_read_the_views(joined: Cluster, tmp_path: Path) -> None:
     manifest = write_inputs(tmp_path, ["a"])
     code, lines = doctor(joined, "--manifest", manifest, "--out", str(tmp_path / "out"))
@@ -69,7 +68,6 @@ def test_another_token_and_none_are_named_at_once_with_the_mend(cluster: Cluster
     assert doctor(cluster, RAY_AUTH_MODE="", RAY_AUTH_TOKEN_PATH="") == (1, [unset])
 
 
-@pytest.mark.slow  # a node that joins starts for half a minute, and gives up on a busy machine
 def test_what_a_node_lacks_is_named_with_the_node(joined: Cluster, tmp_path: Path) -> None:
     views = write_inputs(tmp_path, ["a"])
     shutil.rmtree(tmp_path / "views")
@@ -82,7 +80,6 @@ def test_what_a_node_lacks_is_named_with_the_node(joined: Cluster, tmp_path: Pat
     assert f"views: node N: {tmp_path}/views/a: no views at this address" in faults[1]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(LIBFAKETIME is None, reason="no libfaketime: apt-get install faketime")
 def test_a_node_whose_clock_is_an_hour_ahead_is_named(cluster: Cluster) -> None:
     wrong = {"LD_PRELOAD": str(LIBFAKETIME), "FAKETIME": "+1h"}

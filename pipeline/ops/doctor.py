@@ -6,7 +6,6 @@ import argparse
 import importlib.metadata
 import json
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
@@ -83,10 +82,10 @@ def _cluster(asked: Asked) -> Iterator[Finding]:
                 "cluster", True, f"{config.ray.address}: {len(nodes)} nodes, {len(fitting)} of them with {needs} for "
                 "fits; those that join later are not checked",
             )  # fmt: skip
-            before = time.time()
-            for address, told in ray_nodes.on_each(ray, nodes, time.time, cpus=0):
+            before = clock.now()
+            for address, told in ray_nodes.on_each(ray, nodes, clock.now, cpus=0):
                 if isinstance(told, float):
-                    judged = clock.judge("its clock", told, before, time.time())
+                    judged = clock.judge("its clock", told, before, clock.now())
                     if not judged.ok:
                         yield replace(judged, text=f"node {address}: {judged.text}")
             for address, found in ray_nodes.on_each(

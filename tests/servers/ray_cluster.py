@@ -57,18 +57,33 @@ class Cluster:
         return started
 
     def join(self, *options: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a node of the cluster, and return when it is there."""
+        """Start a node of the cluster, and return when it is there; on a busy machine Ray may give up, so twice."""
         node = self.start(f"--address={self.address}", *options, environment=environment)
-        self.wait()
+        if not self.wait():
+            node = self.start(f"--address={self.address}", *options, environment=environment)
+            assert self.wait(), self.last_log()
         return node
 
-    def wait(self) -> None:
-        """Wait until the node that was started last says that it runs."""
-        log, node, until = self.folder / f"node-{len(self.nodes) - 1}.out", self.nodes[-1], time.monotonic()
-        while "Ray runtime started" not in log.read_text(errors="replace"):
-            assert node.poll() is None, log.read_text(errors="replace")
-            assert time.monotonic() - until < _PATIENCE_S, "it never started"
+    def wait(self) -> bool:
+        """Wait until the node that was started last says that it runs; False if it ends instead."""
+        node, until = self.nodes[-1], time.monotonic() + _PATIENCE_S
+        while "Ray runtime started" not in self.last_log():
+            if node.poll() is not None:
+                return False
+            assert time.monotonic() < until, "it never started"
             time.sleep(0.05)
+        return True
+
+    def last_log(self) -> str:
+        """What the node that was started last has printed."""
+        return (self.folder / f"node-{len(self.nodes) - 1}.out").read_text(errors="replace")
+
+    def count(self) -> int:
+        """Number of the nodes that live."""
+        code = f"import ray; ray.init({self.address!r}); print(sum(node['Alive'] for node in ray.nodes()))"
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True, timeout=120)
+        return int(done.stdout.split()[-1])
 
     def end(self, node: subprocess.Popen[bytes]) -> None:
         """End a node, as a machine that is shut down does, with all that it started."""
@@ -110,7 +125,7 @@ def serving(
             "--head", f"--port={port}", "--num-cpus=0", f"--temp-dir={folder}/ray",
             *(options or ("--include-dashboard=false",)),
         )  # fmt: skip
-        cluster.wait()
+        assert cluster.wait(), cluster.last_log()
         yield cluster
     finally:
         for node in reversed(cluster.nodes):
