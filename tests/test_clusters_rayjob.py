@@ -45,12 +45,16 @@ def autoscaled(s3_endpoint: str) -> Iterator[tuple[Cluster, str]]:
         folder, (port, jobs) = Path(name), free_ports(2)
         config = {
             "cluster_name": "here", "max_workers": 2, "idle_timeout_minutes": 0.1, "upscaling_speed": 1.0,
-            "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}"},
+            "provider": {
+                "type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}", "use_node_id_as_ip": True,
+                "disable_node_updaters": True,
+            },
             "available_node_types": node_types, "head_node_type": "ray.head.default",
         }  # fmt: skip
         for key in ("auth", "docker", "file_mounts"):
             config[key] = {}
-        for key in ("initialization_commands", "setup_commands", "head_start_ray_commands"):
+        commands = ("initialization", "setup", "head_start_ray", "worker_setup", "worker_start_ray")
+        for key in ("cluster_synced_files", *(f"{name}_commands" for name in commands)):
             config[key] = []
         (folder / "autoscaling.yaml").write_text(json.dumps(config))
         with ray_cluster.serving(

@@ -80,10 +80,14 @@ class Cluster:
 
     def count(self) -> int:
         """Number of the nodes that live."""
-        code = f"import ray; ray.init({self.address!r}); print(sum(node['Alive'] for node in ray.nodes()))"
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True, timeout=120)
-        return int(done.stdout.split()[-1])
+        code = (
+            "import sys; from ray._raylet import GcsClient; client = GcsClient(address=sys.argv[1]); "
+            "print(sum(node.state == 0 for node in client.get_all_node_info().values()))"
+        )
+        command = [sys.executable, "-c", code, self.address]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
 
     def end(self, node: subprocess.Popen[bytes]) -> None:
         """End a node, as a machine that is shut down does, with all that it started."""
