@@ -7,6 +7,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import settings
@@ -53,6 +54,8 @@ def one_thread() -> Iterator[None]:
 def egl() -> None:
     """Skips where OpenGL cannot draw."""
     pytest.importorskip("moderngl", reason="needs the extra 'render'")
+    with suppress(ImportError):  # of torch's builds for CUDA; loaded after the LLVM of Mesa it ends the process
+        import triton  # noqa: F401
     from gaussianverse.manifests.errors import RenderError
     from gaussianverse.manifests.rendering import drawing
 
