@@ -26,7 +26,9 @@ EMPTY = ("/opt", "/etc/profile.d", "/root/.cache")
 
 def namespaces() -> bool:
     """Whether this process may make mount namespaces."""
-    return bool(shutil.which("unshare")) and subprocess.run(["unshare", "--mount", "true"]).returncode == 0
+    if not shutil.which("unshare"):
+        return False
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 
 
 def instructions() -> Iterator[tuple[str, str]]:

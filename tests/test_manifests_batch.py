@@ -56,13 +56,13 @@ def test_a_list_killed_half_way_goes_on_to_the_same_bytes(tmp_path: Path, capsys
         time.sleep(0.01)
     process.kill()
     process.wait()
-    finished = {path.name: path.stat().st_mtime_ns for path in out.glob("box-*")}
-    assert 5 <= len(finished) < 12
     for _ in range(1000):  # its workers end with it, and write nothing more
         if not _workers():
             break
         time.sleep(0.01)
     assert not _workers()
+    finished = {path.name: path.stat().st_mtime_ns for path in out.glob("box-*")}
+    assert 5 <= len(finished) < 12
     done = subprocess.run([*command, "--jobs", "2", *SMALL], capture_output=True, text=True, check=True)
     assert f"{12 - len(finished)} drawn, {len(finished)} there before, 0 failed" in done.stdout
     assert {name: (out / name).stat().st_mtime_ns for name in finished} == finished
