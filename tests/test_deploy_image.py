@@ -58,6 +58,13 @@ def script() -> str:
     return "\n".join(lines)
 
 
+def test_it_copies_all_rooms_and_files_that_exist() -> None:
+    copied = [word for name, rest in instructions() if name == "COPY" for word in shlex.split(rest)[:-1]]
+    links = {path.name for path in (ROOT / "gaussianverse").iterdir() if path.is_symlink()}
+    assert {"gaussianverse", *links} <= set(copied)
+    assert all((ROOT / name).exists() for name in copied)
+
+
 def test_what_cannot_run_here_is_what_is_named() -> None:
     left_out = [rest for name, rest in instructions() if name == "RUN" and rest.startswith(tuple(NEEDS))]
     assert len(left_out) == len(NEEDS)

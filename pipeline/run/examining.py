@@ -5,7 +5,6 @@ On a cluster each node checks itself, with its own files, credentials and clock.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -59,13 +58,13 @@ def work(asked: Asked) -> Iterator[Finding]:
 def stores(asked: Asked) -> Iterator[Finding]:
     """Check that this machine reads the views, reads and writes the output, and has the time of the store."""
     if asked.out:
-        storage, before = open_storage(asked.out, asked.config.store), time.time()
+        storage, before = open_storage(asked.out, asked.config.store), clock.now()
         told: list[float | None] = []
         reached = _check("store", lambda: told.append(storage.clock()), "")
         if not reached.ok:
             yield reached
         elif (found := told[0]) is not None:
-            yield clock.judge(f"the clock of {storage.url}", found, before, time.time())
+            yield clock.judge(f"the clock of {storage.url}", found, before, clock.now())
         if reached.ok:
 
             def prove() -> None:

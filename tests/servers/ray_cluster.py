@@ -58,11 +58,11 @@ class Cluster:
 
     def join(self, *options: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a node of the cluster, and return when it is there; on a busy machine Ray may give up, so twice."""
-        node = self.start(f"--address={self.address}", *options, environment=environment)
-        if not self.wait():
+        for _ in range(2):
             node = self.start(f"--address={self.address}", *options, environment=environment)
-            assert self.wait(), self.last_log()
-        return node
+            if self.wait():
+                return node
+        raise AssertionError(self.last_log())
 
     def wait(self) -> bool:
         """Wait until the node that was started last says that it runs; False if it ends instead."""
